@@ -1,0 +1,21 @@
+"""The one entry: `run` is the process inside a unit, everything else the operator's command.
+
+install.sh places this file beside the package too, so that `python3 -I -S /usr/lib/sdisup` finds it.
+"""
+
+import sys
+
+
+def main() -> int:
+    """Run the part that the first argument asks for; returns the exit code."""
+    if sys.argv[1:2] == ["run"]:
+        from sdisup.runner import main as run
+
+        return run(sys.argv[2:])
+    from sdisup.cli import main as command
+
+    return command()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,219 @@
+"""`sdisup apply`: makes systemd's units what the configuration says, all or nothing, and no more.
+
+Invariant 9: an invalid configuration changes nothing; a second run changes nothing; a port that
+records is never interrupted unless asked.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sdisup.applied import Applied, AppliedPort, load_applied, save_applied
+from sdisup.command import Capabilities, missing_capabilities
+from sdisup.config import Settings
+from sdisup.errors import SdisupError
+from sdisup.manager import UNIT_PATTERN, statuses
+from sdisup.probe import probe_ffmpeg
+from sdisup.systemd import DONE, Systemd
+from sdisup.units import (
+    UNIT_DIRECTORY,
+    Plan,
+    Rendered,
+    carry_out,
+    drop_in_path,
+    make_plan,
+    read_current,
+    render,
+)
+
+TARGET = "sdi-record.target"
+WANTS_DIRECTORY = f"{UNIT_DIRECTORY}/{TARGET}.wants"
+TARGET_WANT = f"{UNIT_DIRECTORY}/multi-user.target.wants/{TARGET}"
+JOB_LIMIT_S = 15.0
+NO_CAPABILITIES = Capabilities(version="", encoders=frozenset(), inputs=frozenset(), hybrid_fragmented=False)
+
+
+@dataclass
+class Prepared:
+    """All that is known before anything is changed."""
+
+    settings: Settings
+    rendered: Rendered
+    before: Applied
+    plan: Plan
+    warnings: list[str] = field(default_factory=list)
+    kept: list[AppliedPort] = field(default_factory=list)
+
+
+def prepare(settings: Settings, running: set[int]) -> Prepared:
+    """Check, render and compare; changes nothing. `running` are ports whose units must not lose their files."""
+    warnings = list(settings.warnings)
+    capabilities = _capabilities(settings, warnings)
+    rendered = render(settings, capabilities)
+    try:
+        before = load_applied()
+    except SdisupError as error:
+        warnings.append(f"{error.message}; it is written anew")
+        before = Applied({}, [])
+    kept = [port for index, port in before.ports.items() if index in running and index not in settings.ports]
+    ours = {*before.files, *glob.glob(drop_in_path(0).replace("@0", "@*"))} - {drop_in_path(p.index) for p in kept}
+    current = read_current({*rendered.files, *ours})
+    return Prepared(settings, rendered, before, make_plan(rendered.files, current, ours), warnings, kept)
+
+
+def _capabilities(settings: Settings, warnings: list[str]) -> Capabilities:
+    """What the configured FFmpeg can do; what this machine lacks is a warning, not an error."""
+    try:
+        capabilities = probe_ffmpeg(settings.ffmpeg)
+    except SdisupError as error:
+        warnings.append(str(error))
+        return NO_CAPABILITIES
+    for port in settings.ports.values():
+        warnings += missing_capabilities(port, settings.ffmpeg, capabilities)
+    return capabilities
+
+
+def machine_warnings(settings: Settings) -> list[str]:
+    """The recordings' directories that are missing, each with the command that makes it."""
+    directories = dict.fromkeys(port.recordings for port in settings.ports.values())
+    return [
+        f"{directory} does not exist; mount it or make it: install -d -o sdisup -g sdisup -m 2775 {directory}"
+        for directory in directories
+        if not os.path.isdir(directory)
+    ]
+
+
+def running_ports(systemd: Systemd) -> set[int]:
+    """The ports whose unit is neither inactive nor failed."""
+    units = systemd.units(UNIT_PATTERN)
+    return {
+        int(name.removeprefix("sdi-record@").removesuffix(".service"))
+        for name, state in units.items()
+        if state.active not in ("inactive", "failed") and name[11:-8].isdigit()
+    }
+
+
+def dry_run(settings: Settings) -> tuple[str, list[str]]:
+    """What apply would change, as a unified diff (empty if nothing), and its warnings."""
+    try:
+        with Systemd() as systemd:
+            running = running_ports(systemd)
+    except SdisupError:
+        running = set()
+    prepared = prepare(settings, running)
+    return prepared.plan.diff(), prepared.warnings + machine_warnings(settings)
+
+
+def apply(settings: Settings, *, restart: bool, say: Callable[[str], None], warn: Callable[[str], None]) -> None:
+    """Make the machine what `settings` say. `say` gets what was changed, `warn` what the operator should know."""
+    with Systemd() as systemd:
+        running = running_ports(systemd)
+        orphans = _stop_orphans(systemd, settings, running) if restart else set()
+        prepared = prepare(settings, running - orphans)
+        for warning in prepared.warnings + machine_warnings(settings):
+            warn(warning)
+        changed = _write(prepared, say)
+        changed |= _set_boot(systemd, prepared, say, warn)
+        if changed:
+            systemd.reload()
+        applied = _applied(prepared)
+        changed |= save_applied(applied)
+        changed |= _follow_up(systemd, applied, prepared, restart, say, warn)
+    if not changed:
+        say("nothing to change")
+
+
+def _stop_orphans(systemd: Systemd, settings: Settings, running: set[int]) -> set[int]:
+    orphans = running - set(settings.ports)
+    systemd.run_jobs("Stop", [f"sdi-record@{index}.service" for index in sorted(orphans)], JOB_LIMIT_S * 4)
+    return orphans
+
+
+def _write(prepared: Prepared, say: Callable[[str], None]) -> bool:
+    try:
+        carry_out(prepared.plan)
+    except OSError as error:
+        raise SdisupError(f"{error.filename}: {error.strerror}", "run it as root: sudo sdisup apply") from error
+    for path in prepared.plan.write:
+        say(f"wrote {path}")
+    for path in prepared.plan.remove:
+        say(f"removed {path}")
+    return bool(prepared.plan)
+
+
+def _applied(prepared: Prepared) -> Applied:
+    ports = {
+        port.index: AppliedPort(
+            port.index,
+            port.name,
+            port.codec,
+            port.recordings,
+            port.record_at_boot,
+            prepared.rendered.revisions[port.index],
+        )
+        for port in prepared.settings.ports.values()
+    }
+    files = list(prepared.rendered.files)
+    for port in prepared.kept:
+        # It records on, and status goes on showing it; the next apply after its stop removes it.
+        ports[port.index] = AppliedPort(
+            port.index, port.name, port.codec, port.recordings, False, port.revision
+        )
+        files.append(drop_in_path(port.index))
+    return Applied(dict(sorted(ports.items())), files)
+
+
+def _set_boot(
+    systemd: Systemd, prepared: Prepared, say: Callable[[str], None], warn: Callable[[str], None]
+) -> bool:
+    """`record_at_boot` is the only truth about booting; what a plain systemctl enable did is undone and said."""
+    wanted = {f"sdi-record@{port.index}.service" for port in prepared.settings.ports.values() if port.record_at_boot}
+    enabled = set(os.listdir(WANTS_DIRECTORY)) if os.path.isdir(WANTS_DIRECTORY) else set()
+    before = {port.unit: port.record_at_boot for port in prepared.before.ports.values()}
+    enable, disable = wanted - enabled, {unit for unit in enabled - wanted if unit.startswith("sdi-record@")}
+    for unit in sorted(enable):
+        if before.get(unit) is True:
+            warn(f"{unit} was disabled with systemctl, but record_at_boot is true; enabled again")
+        say(f"enabled {unit} for boot")
+    for unit in sorted(disable):
+        if before.get(unit) is False:
+            warn(f"{unit} was enabled with systemctl, but record_at_boot is not set; disabled again")
+        say(f"disabled {unit} for boot")
+    if not os.path.lexists(TARGET_WANT):
+        enable.add(TARGET)
+    systemd.set_enabled(enable, disable)
+    return bool(enable or disable)
+
+
+def _follow_up(
+    systemd: Systemd,
+    applied: Applied,
+    prepared: Prepared,
+    restart: bool,
+    say: Callable[[str], None],
+    warn: Callable[[str], None],
+) -> bool:
+    """Start what should record and does not; restart, or only report, what records with an older unit."""
+    found = statuses(list(applied.ports.values()), systemd)
+    start = [s.port_index for s in found if s.should_record and s.state in ("stopped", "failed")]
+    pending = [s.port_index for s in found if s.config_pending]
+    for port in prepared.kept:
+        warn(f"{port.label} is no longer configured but records; sdisup stop {port.index}, then sdisup apply again")
+    if not restart:
+        for index in pending:
+            warn(f"{applied.ports[index].label} records on with its former unit; "
+                 f"sdisup apply --restart or sdisup restart {index} makes it take the new one")  # fmt: skip
+        pending = []
+    for verb, indexes in (("Start", start), ("Restart", pending)):
+        for index in indexes:
+            systemd.reset_failed(applied.ports[index].unit)
+            say(f"{verb.lower()}ed {applied.ports[index].label}")
+        results = systemd.run_jobs(verb, [applied.ports[index].unit for index in indexes], JOB_LIMIT_S)
+        for index in indexes:
+            result = results[applied.ports[index].unit]
+            if result != DONE:
+                warn(f"{applied.ports[index].label} has not begun to record ({result}); see: sdisup status {index}")
+    return bool(start or pending)

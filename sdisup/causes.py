@@ -1,0 +1,172 @@
+"""Why FFmpeg ended, from what it said: one pure table, each row with the lines it was made from.
+
+The exit status decides little: FFmpeg exits 0 after a time-out, on a full disk at the trailer and with
+zero frames, and its codes differ between versions (FACTS 3). So the text decides, and the first row
+that fits. What an end leads to is one of three: `retry` (the unit ends and systemd restarts it, with a
+growing delay), `wait` (no signal: healthy, the runner tries again by itself), `fail` (exit 78: this
+FFmpeg cannot work with these arguments, and no retry will change that).
+"""
+
+from __future__ import annotations
+
+RETRY, WAIT, FAIL = "retry", "wait", "fail"
+
+
+class Cause:
+    """`name` as the ledger and the operator know it, `outcome` as above, `reason` for the status."""
+
+    __slots__ = ("name", "outcome", "reason")
+
+    def __init__(self, name: str, outcome: str, reason: str) -> None:
+        self.name = name
+        self.outcome = outcome
+        self.reason = reason
+
+    def __repr__(self) -> str:
+        return f"Cause({self.name!r}, {self.outcome!r}, {self.reason!r})"
+
+
+class Row:
+    """One line of the table: any of `patterns` in a log line, and the conditions, make it this cause."""
+
+    __slots__ = ("name", "needs_frames", "outcome", "patterns", "source")
+
+    def __init__(
+        self,
+        name: str,
+        outcome: str,
+        patterns: tuple[str, ...],
+        *,
+        source: str | None = None,
+        needs_frames: bool | None = None,
+    ) -> None:
+        self.name = name
+        self.outcome = outcome
+        self.patterns = patterns
+        self.source = source
+        self.needs_frames = needs_frames
+
+
+VIDEOMASTER = "videomaster"
+
+TABLE = (
+    # [out#0/matroska @ 0x…] [error] Error writing trailer: No space left on device
+    # [error] av_interleaved_write_frame(): No space left on device     (FFmpeg 5.1)
+    Row("disk full", RETRY, ("No space left on device", "Disk quota exceeded")),
+    # [error] /srv/recordings/CAM3_….mkv: Read-only file system
+    # [out#0/mp4 @ 0x…] [error] Error muxing a packet / Error writing trailer: Input/output error
+    Row("disk error", RETRY, ("Read-only file system", "Error writing trailer", "Error closing file",
+                              "Error muxing a packet", "av_interleaved_write_frame(): Input/output error",
+                              "Stale file handle")),
+    # VIDEOMASTER.md 8: the cable was pulled; ten seconds later
+    # [error] Timeout while waiting for slot lock / Failed to get data buffers
+    Row("signal lost", WAIT, ("Timeout while waiting for slot lock", "Failed to get data buffers"),
+        source=VIDEOMASTER, needs_frames=True),
+    # VIDEOMASTER.md 7: locked, but no frames for 20 s
+    Row("no signal", WAIT, ("Timeout while waiting for slot lock", "Failed to get data buffers",
+                            "Output file is empty, nothing was encoded"),
+        source=VIDEOMASTER, needs_frames=False),
+    # VIDEOMASTER.md's table of messages
+    Row("board missing", RETRY, ("No DELTACAST boards detected", "Invalid board index", "Failed to open board handle",
+                                 "Failed to retrieve API version", "Failed to retrieve number of RX channels")),
+    Row("device busy", RETRY, ("Failed to open stream handle", "Device or resource busy")),
+    Row("channel unusable", RETRY, ("Invalid channel index", "Failed to get stream properties",
+                                    "Failed to start stream")),
+    Row("cannot work", FAIL, ("Unknown stream selected", "Board index is not set",
+                              "Not implemented video buffer packing",
+                              "Board does not support line padding property",
+                              "Hardware time stamping is not supported",
+                              "LTC companion card feature is not supported",
+                              "LTC companion card is not detected", "LTC on-board feature is not supported"),
+        source=VIDEOMASTER, needs_frames=False),
+    # VIDEOMASTER.md 7: no signal at start, exit 234 within 10 ms; with -map, with a filter graph, without either
+    Row("no signal", WAIT, ("Stream map '' matches no streams", "matches no streams",
+                            "Output file does not contain any stream", "does not contain any stream"),
+        source=VIDEOMASTER, needs_frames=False),
+    # [fatal] Unknown encoder 'prores_aw' / [error] Unknown input format: 'videomaster'
+    # [fatal] Unrecognized option 'foo'. / [error] Error parsing option 'x' …
+    Row("cannot work", FAIL, ("Unknown encoder", "Unknown decoder", "Unknown input format", "Unrecognized option",
+                              "Requested output format", "is not a suitable output format", "Option not found",
+                              "Error splitting the argument list", "Missing argument for option",
+                              "Error parsing options", "out of range [", "No such filter", "Error setting option",
+                              "Unable to parse option value", "Undefined constant or missing",
+                              "Invalid argument list"),
+        needs_frames=False),
+    # a GPU that is not there: Cannot load libcuda.so.1; it comes back with its driver
+    Row("device missing", RETRY, ("Cannot load libcuda", "No such device", "No such file or directory")),
+    Row("permission", RETRY, ("Permission denied", "Operation not permitted")),
+    Row("network", RETRY, ("Connection refused", "Connection timed out", "Connection reset", "timed out",
+                           "Network is unreachable", "No route to host", "Name or service not known")),
+)  # fmt: skip
+
+
+class End:
+    """How an FFmpeg ended.
+
+    `status` is its exit code, or minus the signal that killed it; `frames` those that it counted;
+    `lines` its last log lines, oldest first, as (priority, text); `source` the source's kind;
+    `judged` what the runner ended it for (`stalled`, …), empty when it ended by itself; `finished`
+    whether it said `progress=end`.
+    """
+
+    __slots__ = ("finished", "frames", "judged", "lines", "source", "status")
+
+    def __init__(
+        self,
+        *,
+        status: int,
+        frames: int,
+        lines: list[tuple[int, str]],
+        source: str,
+        judged: str = "",
+        finished: bool = False,
+    ) -> None:
+        self.status = status
+        self.frames = frames
+        self.lines = lines
+        self.source = source
+        self.judged = judged
+        self.finished = finished
+
+
+# What FFmpeg says of every end or beginning and that explains none of them.
+_EMPTY_WORDS = ("Failed to stop stream", "Conversion failed!", "Error opening input files", "Error opening output files",
+                "Exiting normally, received signal")  # fmt: skip
+
+
+def classify(end: End) -> Cause:
+    """The cause of an end that nobody asked for."""
+    if end.judged:
+        return Cause(end.judged, RETRY, end.judged)
+    for row in TABLE:
+        if row.source not in (None, end.source) or row.needs_frames not in (None, end.frames > 0):
+            continue
+        text = _last_line(end, row.patterns)
+        if text:
+            return Cause(row.name, row.outcome, _reason(row, text))
+    last_words = _last_error(end)
+    if end.status < 0:
+        return Cause("killed", RETRY, f"FFmpeg was killed by signal {-end.status}")
+    if end.status == 0 and not last_words:
+        return Cause("ended", RETRY, "FFmpeg ended by itself: its source came to an end")
+    said = f": {last_words}" if last_words else ""
+    return Cause("crash", RETRY, f"FFmpeg exited with {end.status}{said}")
+
+
+def _last_line(end: End, patterns: tuple[str, ...]) -> str:
+    """The last warning or worse that holds one of the patterns; information explains no end."""
+    for priority, text in reversed(end.lines):
+        if priority <= 4 and any(pattern in text for pattern in patterns):
+            return text
+    return ""
+
+
+def _last_error(end: End) -> str:
+    for priority, text in reversed(end.lines):
+        if priority <= 3 and not any(words in text for words in _EMPTY_WORDS):
+            return text
+    return ""
+
+
+def _reason(row: Row, text: str) -> str:
+    return f"{row.name}: {text}"

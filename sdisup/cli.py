@@ -1,0 +1,164 @@
+"""The `sdisup` command: arguments, printing, exit codes. Data on stdout, remarks on stderr."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from sdisup import __version__
+from sdisup.applied import AppliedPort, load_applied
+from sdisup.errors import ConfigError, SdisupError, UsageError
+
+if TYPE_CHECKING:
+    from sdisup.manager import Outcome
+
+EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_NOT_RECORDING = 0, 1, 2, 3
+PORTS_HELP = "ports: 3, 0-3, 0,2, CAM3, sdi-record@3"
+
+
+def remark(text: str) -> None:
+    """A line on stderr."""
+    print(text, file=sys.stderr)
+
+
+def _selected(arguments: argparse.Namespace) -> list[AppliedPort]:
+    """The ports that the command is for; those that change something want them said, or --all."""
+    applied = load_applied()
+    everything = getattr(arguments, "all", True)
+    if arguments.ports and getattr(arguments, "all", False):
+        raise UsageError("ports and --all together", "name the ports, or give --all alone")
+    if arguments.ports:
+        return applied.select(arguments.ports)
+    if not everything:
+        raise UsageError("which ports?", f"{PORTS_HELP}; or --all")
+    if not applied.ports:
+        remark("no port is configured: write /etc/sdisup/sdisup.toml, then run sdisup apply")
+    return list(applied.ports.values())
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from sdisup.manager import records_as_it_should, statuses
+
+    found = statuses(_selected(arguments))
+    if arguments.json:
+        print(json.dumps([status.as_dict() for status in found], ensure_ascii=False, indent=2))
+    elif found:
+        from sdisup.status import monotonic
+        from sdisup.table import status_table
+
+        colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        print(status_table(found, monotonic(), colour=colour))
+    return EXIT_DONE if all(records_as_it_should(status) for status in found) else EXIT_NOT_RECORDING
+
+
+def _report(outcomes: Sequence[Outcome]) -> int:
+    for outcome in outcomes:
+        if outcome.ok:
+            print(outcome.text)
+        else:
+            remark(outcome.text)
+    return EXIT_DONE if all(outcome.ok for outcome in outcomes) else EXIT_FAILED
+
+
+def _start(arguments: argparse.Namespace) -> int:
+    from sdisup.manager import start_ports
+
+    return _report(start_ports(_selected(arguments), arguments.wait, restart=arguments.command == "restart"))
+
+
+def _stop(arguments: argparse.Namespace) -> int:
+    from sdisup.manager import stop_ports
+
+    return _report(stop_ports(_selected(arguments)))
+
+
+def _apply(arguments: argparse.Namespace) -> int:
+    from sdisup.apply import apply, dry_run
+    from sdisup.config import Settings
+
+    settings = Settings.load(arguments.config)
+    if arguments.dry_run:
+        difference, warnings = dry_run(settings)
+        for warning in warnings:
+            remark(f"warning: {warning}")
+        sys.stdout.write(difference)
+        if not difference:
+            remark("nothing to change")
+        return EXIT_DONE
+    apply(settings, restart=arguments.restart, say=print, warn=lambda text: remark(f"warning: {text}"))
+    return EXIT_DONE
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 3600:
+        raise argparse.ArgumentTypeError("must be 0 to 3600 seconds")
+    return value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sdisup",
+        description="Records SDI inputs around the clock: one systemd unit, sdi-record@PORT, and one FFmpeg a port.",
+        epilog="exit codes: 0 done, 1 failed, 2 usage or configuration, "
+        "3 (status) a port that should record does not, 4 unknown port",
+    )
+    parser.add_argument("--version", action="version", version=f"sdisup {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def add(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(run=run)
+        return command
+
+    status = add("status", _status, "what each port does, as a table or as JSON")
+    status.add_argument("ports", nargs="*", metavar="PORT", help=PORTS_HELP)
+    status.add_argument("--json", action="store_true", help="a JSON list, for programs")
+    for name, run, text in (
+        ("start", _start, "start ports and wait for the first frame on disk"),
+        ("stop", _stop, "stop ports and wait until their files are closed"),
+        ("restart", _start, "stop and start ports"),
+    ):
+        command = add(name, run, text)
+        command.add_argument("ports", nargs="*", metavar="PORT", help=PORTS_HELP)
+        command.add_argument("--all", action="store_true", help="all configured ports")
+        if run is _start:
+            command.add_argument(
+                "--wait", type=_seconds, default=10.0, metavar="S", help="how long to wait for a frame (10 s)"
+            )
+    apply = add("apply", _apply, "make systemd's units what the configuration says")
+    apply.add_argument("--dry-run", action="store_true", help="only print the differences, as a unified diff")
+    apply.add_argument("--restart", action="store_true", help="restart recording ports whose unit changed")
+    apply.add_argument("--config", default="/etc/sdisup/sdisup.toml", metavar="FILE", help="another configuration")
+    return parser
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    arguments = _parser().parse_args(words)
+    try:
+        run: Callable[[argparse.Namespace], int] = arguments.run
+        code = run(arguments)
+        sys.stdout.flush()
+        return code
+    except ConfigError as error:
+        for problem in error.problems:
+            remark(problem)
+        if error.hint:
+            remark(f"hint: {error.hint}")
+        return error.exit_code
+    except SdisupError as error:
+        remark(f"sdisup: {error.message}")
+        if error.hint:
+            remark(f"hint: {error.hint}")
+        return error.exit_code
+    except BrokenPipeError:
+        # Who read the output has gone (`sdisup status | head`); Python must not try to flush it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_DONE
+    except KeyboardInterrupt:
+        return 130

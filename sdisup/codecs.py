@@ -1,0 +1,96 @@
+"""The codecs that sdisup offers, the frame rates, and how much of a recording may be in flight.
+
+A new codec is a row of `CODECS`, and where FFmpeg's encoder needs options of its own, one function
+in command.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+HOLD_BACK_LIMIT_S = 0.5
+"""Encoder and container together keep at most this much back, so a kill loses no more (FACTS 3)."""
+
+FRAGMENT_TARGET_S = 0.1
+"""How long a fragment or cluster is where the encoder leaves room: the first frame is on disk only
+when the first fragment is complete, and what a fragment costs (some 200 bytes) is nothing."""
+
+AUDIO_DELAY_S = 0.1
+"""Room for the sound: FFmpeg's AAC encoder keeps two frames of 1024 samples, the resampler some,
+and the muxer writes a picture only when the sound that belongs beside it has come."""
+
+
+@dataclass(frozen=True)
+class Codec:
+    """A video codec as an operator names it, and what FFmpeg needs to know for it.
+
+    `bitrate_kbps` is the default in kilobit/s; 0 where the codec's profile decides the bit rate.
+    `is_frame_threaded`: FFmpeg encodes several frames at once and keeps one back per thread.
+    """
+
+    name: str
+    encoder: str
+    containers: tuple[str, ...]
+    bitrate_kbps: int
+    pix_fmt: str
+    is_frame_threaded: bool
+    audio_encoder: str
+    audio_channels_max: int
+
+    @property
+    def default_container(self) -> str:
+        return self.containers[0]
+
+
+CODECS = {
+    codec.name: codec
+    for codec in (
+        Codec("h264", "libx264", ("mp4", "mov", "mkv"), 8000, "yuv420p", False, "aac", 8),
+        # prores_ks encodes better and cannot do 1080p in real time on four cores (FACTS 3, Cost).
+        Codec("prores", "prores_aw", ("mov", "mkv"), 0, "yuv422p10le", True, "pcm_s24le", 16),
+    )
+}
+
+# The muxer's own name for `-f`; a file's ending is never what decides.
+MUXERS = {"mp4": "mp4", "mov": "mov", "mkv": "matroska"}
+
+# As FFmpeg writes them, exactly; the value is frames a second.
+RATES = {
+    "24000/1001": 24000 / 1001,
+    "24": 24.0,
+    "25": 25.0,
+    "30000/1001": 30000 / 1001,
+    "30": 30.0,
+    "50": 50.0,
+    "60000/1001": 60000 / 1001,
+    "60": 60.0,
+}
+
+
+def find_rate(value: float) -> str | None:
+    """The rate that people mean by `value` frames a second (29.97 is "30000/1001"), if there is one."""
+    if not 0 < value < 1000:  # also false for a NaN, and safe for an integer too large for a float
+        return None
+    return next((rate for rate, exact in RATES.items() if abs(exact - value) < 0.005), None)
+
+
+def encoder_delay_s(codec: Codec, threads: int, rate: str) -> float:
+    """Seconds of pictures that the encoder keeps back: one frame a thread, or none (libx264 as we run it)."""
+    return threads / RATES[rate] if codec.is_frame_threaded and threads > 1 else 0.0
+
+
+def fragment_duration_s(codec: Codec, threads: int, rate: str) -> float:
+    """How long a fragment or cluster may be, in seconds; 0 or less when nothing is left for it.
+
+    A fragment is written when the first frame of the next one arrives, hence one frame more.
+    """
+    frame_s = 1 / RATES[rate]
+    room_s = HOLD_BACK_LIMIT_S - AUDIO_DELAY_S - encoder_delay_s(codec, threads, rate) - frame_s
+    return min(FRAGMENT_TARGET_S, room_s)
+
+
+def max_threads(codec: Codec, rate: str, limit: int = 16) -> int:
+    """The most encoder threads that keep within HOLD_BACK_LIMIT_S, with a fragment of one frame."""
+    frame_s = 1 / RATES[rate]
+    fitting = (n for n in range(limit, 1, -1) if fragment_duration_s(codec, n, rate) >= frame_s)
+    return next(fitting, 1)

@@ -1,0 +1,232 @@
+"""The recording's file, seen from threads of its own: a disk may hang for minutes, the runner never.
+
+Invariant 2: the runner's loop waits for nothing but its poll. So whatever touches the recordings'
+filesystem (making the file, asking its size, making it durable, closing it) is done here, and the loop
+is told by `events` and a byte in its wake-up pipe. FFmpeg itself writes the file; this holds it open
+beside it, because FFmpeg calls no fsync at all (FACTS 3: a power cut after 25 s left 0 bytes).
+"""
+
+from __future__ import annotations
+
+import _thread
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+
+HEAD_BYTES = 1 << 16
+FIRST_LOOK_S = 0.02
+"""How often the file is looked at until its first frame is there, in seconds."""
+
+# The bytes that open the first stored media, after a header that holds none: Matroska's Cluster element,
+# ISO BMFF's movie fragment, MXF's essence element key (SMPTE ST 379). MPEG-TS has no header before media.
+MEDIA_MARKERS = {
+    "mkv": b"\x1f\x43\xb6\x75",
+    "mp4": b"moof",
+    "mov": b"moof",
+    "mxf": b"\x06\x0e\x2b\x34\x01\x02\x01\x01\x0d\x01\x03\x01",
+    "ts": b"\x47",
+}
+
+
+def holds_media(container: str, head: bytes) -> bool:
+    """Whether a file that begins with `head` holds media, not only its container's header."""
+    return MEDIA_MARKERS[container] in head
+
+
+def file_name(name: str, container: str, now: float, attempt: int) -> str:
+    """`CAM3_20260131T120000Z.mp4`, and `…Z_2.mp4` for the second file of that name."""
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+    suffix = f"_{attempt}" if attempt > 1 else ""
+    return f"{name}_{stamp}{suffix}.{container}"
+
+
+class Opened:
+    """The file exists, empty and ours alone."""
+
+    __slots__ = ("path",)
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+
+class OpenFailed:
+    """The file could not be made; `reason` in the operator's words."""
+
+    __slots__ = ("reason",)
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+
+class FirstMedia:
+    """The first frame is on disk."""
+
+
+class Sample:
+    """What the file and its filesystem are now; `moved` says that the path no longer leads to the file."""
+
+    __slots__ = ("disk_free_bytes", "filesystem", "moved", "size_bytes")
+
+    def __init__(self, size_bytes: int, disk_free_bytes: int, filesystem: str, moved: bool) -> None:
+        self.size_bytes = size_bytes
+        self.disk_free_bytes = disk_free_bytes
+        self.filesystem = filesystem
+        self.moved = moved
+
+
+class Closed:
+    """The file is closed and durable; `kept` is False when it held no frame and was removed again."""
+
+    __slots__ = ("kept", "problem", "size_bytes")
+
+    def __init__(self, size_bytes: int, kept: bool, problem: str) -> None:
+        self.size_bytes = size_bytes
+        self.kept = kept
+        self.problem = problem
+
+
+Event = Opened | OpenFailed | FirstMedia | Sample | Closed
+
+
+class RecordingFile:
+    """One recording's file, from its making to its closing, in threads beside the runner's loop.
+
+    `wake` is called from the threads after each event; `events` is drained by the loop. The caller
+    says `finish()` when FFmpeg is gone, and then waits for Closed only as long as it likes.
+    """
+
+    def __init__(
+        self, directory: str, name: str, container: str, sync_interval_s: float, wake: Callable[[], None]
+    ) -> None:
+        self.events: deque[Event] = deque()
+        self._directory = directory
+        self._name = name
+        self._container = container
+        self._sync_interval_s = sync_interval_s
+        self._wake = wake
+        self._finish = _thread.allocate_lock()
+        self._finish.acquire()
+        self._descriptor = -1
+        self._path = ""
+        self._has_media = False
+        _thread.start_new_thread(self._work, ())
+
+    def finish(self) -> None:
+        """Ask for the file to be closed; the answer is a Closed event."""
+        if self._finish.locked():
+            self._finish.release()
+
+    def _tell(self, event: Event) -> None:
+        self.events.append(event)
+        self._wake()
+
+    def _work(self) -> None:
+        try:
+            self._open()
+        except OSError as error:
+            self._tell(OpenFailed(_open_problem(self._directory, error)))
+            return
+        self._tell(Opened(self._path))
+        _thread.start_new_thread(self._keep_durable, (os.dup(self._descriptor),))
+        problem = ""
+        try:
+            self._watch()
+        except OSError as error:
+            problem = f"{self._path}: {error.strerror}"
+        self._close(problem)
+
+    def _open(self) -> None:
+        """Invariant 3: O_EXCL makes the name ours whatever the clock does; FFmpeg then fills that file."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        for attempt in range(1, 10_000):
+            path = os.path.join(self._directory, file_name(self._name, self._container, time.time(), attempt))
+            try:
+                self._descriptor = os.open(path, flags, 0o664)
+            except FileExistsError:
+                continue
+            self._path = path
+            return
+        raise FileExistsError(17, "ten thousand files have this second's name")
+
+    def _watch(self) -> None:
+        last_size = 0
+        while True:
+            interval_s = 1.0 if self._has_media else FIRST_LOOK_S
+            finishing = self._finish.acquire(timeout=interval_s)
+            size = os.fstat(self._descriptor).st_size
+            if not self._has_media and size > last_size:
+                last_size = size
+                self._look_for_media()
+            if finishing:
+                return
+            if self._has_media:
+                self._tell(self._sample(size))
+
+    def _look_for_media(self) -> None:
+        if holds_media(self._container, os.pread(self._descriptor, HEAD_BYTES, 0)):
+            self._has_media = True
+            self._tell(FirstMedia())
+
+    def _sample(self, size_bytes: int) -> Sample:
+        space = os.fstatvfs(self._descriptor)
+        ours = os.fstat(self._descriptor)
+        try:
+            named = os.stat(self._path, follow_symlinks=False)
+            moved = (named.st_dev, named.st_ino) != (ours.st_dev, ours.st_ino)
+        except FileNotFoundError:
+            moved = True
+        filesystem = f"{os.major(ours.st_dev)}:{os.minor(ours.st_dev)}"
+        return Sample(size_bytes, space.f_bavail * space.f_frsize, filesystem, moved)
+
+    def _keep_durable(self, descriptor: int) -> None:
+        """Invariant 5: at a power cut at most `sync_interval_s` of what FFmpeg wrote is lost.
+
+        In a thread of its own: fdatasync may take seconds, and then sizes are still to be told.
+        """
+        try:
+            while self._finish.locked():
+                time.sleep(self._sync_interval_s)
+                os.fdatasync(descriptor)
+        except OSError:
+            # FFmpeg's own write meets the same disk and says what is wrong with it.
+            pass
+        finally:
+            os.close(descriptor)
+
+    def _close(self, problem: str) -> None:
+        size_bytes = 0
+        kept = True
+        try:
+            size_bytes = os.fstat(self._descriptor).st_size
+            if self._has_media or size_bytes > HEAD_BYTES:
+                os.fdatasync(self._descriptor)
+            else:
+                kept = not self._remove_empty()
+            os.close(self._descriptor)
+        except OSError as error:
+            problem = problem or f"{self._path}: {error.strerror}"
+        self._tell(Closed(size_bytes, kept, problem))
+
+    def _remove_empty(self) -> bool:
+        """Remove the file that we made and that never held a frame; a retry each second would leave thousands."""
+        ours = os.fstat(self._descriptor)
+        try:
+            named = os.stat(self._path, follow_symlinks=False)
+        except FileNotFoundError:
+            return True
+        if (named.st_dev, named.st_ino) != (ours.st_dev, ours.st_ino):
+            return False
+        os.unlink(self._path)
+        return True
+
+
+def _open_problem(directory: str, error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return (
+            f"{directory} does not exist; mount it or make it: "
+            f"install -d -o sdisup -g sdisup -m 2775 {directory}"
+        )
+    if isinstance(error, PermissionError):
+        return f"{directory} is not writable by the user sdisup; make it so: chown sdisup:sdisup {directory}"
+    return f"no file can be made in {directory}: {error.strerror}"

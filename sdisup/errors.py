@@ -1,0 +1,51 @@
+"""What sdisup raises for an operator to read.
+
+Every error says what is wrong, where and why in `message`, and the next step in `hint`. Only the
+command line prints them and turns `exit_code` into its own (DESIGN.md, Commands).
+
+This module is imported by nearly everything, also by what has to start fast: it imports nothing.
+"""
+
+from __future__ import annotations
+
+
+class SdisupError(Exception):
+    """Something that the operator has to know; the command ends with `exit_code`."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class UsageError(SdisupError):
+    """The command was called in a way that it does not have."""
+
+    exit_code = 2
+
+
+class ConfigError(SdisupError):
+    """The configuration is missing, unreadable or wrong.
+
+    `problems` holds all that was found in one run, each `FILE: port.3.codec: what is wrong`.
+    """
+
+    exit_code = 2
+
+    def __init__(self, problems: list[str], hint: str = "") -> None:
+        super().__init__("\n".join(problems), hint)
+        self.problems = problems
+
+
+class UnknownPortError(SdisupError, ValueError):
+    """No such port is configured.
+
+    It is a ValueError too, which is what the Python interface promises for a bad index.
+    """
+
+    exit_code = 4

@@ -1,0 +1,95 @@
+"""The one place that spawns FFmpeg and ends it. Nothing here waits: the runner's poll does.
+
+Facts it lives by (FACTS 3): `q` on stdin ends a recording with a complete file, and so does one
+SIGTERM; two signals within 5 ms leave no trailer. A pipe that nobody reads stops the recording. With
+fd 2 closed at exec the log goes into the recording. So: a pipe as stdin, never closed before the end.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+
+READ_BYTES = 1 << 16
+
+
+class Ladder:
+    """The steps that end FFmpeg, as pure time: `q`, then SIGTERM once, then SIGKILL.
+
+    `due(now)` returns each step once, when its time has come; times are CLOCK_MONOTONIC seconds.
+    """
+
+    def __init__(self, now: float, quit_s: float, term_s: float) -> None:
+        self._steps = [(now, "quit"), (now + quit_s, "term"), (now + quit_s + term_s, "kill")]
+
+    def due(self, now: float) -> str:
+        """The step to take now, or an empty string."""
+        if self._steps and now >= self._steps[0][0]:
+            return self._steps.pop(0)[1]
+        return ""
+
+    def next_at(self) -> float | None:
+        """When the next step is due; None after the last."""
+        return self._steps[0][0] if self._steps else None
+
+
+class FFmpegProcess:
+    """A running FFmpeg: `stderr` and `pidfd` are to be polled. Raises OSError if it cannot be executed."""
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        stdin_read, self._stdin = os.pipe2(os.O_CLOEXEC)
+        self.stderr, stderr_write = os.pipe2(os.O_CLOEXEC)
+        null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            self.pid = os.posix_spawnp(
+                arguments[0],
+                arguments,
+                os.environ,
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, stdin_read, 0),
+                    (os.POSIX_SPAWN_DUP2, null, 1),
+                    (os.POSIX_SPAWN_DUP2, stderr_write, 2),
+                ],
+                # Python ignores SIGPIPE, and what is ignored stays so across exec.
+                setsigdef=[signal.SIGPIPE],
+                setsigmask=[],
+            )
+        except BaseException:
+            os.close(self._stdin)
+            os.close(self.stderr)
+            raise
+        finally:
+            for descriptor in (stdin_read, stderr_write, null):
+                os.close(descriptor)
+        self.pidfd = os.pidfd_open(self.pid)
+        os.set_blocking(self.stderr, False)
+        os.set_blocking(self._stdin, False)
+
+    def read(self) -> bytes | None:
+        """What FFmpeg wrote; empty at the end of its stderr, None when there is nothing just now."""
+        try:
+            return os.read(self.stderr, READ_BYTES)
+        except BlockingIOError:
+            return None
+
+    def step(self, action: str) -> None:
+        """Take one step of the ladder."""
+        if action == "quit":
+            try:
+                os.write(self._stdin, b"q")
+            except OSError:
+                # It is gone or does not read; the ladder's next step reaches it.
+                return
+        else:
+            signal.pidfd_send_signal(self.pidfd, signal.SIGTERM if action == "term" else signal.SIGKILL)
+
+    def reap(self) -> int | None:
+        """The exit code, or minus the signal that killed it; None while it runs."""
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        return os.waitstatus_to_exitcode(status) if pid else None
+
+    def close(self) -> None:
+        """Let go of its descriptors, once it is reaped."""
+        for descriptor in (self._stdin, self.stderr, self.pidfd):
+            os.close(descriptor)

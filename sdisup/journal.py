@@ -1,0 +1,58 @@
+"""The runner's log: lines on stderr with their priority, which systemd hands to the journal.
+
+Never blocks, never floods. The journal's rate limit is per unit, and one FFmpeg with a flood of
+messages would silence everything else (FACTS 2); so FFmpeg's lines are limited here, at the source.
+"""
+
+from __future__ import annotations
+
+import os
+
+ERROR, WARNING, NOTICE, INFO = 3, 4, 5, 6
+BURST_LINES = 120
+LINES_PER_S = 2.0
+TEXT_LIMIT = 2000
+
+
+class Journal:
+    """Writes lines as sd-daemon(3) has them: `<4>text`. Times are CLOCK_MONOTONIC seconds."""
+
+    def __init__(self, descriptor: int = 2) -> None:
+        self._descriptor = descriptor
+        self._tokens = float(BURST_LINES)
+        self._filled_at = 0.0
+        self._unsaid = 0
+        self._rest = b""
+        # The descriptor is the journal's stream (or a terminal) and nobody else's: FFmpeg gets a pipe.
+        os.set_blocking(descriptor, False)
+
+    def say(self, priority: int, text: str) -> None:
+        """A line of the runner's own: not limited, since the runner says little."""
+        self._write(f"<{priority}>{text[:TEXT_LIMIT]}\n".encode("utf-8", "replace"))
+
+    def forward(self, now: float, priority: int, text: str) -> None:
+        """A line of FFmpeg's, limited; how many were left out is said when there is room again."""
+        self._tokens = min(float(BURST_LINES), self._tokens + (now - self._filled_at) * LINES_PER_S)
+        self._filled_at = now
+        if self._tokens < 1:
+            self._unsaid += 1
+            return
+        self._tokens -= 1
+        self.report_unsaid()
+        self.say(priority, f"ffmpeg: {text}")
+
+    def report_unsaid(self) -> None:
+        """Say how many of FFmpeg's lines were left out, if any."""
+        if self._unsaid:
+            self.say(WARNING, f"{self._unsaid} lines of FFmpeg's log were left out (more than {LINES_PER_S:.0f}/s)")
+            self._unsaid = 0
+
+    def _write(self, line: bytes) -> None:
+        """A line that the journal does not take at once is lost: the recording must not wait for it."""
+        data = self._rest + line
+        try:
+            written = os.write(self._descriptor, data)
+        except OSError:
+            return
+        # A torn line is completed before the next one begins.
+        self._rest = data[written:] if written < len(data) else b""

@@ -1,0 +1,82 @@
+"""The runner's own command line: `--port=3 --name=CAM3 … -- /usr/bin/ffmpeg … {output}`.
+
+Written by `sdisup apply` into the unit and read by the runner; both know it from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class OptionError(ValueError):
+    """A command line that no `sdisup apply` wrote."""
+
+
+class Options:
+    """One port as its runner sees it.
+
+    `source` is the source's kind and `input` its place in the operator's words (`board 0 channel 3`).
+    Times are in seconds: `stall_timeout_s` without a new frame is a stall; `start_timeout_s` until the
+    first; `stop_quit_s` and `stop_term_s` are the patience after `q` and after SIGTERM, and
+    `stop_start_quit_s` that after `q` while no frame has come yet.
+    """
+
+    port: int
+    name: str
+    codec: str
+    container: str
+    source: str
+    input: str
+    recordings: str
+    revision: str
+    stall_timeout_s: float
+    start_timeout_s: float
+    sync_interval_s: float
+    stop_quit_s: float
+    stop_start_quit_s: float
+    stop_term_s: float
+    command: list[str]
+
+    def __init__(self, command: Sequence[str], **values: str | int | float) -> None:
+        self.command = list(command)
+        self.__dict__.update(values)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Options) and self.__dict__ == other.__dict__
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+_NAMES = {name: kind for name, kind in Options.__annotations__.items() if name != "command"}
+_READ = {"int": int, "float": float, "str": str}
+
+
+def format_options(options: Options) -> list[str]:
+    """The arguments that parse_options reads back."""
+    words = [f"--{name.replace('_', '-')}={getattr(options, name)}" for name in _NAMES]
+    return [*words, "--", *options.command]
+
+
+def parse_options(arguments: Sequence[str]) -> Options:
+    """Read the arguments after `run`. Raises OptionError that names what is wrong."""
+    words = list(arguments)
+    if "--" not in words:
+        raise OptionError("no FFmpeg command after --")
+    split = words.index("--")
+    command = words[split + 1 :]
+    if not command or "{output}" not in command:
+        raise OptionError("FFmpeg's command has no {output}")
+    values: dict[str, str | int | float] = {}
+    for word in words[:split]:
+        name, separator, value = word.removeprefix("--").partition("=")
+        name = name.replace("-", "_")
+        if name not in _NAMES or not separator or not word.startswith("--"):
+            raise OptionError(f"unknown option {word!r}")
+        try:
+            values[name] = _READ[_NAMES[name]](value)
+        except ValueError as error:
+            raise OptionError(f"{word!r} is no number") from error
+    missing = [name for name in _NAMES if name not in values]
+    if missing:
+        raise OptionError(f"option --{missing[0].replace('_', '-')} is missing")
+    return Options(command, **values)

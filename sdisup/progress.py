@@ -1,0 +1,150 @@
+"""FFmpeg's stderr, bytes in and records out: log lines and `-progress` blocks in one stream.
+
+A sample, with `-loglevel repeat+level+info -nostats -progress pipe:2` (FFmpeg 7.1):
+
+    [libx264 @ 0x55bce0353d40] [info] profile High, level 3.0, 4:2:0, 8-bit
+    frame=38
+    fps=37.99
+    total_size=183866
+    dup_frames=0
+    drop_frames=0
+    speed=1.47x
+    progress=continue
+    [error] Error writing trailer: No space left on device
+
+Values may be `N/A`; the human status line ends in a carriage return; some lines carry no level.
+"""
+
+from __future__ import annotations
+
+LINE_LIMIT_BYTES = 4096
+"""What is kept of a line; a runaway line costs memory no longer than this."""
+
+# FFmpeg's av_log levels to syslog's priorities, sd-daemon(3).
+PRIORITIES = {
+    "panic": 2, "fatal": 2, "error": 3, "warning": 4, "info": 6, "verbose": 7, "debug": 7, "trace": 7,
+}  # fmt: skip
+
+
+class LogLine:
+    """One line of FFmpeg's log: `priority` as syslog counts (3 is an error), `text` without the level."""
+
+    __slots__ = ("priority", "text")
+
+    def __init__(self, priority: int, text: str) -> None:
+        self.priority = priority
+        self.text = text
+
+    def __repr__(self) -> str:
+        return f"LogLine({self.priority}, {self.text!r})"
+
+
+class Progress:
+    """One progress block. Counts are since FFmpeg's start; `speed` is None while FFmpeg says N/A."""
+
+    __slots__ = ("drop_frames", "dup_frames", "ended", "frame", "speed")
+
+    def __init__(
+        self,
+        frame: int = 0,
+        dup_frames: int = 0,
+        drop_frames: int = 0,
+        speed: float | None = None,
+        ended: bool = False,
+    ) -> None:
+        self.frame = frame
+        self.dup_frames = dup_frames
+        self.drop_frames = drop_frames
+        self.speed = speed
+        self.ended = ended
+
+    def __repr__(self) -> str:
+        return f"Progress(frame={self.frame}, speed={self.speed}, ended={self.ended})"
+
+
+class ProgressParser:
+    """Turns FFmpeg's stderr, cut anywhere, into LogLine and Progress records."""
+
+    def __init__(self) -> None:
+        self._pending = b""
+        self._block: dict[bytes, bytes] = {}
+
+    def feed(self, data: bytes) -> list[LogLine | Progress]:
+        """Records completed by `data`, in order. Accepts any bytes, of any length."""
+        pieces = data.replace(b"\r", b"\n").split(b"\n")
+        pieces[0] = self._pending + pieces[0]
+        self._pending = pieces.pop()[:LINE_LIMIT_BYTES]
+        records: list[LogLine | Progress] = []
+        for piece in pieces:
+            record = self._line(piece[:LINE_LIMIT_BYTES].strip())
+            if record is not None:
+                records.append(record)
+        return records
+
+    def close(self) -> list[LogLine | Progress]:
+        """What an unfinished last line still says, once the stream has ended."""
+        return self.feed(b"\n")
+
+    def _line(self, line: bytes) -> LogLine | Progress | None:
+        if not line:
+            return None
+        key, separator, value = line.partition(b"=")
+        if separator and key.startswith(b"stream_"):
+            return None
+        if separator and key in _PROGRESS_KEYS:
+            if key != b"progress":
+                self._block[key] = value
+                return None
+            block, self._block = self._block, {}
+            return _progress(block, ended=value.strip() == b"end")
+        return parse_log_line(line)
+
+
+_PROGRESS_KEYS = frozenset(
+    b"frame fps bitrate total_size out_time_us out_time_ms out_time dup_frames drop_frames speed progress".split()
+)
+
+
+def parse_log_line(line: bytes) -> LogLine:
+    """The level is the first bracket that names one, possibly after others such as `[libx264 @ 0x…]`."""
+    text = "".join(
+        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}"
+        for character in line.decode("utf-8", "replace").replace("\t", " ")
+    )
+    start = 0
+    while text.startswith("[", start):
+        end = text.find("]", start)
+        if end < 0:
+            break
+        priority = PRIORITIES.get(text[start + 1 : end])
+        if priority is not None:
+            return LogLine(priority, (text[:start] + text[end + 1 :].lstrip()).strip())
+        start = end + 2
+    return LogLine(PRIORITIES["info"], text)
+
+
+def _progress(block: dict[bytes, bytes], *, ended: bool) -> Progress | None:
+    """A block without a readable frame number says nothing that can be relied on, unless it is the last."""
+    frame = _whole(block.get(b"frame", b""))
+    if frame is None and not ended:
+        return None
+    return Progress(
+        frame=frame or 0,
+        dup_frames=_whole(block.get(b"dup_frames", b"")) or 0,
+        drop_frames=_whole(block.get(b"drop_frames", b"")) or 0,
+        speed=_speed(block.get(b"speed", b"")),
+        ended=ended,
+    )
+
+
+def _whole(value: bytes) -> int | None:
+    value = value.strip()
+    return int(value) if value.isdigit() and len(value) < 19 else None
+
+
+def _speed(value: bytes) -> float | None:
+    try:
+        speed = float(value.strip().removesuffix(b"x"))
+    except ValueError:
+        return None
+    return speed if 0 <= speed < 1e6 else None

@@ -1,0 +1,331 @@
+"""A port's status: the runner writes it, everybody reads it. Standard library only.
+
+Three files a port, in /run/sdisup: `3.json`, replaced atomically; `3.lock`, never replaced and held
+by the living runner (a lock on a file that is replaced by rename is lost with the first rename);
+`port-3/`, the unit's own run directory. Beside them /var/lib/sdisup/applied.json says what is configured.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import struct
+import time
+
+RUN_DIRECTORY = "/run/sdisup"
+STATE_DIRECTORY = "/var/lib/sdisup"
+SCHEMA = 1
+STALE_AFTER_S = 5.0
+SIZE_LIMIT_BYTES = 1 << 20
+
+STATES = ("recording", "starting", "stalled", "no-signal", "backoff", "stopping", "stopped", "failed", "unknown")
+
+FIELDS: dict[str, object] = {
+    "schema": SCHEMA,
+    "port_index": -1,
+    "name": "",
+    "unit": "",
+    "state": "unknown",
+    "is_recording": False,
+    "reason": "",
+    "current_file": None,
+    "codec": "",
+    "frame_count": 0,
+    "fps": 0.0,
+    "speed": None,
+    "bitrate_mbps": 0.0,
+    "bytes_written": 0,
+    "dropped_frames": 0,
+    "duplicated_frames": 0,
+    "missing_frames": 0,
+    "uptime_seconds": 0.0,
+    "started_at": None,
+    "last_frame_at": None,
+    "updated_at": None,
+    "updated_monotonic": 0.0,
+    "state_since": None,
+    "state_since_monotonic": 0.0,
+    "boot_id": "",
+    "take": None,
+    "take_started_at": None,
+    "take_frames": 0,
+    "restarts": 0,
+    "pid": None,
+    "ffmpeg_pid": None,
+    "invocation_id": "",
+    "runner_version": "",
+    "revision": "",
+    "config_pending": False,
+    "recordings": "",
+    "filesystem": "",
+    "disk_free_bytes": None,
+    "disk_remaining_seconds": None,
+    "should_record": False,
+}
+"""Every field of the status, with what it is when nothing is known."""
+
+
+class PortStatus:
+    """One port's status; the fields are those of the status file and of `sdisup status --json`.
+
+    Frame counts, bytes and uptime are of the running FFmpeg, 0 or None when there is none; `take_…`
+    and `restarts` count since the start, through restarts. `fps` and `bitrate_mbps` (10^6 bit/s) are
+    those of the last seconds. Times ending in `_at` are UTC, ISO 8601; `…_monotonic` is CLOCK_MONOTONIC
+    in seconds. `disk_remaining_seconds` counts the bit rates of all ports on that filesystem.
+    """
+
+    schema: int
+    port_index: int
+    name: str
+    unit: str
+    state: str
+    is_recording: bool
+    reason: str
+    current_file: str | None
+    codec: str
+    frame_count: int
+    fps: float
+    speed: float | None
+    bitrate_mbps: float
+    bytes_written: int
+    dropped_frames: int
+    duplicated_frames: int
+    missing_frames: int
+    uptime_seconds: float
+    started_at: str | None
+    last_frame_at: str | None
+    updated_at: str | None
+    updated_monotonic: float
+    state_since: str | None
+    state_since_monotonic: float
+    boot_id: str
+    take: str | None
+    take_started_at: str | None
+    take_frames: int
+    restarts: int
+    pid: int | None
+    ffmpeg_pid: int | None
+    invocation_id: str
+    runner_version: str
+    revision: str
+    config_pending: bool
+    recordings: str
+    filesystem: str
+    disk_free_bytes: int | None
+    disk_remaining_seconds: float | None
+    should_record: bool
+
+    def __init__(self, **values: object) -> None:
+        self.__dict__.update(FIELDS)
+        self.update(**values)
+
+    def update(self, **values: object) -> None:
+        """Set fields by name; an unknown name is a programming error (TypeError)."""
+        unknown = values.keys() - FIELDS.keys()
+        if unknown:
+            raise TypeError(f"PortStatus has no field {', '.join(sorted(unknown))}")
+        self.__dict__.update(values)
+
+    def as_dict(self) -> dict[str, object]:
+        """The fields as JSON knows them, in the documented order."""
+        return {name: self.__dict__[name] for name in FIELDS}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PortStatus) and self.__dict__ == other.__dict__
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"PortStatus(port_index={self.port_index}, state={self.state!r}, reason={self.reason!r})"
+
+
+def status_from(document: object) -> PortStatus | None:
+    """The status a decoded JSON document holds; None if it is not one. Unknown fields are of a newer version."""
+    if not isinstance(document, dict) or document.get("schema") is None:
+        return None
+    status = PortStatus()
+    for name, default in FIELDS.items():
+        value = document.get(name, default)
+        if not _fits(name, value):
+            return None
+        status.__dict__[name] = value
+    return status
+
+
+_TYPES = {
+    name: kind.strip()
+    for name, kind in PortStatus.__annotations__.items()
+}  # fmt: skip
+
+
+def _fits(name: str, value: object) -> bool:
+    """Whether a value read from outside has the field's type; an int serves as a float, a bool never as an int."""
+    kinds = _TYPES[name].split(" | ")
+    if value is None:
+        return "None" in kinds
+    if isinstance(value, bool):
+        return "bool" in kinds
+    if isinstance(value, int):
+        return "int" in kinds or "float" in kinds
+    return type(value).__name__ in kinds
+
+
+def utc_text(seconds: float) -> str:
+    """A Unix time as UTC, ISO 8601 with milliseconds: 2026-01-31T12:00:00.000Z."""
+    milliseconds = round(seconds * 1000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(milliseconds // 1000)) + f".{milliseconds % 1000:03}Z"
+
+
+def boot_id() -> str:
+    """The kernel's name for this boot (random(4))."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
+
+def status_path(port_index: int, directory: str = RUN_DIRECTORY) -> str:
+    return f"{directory}/{port_index}.json"
+
+
+def lock_path(port_index: int, directory: str = RUN_DIRECTORY) -> str:
+    return f"{directory}/{port_index}.lock"
+
+
+def replace_file(path: str, content: bytes, *, mode: int = 0o644, durable: bool = False) -> None:
+    """Put `content` at `path` so that a reader sees the old or the new, never a part.
+
+    `durable` adds the fsync of file and directory; /run needs none. Raises OSError.
+    """
+    temporary = f"{path}.{os.getpid()}.tmp"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    try:
+        os.fchmod(descriptor, mode)
+        view = memoryview(content)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        if durable:
+            os.fsync(descriptor)
+    except BaseException:
+        os.close(descriptor)
+        os.unlink(temporary)
+        raise
+    os.close(descriptor)
+    os.replace(temporary, path)
+    if durable:
+        sync_directory(os.path.dirname(path))
+
+
+def sync_directory(path: str) -> None:
+    """Make the directory's entries durable (fsync(2): the file's own fsync does not)."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_json(path: str) -> object:
+    """The decoded file; OSError if it cannot be read, ValueError if it is no JSON or no regular file."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:
+        content = file.read(SIZE_LIMIT_BYTES + 1)
+    if len(content) > SIZE_LIMIT_BYTES:
+        raise ValueError(f"{path} is larger than {SIZE_LIMIT_BYTES} bytes")
+    try:
+        return json.loads(content)
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deeply") from error
+
+
+def write_status(status: PortStatus, directory: str = RUN_DIRECTORY) -> None:
+    """Replace the port's status file. Raises OSError."""
+    content = json.dumps(status.as_dict(), ensure_ascii=False).encode("utf-8", "replace")
+    replace_file(status_path(status.port_index, directory), content + b"\n")
+
+
+def read_status(port_index: int, directory: str = RUN_DIRECTORY) -> PortStatus | None:
+    """The port's status file as its runner left it; None if there is none.
+
+    Raises ValueError with the operator's words for a file that is torn, foreign or unreadable.
+    """
+    path = status_path(port_index, directory)
+    try:
+        status = status_from(read_json(path))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    if status is None or status.port_index != port_index:
+        raise ValueError(f"{path} is not a status of port {port_index}")
+    return status
+
+
+# struct flock of 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid (fcntl(2)).
+_FLOCK = struct.Struct("hhqqi4x")
+
+
+def take_lock(port_index: int, directory: str = RUN_DIRECTORY) -> int:
+    """Hold the port's lock for as long as this process lives; returns the descriptor.
+
+    Raises BlockingIOError when another process holds it. A POSIX lock falls with the first
+    close() of the file by its process, so nobody in the runner may open the file again.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(lock_path(port_index, directory), flags, 0o644)
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except PermissionError as error:  # POSIX lets fcntl answer EACCES for a held lock.
+        os.close(descriptor)
+        raise BlockingIOError(*error.args) from error
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def is_locked(port_index: int, directory: str = RUN_DIRECTORY) -> bool:
+    """Whether a runner holds the port's lock. Only asks (F_GETLK): asking never takes it."""
+    try:
+        descriptor = os.open(lock_path(port_index, directory), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        answer = fcntl.fcntl(descriptor, fcntl.F_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
+
+
+def settle(
+    status: PortStatus | None, *, held: bool, unit_state: str | None, now_monotonic: float, this_boot: str
+) -> tuple[str, str] | None:
+    """The port's state and reason by DESIGN's order, "first that holds"; None if only systemd can say.
+
+    `status` is the runner's word, `held` whether its lock is held, `unit_state` systemd's ActiveState
+    (None when not asked). A held lock is a living runner, whose unit is then neither failed nor inactive.
+    """
+    if status is not None and status.boot_id != this_boot:
+        status = None
+    if not held:
+        if unit_state is None:
+            return None
+        reason = status.reason if status else ""
+        if unit_state == "failed":
+            return "failed", reason or "the unit failed before its runner could say why; see sdisup logs"
+        if unit_state == "inactive":
+            return "stopped", ""
+        if unit_state == "deactivating":
+            return "stopping", ""
+        return "backoff", reason or "the runner is not running; systemd starts it again"
+    if status is None or status.state == "stopped":
+        return "starting", ""
+    if now_monotonic - status.updated_monotonic > STALE_AFTER_S:
+        return "unknown", f"no word from the runner for {now_monotonic - status.updated_monotonic:.0f} s"
+    return status.state, status.reason
+
+
+def monotonic() -> float:
+    """CLOCK_MONOTONIC in seconds; the one clock for durations and liveness."""
+    return time.monotonic()

@@ -1,0 +1,159 @@
+"""Fixtures for system tests, and the checks that every one of them gets unasked.
+
+appliance       one for the whole run, with sdisup installed as a user installs it; put back to how it was
+                then before each test that uses it
+new_appliance   makes one for a test alone, with the options of Appliance(); not yet booted
+fresh_appliance one for a test alone, booted: for those that reboot it or cut its power
+
+After each of these tests the journal must hold nothing of priority err or worse that the test did not
+announce with @pytest.mark.journal_allows(r"pattern", ...). After the run nothing of ours may be left.
+A system test that cannot run (no root, no nspawn) is an error and never a skip.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from appliance import Appliance, end_on_sigterm, installed_layer, leftovers_of
+
+SYSTEM_FIXTURES = {"appliance", "new_appliance", "fresh_appliance"}
+PRISTINE = "/root/pristine.tar"
+
+# What tests change, beside the recordings and /run/sdisup: put back from an archive.
+SAVE_STATE = f"""
+mkdir -p /etc/sdisup /var/lib/sdisup
+tar -cf {PRISTINE} -C / etc/sdisup etc/systemd/system var/lib/sdisup
+"""
+# Killing while the stop jobs wait makes even a port that hangs end at once, and none restarts.
+RESET_STATE = f"""
+systemctl --no-block stop sdi-record.target 'sdi-record@*'
+systemctl kill --signal=KILL 'sdi-record@*' 2>/dev/null
+systemctl stop 'sdi-record@*'
+systemctl reset-failed
+set -e
+rm -rf /etc/sdisup /etc/systemd/system /var/lib/sdisup /run/systemd/system/sdi-record*
+tar -xf {PRISTINE} -C /
+find /srv/recordings /run/sdisup -mindepth 1 -delete 2>/dev/null || true
+systemctl daemon-reload
+systemd-tmpfiles --create
+"""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="also run the tests that take minutes")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    end_on_sigterm()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what uses an appliance as `system`; leave out what is `slow` unless --slow asks for it."""
+    unasked = []
+    for item in items:
+        if SYSTEM_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker("system")
+        if item.get_closest_marker("slow") and not config.getoption("--slow"):
+            unasked.append(item)
+    if unasked:
+        config.hook.pytest_deselected(items=unasked)
+        items[:] = [item for item in items if item not in unasked]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_left_behind() -> Iterator[None]:
+    """Fail the run if a process, mount, cgroup, loop device or directory of its appliances is left."""
+    yield
+    left = leftovers_of(os.getpid())
+    if left:
+        pytest.fail("left behind by this run:\n" + "\n".join(left), pytrace=False)
+
+
+# ---------------------------------------------------------------- the shared appliance
+
+
+@pytest.fixture(scope="session")
+def appliance() -> Iterator[Appliance]:
+    with Appliance(layers=[installed_layer()]) as shared:
+        assert shared.boot() == "running", shared.run("systemctl --failed", check=False).stdout
+        shared.run(SAVE_STATE)
+        yield shared
+
+
+def reset(appliance: Appliance) -> None:
+    """Put a shared appliance back to how ./install.sh left it: no port runs, no file is recorded."""
+    if not appliance.is_running:
+        appliance.boot()
+    appliance.run(RESET_STATE, timeout_s=120)
+
+
+@pytest.fixture(autouse=True)
+def shared_appliance_is_pristine(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Reset the shared appliance before each test that uses it, and check its journal afterwards."""
+    if "appliance" not in request.fixturenames:
+        yield
+        return
+    shared: Appliance = request.getfixturevalue("appliance")
+    reset(shared)
+    cursor = shared.journal_cursor()
+    yield
+    check_journal(request, shared, cursor)
+
+
+# ---------------------------------------------------------------- appliances of a test's own
+
+
+@pytest.fixture
+def new_appliance(request: pytest.FixtureRequest) -> Iterator[Callable[..., Appliance]]:
+    """Makes appliances with sdisup installed; they are checked and closed when the test ends."""
+    made: list[Appliance] = []
+
+    def make(**options: Any) -> Appliance:
+        options.setdefault("layers", [installed_layer(options.get("suite", "trixie"))])
+        made.append(Appliance(**options))
+        return made[-1]
+
+    try:
+        yield make
+        for own in made:
+            check_journal(request, own, "")
+    finally:
+        for own in made:
+            own.close()
+
+
+@pytest.fixture
+def fresh_appliance(new_appliance: Callable[..., Appliance]) -> Appliance:
+    own = new_appliance()
+    assert own.boot() == "running", own.run("systemctl --failed", check=False).stdout
+    return own
+
+
+# ---------------------------------------------------------------- the journal
+
+
+def check_journal(request: pytest.FixtureRequest, appliance: Appliance, cursor: str) -> None:
+    """Fail if the journal since `cursor` holds an error that the test did not announce."""
+    if appliance.is_closed:
+        return
+    if not appliance.is_running:
+        appliance.boot()
+    allowed = [p for mark in request.node.iter_markers("journal_allows") for p in mark.args]
+    entries = appliance.journal("-p", "err", since_boot=False, after_cursor=cursor)
+    lines = [journal_line(entry) for entry in entries]
+    unexpected = [line for line in lines if not any(re.search(pattern, line) for pattern in allowed)]
+    if unexpected:
+        pytest.fail("unexpected errors in the journal:\n" + "\n".join(unexpected), pytrace=False)
+
+
+def journal_line(entry: dict[str, Any]) -> str:
+    """An entry as `unit or program: message`, the form that journal_allows matches."""
+    source = entry.get("UNIT") or entry.get("_SYSTEMD_UNIT") or entry.get("SYSLOG_IDENTIFIER", "?")
+    message = entry.get("MESSAGE")
+    if isinstance(message, list):  # journalctl's JSON of what is not UTF-8
+        message = bytes(message).decode(errors="replace")
+    return f"{source}: {message}"

@@ -1,0 +1,176 @@
+"""What a kill -9 costs and what a clean stop leaves, with the real FFmpeg and the commands we build.
+
+Recorded with every codec in every container: the FFmpeg on the path, and the one (or a wrapper of
+it) that SDISUP_TEST_FFMPEG names. All recordings of one FFmpeg run side by side, as ports do.
+
+`showinfo` behind the test source logs each picture when it is delivered, so what was received at the
+moment of the kill is known to the frame.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from sdisup.codecs import CODECS, HOLD_BACK_LIMIT_S
+from sdisup.command import Capabilities, build_ffmpeg_arguments
+from sdisup.config import Port, parse_settings
+from sdisup.probe import probe_ffmpeg
+
+FFMPEGS = [name for name in (shutil.which("ffmpeg"), os.environ.get("SDISUP_TEST_FFMPEG")) if name]
+COMBINATIONS = [(codec.name, container) for codec in CODECS.values() for container in codec.containers]
+RATE = 25
+RECORD_S = 3.0
+# One picture that was being written, and a scheduler that lets a loaded machine's encoder wait.
+TOLERANCE_S = 0.15
+
+
+def test_there_is_an_ffmpeg_to_test_with() -> None:
+    assert FFMPEGS, "no ffmpeg on the path: install it, or name one in SDISUP_TEST_FFMPEG"
+
+
+def make_port(codec: str, container: str) -> Port:
+    source = {"kind": "test", "size": "320x180", "rate": RATE}
+    defaults = {"source": source, "codec": codec, "container": container}
+    return parse_settings([("test.toml", {"appliance": {"ports": 1}, "defaults": defaults})]).ports[0]
+
+
+@dataclass
+class Recording:
+    """An FFmpeg that records into `file`, its stderr in `log`."""
+
+    file: Path
+    log: Path
+    process: subprocess.Popen[bytes]
+
+    @classmethod
+    def start(cls, ffmpeg: str, capabilities: Capabilities, port: Port, directory: Path) -> Recording:
+        file = directory / f"{port.codec}.{port.container}"
+        file.touch()  # as the runner does
+        arguments = build_ffmpeg_arguments(port, ffmpeg, capabilities)
+        arguments = [word.replace(",realtime", ",realtime,showinfo") for word in arguments]
+        arguments = [str(file) if word == "{output}" else word for word in arguments]
+        log = file.with_suffix(file.suffix + ".log")
+        with log.open("wb") as stderr:
+            process = subprocess.Popen(
+                arguments, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=stderr
+            )
+        return cls(file, log, process)
+
+    def wait_for_frames(self, frames: int, timeout_s: float = 15) -> None:
+        deadline = time.monotonic() + timeout_s
+        while self.received_frames() < frames:
+            assert self.process.poll() is None, self.log.read_text(errors="replace")
+            assert time.monotonic() < deadline, f"{self.received_frames()} of {frames} frames"
+            time.sleep(0.05)
+
+    def received_frames(self) -> int:
+        """How many pictures the source has delivered."""
+        return sum(b"showinfo" in line and b" n:" in line for line in self.log.read_bytes().splitlines())
+
+    def reported_frames(self) -> int:
+        """`frame` of the last progress block."""
+        lines = self.log.read_bytes().splitlines()
+        return int([line for line in lines if line.startswith(b"frame=")][-1].split(b"=")[1])
+
+    def readable_frames(self) -> int:
+        """How many pictures can be decoded from what is in the file."""
+        answer = subprocess.run(
+            ["ffprobe", "-v", "error", "-count_frames", "-select_streams", "v:0", "-show_entries",
+             "stream=nb_read_frames", "-of", "csv=p=0", str(self.file)],
+            capture_output=True, text=True, timeout=30, check=False,
+        )  # fmt: skip
+        text = answer.stdout.strip().split("\n")[0].strip(",")
+        return int(text) if text.isdigit() else 0
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+Recordings = dict[tuple[str, str], Recording]
+
+
+def record_all(ffmpeg: str, directory: Path) -> Recordings:
+    capabilities = probe_ffmpeg(ffmpeg)
+    return {
+        key: Recording.start(ffmpeg, capabilities, make_port(*key), directory) for key in COMBINATIONS
+    }
+
+
+@pytest.fixture(scope="module", params=FFMPEGS)
+def recordings(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Recordings, Recordings]]:
+    """The recordings that were killed, and those that were asked to quit."""
+    killed = record_all(request.param, tmp_path_factory.mktemp("killed"))
+    quitted = record_all(request.param, tmp_path_factory.mktemp("quitted"))
+    try:
+        for recording in [*killed.values(), *quitted.values()]:
+            recording.wait_for_frames(int(RECORD_S * RATE))
+        for recording in killed.values():
+            recording.process.send_signal(signal.SIGKILL)
+        for recording in quitted.values():
+            recording.process.communicate(b"q", timeout=10)
+        yield killed, quitted
+    finally:
+        for recording in [*killed.values(), *quitted.values()]:
+            recording.end()
+
+
+@pytest.mark.parametrize("key", COMBINATIONS, ids="-".join)
+def test_a_kill_loses_at_most_half_a_second(
+    recordings: tuple[Recordings, Recordings], key: tuple[str, str], record_property: object
+) -> None:
+    recording = recordings[0][key]
+    received, readable = recording.received_frames(), recording.readable_frames()
+    lost_s = (received - readable) / RATE
+    print(f"{key}: received {received}, readable {readable}, lost {lost_s:.2f} s")
+    assert readable > 0
+    assert lost_s <= HOLD_BACK_LIMIT_S + TOLERANCE_S
+
+
+@pytest.mark.parametrize("key", COMBINATIONS, ids="-".join)
+def test_a_clean_stop_loses_nothing(
+    recordings: tuple[Recordings, Recordings], key: tuple[str, str]
+) -> None:
+    recording = recordings[1][key]
+    assert recording.process.returncode == 0
+    assert recording.readable_frames() == recording.reported_frames() >= RECORD_S * RATE
+
+
+@pytest.mark.parametrize("key", COMBINATIONS, ids="-".join)
+def test_a_closed_file_is_ordinary_where_ffmpeg_can_do_that(
+    recordings: tuple[Recordings, Recordings], key: tuple[str, str]
+) -> None:
+    recording = recordings[1][key]
+    arguments = recording.process.args
+    assert isinstance(arguments, list)
+    if key[1] == "mkv":
+        assert "matroska" in arguments
+        return
+    is_fragmented = b"moof" in top_level_boxes(recording.file)
+    assert is_fragmented == ("+hybrid_fragmented" not in arguments)
+
+
+def top_level_boxes(file: Path) -> list[bytes]:
+    """The types of the boxes of an mp4 or mov (ISO/IEC 14496-12, 4.2)."""
+    boxes = []
+    data = file.read_bytes()
+    position = 0
+    while position + 8 <= len(data):
+        size, kind = struct.unpack_from(">I4s", data, position)
+        boxes.append(kind)
+        if size == 1:
+            (size,) = struct.unpack_from(">Q", data, position + 8)
+        position += max(size, 8)
+    return boxes
