@@ -36,7 +36,8 @@ check_machine() {
 
 # The configured FFmpeg; Debian's own is installed only where it is the one that records.
 configured_ffmpeg() {
-    sed -n 's/^[[:space:]]*ffmpeg[[:space:]]*=[[:space:]]*"\(.*\)".*/\1/p' /etc/sdisup/sdisup.toml 2>/dev/null | tail -n 1
+    [ -r /etc/sdisup/sdisup.toml ] || return 0
+    sed -n 's/^[[:space:]]*ffmpeg[[:space:]]*=[[:space:]]*"\(.*\)".*/\1/p' /etc/sdisup/sdisup.toml | tail -n 1
 }
 
 install_packages() {

@@ -21,9 +21,7 @@ class AppliedPort:
 
     __slots__ = ("codec", "index", "name", "record_at_boot", "recordings", "revision")
 
-    def __init__(
-        self, index: int, name: str, codec: str, recordings: str, record_at_boot: bool, revision: str
-    ) -> None:
+    def __init__(self, index: int, name: str, codec: str, recordings: str, record_at_boot: bool, revision: str) -> None:
         self.index = index
         self.name = name
         self.codec = codec
@@ -57,7 +55,7 @@ class Applied:
         """
         found: dict[int, AppliedPort] = {}
         unknown = []
-        for word in (part for word in words for part in word.split(",")):
+        for word in ",".join(words).split(","):
             for index in self._indexes(word):
                 if index in self.ports:
                     found[index] = self.ports[index]

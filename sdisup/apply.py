@@ -48,11 +48,11 @@ class Prepared:
     kept: list[AppliedPort] = field(default_factory=list)
 
 
-def prepare(settings: Settings, running: set[int]) -> Prepared:
+def prepare(settings: Settings, running: set[int], systemd_version: int) -> Prepared:
     """Check, render and compare; changes nothing. `running` are ports whose units must not lose their files."""
     warnings = list(settings.warnings)
     capabilities = _capabilities(settings, warnings)
-    rendered = render(settings, capabilities)
+    rendered = render(settings, capabilities, systemd_version)
     try:
         before = load_applied()
     except SdisupError as error:
@@ -98,12 +98,8 @@ def running_ports(systemd: Systemd) -> set[int]:
 
 def dry_run(settings: Settings) -> tuple[str, list[str]]:
     """What apply would change, as a unified diff (empty if nothing), and its warnings."""
-    try:
-        with Systemd() as systemd:
-            running = running_ports(systemd)
-    except SdisupError:
-        running = set()
-    prepared = prepare(settings, running)
+    with Systemd() as systemd:
+        prepared = prepare(settings, running_ports(systemd), systemd.version())
     return prepared.plan.diff(), prepared.warnings + machine_warnings(settings)
 
 
@@ -112,7 +108,7 @@ def apply(settings: Settings, *, restart: bool, say: Callable[[str], None], warn
     with Systemd() as systemd:
         running = running_ports(systemd)
         orphans = _stop_orphans(systemd, settings, running) if restart else set()
-        prepared = prepare(settings, running - orphans)
+        prepared = prepare(settings, running - orphans, systemd.version())
         for warning in prepared.warnings + machine_warnings(settings):
             warn(warning)
         changed = _write(prepared, say)
@@ -159,16 +155,12 @@ def _applied(prepared: Prepared) -> Applied:
     files = list(prepared.rendered.files)
     for port in prepared.kept:
         # It records on, and status goes on showing it; the next apply after its stop removes it.
-        ports[port.index] = AppliedPort(
-            port.index, port.name, port.codec, port.recordings, False, port.revision
-        )
+        ports[port.index] = AppliedPort(port.index, port.name, port.codec, port.recordings, False, port.revision)
         files.append(drop_in_path(port.index))
     return Applied(dict(sorted(ports.items())), files)
 
 
-def _set_boot(
-    systemd: Systemd, prepared: Prepared, say: Callable[[str], None], warn: Callable[[str], None]
-) -> bool:
+def _set_boot(systemd: Systemd, prepared: Prepared, say: Callable[[str], None], warn: Callable[[str], None]) -> bool:
     """`record_at_boot` is the only truth about booting; what a plain systemctl enable did is undone and said."""
     wanted = {f"sdi-record@{port.index}.service" for port in prepared.settings.ports.values() if port.record_at_boot}
     enabled = set(os.listdir(WANTS_DIRECTORY)) if os.path.isdir(WANTS_DIRECTORY) else set()

@@ -104,7 +104,7 @@ class End:
     """How an FFmpeg ended.
 
     `status` is its exit code, or minus the signal that killed it; `frames` those that it counted;
-    `lines` its last log lines, oldest first, as (priority, text); `source` the source's kind;
+    `lines` what it logged in its last seconds, oldest first, as (priority, text); `source` the source's kind;
     `judged` what the runner ended it for (`stalled`, …), empty when it ended by itself; `finished`
     whether it said `progress=end`.
     """
@@ -141,7 +141,7 @@ def classify(end: End) -> Cause:
     for row in TABLE:
         if row.source not in (None, end.source) or row.needs_frames not in (None, end.frames > 0):
             continue
-        text = _last_line(end, row.patterns)
+        text = _first_line(end, row.patterns)
         if text:
             return Cause(row.name, row.outcome, _reason(row, text))
     last_words = _last_error(end)
@@ -153,9 +153,9 @@ def classify(end: End) -> Cause:
     return Cause("crash", RETRY, f"FFmpeg exited with {end.status}{said}")
 
 
-def _last_line(end: End, patterns: tuple[str, ...]) -> str:
-    """The last warning or worse that holds one of the patterns; information explains no end."""
-    for priority, text in reversed(end.lines):
+def _first_line(end: End, patterns: tuple[str, ...]) -> str:
+    """The first warning or worse that holds one of the patterns: what follows it is its consequence."""
+    for priority, text in end.lines:
         if priority <= 4 and any(pattern in text for pattern in patterns):
             return text
     return ""

@@ -22,7 +22,7 @@ from sdisup.config import Port, Source
 OUTPUT = "{output}"
 """The last argument, which the runner replaces with the path of the file."""
 
-PROGRESS_PERIOD_S = 0.5
+PROGRESS_PERIOD_S = 0.25
 
 
 @dataclass(frozen=True)
@@ -157,10 +157,13 @@ def _video_arguments(port: Port) -> list[str]:
 def _h264_options(port: Port) -> list[str]:
     """libx264 without lookahead, B-frames and frame threads, which would keep 25 frames back (FACTS 3)."""
     rate_k = f"{port.bitrate_kbps}k"
+    # libx264 has no weighted prediction for fields and would say so at each start.
+    is_progressive = port.source.options.get("scan", "progressive") == "progressive"
     return [
         *("-preset", port.preset, "-tune", "zerolatency"),
         *("-b:v", rate_k, "-maxrate", rate_k, "-bufsize", rate_k),
         *("-g", str(round(RATES[port.source.options["rate"]]))),
+        *([] if is_progressive else ["-weightp", "none"]),
     ]
 
 

@@ -18,20 +18,32 @@ HEAD_BYTES = 1 << 16
 FIRST_LOOK_S = 0.02
 """How often the file is looked at until its first frame is there, in seconds."""
 
-# The bytes that open the first stored media, after a header that holds none: Matroska's Cluster element,
-# ISO BMFF's movie fragment, MXF's essence element key (SMPTE ST 379). MPEG-TS has no header before media.
-MEDIA_MARKERS = {
-    "mkv": b"\x1f\x43\xb6\x75",
-    "mp4": b"moof",
-    "mov": b"moof",
-    "mxf": b"\x06\x0e\x2b\x34\x01\x02\x01\x01\x0d\x01\x03\x01",
-    "ts": b"\x47",
-}
+MATROSKA_CLUSTER = b"\x1f\x43\xb6\x75"
+"""The EBML id of Matroska's Cluster element, which holds the frames; FFmpeg writes a cluster whole."""
 
 
-def holds_media(container: str, head: bytes) -> bool:
-    """Whether a file that begins with `head` holds media, not only its container's header."""
-    return MEDIA_MARKERS[container] in head
+def holds_media(container: str, size_bytes: int, read: Callable[[int, int], bytes]) -> bool:
+    """Whether a growing file holds a frame that a player would find, not only its container's header.
+
+    `read(count, offset)` gives bytes of the file. mp4 and mov are walked box by box (ISO/IEC 14496-12):
+    frames are in the first `mdat`, and it has to be whole and described by a `moov` or `moof` before it.
+    """
+    if container == "mkv":
+        return MATROSKA_CLUSTER in read(HEAD_BYTES, 0)
+    offset, described = 0, False
+    while offset + 16 <= size_bytes:
+        head = read(16, offset)
+        length, kind = int.from_bytes(head[:4], "big"), head[4:8]
+        if length == 1:
+            length = int.from_bytes(head[8:16], "big")
+        if length < 8:
+            # Zero means "to the end of the file": it is being written.
+            return False
+        if kind == b"mdat" and described:
+            return offset + length <= size_bytes
+        described = described or kind in (b"moov", b"moof")
+        offset += length
+    return False
 
 
 def file_name(name: str, container: str, now: float, attempt: int) -> str:
@@ -157,14 +169,15 @@ class RecordingFile:
             size = os.fstat(self._descriptor).st_size
             if not self._has_media and size > last_size:
                 last_size = size
-                self._look_for_media()
+                self._look_for_media(size)
             if finishing:
                 return
             if self._has_media:
                 self._tell(self._sample(size))
 
-    def _look_for_media(self) -> None:
-        if holds_media(self._container, os.pread(self._descriptor, HEAD_BYTES, 0)):
+    def _look_for_media(self, size_bytes: int) -> None:
+        descriptor = self._descriptor
+        if holds_media(self._container, size_bytes, lambda count, offset: os.pread(descriptor, count, offset)):
             self._has_media = True
             self._tell(FirstMedia())
 
@@ -223,10 +236,7 @@ class RecordingFile:
 
 def _open_problem(directory: str, error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
-        return (
-            f"{directory} does not exist; mount it or make it: "
-            f"install -d -o sdisup -g sdisup -m 2775 {directory}"
-        )
+        return f"{directory} does not exist; mount it or make it: install -d -o sdisup -g sdisup -m 2775 {directory}"
     if isinstance(error, PermissionError):
         return f"{directory} is not writable by the user sdisup; make it so: chown sdisup:sdisup {directory}"
     return f"no file can be made in {directory}: {error.strerror}"

@@ -44,7 +44,7 @@ class FFmpegProcess:
         try:
             self.pid = os.posix_spawnp(
                 arguments[0],
-                arguments,
+                list(arguments),
                 os.environ,
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, stdin_read, 0),

@@ -158,7 +158,9 @@ def start_ports(ports: Sequence[AppliedPort], wait_s: float, *, restart: bool = 
     from sdisup.systemd import Systemd
 
     with Systemd() as systemd:
-        already = set() if restart else {status.port_index for status in statuses(ports, systemd) if status.is_recording}
+        already = (
+            set() if restart else {status.port_index for status in statuses(ports, systemd) if status.is_recording}
+        )
         started = [port for port in ports if port.index not in already]
         for port in started:
             systemd.reset_failed(port.unit)
@@ -200,7 +202,9 @@ def _wait_for_first_frames(
                 ends[port.index] = Outcome(port, False, f"{port.label} does not record: {reason}")
             elif late:
                 reason = status.reason or "no word from FFmpeg"
-                text = f"{port.label}: no frame on disk within {wait_s:g} s: {status.state}: {reason}; it goes on trying"
+                text = (
+                    f"{port.label}: no frame on disk within {wait_s:g} s: {status.state}: {reason}; it goes on trying"
+                )
                 ends[port.index] = Outcome(port, False, text)
         if len(ends) == len(ports):
             return ends

@@ -90,5 +90,8 @@ class Meter:
         if self.frameless_s(now) > NO_FRAME_S:
             return "stalled", f"no new frame for {self.frameless_s(now):.0f} s"
         if now - self._last_growth_at > NO_GROWTH_S:
-            return "stalled", f"frames arrive, but the file has not grown for {now - self._last_growth_at:.0f} s"
+            return (
+                "stalled",
+                f"frames arrive, but the file has not grown for {now - self._last_growth_at:.0f} s",
+            )
         return "recording", ""

@@ -42,13 +42,15 @@ from sdisup.status import (
 
 EXIT_RETRY, EXIT_CANNOT_WORK = 1, 78
 READY_AT_LATEST_S = 5.0
-PUBLISH_INTERVAL_S = 1.0
+PUBLISH_INTERVAL_S = 0.5
 CLOSE_PATIENCE_S = 3.0
 GOOD_RECORDING_S = 60.0
 BACKOFF_S = (0.0, 0.0, 1.0, 2.0, 4.0, 8.0, 10.0)
 """The wait before a start, by how many ends in a row came before it; the last one is the cap."""
 NO_SIGNAL_RETRY_S, NO_SIGNAL_LATER_S, NO_SIGNAL_EAGER_S = 1.0, 3.0, 60.0
 LOG_LINES_KEPT = 80
+LAST_WORDS_S = 15.0
+"""What FFmpeg logged longer before its end does not explain it; a lost SDI signal takes it 10 s."""
 
 
 def backoff_s(failures: int) -> float:
@@ -231,7 +233,7 @@ class Runner:
 
     def _begin_attempt_records(self, now: float) -> None:
         self._parser = ProgressParser()
-        self._lines: deque[tuple[int, str]] = deque(maxlen=LOG_LINES_KEPT)
+        self._lines: deque[tuple[float, int, str]] = deque(maxlen=LOG_LINES_KEPT)
         self._held_back: list[tuple[int, str]] = []
         self._meter = Meter(now)
         self._finished = False
@@ -300,13 +302,10 @@ class Runner:
         for record in records:
             if isinstance(record, Progress):
                 self._finished = self._finished or record.ended
-                new = self._meter.progress(
-                    now, record.frame, record.dup_frames, record.drop_frames, record.speed
-                )
+                new = self._meter.progress(now, record.frame, record.dup_frames, record.drop_frames, record.speed)
                 self._status.take_frames += new
-                self._published_at = 0.0
                 continue
-            self._lines.append((record.priority, record.text))
+            self._lines.append((now, record.priority, record.text))
             if self._is_quiet():
                 self._held_back.append((record.priority, record.text))
                 del self._held_back[:-LOG_LINES_KEPT]
@@ -315,9 +314,7 @@ class Runner:
 
     def _is_quiet(self) -> bool:
         """While there is no signal, or a crash repeats, FFmpeg's log is the same again and again."""
-        return self._meter.first_media_at is None and (
-            self._no_signal_since is not None or self._memory.failures > 1
-        )
+        return self._meter.first_media_at is None and (self._no_signal_since is not None or self._memory.failures > 1)
 
     def _say_held_back(self, now: float) -> None:
         for priority, text in self._held_back:
@@ -421,7 +418,7 @@ class Runner:
         end = End(
             status=self._exit_status,
             frames=self._meter.frames,
-            lines=list(self._lines),
+            lines=[(priority, text) for at, priority, text in self._lines if now - at <= LAST_WORDS_S],
             source=self._options.source,
             judged=self._judged,
             finished=self._finished,

@@ -23,12 +23,12 @@ def settings_markdown() -> str:
 
 def starter_toml() -> str:
     """A commented configuration with every key at its default; all but the sections are comments."""
-    lines = ["# The configuration of sdisup. `sdisup check` checks it, `sdisup apply` puts it into effect.", ""]
+    lines = ["# sdisup's configuration: `sdisup check` checks it, `sdisup apply` puts it into effect.", ""]
     lines += ["[appliance]", *_commented(rows(APPLIANCE).values()), ""]
     lines += ["# What holds for every port; a [port.N] overrides it.", "[defaults]"]
     for kind, doc in SOURCE_KINDS.items():
         lines += [f"# {_capital(doc)}:", f'# source = {{ kind = "{kind}" }}']
-        lines += [f"#   {_summary(setting)}" for setting in rows(kind).values()]
+        lines += [line for setting in rows(kind).values() for line in _summary(setting)]
     lines += ["", *_commented(setting for setting in rows(PORT).values() if setting.key != "name"), ""]
     lines += ["# One port's own settings: any of the above, and its name.", "# [port.0]", '# name = "CAM1"']
     return "\n".join(lines) + "\n"
@@ -45,7 +45,7 @@ def _table(settings: Iterable[Setting]) -> list[str]:
 def _commented(settings: Iterable[Setting]) -> list[str]:
     lines: list[str] = []
     for setting in settings:
-        text = f"{setting.doc} {_capital(_values(setting))}."
+        text = f"{setting.doc} ({_values(setting)})"
         lines += ["", *textwrap.wrap(text, 100, initial_indent="# ", subsequent_indent="# ")]
         if setting.default is not None:
             lines.append(f"# {setting.key} = {_toml(setting.default)}")
@@ -54,9 +54,10 @@ def _commented(settings: Iterable[Setting]) -> list[str]:
     return lines[1:]
 
 
-def _summary(setting: Setting) -> str:
+def _summary(setting: Setting) -> list[str]:
     default = _toml(setting.default) if setting.default is not None else setting.default_doc
-    return f"{setting.key} ({_values(setting)}; default {default}): {setting.doc}"
+    text = f"{setting.key}: {setting.doc} ({_values(setting)}; by default {default})"
+    return textwrap.wrap(text, 100, initial_indent="#   ", subsequent_indent="#     ")
 
 
 def _values(setting: Setting) -> str:

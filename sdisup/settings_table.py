@@ -44,7 +44,9 @@ class Setting:
     unit: str = ""
 
 
-X264_PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
+X264_PRESETS = (
+    "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow",
+)  # fmt: skip
 PRORES_PROFILES = ("proxy", "lt", "standard", "hq")
 # The eight that work, of those that the input lists (VIDEOMASTER.md, Choosing the input).
 BUFFER_PACKINGS = (
@@ -156,8 +158,13 @@ def ascii_safe(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def show_path(path: str) -> str:
+    """A path as it may stand in a message: printable and on one line."""
+    return path if path.isprintable() else ascii_safe(repr(path))
+
+
 def suggestion(word: str, words: Sequence[str]) -> str:
-    """"; did you mean 'x'?" when one of `words` is close to `word`, else nothing."""
+    """ "; did you mean 'x'?" when one of `words` is close to `word`, else nothing."""
     import difflib  # only errors need it
 
     close = difflib.get_close_matches(word[:60].lower(), [w.lower() for w in words], n=1)

@@ -19,7 +19,17 @@ SCHEMA = 1
 STALE_AFTER_S = 5.0
 SIZE_LIMIT_BYTES = 1 << 20
 
-STATES = ("recording", "starting", "stalled", "no-signal", "backoff", "stopping", "stopped", "failed", "unknown")
+STATES = (
+    "recording",
+    "starting",
+    "stalled",
+    "no-signal",
+    "backoff",
+    "stopping",
+    "stopped",
+    "failed",
+    "unknown",
+)
 
 FIELDS: dict[str, object] = {
     "schema": SCHEMA,

@@ -44,6 +44,7 @@ class Systemd:
     def __init__(self, timeout_s: float = CALL_TIMEOUT_S) -> None:
         """Raises SystemdError when there is no D-Bus, no systemd, or no pydbus."""
         self._timeout_s = timeout_s
+        self._subscribed = False
         try:
             import pydbus
             from gi.repository import Gio, GLib
@@ -80,6 +81,11 @@ class Systemd:
         finally:
             self._context.pop_thread_default()
 
+    def version(self) -> int:
+        """systemd's major version, such as 257."""
+        digits = str(self._manager.Version).lstrip("v")[:3]
+        return int(digits) if digits.isdigit() else 0
+
     def units(self, pattern: str) -> dict[str, UnitState]:
         """The units in systemd's memory that fit a glob pattern, by name."""
         listed = self._call("units", "ListUnitsByPatterns", [], [pattern])
@@ -105,9 +111,7 @@ class Systemd:
                 refused[unit] = error
         return refused
 
-    def run_jobs(
-        self, verb: str, units: Iterable[str], timeout_s: float
-    ) -> dict[str, str | SystemdError]:
+    def run_jobs(self, verb: str, units: Iterable[str], timeout_s: float) -> dict[str, str | SystemdError]:
         """Queue a job for each unit, all at once, and wait for them; each unit's result or refusal.
 
         The result is DONE, another of systemd's job results, or `waiting` after `timeout_s` seconds.
@@ -120,7 +124,9 @@ class Systemd:
             removed[job] = result
 
         # Subscribed before the first job is queued: a quick one would be gone before.
-        self._call("systemd", "Subscribe")
+        if not self._subscribed:
+            self._call("systemd", "Subscribe")
+            self._subscribed = True
         subscription = self._manager.JobRemoved.connect(on_removed)
         try:
             for unit in units:

@@ -76,12 +76,17 @@ class Rendered:
     revisions: Mapping[int, str]
 
 
-def render(settings: Settings, capabilities: Capabilities, directory: str = UNIT_DIRECTORY) -> Rendered:
-    """All units of a configuration. Raises SdisupError if a value cannot stand in a unit file."""
+def render(
+    settings: Settings, capabilities: Capabilities, systemd_version: int, directory: str = UNIT_DIRECTORY
+) -> Rendered:
+    """All units of a configuration, with what that systemd (such as 257) knows.
+
+    Raises SdisupError if a value cannot stand in a unit file.
+    """
     environment = _environment()
     files = {
         f"{directory}/{name}": environment.get_template(f"{name}.j2").render(
-            header=HEADER, unit_directory=directory
+            header=HEADER, unit_directory=directory, systemd_version=systemd_version
         )
         for name in SHARED_UNITS
     }
@@ -171,7 +176,7 @@ class Plan:
 
     def diff(self) -> str:
         """The differences as a unified diff."""
-        parts = []
+        parts: list[str] = []
         for path in sorted({*self.write, *self.remove}):
             old, new = self.current.get(path, ""), self.write.get(path, "")
             parts += difflib.unified_diff(
@@ -196,9 +201,7 @@ def make_plan(wanted: Mapping[str, str], current: Mapping[str, str], ours: Itera
             )
     write = {path: text for path, text in wanted.items() if current.get(path) != text}
     remove = tuple(
-        path
-        for path in sorted(set(ours))
-        if path not in wanted and current.get(path, "").startswith(HEADER)
+        path for path in sorted(set(ours)) if path not in wanted and current.get(path, "").startswith(HEADER)
     )
     return Plan(write, remove, {path: current[path] for path in (*write, *remove) if path in current})
 

@@ -102,9 +102,7 @@ Recordings = dict[tuple[str, str], Recording]
 
 def record_all(ffmpeg: str, directory: Path) -> Recordings:
     capabilities = probe_ffmpeg(ffmpeg)
-    return {
-        key: Recording.start(ffmpeg, capabilities, make_port(*key), directory) for key in COMBINATIONS
-    }
+    return {key: Recording.start(ffmpeg, capabilities, make_port(*key), directory) for key in COMBINATIONS}
 
 
 @pytest.fixture(scope="module", params=FFMPEGS)
@@ -140,9 +138,7 @@ def test_a_kill_loses_at_most_half_a_second(
 
 
 @pytest.mark.parametrize("key", COMBINATIONS, ids="-".join)
-def test_a_clean_stop_loses_nothing(
-    recordings: tuple[Recordings, Recordings], key: tuple[str, str]
-) -> None:
+def test_a_clean_stop_loses_nothing(recordings: tuple[Recordings, Recordings], key: tuple[str, str]) -> None:
     recording = recordings[1][key]
     assert recording.process.returncode == 0
     assert recording.readable_frames() == recording.reported_frames() >= RECORD_S * RATE
