@@ -130,8 +130,10 @@ class End:
 
 
 # What FFmpeg says of every end or beginning and that explains none of them.
-_EMPTY_WORDS = ("Failed to stop stream", "Conversion failed!", "Error opening input files", "Error opening output files",
-                "Exiting normally, received signal")  # fmt: skip
+_EMPTY_WORDS = (
+    "Failed to stop stream", "Conversion failed!", "Error opening input files", "Error opening output files",
+    "Exiting normally, received signal",
+)  # fmt: skip
 
 
 def classify(end: End) -> Cause:
@@ -164,9 +166,16 @@ def _first_line(end: End, patterns: tuple[str, ...]) -> str:
 def _last_error(end: End) -> str:
     for priority, text in reversed(end.lines):
         if priority <= 3 and not any(words in text for words in _EMPTY_WORDS):
-            return text
+            return _plain(text)
     return ""
 
 
 def _reason(row: Row, text: str) -> str:
-    return f"{row.name}: {text}"
+    return f"{row.name}: {_plain(text)}"
+
+
+def _plain(text: str) -> str:
+    """The message without the address of the FFmpeg object that said it: `[vost#0:0 @ 0x5635a66e8600]`."""
+    while text.startswith("[") and " @ 0x" in text.partition("]")[0]:
+        text = text.partition("]")[2].lstrip()
+    return text

@@ -222,9 +222,7 @@ def _check_choice(setting: Setting, value: object) -> str:
 def _check_name(setting: Setting, value: object) -> str:
     text = _check_string(value)
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]{0,31}", text):
-        raise ValueError(
-            f"{show(text)} cannot be a name: a letter, then up to 31 letters, digits, '_', '.' or '-'"
-        )
+        raise ValueError(f"{show(text)} cannot be a name: a letter, then up to 31 letters, digits, '_', '.' or '-'")
     return text
 
 

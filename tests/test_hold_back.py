@@ -61,9 +61,7 @@ class Recording:
         arguments = [str(file) if word == "{output}" else word for word in arguments]
         log = file.with_suffix(file.suffix + ".log")
         with log.open("wb") as stderr:
-            process = subprocess.Popen(
-                arguments, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=stderr
-            )
+            process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=stderr)
         return cls(file, log, process)
 
     def wait_for_frames(self, frames: int, timeout_s: float = 15) -> None:
@@ -126,9 +124,7 @@ def recordings(
 
 
 @pytest.mark.parametrize("key", COMBINATIONS, ids="-".join)
-def test_a_kill_loses_at_most_half_a_second(
-    recordings: tuple[Recordings, Recordings], key: tuple[str, str], record_property: object
-) -> None:
+def test_a_kill_loses_at_most_half_a_second(recordings: tuple[Recordings, Recordings], key: tuple[str, str]) -> None:
     recording = recordings[0][key]
     received, readable = recording.received_frames(), recording.readable_frames()
     lost_s = (received - readable) / RATE

@@ -1,0 +1,380 @@
+"""The main path on a real systemd and a real FFmpeg: configured ports record, and say so truthfully."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+
+import pytest
+from appliance import Appliance, wait_for
+from drive import (
+    RECORDINGS,
+    active_state,
+    configure,
+    count_frames,
+    ffmpegs,
+    recordings,
+    sdisup,
+    small_ports,
+    status,
+    statuses,
+    wait_recording,
+    wait_state,
+)
+
+from sdisup.status import FIELDS
+
+pytestmark = pytest.mark.system
+
+HANGING_FFMPEG = "#!/bin/sh\n# A card that blocks when it is opened: it answers nothing but SIGKILL.\ntrap '' TERM INT\nexec sleep 1000\n"
+CRASHING_FFMPEG = "#!/bin/sh\necho '[fatal] the card is on fire' >&2\nexit 3\n"
+
+
+@pytest.mark.parametrize(("codec", "container"), [("h264", "mp4"), ("h264", "mkv"), ("prores", "mov")])
+def test_a_port_records_a_playable_file_with_all_its_frames(appliance: Appliance, codec: str, container: str) -> None:
+    port = f'[port.1]\nname = "CAM1"\ncodec = "{codec}"\ncontainer = "{container}"\n'
+    configure(appliance, small_ports(2, port))
+    appliance.run("systemctl start sdi-record@1")
+    wait_recording(appliance, 1, frames=50)
+    live = status(appliance, 1)
+    assert set(live) == set(FIELDS)
+    assert (live["state"], live["is_recording"], live["name"], live["codec"]) == ("recording", True, "CAM1", codec)
+    assert live["reason"] == ""
+    assert 20 < live["fps"] < 30
+    assert live["bitrate_mbps"] >= 0
+    assert live["bytes_written"] > 0
+    assert live["dropped_frames"] == live["restarts"] == 0
+    appliance.run("systemctl stop sdi-record@1")
+    stopped = status(appliance, 1)
+    assert (stopped["state"], stopped["frame_count"], stopped["current_file"]) == ("stopped", 0, None)
+    assert recordings(appliance) == [live["current_file"]]
+    # take_frames outlives FFmpeg: what the progress said last is what the closed file holds.
+    assert count_frames(appliance, live["current_file"]) == stopped["take_frames"] >= 50
+    assert appliance.path(live["current_file"]).name.startswith("CAM1_20")
+
+
+def test_start_waits_for_the_first_frame_on_disk(appliance: Appliance) -> None:
+    configure(appliance, small_ports(3))
+    result = sdisup(appliance, "start 0,1-2")
+    assert [line.split(" records to ")[0] for line in result.stdout.splitlines()] == ["port 0", "port 1", "port 2"]
+    for path in recordings(appliance):
+        # A copy made now is what a power cut would leave: it holds a frame.
+        appliance.run(["cp", path, "/root/cut.mp4"])
+        assert count_frames(appliance, "/root/cut.mp4") > 0
+    again = sdisup(appliance, "start --all")
+    assert again.stdout.count("records already") == 3
+    assert len(ffmpegs(appliance)) == 3
+    sdisup(appliance, "stop --all")
+    assert sdisup(appliance, "stop 0-2").stdout.count("is stopped") == 3
+    assert ffmpegs(appliance) == []
+
+
+@pytest.mark.journal_allows(r"Assertion failed")
+@pytest.mark.parametrize("port", ["99", "abc", "01", "-1", "0x1", "1 "])
+def test_a_port_that_is_not_configured_does_not_start(appliance: Appliance, port: str) -> None:
+    configure(appliance, small_ports(2))
+    cursor = appliance.journal_cursor()
+    unit = appliance.run(["systemd-escape", "--template=sdi-record@.service", "--", port]).stdout.strip()
+    result = appliance.run(["systemctl", "start", "--", unit], check=False)
+    assert result.returncode != 0
+    assert len(result.stderr.splitlines()) == 1
+    said = [entry["MESSAGE"] for entry in appliance.journal(after_cursor=cursor) if entry.get("UNIT") == unit]
+    assert any("not configured (put it into /etc/sdisup/sdisup.toml, then run: sdisup apply)" in text for text in said)
+    assert ffmpegs(appliance) == []
+
+
+def test_apply_twice_changes_nothing_the_second_time(appliance: Appliance) -> None:
+    configure(appliance, small_ports(3, "[port.2]\nrecord_at_boot = true\n"), apply=False)
+    shown = sdisup(appliance, "apply --dry-run").stdout
+    assert "+++ /etc/systemd/system/sdi-record@2.service.d/10-sdisup.conf" in shown
+    assert active_state(appliance, 2) == "inactive"
+    first = sdisup(appliance, "apply")
+    assert "enabled sdi-record@2.service for boot" in first.stdout
+    wait_recording(appliance, 2)
+    pid = status(appliance, 2)["ffmpeg_pid"]
+    cursor = appliance.journal_cursor()
+    assert sdisup(appliance, "apply").stdout == "nothing to change\n"
+    assert sdisup(appliance, "apply --dry-run").stdout == ""
+    assert not [entry for entry in appliance.journal(after_cursor=cursor) if "Reloading" in str(entry["MESSAGE"])]
+    assert status(appliance, 2)["ffmpeg_pid"] == pid
+
+
+def test_apply_leaves_a_recording_port_alone_unless_asked(appliance: Appliance) -> None:
+    configure(appliance, small_ports(2))
+    sdisup(appliance, "start 0,1")
+    before = status(appliance, 0)
+    configure(appliance, small_ports(2, '[port.0]\ncontainer = "mkv"\n'), apply=False)
+    result = sdisup(appliance, "apply")
+    assert "port 0 records on with its former unit" in result.stderr
+    after = status(appliance, 0)
+    assert (after["ffmpeg_pid"], after["config_pending"]) == (before["ffmpeg_pid"], True)
+    assert not status(appliance, 1)["config_pending"]
+    assert "restarted port 0" in sdisup(appliance, "apply --restart").stdout
+    wait_recording(appliance, 0)
+    restarted = status(appliance, 0)
+    assert restarted["current_file"].endswith(".mkv")
+    assert (restarted["config_pending"], status(appliance, 1)["restarts"]) == (False, 0)
+
+
+def test_apply_removes_only_what_it_wrote_and_no_port_that_records(appliance: Appliance) -> None:
+    configure(appliance, small_ports(3))
+    appliance.write("/etc/systemd/system/sdi-record@2.service.d/override.conf", "[Service]\nNice=5\n")
+    appliance.write("/etc/systemd/system/sdi-record@7.service.d/10-sdisup.conf", "[Service]\nNice=6\n")
+    sdisup(appliance, "start 1")
+    configure(appliance, small_ports(1), apply=False)
+    result = sdisup(appliance, "apply")
+    assert "port 1 is no longer configured but records" in result.stderr
+    assert status(appliance, 1)["state"] == "recording"
+    units = appliance.path("/etc/systemd/system")
+    assert (units / "sdi-record@1.service.d/10-sdisup.conf").exists()
+    assert not (units / "sdi-record@2.service.d/10-sdisup.conf").exists()
+    assert (units / "sdi-record@2.service.d/override.conf").exists()
+    assert (units / "sdi-record@7.service.d/10-sdisup.conf").exists()
+    sdisup(appliance, "stop 1")
+    sdisup(appliance, "apply")
+    assert not (units / "sdi-record@1.service.d").exists()
+    assert [found["port_index"] for found in statuses(appliance)] == [0]
+
+
+def test_systemctl_edit_wins(appliance: Appliance) -> None:
+    configure(appliance, small_ports(1))
+    appliance.write("/etc/systemd/system/sdi-record@0.service.d/override.conf", "[Service]\nEnvironment=MINE=1\n")
+    appliance.run("systemctl daemon-reload && systemctl start sdi-record@0")
+    found = wait_recording(appliance, 0)
+    assert "MINE=1" in appliance.read(f"/proc/{found['pid']}/environ")
+    shown = appliance.run("systemctl cat sdi-record@0").stdout
+    assert "/usr/bin/ffmpeg -hide_banner" in shown
+    assert shown.rstrip().endswith("MINE=1")
+
+
+def test_a_plain_systemctl_enable_is_reported_and_undone(appliance: Appliance) -> None:
+    configure(appliance, small_ports(2, "[port.0]\nrecord_at_boot = true\n"))
+    appliance.run("systemctl enable sdi-record@1 && systemctl disable sdi-record@0")
+    result = sdisup(appliance, "apply")
+    assert "sdi-record@1.service was enabled with systemctl" in result.stderr
+    assert "sdi-record@0.service was disabled with systemctl" in result.stderr
+    state = appliance.run("systemctl is-enabled sdi-record@0 sdi-record@1", check=False).stdout.split()
+    assert state == ["enabled", "disabled"]
+
+
+def test_after_a_reboot_the_ports_that_should_record_do(fresh_appliance: Appliance) -> None:
+    configure(fresh_appliance, small_ports(3, "[port.0]\nrecord_at_boot = true\n[port.2]\nrecord_at_boot = true\n"))
+    for port in (0, 2):
+        wait_recording(fresh_appliance, port)
+    # An operator's stop holds until the next boot, not longer; apply respects it.
+    sdisup(fresh_appliance, "stop 2")
+    assert sdisup(fresh_appliance, "apply").stdout == "nothing to change\n"
+    assert sdisup(fresh_appliance, "status").returncode == 0
+    assert fresh_appliance.reboot() == "running"
+    for port in (0, 2):
+        wait_recording(fresh_appliance, port)
+    assert active_state(fresh_appliance, 1) == "inactive"
+    assert sdisup(fresh_appliance, "status").returncode == 0
+    assert len(recordings(fresh_appliance)) == 4
+    for path in recordings(fresh_appliance)[:1]:
+        assert count_frames(fresh_appliance, path) > 0
+
+
+def test_after_a_power_cut_they_record_again(fresh_appliance: Appliance) -> None:
+    configure(fresh_appliance, small_ports(2, "[port.1]\nrecord_at_boot = true\n"))
+    before = wait_recording(fresh_appliance, 1, frames=50)
+    fresh_appliance.power_cut()
+    assert fresh_appliance.boot() == "running"
+    after = wait_recording(fresh_appliance, 1, frames=25)
+    assert after["current_file"] != before["current_file"]
+    assert count_frames(fresh_appliance, before["current_file"]) >= 50 - 13
+
+
+@pytest.mark.parametrize("victim", ["ffmpeg_pid", "pid"])
+def test_after_kill_9_it_records_again_with_exactly_one_ffmpeg(appliance: Appliance, victim: str) -> None:
+    configure(appliance, small_ports(2))
+    sdisup(appliance, "start 0,1")
+    other = wait_recording(appliance, 0, frames=50)
+    before = wait_recording(appliance, 1, frames=50)
+    appliance.run(["kill", "-9", str(before[victim])])
+    wait_for(lambda: status(appliance, 1)["restarts"] == 1, 10, "port 1 counts a restart", poll_s=0.05)
+    after = wait_recording(appliance, 1, frames=25)
+    assert after["current_file"] != before["current_file"]
+    assert after["take_frames"] >= before["frame_count"] + 25
+    assert len(ffmpegs(appliance)) == 2
+    # At most half a second of what FFmpeg had counted is gone.
+    assert count_frames(appliance, before["current_file"]) >= before["frame_count"] - 13
+    assert status(appliance, 0)["ffmpeg_pid"] == other["ffmpeg_pid"]
+
+
+def test_ports_that_hang_and_crash_do_not_hold_up_the_boot(new_appliance: Callable[..., Appliance]) -> None:
+    own = new_appliance()
+    own.boot()
+    for name, text in (("hang", HANGING_FFMPEG), ("crash", CRASHING_FFMPEG)):
+        own.write(f"/usr/local/bin/ffmpeg-{name}", text, mode=0o755)
+    configure(own, small_ports(4, "record_at_boot = true\n"))
+    for port, name in ((1, "hang"), (2, "crash")):
+        unit = f"/etc/systemd/system/sdi-record@{port}.service.d"
+        line = own.read(f"{unit}/10-sdisup.conf").replace("    /usr/bin/ffmpeg ", f"    /usr/local/bin/ffmpeg-{name} ")
+        own.write(f"{unit}/20-test.conf", line)
+    own.shutdown()
+    own.boot(wait="bus")
+    started = time.monotonic()
+    wait_for(lambda: own.run("systemctl is-active multi-user.target", check=False).returncode == 0, 15, "multi-user")
+    assert time.monotonic() - started + own.boot_seconds < 6
+    assert own.run("systemctl is-system-running --wait", check=False).stdout.strip() in ("running", "degraded")
+    for port in (0, 3):
+        wait_recording(own, port)
+    wait_state(own, 1, "starting")
+    crashed = wait_state(own, 2, "backoff")
+    assert crashed["reason"] == "FFmpeg exited with 3: the card is on fire"
+    assert sdisup(own, "status", code=3).stdout.count("recording") == 2
+
+
+test_ports_that_hang_and_crash_do_not_hold_up_the_boot = pytest.mark.journal_allows(
+    r"the card is on fire", r"Failed to start sdi-record@2"
+)(test_ports_that_hang_and_crash_do_not_hold_up_the_boot)
+
+
+@pytest.mark.journal_allows(r"Unknown encoder|cannot work|Failed to start|Error|maybe incorrect parameters")
+def test_what_cannot_work_is_said_at_once_and_not_retried(appliance: Appliance) -> None:
+    configure(appliance, small_ports(2))
+    unit = "/etc/systemd/system/sdi-record@1.service.d"
+    broken = appliance.read(f"{unit}/10-sdisup.conf").replace("-c:v libx264", "-c:v nonsense")
+    appliance.write(f"{unit}/20-test.conf", broken)
+    appliance.run("systemctl daemon-reload")
+    result = sdisup(appliance, "start 0,1", code=1)
+    assert "port 1 does not record: cannot work: Unknown encoder 'nonsense'" in result.stderr
+    assert "port 0 records to" in result.stdout
+    plain = appliance.run("systemctl start sdi-record@1", check=False)
+    assert plain.returncode != 0
+    shown = appliance.run("systemctl show -P StatusText -P ExecMainStatus -P NRestarts sdi-record@1").stdout
+    assert "cannot work: Unknown encoder 'nonsense'" in shown
+    assert "78" in shown.split()
+    failed = status(appliance, 1)
+    assert (failed["state"], failed["should_record"]) == ("failed", True)
+    # A stop takes the failure away, and is respected.
+    sdisup(appliance, "stop 1")
+    assert status(appliance, 1)["state"] == "stopped"
+    assert recordings(appliance, "port1") == []
+
+
+def test_status_is_said_in_a_table_and_by_its_exit_code(appliance: Appliance) -> None:
+    configure(appliance, small_ports(2, '[port.1]\nname = "CAM1"\n'))
+    sdisup(appliance, "start CAM1")
+    wait_recording(appliance, 1, frames=25)
+    table = sdisup(appliance, "status").stdout.splitlines()
+    assert table[0].split() == "PORT NAME STATE FOR FRAMES FPS SPEED Mb/s DROPPED FILE REASON".split()
+    assert table[1].split()[:3] == ["0", "port0", "stopped"]
+    assert table[2].split()[:3] == ["1", "CAM1", "recording"]
+    assert json.loads(sdisup(appliance, "status 0 --json").stdout)[0]["port_index"] == 0
+    unknown = sdisup(appliance, "status 5", code=4)
+    assert "5: no such port is configured" in unknown.stderr
+
+
+@pytest.mark.journal_allows(r"watchdog|Watchdog|Failed with result")
+def test_a_frozen_runner_is_caught_by_the_watchdog(appliance: Appliance) -> None:
+    configure(appliance, small_ports(1))
+    sdisup(appliance, "start 0")
+    before = wait_recording(appliance, 0, frames=25)
+    appliance.run(["kill", "-STOP", str(before["pid"])])
+    stale = wait_state(appliance, 0, "unknown", timeout_s=9)
+    assert "no word from the runner" in stale["reason"]
+    wait_for(lambda: status(appliance, 0)["restarts"] == 1, 20, "the watchdog has acted", poll_s=0.2)
+    wait_recording(appliance, 0, frames=25)
+    assert len(ffmpegs(appliance)) == 1
+
+
+def test_a_frozen_ffmpeg_is_seen_and_replaced(appliance: Appliance) -> None:
+    configure(appliance, small_ports(1, "stall_timeout_s = 4\nstop_quit_s = 0.5\nstop_term_s = 0.5\n"))
+    sdisup(appliance, "start 0")
+    before = wait_recording(appliance, 0, frames=25)
+    frozen = time.monotonic()
+    appliance.run(["kill", "-STOP", str(before["ffmpeg_pid"])])
+    stalled = wait_state(appliance, 0, "stalled", timeout_s=6)
+    assert stalled["is_recording"] is False
+    wait_for(lambda: status(appliance, 0)["restarts"] == 1, 15, "the stall is acted upon", poll_s=0.05)
+    # stall_timeout_s + 1 s to act, and the ladder's two steps until SIGKILL.
+    assert time.monotonic() - frozen < 4 + 1 + 1 + 0.5
+    wait_recording(appliance, 0, frames=10)
+    assert len(ffmpegs(appliance)) == 1
+
+
+@pytest.mark.parametrize(
+    ("prepare", "words"),
+    [
+        (f"rmdir {RECORDINGS}", "does not exist; mount it or make it: install -d"),
+        (f"chown root:root {RECORDINGS}; chmod 0755 {RECORDINGS}", "is not writable by the user sdisup"),
+        (f"rmdir {RECORDINGS}; touch {RECORDINGS}", "no file can be made in"),
+    ],
+)
+def test_a_recordings_directory_that_is_missing_heals_by_itself(appliance: Appliance, prepare: str, words: str) -> None:
+    configure(appliance, small_ports(2, "[port.0]\n[port.1]\nrecordings = '/srv/other'\n"))
+    appliance.run("install -d -o sdisup -g sdisup -m 2775 /srv/other")
+    try:
+        appliance.run(prepare)
+        result = sdisup(appliance, "start 0 1 --wait 1", code=1)
+        assert words in result.stderr
+        assert "port 1 records to" in result.stdout
+        appliance.run(f"rm -rf {RECORDINGS}; install -d -o sdisup -g sdisup -m 2775 {RECORDINGS}")
+        wait_recording(appliance, 0)
+    finally:
+        appliance.run("sdisup stop --all; rm -rf /srv/other")
+        appliance.run(f"rm -rf {RECORDINGS}; install -d -o sdisup -g sdisup -m 2775 {RECORDINGS}")
+
+
+@pytest.mark.journal_allows(r"NAMESPACE|mount namespacing|Failed to start|226")
+def test_a_runner_that_cannot_be_executed_costs_little_and_heals(appliance: Appliance) -> None:
+    configure(appliance, small_ports(1))
+    appliance.write("/etc/systemd/system/sdi-record@0.service.d/90.conf", "[Service]\nReadWritePaths=/nonexistent\n")
+    appliance.run("systemctl daemon-reload; systemctl start sdi-record@0", check=False)
+    cursor = appliance.journal_cursor()
+    begun = time.monotonic()
+    wait_for(
+        lambda: any("Starts port 0 again" in str(entry["MESSAGE"]) for entry in appliance.journal(after_cursor=cursor)),
+        20,
+        "the loop ended and another try is due",
+        poll_s=0.5,
+    )
+    # Mended while it waits; it heals by itself within 15 s.
+    appliance.run("rm /etc/systemd/system/sdi-record@0.service.d/90.conf; systemctl daemon-reload")
+    mended = time.monotonic()
+    wait_recording(appliance, 0, timeout_s=15)
+    assert time.monotonic() - mended < 15, mended - begun
+
+
+@pytest.mark.journal_allows(r"NAMESPACE|mount namespacing|Failed to start|226")
+def test_a_stop_ends_the_wait_of_a_runner_that_cannot_be_executed(appliance: Appliance) -> None:
+    configure(appliance, small_ports(1))
+    appliance.write("/etc/systemd/system/sdi-record@0.service.d/90.conf", "[Service]\nReadWritePaths=/nonexistent\n")
+    appliance.run("systemctl daemon-reload; systemctl start sdi-record@0", check=False)
+    retry = ["systemctl", "is-active", "sdi-record-retry@0.service"]
+    wait_for(lambda: appliance.run(retry, check=False).returncode == 0, 20, "the wait has begun", poll_s=0.05)
+    appliance.run("systemctl stop sdi-record@0")
+    assert appliance.run(retry, check=False).stdout.strip() == "inactive"
+    assert active_state(appliance, 0) in ("failed", "inactive")
+    sdisup(appliance, "stop 0")
+    assert status(appliance, 0)["state"] == "stopped"
+
+
+def test_two_recordings_in_one_second_do_not_share_a_file(appliance: Appliance) -> None:
+    configure(appliance, small_ports(1))
+    for _ in range(3):
+        sdisup(appliance, "start 0")
+        sdisup(appliance, "stop 0")
+    files = recordings(appliance)
+    assert len(files) == 3
+    assert all(count_frames(appliance, path) > 0 for path in files)
+
+
+def test_recordings_survive_a_broken_configuration_and_a_new_installation(appliance: Appliance) -> None:
+    configure(appliance, small_ports(2))
+    sdisup(appliance, "start 0")
+    before = wait_recording(appliance, 0)
+    appliance.write("/etc/sdisup/sdisup.toml", "ports = = 3\n")
+    problem = sdisup(appliance, "apply", code=2)
+    assert "/etc/sdisup/sdisup.toml" in problem.stderr
+    assert "line 1" in problem.stderr
+    # Commands go by what was applied, and the runner by its unit.
+    assert sdisup(appliance, "start 1").stdout.startswith("port 1 records to")
+    sdisup(appliance, "stop 1")
+    appliance.write("/etc/sdisup/sdisup.toml", small_ports(2))
+    appliance.run("cd /root/sdisup && ./install.sh")
+    after = wait_recording(appliance, 0, frames=before["frame_count"] + 25)
+    assert (after["ffmpeg_pid"], after["restarts"]) == (before["ffmpeg_pid"], 0)
