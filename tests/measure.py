@@ -1,0 +1,197 @@
+#!/usr/bin/env python3
+"""The numbers that sdisup promises, measured beside what they are compared with, in one run.
+
+    python3 tests/measure.py [ROUNDS]
+
+Boots an appliance, and in it, interleaved: a port started by systemctl and the same FFmpeg by hand; kill -9
+of FFmpeg; a stop; then eight ports, for the cost of their runners and of `sdisup status`. Prints medians.
+Exits 1 if a number is beyond its limit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+CODE = "/usr/lib/sdisup"
+RECORDINGS = Path("/srv/recordings")
+PORTS = 8
+CONFIGURATION = f"""\
+[appliance]
+ports = {PORTS}
+[defaults]
+source = {{ kind = "test", size = "640x360", rate = 25 }}
+container = "mkv"
+preset = "ultrafast"
+"""
+RUNNER_SECONDS = 20.0
+
+
+def on_host(rounds: int) -> int:
+    """Boot the appliance and run the measurement in it."""
+    from appliance import Appliance, installed_layer
+
+    with Appliance(layers=[installed_layer()]) as appliance:
+        appliance.boot()
+        appliance.push(Path(__file__).resolve(), "/root/measure.py")
+        appliance.write("/etc/sdisup/sdisup.toml", CONFIGURATION)
+        appliance.run("sdisup apply")
+        process = appliance.popen(["python3", "/root/measure.py", "--inside", str(rounds)], stdout=None, stderr=None)
+        return process.wait(timeout=1200)
+
+
+def until(predicate: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    """Wait with a fine grain: this measures milliseconds."""
+    deadline = time.monotonic() + timeout_s
+    while not predicate():
+        if time.monotonic() > deadline:
+            raise TimeoutError("what is measured did not happen")
+        time.sleep(0.001)
+
+
+def holds_media(path: Path) -> bool:
+    from sdisup.disk import holds_media as holds
+
+    try:
+        with path.open("rb") as file:
+            return holds("mkv", path.stat().st_size, lambda count, offset: os.pread(file.fileno(), count, offset))
+    except FileNotFoundError:
+        return False
+
+
+def new_file(before: set[Path]) -> Path | None:
+    return next((path for path in RECORDINGS.iterdir() if path not in before), None)
+
+
+def media_in_new_file(before: set[Path]) -> bool:
+    path = new_file(before)
+    return path is not None and holds_media(path)
+
+
+def port_command() -> list[str]:
+    """Port 0's FFmpeg, as its unit has it."""
+    text = subprocess.run(["systemctl", "cat", "sdi-record@0"], capture_output=True, text=True, check=True).stdout
+    return shlex.split(text.replace("\\\n", " ").rpartition(" -- ")[2].strip())
+
+
+def time_by_hand(command: list[str]) -> float:
+    """Seconds from spawning the same FFmpeg until its first frame is on disk."""
+    path = RECORDINGS / "by-hand.mkv"
+    path.unlink(missing_ok=True)
+    begun = time.monotonic()
+    process = subprocess.Popen(
+        [str(path) if word == "{output}" else word for word in command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    until(lambda: holds_media(path))
+    seconds = time.monotonic() - begun
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    if process.stdin:
+        process.stdin.close()
+    path.unlink()
+    return seconds
+
+
+def time_unit() -> tuple[float, float, float]:
+    """Seconds from `systemctl start` to the first frame, from kill -9 to the next, and of `systemctl stop`."""
+    before = set(RECORDINGS.iterdir())
+    begun = time.monotonic()
+    start = subprocess.Popen(["systemctl", "start", "sdi-record@0"])
+    until(lambda: media_in_new_file(before))
+    started = time.monotonic() - begun
+    start.wait()
+    time.sleep(1.5)
+    before = set(RECORDINGS.iterdir())
+    pid = json.loads(Path("/run/sdisup/0.json").read_text())["ffmpeg_pid"]
+    begun = time.monotonic()
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: media_in_new_file(before))
+    again = time.monotonic() - begun
+    time.sleep(1.5)
+    begun = time.monotonic()
+    subprocess.run(["systemctl", "stop", "sdi-record@0"], check=True)
+    return started, again, time.monotonic() - begun
+
+
+def time_command(command: list[str], rounds: int) -> float:
+    times = []
+    for _ in range(rounds):
+        begun = time.monotonic()
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+        times.append(time.monotonic() - begun)
+    return statistics.median(times)
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def pss_mb(pid: int) -> float:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+
+
+def measure_eight() -> tuple[float, float]:
+    """A runner's memory (MiB PSS) and share of a core (per cent) with eight ports recording."""
+    subprocess.run(["sdisup", "start", "--all"], check=True, stdout=subprocess.DEVNULL)
+    pids = [json.loads(Path(f"/run/sdisup/{port}.json").read_text())["pid"] for port in range(PORTS)]
+    time.sleep(2)
+    before, begun = [cpu_seconds(pid) for pid in pids], time.monotonic()
+    time.sleep(RUNNER_SECONDS)
+    elapsed = time.monotonic() - begun
+    used = sum(cpu_seconds(pid) - start for pid, start in zip(pids, before, strict=True)) / PORTS
+    return statistics.median(pss_mb(pid) for pid in pids), 100 * used / elapsed
+
+
+def report(name: str, value: float, unit: str, limit: float, detail: str = "") -> bool:
+    good = value <= limit
+    print(f"{name:<58} {value:8.2f} {unit:<4} limit {limit:g} {'' if good else 'EXCEEDED '}{detail}", flush=True)
+    return good
+
+
+def inside(rounds: int) -> int:
+    sys.path.insert(0, CODE)
+    command = port_command()
+    hand, started, again, stopped = [], [], [], []
+    for _ in range(rounds):
+        hand.append(time_by_hand(command))
+        one, two, three = time_unit()
+        started.append(one)
+        again.append(two)
+        stopped.append(three)
+    floor, start, back, stop = (statistics.median(times) * 1000 for times in (hand, started, again, stopped))
+    good = [
+        report("systemctl start to first frame, over FFmpeg by hand", start - floor, "ms", 100, f"{start:.0f} - {floor:.0f}"),
+        report("kill -9 of FFmpeg to recording again, over its own start", back - floor, "ms", 150, f"{back:.0f} - {floor:.0f}"),
+        report("systemctl stop", stop, "ms", 500),
+    ]
+    memory, cpu = measure_eight()
+    bare = time_command(["/usr/bin/python3", "-c", "pass"], 4 * rounds) * 1000
+    status = time_command(["sdisup", "status"], 4 * rounds) * 1000
+    bare = (bare + time_command(["/usr/bin/python3", "-c", "pass"], 4 * rounds) * 1000) / 2
+    subprocess.run(["sdisup", "stop", "--all"], check=True, stdout=subprocess.DEVNULL)
+    good += [
+        report("runner's memory, PSS, eight ports", memory, "MiB", 6),
+        report("runner's share of a core, eight ports", cpu, "%", 0.2),
+        report("sdisup status of eight ports, over a bare Python", status - bare, "ms", 30, f"{status:.1f} - {bare:.1f}"),
+    ]
+    return 0 if all(good) else 1
+
+
+if __name__ == "__main__":
+    words = sys.argv[1:]
+    if words[:1] == ["--inside"]:
+        sys.exit(inside(int(words[1])))
+    sys.exit(on_host(int(words[0]) if words else 10))
