@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from sdisup.applied import Applied, AppliedPort, load_applied, save_applied
+from sdisup.applied import APPLIED_PATH, Applied, AppliedPort, load_applied, save_applied
 from sdisup.command import Capabilities, missing_capabilities
 from sdisup.config import Settings
 from sdisup.errors import SdisupError
@@ -116,7 +116,9 @@ def apply(settings: Settings, *, restart: bool, say: Callable[[str], None], warn
         if changed:
             systemd.reload()
         applied = _applied(prepared)
-        changed |= save_applied(applied)
+        if save_applied(applied):
+            say(f"wrote {APPLIED_PATH}")
+            changed = True
         changed |= _follow_up(systemd, applied, prepared, restart, say, warn)
     if not changed:
         say("nothing to change")

@@ -201,13 +201,14 @@ def lock_path(port_index: int, directory: str = RUN_DIRECTORY) -> str:
     return f"{directory}/{port_index}.lock"
 
 
-def replace_file(path: str, content: bytes, *, mode: int = 0o644, durable: bool = False) -> None:
-    """Put `content` at `path` so that a reader sees the old or the new, never a part.
+def stage_file(path: str, content: bytes, *, mode: int = 0o644, durable: bool = True) -> str:
+    """Write `content` beside `path`, to be renamed to it; returns the temporary file's path.
 
-    `durable` adds the fsync of file and directory; /run needs none. Raises OSError.
+    `durable` makes the content survive a power cut. Raises OSError, and then leaves nothing behind.
     """
     temporary = f"{path}.{os.getpid()}.tmp"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(temporary, flags, mode)
     try:
         os.fchmod(descriptor, mode)
         view = memoryview(content)
@@ -220,7 +221,15 @@ def replace_file(path: str, content: bytes, *, mode: int = 0o644, durable: bool 
         os.unlink(temporary)
         raise
     os.close(descriptor)
-    os.replace(temporary, path)
+    return temporary
+
+
+def replace_file(path: str, content: bytes, *, mode: int = 0o644, durable: bool = False) -> None:
+    """Put `content` at `path` so that a reader sees the old or the new, never a part.
+
+    `durable` adds the fsync of file and directory; /run needs none. Raises OSError.
+    """
+    os.replace(stage_file(path, content, mode=mode, durable=durable), path)
     if durable:
         sync_directory(os.path.dirname(path))
 

@@ -18,7 +18,7 @@ from sdisup.command import Capabilities, build_ffmpeg_arguments
 from sdisup.config import Port, Settings
 from sdisup.errors import SdisupError
 from sdisup.options import Options, format_options
-from sdisup.status import replace_file, sync_directory
+from sdisup.status import stage_file, sync_directory
 
 UNIT_DIRECTORY = "/etc/systemd/system"
 RUNNER = ("/usr/bin/python3", "-I", "-S", "/usr/lib/sdisup", "run")
@@ -222,13 +222,24 @@ def read_current(paths: Iterable[str]) -> dict[str, str]:
 
 
 def carry_out(plan: Plan) -> None:
-    """Write and remove. Each file is replaced whole, and durable before this returns. Raises OSError."""
-    for path, text in plan.write.items():
-        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-        replace_file(path, text.encode(), durable=True)
+    """Write and remove, all or nothing: only when every new file is on disk does any take its place.
+
+    Raises OSError; then nothing has changed, unless the disk itself failed between two renames.
+    """
+    staged: dict[str, str] = {}
+    try:
+        for path, text in plan.write.items():
+            os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+            staged[path] = stage_file(path, text.encode())
+    except OSError:
+        for temporary in staged.values():
+            os.unlink(temporary)
+        raise
+    for path, temporary in staged.items():
+        os.replace(temporary, path)
     for path in plan.remove:
         os.unlink(path)
-        directory = os.path.dirname(path)
+    for directory in sorted({os.path.dirname(path) for path in (*plan.write, *plan.remove)}):
         sync_directory(directory)
         # An operator's own drop-in beside ours keeps the directory.
         if directory.endswith(".service.d") and not os.listdir(directory):

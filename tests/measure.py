@@ -173,8 +173,20 @@ def inside(rounds: int) -> int:
         stopped.append(three)
     floor, start, back, stop = (statistics.median(times) * 1000 for times in (hand, started, again, stopped))
     good = [
-        report("systemctl start to first frame, over FFmpeg by hand", start - floor, "ms", 100, f"{start:.0f} - {floor:.0f}"),
-        report("kill -9 of FFmpeg to recording again, over its own start", back - floor, "ms", 150, f"{back:.0f} - {floor:.0f}"),
+        report(
+            "systemctl start to first frame, over FFmpeg by hand",
+            start - floor,
+            "ms",
+            100,
+            f"{start:.0f} - {floor:.0f}",
+        ),
+        report(
+            "kill -9 of FFmpeg to recording again, over its own start",
+            back - floor,
+            "ms",
+            150,
+            f"{back:.0f} - {floor:.0f}",
+        ),
         report("systemctl stop", stop, "ms", 500),
     ]
     memory, cpu = measure_eight()
@@ -185,7 +197,9 @@ def inside(rounds: int) -> int:
     good += [
         report("runner's memory, PSS, eight ports", memory, "MiB", 6),
         report("runner's share of a core, eight ports", cpu, "%", 0.2),
-        report("sdisup status of eight ports, over a bare Python", status - bare, "ms", 30, f"{status:.1f} - {bare:.1f}"),
+        report(
+            "sdisup status of eight ports, over a bare Python", status - bare, "ms", 30, f"{status:.1f} - {bare:.1f}"
+        ),
     ]
     return 0 if all(good) else 1
 

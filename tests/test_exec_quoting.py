@@ -16,7 +16,31 @@ COMMAND = ["/usr/bin/python3", "-I", "-S", "-c", "import signal; signal.pause()"
 UNITS = "/run/systemd/system"
 
 SPECIAL = " \t\n\r\v\f\"'\\%$;#={}[]()<>|&*?~!^`@:,-/\x01\x1b\x7f\x85\u2028\u00e9\u6f22\U0001f3a5"
-FRAGMENTS = ["%i", "%%", "$HOME", "${HOME}", "$$", "\\;", ";", "\\n", "\\x41", "\\", "#", "{output}", "", " ", "-", "+", "@", ":", "!", "'", '"', "\n\n", "\\\n"]
+FRAGMENTS = [
+    "%i",
+    "%%",
+    "$HOME",
+    "${HOME}",
+    "$$",
+    "\\;",
+    ";",
+    "\\n",
+    "\\x41",
+    "\\",
+    "#",
+    "{output}",
+    "",
+    " ",
+    "-",
+    "+",
+    "@",
+    ":",
+    "!",
+    "'",
+    '"',
+    "\n\n",
+    "\\\n",
+]
 argument = st.one_of(
     st.sampled_from(FRAGMENTS),
     st.text(st.sampled_from(SPECIAL), max_size=12),

@@ -1,0 +1,152 @@
+"""What goes wrong around sdisup gets a clear message and the right exit code, and nothing is lost."""
+
+from __future__ import annotations
+
+import pytest
+from appliance import Appliance
+from drive import configure, sdisup, small_ports, status, statuses, wait_recording
+
+pytestmark = pytest.mark.system
+
+CONFIGURATION = "/etc/sdisup/sdisup.toml"
+NO_BUS = {"DBUS_SYSTEM_BUS_ADDRESS": "unix:path=/nonexistent"}
+
+
+@pytest.mark.parametrize(
+    ("prepare", "words"),
+    [
+        (f"rm -f {CONFIGURATION}", ["there is no such file", "sdisup init"]),
+        (f"rm -f {CONFIGURATION}; mkdir {CONFIGURATION}", ["it is not a regular file"]),
+        (f"printf '[appliance]\\nports = = 3\\n' > {CONFIGURATION}", ["sdisup.toml", "line 2"]),
+        (f"printf '\\377\\376' > {CONFIGURATION}", ["UTF-8"]),
+        (
+            f"printf '[appliance]\\nportz = 3\\n[defaults]\\ncodec = \"h265x\"\\n[port.9]\\n' > {CONFIGURATION}",
+            ["appliance.portz: unknown key; did you mean 'ports'?", "defaults.codec: unknown codec 'h265x'", "port.9:"],
+        ),
+        (
+            f"printf '[port.1]\\nrecord_at_boot = 1\\n' > {CONFIGURATION}",
+            ["port.1.record_at_boot: must be true or false"],
+        ),
+    ],
+)
+def test_an_invalid_configuration_changes_nothing(appliance: Appliance, prepare: str, words: list[str]) -> None:
+    configure(appliance, small_ports(2))
+    sdisup(appliance, "start 0")
+    units = appliance.run("cat /etc/systemd/system/sdi-record*/* /var/lib/sdisup/applied.json").stdout
+    appliance.run(prepare)
+    for command in ("apply", "apply --dry-run", "apply --restart"):
+        result = sdisup(appliance, command, code=2)
+        assert all(word in result.stderr for word in words), result.stderr
+        assert result.stdout == ""
+    assert appliance.run("cat /etc/systemd/system/sdi-record*/* /var/lib/sdisup/applied.json").stdout == units
+    assert status(appliance, 0)["restarts"] == 0
+    sdisup(appliance, "stop 0")
+
+
+def test_without_permission_it_says_so_and_changes_nothing(appliance: Appliance) -> None:
+    configure(appliance, small_ports(2))
+    sdisup(appliance, "start 0")
+    for command in ("start 1", "stop 0", "restart 0"):
+        result = sdisup(appliance, command, code=1, user="nobody")
+        assert "no permission" in result.stderr
+        assert "run it as root" in result.stderr
+    configure(appliance, small_ports(1), apply=False)
+    assert "Permission denied" in sdisup(appliance, "apply", code=1, user="nobody").stderr
+    # Looking is everybody's.
+    assert "recording" in sdisup(appliance, "status", user="nobody").stdout
+    assert "--- /etc/systemd/system" in sdisup(appliance, "apply --dry-run", user="nobody").stdout
+    assert [found["port_index"] for found in statuses(appliance)] == [0, 1]
+
+
+def test_without_systemd_it_says_so(appliance: Appliance) -> None:
+    configure(appliance, small_ports(2))
+    sdisup(appliance, "start 0")
+    for command in ("start 1", "stop 0", "apply"):
+        result = sdisup(appliance, command, code=1, env=NO_BUS)
+        assert "systemd cannot be reached: there is no D-Bus system bus here" in result.stderr
+    # A recording port's files say all there is to say; only the others need systemd.
+    shown = sdisup(appliance, "status", code=3, env=NO_BUS).stdout.splitlines()
+    assert shown[1].split()[2] == "recording"
+    assert shown[2].split()[2] == "unknown"
+
+
+def test_a_masked_port_is_named_and_does_not_stop_the_others(appliance: Appliance) -> None:
+    configure(appliance, small_ports(3))
+    appliance.run("systemctl mask sdi-record@1")
+    result = sdisup(appliance, "start 0-2", code=1)
+    assert result.stderr == "port 1: sdi-record@1.service is masked (systemctl unmask sdi-record@1.service)\n"
+    assert result.stdout.count("records to") == 2
+    appliance.run("systemctl unmask sdi-record@1")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        ("", 2, "arguments are required"),
+        ("frobnicate", 2, "invalid choice"),
+        ("start", 2, "which ports?"),
+        ("stop", 2, "which ports?"),
+        ("start 0 --all", 2, "ports and --all together"),
+        ("start 1-0", 2, "from the lower to the higher"),
+        ("start 0 --wait -1", 2, "0 to 3600"),
+        ("start 0,7,CAM9", 4, "7, CAM9: no such port is configured"),
+        ("stop 01", 4, "01: no such port"),
+        ("status ' '", 4, "no such port"),
+        ("restart sdi-record@9.service", 4, "no such port"),
+    ],
+)
+def test_a_command_used_wrongly_says_how(appliance: Appliance, words: str, code: int, message: str) -> None:
+    configure(appliance, small_ports(2))
+    assert message in sdisup(appliance, words, code=code).stderr
+    assert not appliance.path("/run/sdisup/0.json").exists()
+
+
+def test_a_missing_ffmpeg_is_a_warning_then_a_reason_and_heals(appliance: Appliance) -> None:
+    missing = small_ports(2).replace("ports = 2", 'ports = 2\nffmpeg = "/usr/local/bin/own-ffmpeg"')
+    configure(appliance, missing, apply=False)
+    assert "warning: /usr/local/bin/own-ffmpeg: cannot be executed" in sdisup(appliance, "apply").stderr
+    result = sdisup(appliance, "start 0 --wait 1", code=1)
+    assert "/usr/local/bin/own-ffmpeg cannot be executed: No such file or directory" in result.stderr
+    appliance.run("ln -s /usr/bin/ffmpeg /usr/local/bin/own-ffmpeg")
+    wait_recording(appliance, 0)
+    appliance.run("rm /usr/local/bin/own-ffmpeg")
+
+
+@pytest.mark.journal_allows(r"cannot work|Unknown input format|Unrecognized option|Error|Failed to start")
+def test_an_ffmpeg_without_the_input_is_a_warning_and_then_cannot_work(appliance: Appliance) -> None:
+    configure(appliance, "[appliance]\nports = 1\n", apply=False)
+    assert "has no input 'videomaster'" in sdisup(appliance, "apply").stderr
+    result = sdisup(appliance, "start 0", code=1)
+    assert "port 0 does not record: cannot work: " in result.stderr
+
+
+@pytest.mark.parametrize(
+    "torn", ["", "{", "[]", "null", '{"schema": 1}', '{"schema": 1, "port_index": "0"}', "\x00\xff"]
+)
+def test_a_torn_status_file_is_said_and_disturbs_nobody(appliance: Appliance, torn: str) -> None:
+    configure(appliance, small_ports(2))
+    sdisup(appliance, "start 1")
+    appliance.path("/run/sdisup/0.json").write_text(torn, encoding="latin-1")
+    found = {entry["port_index"]: entry["state"] for entry in statuses(appliance)}
+    assert found == {0: "stopped", 1: "recording"}
+    sdisup(appliance, "start 0")
+    sdisup(appliance, "stop --all")
+
+
+def test_a_torn_record_of_what_was_applied_is_written_anew(appliance: Appliance) -> None:
+    configure(appliance, small_ports(2))
+    sdisup(appliance, "start 0")
+    appliance.write("/var/lib/sdisup/applied.json", '{"ports": {"0')
+    problem = sdisup(appliance, "status", code=1)
+    assert "applied.json cannot be read" in problem.stderr
+    assert "sdisup apply writes it anew" in problem.stderr
+    assert "wrote /var/lib/sdisup/applied.json" in sdisup(appliance, "apply").stdout
+    assert status(appliance, 0)["state"] == "recording"
+
+
+def test_a_unit_file_of_somebody_else_is_never_overwritten(appliance: Appliance) -> None:
+    appliance.write("/etc/systemd/system/sdi-record@.service", "[Service]\nExecStart=/bin/true\n")
+    configure(appliance, small_ports(1), apply=False)
+    result = sdisup(appliance, "apply", code=1)
+    assert "was not written by sdisup, and is not overwritten" in result.stderr
+    assert appliance.read("/etc/systemd/system/sdi-record@.service") == "[Service]\nExecStart=/bin/true\n"
