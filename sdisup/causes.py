@@ -83,6 +83,8 @@ TABLE = (
     Row("no signal", WAIT, ("Stream map '' matches no streams", "matches no streams",
                             "Output file does not contain any stream", "does not contain any stream"),
         source=VIDEOMASTER, needs_frames=False),
+    # What an input does not deliver now it may deliver later; FFmpeg 7.1 calls this "Error parsing options" too.
+    Row("stream missing", RETRY, ("matches no streams",), needs_frames=False),
     # [fatal] Unknown encoder 'prores_aw' / [error] Unknown input format: 'videomaster'
     # [fatal] Unrecognized option 'foo'. / [error] Error parsing option 'x' …
     Row("cannot work", FAIL, ("Unknown encoder", "Unknown decoder", "Unknown input format", "Unrecognized option",
@@ -90,7 +92,10 @@ TABLE = (
                               "Error splitting the argument list", "Missing argument for option",
                               "Error parsing options", "out of range [", "No such filter", "Error setting option",
                               "Unable to parse option value", "Undefined constant or missing",
-                              "Invalid argument list"),
+                              "Error setting preset/tune", "Error setting profile", "Unknown pixel format requested",
+                              "Unable to find a suitable output format", "Unable to choose an output format",
+                              "codec not currently supported in container",
+                              "At least one output file must be specified"),
         needs_frames=False),
     # a GPU that is not there: Cannot load libcuda.so.1; it comes back with its driver
     Row("device missing", RETRY, ("Cannot load libcuda", "No such device", "No such file or directory")),
@@ -131,8 +136,12 @@ class End:
 
 # What FFmpeg says of every end or beginning and that explains none of them.
 _EMPTY_WORDS = (
-    "Failed to stop stream", "Conversion failed!", "Error opening input files", "Error opening output files",
-    "Exiting normally, received signal",
+    "Failed to stop stream", "Cannot retrieve audio stream properties", "Guessed Channel Layout",
+    "Conversion failed!", "Exiting normally, received signal",
+    # FFmpeg 7's threads tell each other of an end, long after the one that knows why has said so.
+    "Error opening input file", "Error opening output file", "Error sending frames to consumers",
+    "Task finished with error code", "Terminating thread with return code", "Could not open encoder before EOF",
+    "Nothing was written into output file",
 )  # fmt: skip
 
 

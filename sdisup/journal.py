@@ -56,3 +56,37 @@ class Journal:
             return
         # A torn line is completed before the next one begins.
         self._rest = data[written:] if written < len(data) else b""
+
+
+class FFmpegLog:
+    """FFmpeg's log on its way to the journal: held back while it would say the same again and again.
+
+    Without a signal, and in a crash loop, every attempt logs the same lines. They are kept, and said only
+    when the attempt turns out to be something else.
+    """
+
+    KEPT_LINES = 80
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._held_back: list[tuple[int, str]] = []
+        self.is_quiet = False
+
+    def take(self, now: float, priority: int, text: str) -> None:
+        if not self.is_quiet:
+            self._journal.forward(now, priority, text)
+            return
+        self._held_back.append((priority, text))
+        del self._held_back[: -self.KEPT_LINES]
+
+    def release(self, now: float, *, only_errors: bool = False) -> None:
+        """Say what was held back; of a repeated failure only its last errors."""
+        lines = self._held_back
+        if only_errors:
+            lines = [line for line in lines if line[0] <= ERROR][-4:]
+        for priority, text in lines:
+            self._journal.forward(now, priority, text)
+        self.discard()
+
+    def discard(self) -> None:
+        self._held_back = []

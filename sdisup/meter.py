@@ -80,8 +80,10 @@ class Meter:
 
     def frameless_s(self, now: float) -> float:
         """For how long no new frame has come, in seconds; since the start if none ever did."""
-        since = self.last_frame_at or self.first_media_at or self.started
-        return now - since
+        for since in (self.last_frame_at, self.first_media_at):
+            if since is not None:
+                return now - since
+        return now - self.started
 
     def state(self, now: float) -> tuple[str, str]:
         """`starting`, `recording` or `stalled`, and the reason."""

@@ -46,6 +46,13 @@ class Options:
 
     __hash__ = None  # type: ignore[assignment]
 
+    def replaced(self, **values: str | float | list[str] | None) -> Options:
+        """A copy with some values replaced; None keeps what is there."""
+        copy = Options(self.command)
+        copy.__dict__.update(self.__dict__)
+        copy.__dict__.update({name: value for name, value in values.items() if value is not None})
+        return copy
+
 
 _NAMES = {name: kind for name, kind in Options.__annotations__.items() if name != "command"}
 _READ = {"int": int, "float": float, "str": str}

@@ -60,6 +60,7 @@ FIELDS: dict[str, object] = {
     "take": None,
     "take_started_at": None,
     "take_frames": 0,
+    "request_id": "",
     "restarts": 0,
     "pid": None,
     "ffmpeg_pid": None,
@@ -113,6 +114,7 @@ class PortStatus:
     take: str | None
     take_started_at: str | None
     take_frames: int
+    request_id: str
     restarts: int
     pid: int | None
     ffmpeg_pid: int | None
