@@ -5,3 +5,46 @@ the runner and `sdisup status` share the package and must not pay for what they 
 """
 
 __version__ = "0.1.0"
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sdisup.config import Settings
+    from sdisup.errors import ConfigError, RecordingError, SdisupError, UnknownPortError
+    from sdisup.manager import RecorderManager
+    from sdisup.recording import CodecType, FFmpegCommandBuilder, RecorderConfig
+    from sdisup.status import PortStatus
+
+_HOMES = {
+    "CodecType": "recording",
+    "ConfigError": "errors",
+    "FFmpegCommandBuilder": "recording",
+    "PortStatus": "status",
+    "RecorderConfig": "recording",
+    "RecorderManager": "manager",
+    "RecordingError": "errors",
+    "SdisupError": "errors",
+    "Settings": "config",
+    "UnknownPortError": "errors",
+}
+
+__all__ = [
+    "CodecType",
+    "ConfigError",
+    "FFmpegCommandBuilder",
+    "PortStatus",
+    "RecorderConfig",
+    "RecorderManager",
+    "RecordingError",
+    "SdisupError",
+    "Settings",
+    "UnknownPortError",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name from the module that holds it."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sdisup' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"sdisup.{_HOMES[name]}"), name)

@@ -211,3 +211,28 @@ def _follow_up(
             if result != DONE:
                 warn(f"{applied.ports[index].label} has not begun to record ({result}); see: sdisup status {index}")
     return bool(start or pending)
+
+
+def set_record_at_boot(settings: Settings, ports: list[AppliedPort], say: Callable[[str], None]) -> list[AppliedPort]:
+    """Put `record_at_boot` of some applied ports into effect, and nothing else that the configuration changed.
+
+    Returns the ports that should record now and do not. Raises SdisupError.
+    """
+    applied = load_applied()
+    enable: set[str] = set()
+    disable: set[str] = set()
+    for port in ports:
+        wanted = settings.ports[port.index].record_at_boot
+        applied.ports[port.index].record_at_boot = wanted
+        (enable if wanted else disable).add(port.unit)
+        say(f"{port.label} {'records' if wanted else 'does not record'} at boot")
+    with Systemd() as systemd:
+        systemd.set_enabled(enable, disable)
+        systemd.reload()
+        try:
+            save_applied(applied)
+        except OSError as error:
+            raise SdisupError(f"{APPLIED_PATH}: {error.strerror}", "run it as root") from error
+        chosen = [applied.ports[port.index] for port in ports]
+        found = statuses(chosen, systemd)
+    return [port for port, s in zip(chosen, found, strict=True) if s.should_record and s.state == "stopped"]

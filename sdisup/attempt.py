@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from sdisup.causes import End
-from sdisup.disk import Closed, FirstMedia, Opened, OpenFailed, RecordingFile, Sample
+from sdisup.disk import Closed, FirstMedia, Opened, OpenFailed, Place, RecordingFile, Sample
 from sdisup.ffmpeg import FFmpegProcess, Ladder
 from sdisup.meter import Meter
 from sdisup.options import Options
@@ -33,6 +33,7 @@ class Attempt:
     def __init__(
         self,
         options: Options,
+        directory: str,
         now: float,
         poll: select.poll,
         wake: Callable[[], None],
@@ -59,7 +60,8 @@ class Attempt:
         self._exit_status = 0
         self._close_by = 0.0
         self.is_unwanted = False
-        self._file = RecordingFile(options.recordings, options.name, options.container, options.sync_interval_s, wake)
+        place = Place(options.recordings, directory, options.name, options.container)
+        self._file = RecordingFile(place, options.sync_interval_s, wake)
 
     @property
     def ffmpeg_pid(self) -> int | None:

@@ -7,14 +7,15 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from sdisup import __version__
 from sdisup.applied import AppliedPort, load_applied
 from sdisup.errors import ConfigError, SdisupError, UsageError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sdisup.manager import Outcome
+    from sdisup.requests import Request
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_NOT_RECORDING = 0, 1, 2, 3
 PORTS_HELP = "ports: 3, 0-3, 0,2, CAM3, sdi-record@3"
@@ -67,7 +68,69 @@ def _report(outcomes: Sequence[Outcome]) -> int:
 def _start(arguments: argparse.Namespace) -> int:
     from sdisup.manager import start_ports
 
-    return _report(start_ports(_selected(arguments), arguments.wait, restart=arguments.command == "restart"))
+    return _report(
+        start_ports(
+            _selected(arguments),
+            arguments.wait,
+            restart=arguments.command == "restart",
+            request=_take_request(arguments),
+        )
+    )
+
+
+def _take_request(arguments: argparse.Namespace) -> Callable[[AppliedPort], Request] | None:
+    """What makes each port's request for a take; None for a plain start or restart."""
+    asked = {name: getattr(arguments, name, None) for name in ("take", "codec", "path")}
+    if not any(asked.values()):
+        return None
+    from sdisup.config import Settings
+    from sdisup.manager import make_request
+    from sdisup.recording import FFmpegCommandBuilder, RecorderConfig, codec_type
+
+    def settings() -> FFmpegCommandBuilder:
+        return FFmpegCommandBuilder(Settings.load())
+
+    def request(port: AppliedPort) -> Request:
+        codec = codec_type(asked["codec"] or port.codec)
+        return make_request(port, RecorderConfig(codec, asked["path"], take=asked["take"]), settings)
+
+    return request
+
+
+def _enable(arguments: argparse.Namespace) -> int:
+    from sdisup.apply import set_record_at_boot
+    from sdisup.config import DEFAULT_PATH, Settings
+    from sdisup.manager import start_ports
+    from sdisup.set_file import set_record_at_boot as write
+
+    value = arguments.command == "enable"
+    ports = _selected(arguments)
+    # What is there must be valid before anything is added to it.
+    Settings.load()
+    path = write(DEFAULT_PATH, [port.index for port in ports], value)
+    settings = Settings.load()
+    for port in ports:
+        configured = settings.ports.get(port.index)
+        if configured is None or configured.record_at_boot is not value:
+            hint = "a file that is read later in sdisup.toml.d says otherwise, or the port is no longer enabled"
+            raise SdisupError(f"{port.label}: record_at_boot in {path} does not hold", hint)
+    return _report(start_ports(set_record_at_boot(settings, ports, print), 10.0))
+
+
+def _logs(arguments: argparse.Namespace) -> int:
+    """journalctl with the right filters takes this process's place: its options, its pager, its exit code."""
+    units = [f"--unit={port.unit}" for port in _selected(arguments)] if arguments.ports else []
+    command = ["journalctl", *(units or ["--unit=sdi-record@*.service"])]
+    for option in ("follow", "boot"):
+        command += [f"--{option}"] if getattr(arguments, option) else []
+    for option in ("lines", "since", "until", "priority"):
+        value = getattr(arguments, option)
+        command += [f"--{option}={value}"] if value is not None else []
+    sys.stdout.flush()
+    try:
+        os.execvp(command[0], command)
+    except OSError as error:
+        raise SdisupError(f"journalctl cannot be run: {error.strerror}") from error
 
 
 def _stop(arguments: argparse.Namespace) -> int:
@@ -130,6 +193,25 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--wait", type=_seconds, default=10.0, metavar="S", help="how long to wait for a frame (10 s)"
             )
+        if name == "start":
+            command.add_argument("--take", metavar="NAME", help="give what is recorded until the stop a name")
+            command.add_argument("--codec", metavar="CODEC", help="record this take in another codec")
+            command.add_argument("--path", metavar="DIR", help="a directory below the port's recordings, for this take")
+    for name, text in (
+        ("enable", "let ports record at boot, from now on"),
+        ("disable", "no longer let ports record at boot; one that records goes on"),
+    ):
+        command = add(name, _enable, text)
+        command.add_argument("ports", nargs="*", metavar="PORT", help=PORTS_HELP)
+        command.add_argument("--all", action="store_true", help="all configured ports")
+    logs = add("logs", _logs, "what ports and their FFmpegs said, from the journal")
+    logs.add_argument("ports", nargs="*", metavar="PORT", help=PORTS_HELP)
+    logs.add_argument("-f", "--follow", action="store_true", help="go on with what is said from now on")
+    logs.add_argument("-b", "--boot", action="store_true", help="only this boot")
+    logs.add_argument("-n", "--lines", metavar="N", help="only the last N lines")
+    logs.add_argument("-p", "--priority", metavar="LEVEL", help="only this priority and worse, such as warning")
+    logs.add_argument("--since", metavar="TIME", help="as journalctl has it: 'today', '-1h', '2026-01-31 12:00'")
+    logs.add_argument("--until", metavar="TIME")
     apply = add("apply", _apply, "make systemd's units what the configuration says")
     apply.add_argument("--dry-run", action="store_true", help="only print the differences, as a unified diff")
     apply.add_argument("--restart", action="store_true", help="restart recording ports whose unit changed")
@@ -160,5 +242,8 @@ def main(words: Sequence[str] | None = None) -> int:
         # Who read the output has gone (`sdisup status | head`); Python must not try to flush it again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_DONE
+    except OSError as error:
+        remark(f"sdisup: {error.filename or 'the system'}: {error.strerror or error}")
+        return EXIT_FAILED
     except KeyboardInterrupt:
         return 130

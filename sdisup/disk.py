@@ -53,6 +53,18 @@ def file_name(name: str, container: str, now: float, attempt: int) -> str:
     return f"{name}_{stamp}{suffix}.{container}"
 
 
+class Place:
+    """Where a file is to be: `directory` is `recordings`, or below it and made if it is missing."""
+
+    __slots__ = ("container", "directory", "name", "recordings")
+
+    def __init__(self, recordings: str, directory: str, name: str, container: str) -> None:
+        self.recordings = recordings
+        self.directory = directory
+        self.name = name
+        self.container = container
+
+
 class Opened:
     """The file exists, empty and ours alone."""
 
@@ -108,13 +120,9 @@ class RecordingFile:
     says `finish()` when FFmpeg is gone, and then waits for Closed only as long as it likes.
     """
 
-    def __init__(
-        self, directory: str, name: str, container: str, sync_interval_s: float, wake: Callable[[], None]
-    ) -> None:
+    def __init__(self, place: Place, sync_interval_s: float, wake: Callable[[], None]) -> None:
         self.events: deque[Event] = deque()
-        self._directory = directory
-        self._name = name
-        self._container = container
+        self._place = place
         self._sync_interval_s = sync_interval_s
         self._wake = wake
         self._finish = _thread.allocate_lock()
@@ -137,7 +145,7 @@ class RecordingFile:
         try:
             self._open()
         except OSError as error:
-            self._tell(OpenFailed(_open_problem(self._directory, error)))
+            self._tell(OpenFailed(_open_problem(self._place.recordings, error)))
             return
         self._tell(Opened(self._path))
         _thread.start_new_thread(self._keep_durable, (os.dup(self._descriptor),))
@@ -150,9 +158,13 @@ class RecordingFile:
 
     def _open(self) -> None:
         """Invariant 3: O_EXCL makes the name ours whatever the clock does; FFmpeg then fills that file."""
+        place = self._place
+        if place.directory != place.recordings and os.path.isdir(place.recordings):
+            os.makedirs(place.directory, mode=0o775, exist_ok=True)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         for attempt in range(1, 10_000):
-            path = os.path.join(self._directory, file_name(self._name, self._container, time.time(), attempt))
+            name = file_name(place.name, place.container, time.time(), attempt)
+            path = os.path.join(place.directory, name)
             try:
                 self._descriptor = os.open(path, flags, 0o664)
             except FileExistsError:
@@ -177,7 +189,7 @@ class RecordingFile:
 
     def _look_for_media(self, size_bytes: int) -> None:
         descriptor = self._descriptor
-        if holds_media(self._container, size_bytes, lambda count, offset: os.pread(descriptor, count, offset)):
+        if holds_media(self._place.container, size_bytes, lambda count, offset: os.pread(descriptor, count, offset)):
             self._has_media = True
             self._tell(FirstMedia())
 

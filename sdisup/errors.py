@@ -49,3 +49,10 @@ class UnknownPortError(SdisupError, ValueError):
     """
 
     exit_code = 4
+
+
+class RecordingError(SdisupError, RuntimeError):
+    """A port cannot be started as asked: it records already, or cannot record at all.
+
+    It is a RuntimeError too, which is what the Python interface promises.
+    """

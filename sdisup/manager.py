@@ -6,12 +6,12 @@ It keeps nothing running and nothing in memory: systemd and the files in /run/sd
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from sdisup.applied import AppliedPort
-from sdisup.errors import SdisupError
+from sdisup.applied import AppliedPort, load_applied
+from sdisup.errors import ConfigError, RecordingError, SdisupError, UnknownPortError
 from sdisup.status import (
     PortStatus,
     boot_id,
@@ -23,11 +23,16 @@ from sdisup.status import (
     write_status,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from sdisup.systemd import Systemd
+    from sdisup.config import Settings
+    from sdisup.recording import FFmpegCommandBuilder, RecorderConfig
+    from sdisup.requests import Request
+    from sdisup.systemd import Systemd, SystemdError
 
 UNIT_PATTERN = "sdi-record@*.service"
 STOP_LIMIT_S = 180.0
+START_LIMIT_S = 30.0
 POLL_S = 0.02
 MISSING_LIMIT = 0.01
 """The share of missing frames above which a port does not record as it should."""
@@ -153,34 +158,86 @@ def records_as_it_should(status: PortStatus) -> bool:
     return status.is_recording and status.missing_frames <= frames * MISSING_LIMIT
 
 
-def start_ports(ports: Sequence[AppliedPort], wait_s: float, *, restart: bool = False) -> list[Outcome]:
-    """Start (or restart) all ports at once and wait up to `wait_s` seconds for each one's first frame on disk."""
+def start_ports(
+    ports: Sequence[AppliedPort],
+    wait_s: float,
+    *,
+    restart: bool = False,
+    request: Callable[[AppliedPort], Request] | None = None,
+) -> list[Outcome]:
+    """Start (or restart) all ports at once and wait up to `wait_s` seconds for each one's first frame on disk.
+
+    `request` makes what a port's start is to leave for its runner: a take.
+    """
     from sdisup.systemd import Systemd
 
     with Systemd() as systemd:
-        already = (
-            set() if restart else {status.port_index for status in statuses(ports, systemd) if status.is_recording}
-        )
-        started = [port for port in ports if port.index not in already]
-        for port in started:
-            systemd.reset_failed(port.unit)
+        ends: dict[int, Outcome] = {}
+        if not restart:
+            ends.update(_already_started(ports, systemd, takes=request is not None))
+        requests: dict[int, Request] = {}
+        if request:
+            ends.update(_leave_requests([port for port in ports if port.index not in ends], request, requests))
+        started = [port for port in ports if port.index not in ends]
         deadline = monotonic() + wait_s
-        limit_s = wait_s + (STOP_LIMIT_S if restart else 0)
-        results = systemd.run_jobs("Restart" if restart else "Start", [port.unit for port in started], limit_s)
+        try:
+            results = _run_start_jobs(systemd, started, wait_s, restart)
+        finally:
+            _take_back_requests(requests)
         if restart:
+            # The jobs' time was partly that of stopping.
             deadline = max(deadline, monotonic() + wait_s / 2)
-        refused = {unit: result for unit, result in results.items() if isinstance(result, SdisupError)}
-        pending = [port for port in started if port.unit not in refused]
-        ends = _wait_for_first_frames(pending, deadline, wait_s, systemd, results)
-    outcomes = []
+        for port in started:
+            result = results[port.unit]
+            if isinstance(result, SdisupError):
+                ends[port.index] = Outcome(port, False, f"{port.label}: {result}")
+        pending = [port for port in started if port.index not in ends]
+        ends.update(_wait_for_first_frames(pending, deadline, wait_s, systemd, results))
+    return [ends[port.index] for port in ports]
+
+
+def _already_started(ports: Sequence[AppliedPort], systemd: Systemd, *, takes: bool) -> dict[int, Outcome]:
+    """The ports that need no start. A take is only begun by a start, so for a take that is a refusal."""
+    ends = {}
+    for port, status in zip(ports, statuses(ports, systemd), strict=True):
+        if takes and status.state not in ("stopped", "failed"):
+            text = f"{port.label} is already started ({status.state}); stop it first: sdisup stop {port.index}"
+            ends[port.index] = Outcome(port, False, text)
+        elif status.is_recording:
+            ends[port.index] = Outcome(port, True, f"{port.label} records already")
+    return ends
+
+
+def _leave_requests(
+    ports: Sequence[AppliedPort], request: Callable[[AppliedPort], Request], left: dict[int, Request]
+) -> dict[int, Outcome]:
+    """Leave each port's request, noting it in `left`; the ports for which that failed. Raises ConfigError."""
+    made = {port.index: request(port) for port in ports}
+    ends = {}
     for port in ports:
-        if port.index in already:
-            outcomes.append(Outcome(port, True, f"{port.label} records already"))
-        elif port.unit in refused:
-            outcomes.append(Outcome(port, False, f"{port.label}: {refused[port.unit]}"))
-        else:
-            outcomes.append(ends[port.index])
-    return outcomes
+        try:
+            leave_take_request(port, made[port.index])
+            left[port.index] = made[port.index]
+        except SdisupError as error:
+            ends[port.index] = Outcome(port, False, str(error))
+    return ends
+
+
+def _take_back_requests(requests: Mapping[int, Request]) -> None:
+    if requests:
+        from sdisup.requests import take_back
+
+        for index, request in requests.items():
+            take_back(index, request.request_id)
+
+
+def _run_start_jobs(
+    systemd: Systemd, ports: Sequence[AppliedPort], wait_s: float, restart: bool
+) -> dict[str, str | SystemdError]:
+    for port in ports:
+        systemd.reset_failed(port.unit)
+    limit_s = wait_s + (STOP_LIMIT_S if restart else 0)
+    return systemd.run_jobs("Restart" if restart else "Start", [port.unit for port in ports], limit_s)
 
 
 def _wait_for_first_frames(
@@ -252,3 +309,145 @@ def _mark_stopped(port: AppliedPort) -> None:
     except OSError:
         # Without the right to write there, the unit's own state still says `inactive`.
         return
+
+
+def leave_take_request(port: AppliedPort, request: Request) -> None:
+    """Leave a request for the port's next start. Raises RecordingError when another program starts it."""
+    from sdisup.requests import leave_request
+
+    try:
+        leave_request(port.index, request)
+    except FileExistsError as error:
+        raise RecordingError(f"{port.label} is just being started by another program") from error
+    except OSError as error:
+        hint = "run it as root, or as a member of the group sdisup"
+        raise SdisupError(f"{port.label}: no request can be left: {error.strerror}", hint) from error
+
+
+class RecorderManager:
+    """Drives the recordings of one configuration. Synchronous, and callable from any thread.
+
+    It holds no connection and no state between calls: D-Bus and systemd may go away and come back.
+    Async callers use `asyncio.to_thread`. All methods raise SystemdError when systemd cannot be asked.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._builder: FFmpegCommandBuilder | None = None
+
+    def initialize(self) -> None:
+        """Check that systemd answers and that the configuration was applied. Raises SdisupError."""
+        from sdisup.systemd import Systemd
+
+        applied = load_applied()
+        missing = [port.label for index, port in self._settings.ports.items() if index not in applied.ports]
+        if missing:
+            raise SdisupError(f"{', '.join(missing)}: not applied yet", "run it as root: sudo sdisup apply")
+        with Systemd() as systemd:
+            systemd.version()
+        try:
+            _ = self._command_builder().capabilities
+        except SdisupError:
+            # Only a take with a codec of its own needs it, and says so then.
+            return
+
+    def start_recording(self, port_index: int, config: RecorderConfig | None = None) -> PortStatus:
+        """Start the port and return when systemd says that it has started; its status then.
+
+        Started means: the first frame is on disk, or there is no signal, or it is taking longer than 5 s;
+        the status says which. Raises ValueError for an index outside the range, RecordingError (a
+        RuntimeError) for a port that records already, is just started by somebody else, or cannot record,
+        and ConfigError for a `config` that is not possible.
+        """
+        from sdisup.requests import take_back
+        from sdisup.systemd import Systemd
+
+        port = self._applied(port_index)
+        request = self._request(port, config)
+        with Systemd() as systemd:
+            state = statuses([port], systemd)[0].state
+            if state not in ("stopped", "failed"):
+                raise RecordingError(f"{port.label} is already started: {state}")
+            leave_take_request(port, request)
+            try:
+                systemd.reset_failed(port.unit)
+                result = systemd.run_jobs("Start", [port.unit], START_LIMIT_S)[port.unit]
+            finally:
+                take_back(port.index, request.request_id)
+            if isinstance(result, SdisupError):
+                raise result
+            status = statuses([port], systemd)[0]
+        if status.state == "failed":
+            raise RecordingError(f"{port.label} does not record: {status.reason}")
+        if status.request_id not in ("", request.request_id):
+            raise RecordingError(f"{port.label} was started by another program at the same moment")
+        return status
+
+    def stop_recording(self, port_index: int) -> None:
+        """Stop the port and return when its file is closed. A stopped port is no error. Raises SdisupError."""
+        outcome = stop_ports([self._applied(port_index)])[0]
+        if not outcome.ok:
+            raise SdisupError(outcome.text)
+
+    def get_status(self, port_index: int) -> PortStatus:
+        """The port's status. Raises ValueError for an index outside the range."""
+        return statuses([self._applied(port_index)])[0]
+
+    def get_all_status(self) -> list[PortStatus]:
+        """The status of every configured port, by index."""
+        applied = load_applied()
+        return statuses([port for index, port in applied.ports.items() if index in self._settings.ports])
+
+    def _applied(self, port_index: int) -> AppliedPort:
+        """The port as it was applied. Raises ValueError in the words of the promise."""
+        last = self._settings.port_count - 1
+        is_index = isinstance(port_index, int) and not isinstance(port_index, bool)
+        if not is_index or not 0 <= port_index <= last:
+            raise ValueError(f"Invalid port index {port_index}. Valid range: 0-{last}")
+        port = load_applied().ports.get(port_index)
+        if port is None:
+            hint = "it is not enabled, or not applied: sudo sdisup apply"
+            raise UnknownPortError(f"port {port_index} is not known to systemd", hint)
+        return port
+
+    def _command_builder(self) -> FFmpegCommandBuilder:
+        from sdisup.recording import FFmpegCommandBuilder
+
+        if self._builder is None:
+            self._builder = FFmpegCommandBuilder(self._settings)
+        return self._builder
+
+    def _request(self, port: AppliedPort, config: RecorderConfig | None) -> Request:
+        return make_request(port, config, self._command_builder)
+
+
+def make_request(
+    port: AppliedPort, config: RecorderConfig | None, builder: Callable[[], FFmpegCommandBuilder]
+) -> Request:
+    """The request that a start with `config` leaves. The builder is only asked for a codec of the take's own.
+
+    Raises ConfigError, which is a wrong value in the operator's words.
+    """
+    from sdisup.requests import Request, is_below, is_take_name
+
+    request_id = os.urandom(8).hex()
+    if config is None:
+        return Request(request_id=request_id)
+    problems = []
+    for what, value in (("take", config.take), ("name", config.name)):
+        if value is not None and not is_take_name(value):
+            problems.append(f"{what}: {value!r} is not a letter or digit and up to 63 of A-Z a-z 0-9 . _ -")
+    path = config.recording_path
+    if path is not None and not is_below(path, port.recordings):
+        problems.append(f"recording_path: {path!r} is not at or below {port.recordings}")
+    if problems:
+        raise ConfigError([f"{port.label}: {problem}" for problem in problems])
+    values: dict[str, str | list[str] | None] = {}
+    if str(config.codec) != port.codec or config.container is not None:
+        changed = builder().port_for(config, port.index)
+        values = {
+            "argv": list(builder().build_command(config, port.index)),
+            "codec": changed.codec,
+            "container": changed.container,
+        }
+    return Request(take=config.take, request_id=request_id, recording_path=path, name=config.name, **values)

@@ -51,9 +51,9 @@ class Runner:
             name=request.name,
             codec=request.codec,
             container=request.container,
-            recordings=request.recording_path,
             command=request.argv,
         )
+        self._directory = request.recording_path or options.recordings
         self._reporter = Reporter(self._options, memory, run_directory)
         self._log = FFmpegLog(self._reporter.journal)
         self._say = self._reporter.say
@@ -127,7 +127,7 @@ class Runner:
                 self._end_stopped()
             elif now >= self._wait_until:
                 self._log.is_quiet = self._no_signal_since is not None or self._memory.failures > 1
-                self._attempt = Attempt(self._options, now, self._poll, self._wake, self._log.take)
+                self._attempt = self._new_attempt(now)
             return
         had_media, pid = attempt.meter.first_media_at is not None, attempt.ffmpeg_pid
         step = attempt.tick(now)
@@ -143,6 +143,9 @@ class Runner:
             self._conclude(attempt, now)
         else:
             self._judge(attempt, now)
+
+    def _new_attempt(self, now: float) -> Attempt:
+        return Attempt(self._options, self._directory, now, self._poll, self._wake, self._log.take)
 
     # While FFmpeg runs.
 

@@ -44,7 +44,6 @@ class Systemd:
     def __init__(self, timeout_s: float = CALL_TIMEOUT_S) -> None:
         """Raises SystemdError when there is no D-Bus, no systemd, or no pydbus."""
         self._timeout_s = timeout_s
-        self._subscribed = False
         try:
             import pydbus
             from gi.repository import Gio, GLib
@@ -124,9 +123,7 @@ class Systemd:
             removed[job] = result
 
         # Subscribed before the first job is queued: a quick one would be gone before.
-        if not self._subscribed:
-            self._call("systemd", "Subscribe")
-            self._subscribed = True
+        self._subscribe()
         subscription = self._manager.JobRemoved.connect(on_removed)
         try:
             for unit in units:
@@ -139,6 +136,14 @@ class Systemd:
             subscription.disconnect()
         results.update({unit: removed.get(job, "waiting") for unit, job in jobs.items()})
         return results
+
+    def _subscribe(self) -> None:
+        try:
+            self._call("systemd", "Subscribe")
+        except SystemdError as error:
+            # By us; or, since the bus was restarted and names its clients anew, by one that had our name.
+            if not error.name.endswith(".AlreadySubscribed"):
+                raise
 
     def reset_failed(self, unit: str) -> None:
         """Forget a unit's failure and its start limit; nothing if it is not in memory."""

@@ -1,0 +1,315 @@
+"""The Python interface over a real systemd, from programs that run inside the appliance as users' do."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from appliance import Appliance
+from drive import (
+    RECORDINGS,
+    configure,
+    count_frames,
+    ffmpegs,
+    recordings,
+    sdisup,
+    small_ports,
+    status,
+    wait_recording,
+)
+
+pytestmark = pytest.mark.system
+
+PRELUDE = """\
+import json, os, sys, threading, time
+sys.path.insert(0, "/usr/lib/sdisup")
+from sdisup import RecorderManager, RecorderConfig, PortStatus, CodecType, Settings, FFmpegCommandBuilder
+from sdisup import SdisupError
+
+def caught(function, *arguments):
+    try:
+        function(*arguments)
+    except Exception as error:
+        return [type(error).__mro__[0].__name__, [kind.__name__ for kind in type(error).__mro__], str(error)]
+    return None
+
+settings = Settings.load()
+manager = RecorderManager(settings)
+manager.initialize()
+"""
+
+
+def python(appliance: Appliance, program: str, **options: Any) -> Any:
+    """Run a program inside; what it prints, as JSON."""
+    result = appliance.run(["python3", "-c", PRELUDE + program], timeout_s=120, **options)
+    assert "Traceback" not in result.stderr, result.stderr
+    return json.loads(result.stdout)
+
+
+def test_the_promises_of_the_interface(appliance: Appliance) -> None:
+    configure(appliance, small_ports(8))
+    found = python(
+        appliance,
+        """
+out = {"count": settings.deltacast_port_count}
+out["started"] = manager.start_recording(3).as_dict()
+out["again"] = caught(manager.start_recording, 3)
+out["wrong"] = [caught(call, index) for call in (manager.start_recording, manager.stop_recording, manager.get_status)
+                for index in (9, -1, 8, True, "3", None)]
+out["all"] = [status.port_index for status in manager.get_all_status()]
+out["one"] = isinstance(manager.get_status(3), PortStatus)
+manager.stop_recording(3)
+manager.stop_recording(3)
+out["stopped"] = manager.get_status(3).as_dict()
+out["command"] = FFmpegCommandBuilder(settings).build_command(RecorderConfig(codec=CodecType.PRORES))
+print(json.dumps(out))
+""",
+    )
+    assert found["count"] == 8
+    assert found["started"]["state"] == "recording"
+    assert found["started"]["is_recording"] is True
+    assert "RuntimeError" in found["again"][1]
+    for name, kinds, message in found["wrong"]:
+        assert "ValueError" in kinds, name
+        assert message.startswith("Invalid port index ")
+        assert message.endswith("Valid range: 0-7")
+    assert found["wrong"][0][2] == "Invalid port index 9. Valid range: 0-7"
+    assert found["all"] == list(range(8))
+    assert found["one"] is True
+    assert (found["stopped"]["state"], found["stopped"]["uptime_seconds"]) == ("stopped", 0)
+    assert found["command"][0] == "/usr/bin/ffmpeg"
+    assert found["command"][-1] == "{output}"
+    assert "prores_aw" in found["command"]
+    assert len(recordings(appliance)) == 1
+
+
+def test_many_threads_at_once(appliance: Appliance) -> None:
+    configure(appliance, small_ports(4))
+    found = python(
+        appliance,
+        """
+problems = []
+def drive(port):
+    try:
+        for _ in range(3):
+            manager.start_recording(port)
+            assert manager.get_status(port).state == "recording", manager.get_status(port)
+            assert len(manager.get_all_status()) == 4
+            manager.stop_recording(port)
+    except BaseException as error:
+        problems.append(repr(error))
+threads = [threading.Thread(target=drive, args=(port,)) for port in range(4)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print(json.dumps(problems))
+""",
+    )
+    assert found == []
+    assert len(recordings(appliance)) == 12
+    assert ffmpegs(appliance) == []
+
+
+def test_two_programs_start_one_port_and_one_wins(appliance: Appliance) -> None:
+    configure(appliance, small_ports(1))
+    for _ in range(3):
+        found = python(
+            appliance,
+            """
+results = []
+barrier = threading.Barrier(4)
+def start():
+    own = RecorderManager(settings)
+    barrier.wait()
+    results.append(caught(own.start_recording, 0))
+threads = [threading.Thread(target=start) for _ in range(4)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+manager.stop_recording(0)
+print(json.dumps(results))
+""",
+        )
+        assert found.count(None) == 1, found
+        assert all("RuntimeError" in result[1] for result in found if result)
+    assert list(appliance.path("/run/sdisup/requests").iterdir()) == []
+
+
+def test_d_bus_goes_away_and_comes_back(appliance: Appliance) -> None:
+    configure(appliance, small_ports(2))
+    found = python(
+        appliance,
+        """
+import subprocess
+out = [manager.start_recording(0).state]
+subprocess.run(["systemctl", "stop", "dbus.socket", "dbus.service"], check=True)
+out.append(manager.get_status(0).state)
+out.append(caught(manager.start_recording, 1)[2])
+subprocess.run(["systemctl", "start", "dbus.socket", "dbus.service"], check=True)
+out.append(manager.start_recording(1).state)
+manager.stop_recording(0); manager.stop_recording(1)
+out.append([status.state for status in manager.get_all_status()])
+print(json.dumps(out))
+""",
+    )
+    assert found[0] == found[1] == found[3] == "recording"
+    assert "systemd cannot be reached" in found[2]
+    assert found[4] == ["stopped", "stopped"]
+
+
+def test_a_take_has_a_name_a_codec_and_a_directory(appliance: Appliance) -> None:
+    configure(appliance, small_ports(2))
+    found = python(
+        appliance,
+        f"""
+config = RecorderConfig(codec=CodecType.PRORES, recording_path="{RECORDINGS}/final", name="FINAL", take="final-1")
+out = [manager.start_recording(1, config).as_dict()]
+for wrong in (dict(take="../../x"), dict(recording_path="/etc"), dict(container="mkv8"), dict(name="a/b"),
+              dict(recording_path="{RECORDINGS}/../../etc"), dict(codec=CodecType.PRORES, container="mp4")):
+    out.append(caught(manager.start_recording, 0, RecorderConfig(**wrong)))
+print(json.dumps(out))
+""",
+    )
+    started = found[0]
+    assert (started["take"], started["codec"]) == ("final-1", "prores")
+    assert started["current_file"].startswith(f"{RECORDINGS}/final/FINAL_20")
+    assert started["current_file"].endswith(".mov")
+    assert all("ConfigError" in problem[1] for problem in found[1:]), found[1:]
+    # It survives the crash of FFmpeg and of the runner, and not a stop.
+    for number, victim in enumerate(("ffmpeg_pid", "pid"), start=1):
+        appliance.run(["kill", "-9", str(wait_recording(appliance, 1, frames=5)[victim])])
+        after = wait_restart(appliance, number)
+        assert (after["take"], after["codec"]) == ("final-1", "prores")
+    sdisup(appliance, "stop 1")
+    appliance.run("systemctl start sdi-record@1")
+    plain = wait_recording(appliance, 1, frames=5)
+    assert (plain["take"], plain["codec"]) == (None, "h264")
+    assert plain["current_file"].startswith(f"{RECORDINGS}/port1_20")
+    files = appliance.run(f"find {RECORDINGS}/final -type f").stdout.split()
+    assert len(files) == 3
+    assert all(count_frames(appliance, path) > 0 for path in files)
+
+
+def wait_restart(appliance: Appliance, number: int) -> dict[str, Any]:
+    from appliance import wait_for
+
+    def is_back() -> dict[str, Any] | None:
+        found = status(appliance, 1)
+        return found if found["restarts"] == number and found["is_recording"] else None
+
+    return wait_for(is_back, 20, f"restart {number}", poll_s=0.05)
+
+
+def test_takes_on_the_command_line(appliance: Appliance) -> None:
+    configure(appliance, small_ports(3))
+    result = sdisup(appliance, f"start 0,1 --take final.1 --codec prores --path {RECORDINGS}/f")
+    assert result.stdout.count(f"records to {RECORDINGS}/f/port") == 2
+    assert status(appliance, 0)["take"] == "final.1"
+    refused = sdisup(appliance, "start 0,2 --take other", code=1)
+    assert "port 0 is already started (recording); stop it first" in refused.stderr
+    assert "port 2 records to" in refused.stdout
+    assert (status(appliance, 0)["take"], status(appliance, 2)["take"]) == ("final.1", "other")
+    sdisup(appliance, "stop 2")
+    assert "unknown codec 'x'" in sdisup(appliance, "start 2 --codec x", code=2).stderr
+    sdisup(appliance, "stop --all")
+    for wrong in ("--take ../../x", "--path /etc", f"--path {RECORDINGS}/../x"):
+        sdisup(appliance, f"start 0 {wrong}", code=2)
+    assert ffmpegs(appliance) == []
+
+
+HOSTILE = [
+    ("link", "is not honoured"),
+    ("huge", "cannot be read"),
+    ("yesterday", "another boot"),
+    ("expired", "s old"),
+    ("traversal", "cannot be a take's name"),
+    ("torn", "no JSON"),
+    ("future", "s old"),
+    ("fifo", "cannot be read"),
+    ("path", "is not at or below"),
+    ("argv", "cannot be run"),
+]
+
+
+@pytest.mark.journal_allows(r"the request for a take|take's name|at or below")
+@pytest.mark.parametrize("kind", [kind for kind, _ in HOSTILE])
+def test_a_hostile_request_changes_nothing(appliance: Appliance, kind: str) -> None:
+    configure(appliance, small_ports(1))
+    appliance.run(
+        [
+            "python3",
+            "-c",
+            PRELUDE
+            + """
+from sdisup.requests import boottime_ns
+from sdisup.status import boot_id
+kind, path = sys.argv[1], "/run/sdisup/requests/0.json"
+good = {"take": "t", "created_boottime_ns": boottime_ns(), "boot_id": boot_id(), "argv": None, "recording_path": None}
+evil = {"link": {}, "huge": {"take": "x" * (1 << 20)}, "yesterday": {"boot_id": "0" * 36},
+        "expired": {"created_boottime_ns": boottime_ns() - 31 * 10**9},
+        "future": {"created_boottime_ns": boottime_ns() + 10**12},
+        "traversal": {"take": "../../x"}, "torn": {}, "fifo": {}, "path": {"recording_path": "/etc"},
+        "argv": {"argv": ["/bin/sh", "-c", "id"]}}[kind]
+text = json.dumps({**good, **evil})
+if kind == "link":
+    open("/root/secret.json", "w").write(text); os.symlink("/root/secret.json", path)
+elif kind == "fifo":
+    os.mkfifo(path)
+else:
+    open(path, "w").write(text[:40] if kind == "torn" else text)
+""",
+            kind,
+        ]
+    )
+    cursor = appliance.journal_cursor()
+    appliance.run("systemctl start sdi-record@0")
+    found = wait_recording(appliance, 0)
+    assert (found["take"], found["codec"]) == (None, "h264")
+    said = " ".join(str(entry["MESSAGE"]) for entry in appliance.journal(after_cursor=cursor))
+    assert "recording as it is configured" in said
+    assert list(appliance.path("/run/sdisup/requests").iterdir()) == []
+
+
+def test_a_request_that_is_not_of_root_may_only_name_a_take(appliance: Appliance) -> None:
+    configure(appliance, small_ports(1))
+    program = """
+from sdisup.requests import Request, leave_request
+argv = ["/usr/bin/touch", "/run/sdisup/owned", "{output}"]
+leave_request(0, Request(take="mine", request_id="1", argv=argv, recording_path="/tmp", name="OTHER"))
+print("[]")
+"""
+    python(appliance, program, user="sdisup")
+    sdisup(appliance, "start 0")
+    found = wait_recording(appliance, 0)
+    assert found["take"] == "mine"
+    assert found["current_file"].startswith(f"{RECORDINGS}/port0_")
+    assert not appliance.path("/run/sdisup/owned").exists()
+
+
+def test_enable_and_disable(appliance: Appliance) -> None:
+    configure(appliance, small_ports(3))
+    result = sdisup(appliance, "enable 1,2")
+    assert "port 1 records at boot" in result.stdout
+    assert "port 2 records to" in result.stdout
+    assert appliance.run("systemctl is-enabled sdi-record@1 sdi-record@2").stdout.split() == ["enabled"] * 2
+    assert "record_at_boot = true" in appliance.read("/etc/sdisup/sdisup.toml.d/90-set.toml")
+    assert sdisup(appliance, "apply").stdout == "nothing to change\n"
+    sdisup(appliance, "disable 2")
+    assert status(appliance, 2)["state"] == "recording"
+    assert appliance.run("systemctl is-enabled sdi-record@2", check=False).stdout.strip() == "disabled"
+    assert sdisup(appliance, "apply").stdout == "nothing to change\n"
+    sdisup(appliance, "enable 7", code=4)
+    sdisup(appliance, "enable", code=2)
+    appliance.write("/etc/sdisup/sdisup.toml.d/95-mine.toml", "[port.1]\nrecord_at_boot = true\n")
+    assert "does not hold" in sdisup(appliance, "disable 1", code=1).stderr
+
+
+def test_logs_shows_the_port_and_no_other(appliance: Appliance) -> None:
+    configure(appliance, small_ports(2))
+    sdisup(appliance, "start 0,1")
+    appliance.run("journalctl --sync")
+    shown = sdisup(appliance, "logs 1 --boot --lines 200 --since=-5min").stdout
+    assert "port 1 (port1): FFmpeg" in shown
+    assert "port 0" not in shown
+    both = sdisup(appliance, "logs -n 400").stdout
+    assert "port 0 (port0): FFmpeg" in both
+    assert "port 1 (port1): FFmpeg" in both
