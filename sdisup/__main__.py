@@ -1,6 +1,6 @@
 """The one entry: `run` is the process inside a unit, everything else the operator's command.
 
-install.sh places this file beside the package too, so that `python3 -I -S /usr/lib/sdisup` finds it.
+install.sh places a file beside the package that calls this one, for `python3 -I -S /usr/lib/sdisup`.
 """
 
 import sys

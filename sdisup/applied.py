@@ -17,11 +17,24 @@ SCHEMA = 1
 
 
 class AppliedPort:
-    """A port as it was last applied; `revision` is what its next start will take."""
+    """A port as it was last applied.
 
-    __slots__ = ("codec", "index", "name", "record_at_boot", "recordings", "revision")
+    `revision` is what its next start will take, `filesystem` the identity of what its recordings are on.
+    """
 
-    def __init__(self, index: int, name: str, codec: str, recordings: str, record_at_boot: bool, revision: str) -> None:
+    __slots__ = ("codec", "filesystem", "index", "name", "record_at_boot", "recordings", "revision")
+
+    def __init__(
+        self,
+        index: int,
+        name: str,
+        codec: str,
+        recordings: str,
+        record_at_boot: bool,
+        revision: str,
+        filesystem: str = "",
+    ) -> None:
+        self.filesystem = filesystem
         self.index = index
         self.name = name
         self.codec = codec
@@ -111,7 +124,7 @@ def applied_from(document: object) -> Applied:
     for key, value in document["ports"].items():
         if not is_port_number(key) or not isinstance(value, dict):
             raise ValueError(f"{key!r} is not a port")
-        texts = {name: str(value.get(name, "")) for name in ("name", "codec", "recordings", "revision")}
+        texts = {name: str(value.get(name, "")) for name in ("name", "codec", "recordings", "revision", "filesystem")}
         ports[int(key)] = AppliedPort(int(key), record_at_boot=value.get("record_at_boot") is True, **texts)
     files = document.get("files", [])
     if not isinstance(files, list):

@@ -15,11 +15,13 @@ from sdisup.applied import APPLIED_PATH, Applied, AppliedPort, load_applied, sav
 from sdisup.command import Capabilities, missing_capabilities
 from sdisup.config import Settings
 from sdisup.errors import SdisupError
+from sdisup.filesystem import filesystem_identity
 from sdisup.manager import UNIT_PATTERN, statuses
 from sdisup.probe import probe_ffmpeg
 from sdisup.systemd import DONE, Systemd
 from sdisup.units import (
     UNIT_DIRECTORY,
+    Machine,
     Plan,
     Rendered,
     carry_out,
@@ -42,26 +44,50 @@ class Prepared:
 
     settings: Settings
     rendered: Rendered
+    machine: Machine
     before: Applied
     plan: Plan
     warnings: list[str] = field(default_factory=list)
     kept: list[AppliedPort] = field(default_factory=list)
 
 
-def prepare(settings: Settings, running: set[int], systemd_version: int) -> Prepared:
+def prepare(settings: Settings, running: set[int], systemd_version: int, *, accept_disks: bool = False) -> Prepared:
     """Check, render and compare; changes nothing. `running` are ports whose units must not lose their files."""
     warnings = list(settings.warnings)
-    capabilities = _capabilities(settings, warnings)
-    rendered = render(settings, capabilities, systemd_version)
     try:
         before = load_applied()
     except SdisupError as error:
         warnings.append(f"{error.message}; it is written anew")
         before = Applied({}, [])
+    filesystems = _filesystems(settings, before, warnings, accept_disks)
+    machine = Machine(_capabilities(settings, warnings), systemd_version, filesystems)
+    rendered = render(settings, machine)
     kept = [port for index, port in before.ports.items() if index in running and index not in settings.ports]
     ours = {*before.files, *glob.glob(drop_in_path(0).replace("@0", "@*"))} - {drop_in_path(p.index) for p in kept}
     current = read_current({*rendered.files, *ours})
-    return Prepared(settings, rendered, before, make_plan(rendered.files, current, ours), warnings, kept)
+    plan = make_plan(rendered.files, current, ours)
+    return Prepared(settings, rendered, machine, before, plan, warnings, kept)
+
+
+def _filesystems(settings: Settings, before: Applied, warnings: list[str], accept_disks: bool) -> dict[str, str]:
+    """What each directory of recordings is on. What was remembered holds until the operator says otherwise:
+    an apply while a disk is not mounted must not make its empty mount point the right place."""
+    remembered = {port.recordings: port.filesystem for port in before.ports.values() if port.filesystem}
+    found: dict[str, str] = {}
+    for directory in dict.fromkeys(port.recordings for port in settings.ports.values()):
+        former = remembered.get(directory, "")
+        try:
+            found[directory] = filesystem_identity(directory)
+        except OSError:
+            # Missing now, which is a warning of its own.
+            found[directory] = former
+        if former and found[directory] != former and not accept_disks:
+            warnings.append(
+                f"{directory} is on {found[directory]}, not on {former} as when it was last applied, and is not "
+                "recorded to: mount the disk; or, if this is meant, run: sdisup apply --accept-disks"
+            )
+            found[directory] = former
+    return found
 
 
 def _capabilities(settings: Settings, warnings: list[str]) -> Capabilities:
@@ -71,8 +97,7 @@ def _capabilities(settings: Settings, warnings: list[str]) -> Capabilities:
     except SdisupError as error:
         warnings.append(str(error))
         return NO_CAPABILITIES
-    for port in settings.ports.values():
-        warnings += missing_capabilities(port, settings.ffmpeg, capabilities)
+    warnings += missing_capabilities(settings.ports.values(), settings.ffmpeg, capabilities)
     return capabilities
 
 
@@ -103,12 +128,19 @@ def dry_run(settings: Settings) -> tuple[str, list[str]]:
     return prepared.plan.diff(), prepared.warnings + machine_warnings(settings)
 
 
-def apply(settings: Settings, *, restart: bool, say: Callable[[str], None], warn: Callable[[str], None]) -> None:
+def apply(
+    settings: Settings,
+    *,
+    restart: bool,
+    say: Callable[[str], None],
+    warn: Callable[[str], None],
+    accept_disks: bool = False,
+) -> None:
     """Make the machine what `settings` say. `say` gets what was changed, `warn` what the operator should know."""
     with Systemd() as systemd:
         running = running_ports(systemd)
         orphans = _stop_orphans(systemd, settings, running) if restart else set()
-        prepared = prepare(settings, running - orphans, systemd.version())
+        prepared = prepare(settings, running - orphans, systemd.version(), accept_disks=accept_disks)
         for warning in prepared.warnings + machine_warnings(settings):
             warn(warning)
         changed = _write(prepared, say)
@@ -151,13 +183,16 @@ def _applied(prepared: Prepared) -> Applied:
             port.recordings,
             port.record_at_boot,
             prepared.rendered.revisions[port.index],
+            prepared.machine.filesystems.get(port.recordings, ""),
         )
         for port in prepared.settings.ports.values()
     }
     files = list(prepared.rendered.files)
     for port in prepared.kept:
         # It records on, and status goes on showing it; the next apply after its stop removes it.
-        ports[port.index] = AppliedPort(port.index, port.name, port.codec, port.recordings, False, port.revision)
+        ports[port.index] = AppliedPort(
+            port.index, port.name, port.codec, port.recordings, False, port.revision, port.filesystem
+        )
         files.append(drop_in_path(port.index))
     return Applied(dict(sorted(ports.items())), files)
 

@@ -10,12 +10,12 @@ import select
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from sdisup.causes import End
+from sdisup.causes import End, is_format_change
 from sdisup.disk import Closed, FirstMedia, Opened, OpenFailed, Place, RecordingFile, Sample
 from sdisup.ffmpeg import FFmpegProcess, Ladder
 from sdisup.meter import Meter
 from sdisup.options import Options
-from sdisup.progress import LogLine, Progress, ProgressParser
+from sdisup.progress import LogLine, Progress, ProgressParser, muxer_version
 
 CLOSE_PATIENCE_S = 3.0
 LOG_LINES_KEPT = 80
@@ -42,7 +42,12 @@ class Attempt:
         self.options = options
         self.phase = "opening"
         self.path = ""
-        self.meter = Meter(now)
+        self.began = now
+        self.meter = Meter(now, options.rate)
+        self.format_change = ""
+        self.ffmpeg_version = ""
+        self.is_entered = False
+        """Whether the ledger knows of its first frame."""
         self.sample: Sample | None = None
         self.judged = ""
         self.problem = ""
@@ -60,7 +65,7 @@ class Attempt:
         self._exit_status = 0
         self._close_by = 0.0
         self.is_unwanted = False
-        place = Place(options.recordings, directory, options.name, options.container)
+        place = Place(options.recordings, directory, options.name, options.container, options.filesystem)
         self._file = RecordingFile(place, options.sync_interval_s, wake)
 
     @property
@@ -81,6 +86,7 @@ class Attempt:
     def wind_down(self, now: float) -> None:
         """Begin to end FFmpeg by the ladder: on request, or because the runner judged it."""
         self.is_unwanted = True
+        self._close_by = now + CLOSE_PATIENCE_S
         if self._ladder is None and self._ffmpeg is not None:
             options = self.options
             has_started = self.meter.first_media_at is not None
@@ -89,7 +95,7 @@ class Attempt:
 
     def next_at(self, now: float) -> float | None:
         """When it wants to be called again, if nothing else happens."""
-        if self.phase == "closing":
+        if self.phase == "closing" or (self.phase == "opening" and self.is_unwanted):
             return self._close_by
         return (self._ladder.next_at() or now + 1.0) if self._ladder else None
 
@@ -98,6 +104,9 @@ class Attempt:
         self._take_disk_events(now)
         if self.phase == "closing" and now >= self._close_by:
             self.problem = "the disk has not closed the file in time; going on without waiting for it"
+            self.phase = "ended"
+        elif self.phase == "opening" and self.is_unwanted and now >= self._close_by:
+            self.problem = "the disk has not made the file in time"
             self.phase = "ended"
         step = self._ladder.due(now) if self._ladder and self._ffmpeg else ""
         if step and self._ffmpeg:
@@ -134,7 +143,7 @@ class Attempt:
 
     def _spawn(self, now: float) -> None:
         self.phase = "running"
-        self.meter = Meter(now)
+        self.meter = Meter(now, self.options.rate)
         if self.is_unwanted:
             self._close_file(now)
             return
@@ -164,6 +173,9 @@ class Attempt:
         for record in records:
             if isinstance(record, LogLine):
                 self._lines.append((now, record.priority, record.text))
+                self.ffmpeg_version = self.ffmpeg_version or muxer_version(record.text)
+                if is_format_change(record.text) and not self.format_change:
+                    self.format_change = record.text
                 self._log(now, record.priority, record.text)
                 continue
             self.finished = self.finished or record.ended

@@ -48,6 +48,7 @@ class Row:
 
 
 VIDEOMASTER = "videomaster"
+DECKLINK = "decklink"
 
 TABLE = (
     # [out#0/matroska @ 0x…] [error] Error writing trailer: No space left on device
@@ -85,6 +86,13 @@ TABLE = (
         source=VIDEOMASTER, needs_frames=False),
     # What an input does not deliver now it may deliver later; FFmpeg 7.1 calls this "Error parsing options" too.
     Row("stream missing", RETRY, ("matches no streams",), needs_frames=False),
+    # libavdevice/decklink_dec.cpp: after 3 s of looking for a format, while it starts. A signal that is lost
+    # later does not end FFmpeg: it records black and warns of `No input signal detected`.
+    Row("no signal", WAIT, ("Cannot Autodetect input stream or No signal",), source=DECKLINK, needs_frames=False),
+    Row("board missing", RETRY, ("Could not create DeckLink iterator", "Could not open '"), source=DECKLINK,
+        needs_frames=False),
+    Row("device busy", RETRY, ("Cannot enable video input", "Cannot enable audio input"), source=DECKLINK,
+        needs_frames=False),
     # [fatal] Unknown encoder 'prores_aw' / [error] Unknown input format: 'videomaster'
     # [fatal] Unrecognized option 'foo'. / [error] Error parsing option 'x' …
     Row("cannot work", FAIL, ("Unknown encoder", "Unknown decoder", "Unknown input format", "Unrecognized option",
@@ -103,6 +111,44 @@ TABLE = (
     Row("network", RETRY, ("Connection refused", "Connection timed out", "Connection reset", "timed out",
                            "Network is unreachable", "No route to host", "Name or service not known")),
 )  # fmt: skip
+
+
+# What is said when a signal's format changes in the middle of a recording.
+# VIDEOMASTER.md 9, for each frame: [error] Invalid buffer size, packet size 414720 < expected frame_size 4147200
+# FFmpeg 7.1: [info] Reconfiguring filter graph because video parameters changed to yuv420p(tv, …), 640x480
+# FFmpeg 5.1: [warning] Changing video frame properties on the fly is not supported by all filters
+FORMAT_CHANGES = (
+    "Invalid buffer size, packet size",
+    "Reconfiguring filter graph because video parameters changed",
+    "Changing video frame properties on the fly",
+)
+
+
+def is_format_change(text: str) -> bool:
+    """Whether a log line says that the picture's format changed while recording."""
+    return any(words in text for words in FORMAT_CHANGES)
+
+
+# Said by an FFmpeg that leaves a file that is not whole, whatever its exit code says (FACTS 3).
+BAD_FILE = ("Error writing trailer", "Error closing file", "Slave muxer", "timed out", "No space left on device")
+
+
+def file_verdict(end: End, frames: int) -> str:
+    """`complete`, or what is wrong with a finished file, by the rule of FACTS 3.
+
+    A file is good when FFmpeg said progress=end and exited 0 or 255, counted frames, and logged no failure
+    of writing. A lost signal's 251 (with -xerror) closes the file complete too (VIDEOMASTER.md 8).
+    """
+    for _, text in end.lines:
+        if any(words in text for words in BAD_FILE):
+            return f"incomplete: {_plain(text)}"
+    if end.status < 0:
+        return f"cut off: FFmpeg was killed by signal {-end.status}"
+    if not end.finished:
+        return f"cut off: FFmpeg exited with {end.status} before the file's end"
+    if end.status not in (0, 255, 251):
+        return f"incomplete: FFmpeg exited with {end.status}"
+    return "complete" if frames else "empty: FFmpeg counted no frame"
 
 
 class End:

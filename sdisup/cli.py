@@ -152,7 +152,51 @@ def _apply(arguments: argparse.Namespace) -> int:
         if not difference:
             remark("nothing to change")
         return EXIT_DONE
-    apply(settings, restart=arguments.restart, say=print, warn=lambda text: remark(f"warning: {text}"))
+    apply(
+        settings,
+        restart=arguments.restart,
+        accept_disks=arguments.accept_disks,
+        say=print,
+        warn=lambda text: remark(f"warning: {text}"),
+    )
+    return EXIT_DONE
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from sdisup.config import Settings
+    from sdisup.machine import pending, problems
+
+    settings = Settings.load(arguments.config)
+    for warning in settings.warnings:
+        remark(f"warning: {warning}")
+    found = problems(settings, arguments.quick)
+    for problem in found:
+        print(problem)
+    try:
+        state = pending(settings, arguments.quick)
+    except SdisupError as error:
+        state = str(error)
+    if state:
+        remark(state)
+    if not found:
+        remark(f"{settings.path} is valid, and this machine has what it needs")
+    return EXIT_FAILED if found else EXIT_DONE
+
+
+def _init(arguments: argparse.Namespace) -> int:
+    from sdisup.machine import discover, starter_toml, write_starter
+
+    if arguments.output != "-" and os.path.lexists(arguments.output):
+        raise SdisupError(f"{arguments.output} exists and is not overwritten", "sdisup init --output - only shows it")
+    found = discover()
+    for text in found.remarks:
+        remark(text)
+    text = starter_toml(found)
+    if arguments.output == "-":
+        sys.stdout.write(text)
+    else:
+        write_starter(text, arguments.output)
+        print(f"wrote {arguments.output}; edit it, then run: sdisup check, sdisup apply")
     return EXIT_DONE
 
 
@@ -212,9 +256,19 @@ def _parser() -> argparse.ArgumentParser:
     logs.add_argument("-p", "--priority", metavar="LEVEL", help="only this priority and worse, such as warning")
     logs.add_argument("--since", metavar="TIME", help="as journalctl has it: 'today', '-1h', '2026-01-31 12:00'")
     logs.add_argument("--until", metavar="TIME")
+    check = add("check", _check, "check the configuration and what this machine lacks for it; starts nothing")
+    check.add_argument("--quick", action="store_true", help="within a second: without running FFmpeg")
+    check.add_argument("--config", default="/etc/sdisup/sdisup.toml", metavar="FILE", help="another configuration")
+    init = add("init", _init, "write a commented configuration with the inputs that are found; overwrites nothing")
+    init.add_argument(
+        "--output", default="/etc/sdisup/sdisup.toml", metavar="FILE", help="another file; - only shows it"
+    )
     apply = add("apply", _apply, "make systemd's units what the configuration says")
     apply.add_argument("--dry-run", action="store_true", help="only print the differences, as a unified diff")
     apply.add_argument("--restart", action="store_true", help="restart recording ports whose unit changed")
+    apply.add_argument(
+        "--accept-disks", action="store_true", help="take the disks that recordings are on now for the right ones"
+    )
     apply.add_argument("--config", default="/etc/sdisup/sdisup.toml", metavar="FILE", help="another configuration")
     return parser
 

@@ -66,6 +66,17 @@ RATES = {
     "60": 60.0,
 }
 
+AUTO_RATE = "auto"
+"""The rate of a source that nobody stated: FFmpeg takes the stream's own."""
+
+SLOWEST_RATE = min(RATES, key=RATES.__getitem__)
+FASTEST_RATE = max(RATES, key=RATES.__getitem__)
+
+
+def slowest_fps(rate: str) -> float:
+    """Frames a second at `rate`, and the fewest that there may be where it is AUTO_RATE."""
+    return RATES[SLOWEST_RATE if rate == AUTO_RATE else rate]
+
 
 def find_rate(value: float) -> str | None:
     """The rate that people mean by `value` frames a second (29.97 is "30000/1001"), if there is one."""
@@ -76,7 +87,7 @@ def find_rate(value: float) -> str | None:
 
 def encoder_delay_s(codec: Codec, threads: int, rate: str) -> float:
     """Seconds of pictures that the encoder keeps back: one frame a thread, or none (libx264 as we run it)."""
-    return threads / RATES[rate] if codec.is_frame_threaded and threads > 1 else 0.0
+    return threads / slowest_fps(rate) if codec.is_frame_threaded and threads > 1 else 0.0
 
 
 def fragment_duration_s(codec: Codec, threads: int, rate: str) -> float:
@@ -84,13 +95,13 @@ def fragment_duration_s(codec: Codec, threads: int, rate: str) -> float:
 
     A fragment is written when the first frame of the next one arrives, hence one frame more.
     """
-    frame_s = 1 / RATES[rate]
+    frame_s = 1 / slowest_fps(rate)
     room_s = HOLD_BACK_LIMIT_S - AUDIO_DELAY_S - encoder_delay_s(codec, threads, rate) - frame_s
     return min(FRAGMENT_TARGET_S, room_s)
 
 
 def max_threads(codec: Codec, rate: str, limit: int = 16) -> int:
     """The most encoder threads that keep within HOLD_BACK_LIMIT_S, with a fragment of one frame."""
-    frame_s = 1 / RATES[rate]
+    frame_s = 1 / slowest_fps(rate)
     fitting = (n for n in range(limit, 1, -1) if fragment_duration_s(codec, n, rate) >= frame_s)
     return next(fitting, 1)

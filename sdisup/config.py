@@ -16,9 +16,10 @@ from sdisup import codecs, settings_table
 from sdisup.config_files import read_documents
 from sdisup.config_merge import Findings, Layer, Tree, check_layer, find_leaf, fold_source, merge
 from sdisup.config_rules import combination_problems, doubts
+from sdisup.custom_input import DEVICE_FORMATS, parse_inputs
 from sdisup.errors import ConfigError
 from sdisup.settings_docs import settings_markdown, starter_toml
-from sdisup.settings_table import APPLIANCE, PORT
+from sdisup.settings_table import APPLIANCE, PORT, limit_s
 
 __all__ = [
     "DEFAULT_PATH",
@@ -33,10 +34,6 @@ __all__ = [
 
 DEFAULT_PATH = "/etc/sdisup/sdisup.toml"
 
-_LIMITS_S = {"stall_timeout_s": 5.0, "stop_quit_s": 3.0, "stop_start_quit_s": 0.0}
-# An SDI input without a signal blocks FFmpeg for 10 s, and 20 s while it starts (VIDEOMASTER 7, 8).
-_VIDEOMASTER_LIMITS_S = {"stall_timeout_s": 12.0, "stop_quit_s": 12.0, "stop_start_quit_s": 22.0}
-
 
 @dataclass(frozen=True)
 class Source:
@@ -49,7 +46,19 @@ class Source:
         """The source in an operator's words, as it stands in messages and descriptions."""
         if self.kind == "videomaster":
             return f"board {self.options['board']} channel {self.options['channel']}"
-        return f"{self.kind} source"
+        if self.kind == "custom":
+            return str(parse_inputs(self.options["input"])[0])
+        return self.options.get("device") or f"{self.kind} source"
+
+    def devices(self) -> tuple[str, ...]:
+        """What no other port can read at the same time, as messages name it."""
+        if self.kind == "videomaster":
+            return (str(self),)
+        if self.kind == "custom":
+            inputs = parse_inputs(self.options["input"])
+            return tuple(entry.url for entry in inputs if entry.format in DEVICE_FORMATS)
+        devices = (self.options.get("device", ""), self.options.get("audio_device", "none"))
+        return tuple(device for device in devices if device not in ("", "none"))
 
 
 @dataclass(frozen=True)
@@ -137,7 +146,7 @@ def parse_settings(documents: Sequence[tuple[str, Mapping[str, Any]]]) -> Settin
     resolved = [_resolve_port(index, tree, appliance["recordings"], found) for index in range(port_count)]
     ports = [port for port in resolved if port is not None]
     _check_names(ports, tree, found)
-    _check_channels(ports, tree, found)
+    _check_devices(ports, tree, found)
     if found.problems:
         raise ConfigError(list(dict.fromkeys(found.problems)))
     return Settings(
@@ -202,10 +211,12 @@ def _resolve_port(index: int, tree: Tree, recordings: str, found: Findings) -> P
     Where a value is wrong its default stands in, so that the rest is checked all the same.
     """
     own = tree.port(index)
+    sources = [*tree.defaults.sources, *own.sources]
     values, wrong = check_layer({**tree.defaults.values, **own.values}, PORT, found)
-    source, wrong_options = _build_source(index, [*tree.defaults.sources, *own.sources], found)
+    source, wrong_options = _build_source(index, sources, found)
     if not values.pop("enabled"):
         return None
+    wrong_options |= _check_required(index, source, wrong_options, tree, found)
     wrong |= {f"source.{key}" for key in wrong_options}
     port = _build_port(index, values, source, recordings)
     for keys, text in combination_problems(port):
@@ -221,15 +232,26 @@ def _build_source(index: int, layers: Iterable[Layer], found: Findings) -> tuple
     folded = fold_source(layers, found)
     kind, layer = folded or (settings_table.DEFAULT_SOURCE_KIND, {})
     options, wrong = check_layer(layer, kind, found)
-    if kind == "videomaster" and options["channel"] is None:
-        options["channel"] = index
+    by_index = {"videomaster": ("channel", index), "v4l2": ("device", f"/dev/video{index}")}
+    if kind in by_index:
+        key, value = by_index[kind]
+        options[key] = value if options[key] is None else options[key]
     return Source(kind, MappingProxyType(options)), wrong if folded else set(options)
+
+
+def _check_required(index: int, source: Source, wrong: set[str], tree: Tree, found: Findings) -> set[str]:
+    """The keys that a source must have and that no table gives it; its kind itself may be wrong, too."""
+    table = settings_table.rows(source.kind)
+    missing = {key for key, row in table.items() if row.is_required and source.options[key] is None} - wrong
+    for key in sorted(missing):
+        found.problem(find_leaf(tree, index, (f"source.{key}",), found), f"is missing: {table[key].doc}")
+    return missing
 
 
 def _build_port(index: int, values: Mapping[str, Any], source: Source, recordings: str) -> Port:
     """The port, with the defaults that depend on other settings."""
     codec = codecs.CODECS[values["codec"]]
-    limits_s = _VIDEOMASTER_LIMITS_S if source.kind == "videomaster" else _LIMITS_S
+    limits_s = {key: limit_s(key, source.kind) for key in settings_table.SOURCE_LIMITS_S}
     stop_quit_s = values["stop_quit_s"] or limits_s["stop_quit_s"]
     derived: dict[str, Any] = {
         **limits_s,
@@ -257,14 +279,21 @@ def _check_names(ports: Iterable[Port], tree: Tree, found: Findings) -> None:
             found.problem(find_leaf(tree, wrong.index, ("name",), found), text)
 
 
-def _check_channels(ports: Iterable[Port], tree: Tree, found: Findings) -> None:
-    owners: dict[tuple[int, int], Port] = {}
+def _check_devices(ports: Iterable[Port], tree: Tree, found: Findings) -> None:
+    owners: dict[str, Port] = {}
     for port in ports:
-        if port.source.kind != "videomaster":
-            continue
-        options = port.source.options
-        other = owners.setdefault((options["board"], options["channel"]), port)
-        if other is not port:
-            leaf = find_leaf(tree, port.index, ("source.channel", "source.board"), found)
-            text = f"port {port.index} would read {port.source}, which port {other.index} reads"
-            found.problem(leaf, f"{text}: a channel has one reader")
+        for device in port.source.devices():
+            other = owners.setdefault(device, port)
+            if other is not port:
+                leaf = find_leaf(tree, port.index, _device_keys(port.source, device), found)
+                what = "a channel" if port.source.kind == "videomaster" else "a device"
+                text = f"port {port.index} would read {device}, which port {other.index} reads"
+                found.problem(leaf, f"{text}: {what} has one reader")
+
+
+def _device_keys(source: Source, device: str) -> tuple[str, ...]:
+    if source.kind == "videomaster":
+        return ("source.channel", "source.board")
+    if source.kind == "custom":
+        return ("source.input",)
+    return ("source.device",) if device == source.options["device"] else ("source.audio_device",)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sdisup import codecs
+from sdisup.custom_input import parse_inputs
 
 if TYPE_CHECKING:
     from sdisup.config import Port
@@ -21,17 +22,19 @@ def combination_problems(port: Port) -> list[Remark]:
     problems: list[Remark] = []
     codec = codecs.CODECS[port.codec]
     rate = port.source.options["rate"]
+    rate_text = f"at least {codecs.SLOWEST_RATE}" if rate == codecs.AUTO_RATE else rate
     if port.container not in codec.containers:
         text = f"{port.container} cannot hold {port.codec} (one of: {', '.join(codec.containers)})"
         problems.append((("container", "codec"), text))
     threads_max = codecs.max_threads(codec, rate)
     if port.threads > threads_max:
         text = (
-            f"{port.threads} threads of {port.codec} at {rate} frames a second keep back more than"
+            f"{port.threads} threads of {port.codec} at {rate_text} frames a second keep back more than"
             f" {codecs.HOLD_BACK_LIMIT_S} s, which a crash would lose: at most {threads_max}"
         )
         problems.append((("threads", "codec", "source.rate"), text))
-    channels = port.source.options.get("audio_channels", 0)
+    has_sound = port.source.options.get("audio_device") != "none"
+    channels = port.source.options.get("audio_channels", 0) if has_sound else 0
     if channels > codec.audio_channels_max:
         text = f"{port.codec} is recorded with at most {codec.audio_channels_max} channels, not {channels}"
         problems.append((("source.audio_channels", "codec"), text))
@@ -46,10 +49,21 @@ def doubts(port: Port, own_keys: set[str]) -> list[Remark]:
         remarks.append((("bitrate_kbps",), text))
     if port.source.kind == "videomaster":
         remarks += _videomaster_doubts(port)
+    if port.source.kind == "custom" and port.source.options["input"]:
+        remarks += _custom_doubts(port)
     if port.sync_interval_s > 1:
         text = f"a power cut may cost {port.sync_interval_s + codecs.HOLD_BACK_LIMIT_S:g} s of material"
         remarks.append((("sync_interval_s",), text))
     return remarks
+
+
+def _custom_doubts(port: Port) -> list[Remark]:
+    paths = [entry.path for entry in parse_inputs(port.source.options["input"])]
+    hidden = [path for path in paths if path.startswith(("/tmp/", "/var/tmp/"))]
+    if not hidden:
+        return []
+    text = f"{hidden[0]} is not seen by the recorder, whose unit has a /tmp of its own; put it elsewhere"
+    return [(("source.input",), text)]
 
 
 def _videomaster_doubts(port: Port) -> list[Remark]:

@@ -9,29 +9,36 @@ beside it, because FFmpeg calls no fsync at all (FACTS 3: a power cut after 25 s
 from __future__ import annotations
 
 import _thread
+import errno
 import os
 import time
 from collections import deque
 from collections.abc import Callable
 
+from sdisup.filesystem import filesystem_identity
+from sdisup.status import sync_directory
+
 HEAD_BYTES = 1 << 16
+LEAST_FREE_BYTES = 4 << 20
+"""Below this a file would hold seconds at most, and the next try comes soon."""
 FIRST_LOOK_S = 0.02
 """How often the file is looked at until its first frame is there, in seconds."""
 
-MATROSKA_CLUSTER = b"\x1f\x43\xb6\x75"
-"""The EBML id of Matroska's Cluster element, which holds the frames; FFmpeg writes a cluster whole."""
+MATROSKA_SEGMENT, MATROSKA_CLUSTER = b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75"
+"""EBML ids: the Segment holds everything, the Clusters in it the frames (RFC 9559)."""
 
 
 def holds_media(container: str, size_bytes: int, read: Callable[[int, int], bytes]) -> bool:
     """Whether a growing file holds a frame that a player would find, not only its container's header.
 
     `read(count, offset)` gives bytes of the file. mp4 and mov are walked box by box (ISO/IEC 14496-12):
-    frames are in the first `mdat`, and it has to be whole and described by a `moov` or `moof` before it.
+    frames are in the first `mdat`, and it has to be whole and described by a whole `moov` or `moof`: before it
+    while the file grows, behind it once FFmpeg has made an ordinary file of it.
     """
     if container == "mkv":
-        return MATROSKA_CLUSTER in read(HEAD_BYTES, 0)
-    offset, described = 0, False
-    while offset + 16 <= size_bytes:
+        return _holds_cluster(size_bytes, read)
+    offset, described, has_frames = 0, False, False
+    while offset + 8 <= size_bytes:
         head = read(16, offset)
         length, kind = int.from_bytes(head[:4], "big"), head[4:8]
         if length == 1:
@@ -39,10 +46,35 @@ def holds_media(container: str, size_bytes: int, read: Callable[[int, int], byte
         if length < 8:
             # Zero means "to the end of the file": it is being written.
             return False
-        if kind == b"mdat" and described:
-            return offset + length <= size_bytes
+        if offset + length > size_bytes:
+            return False
+        has_frames = has_frames or (kind == b"mdat" and length > 16)
         described = described or kind in (b"moov", b"moof")
+        if has_frames and described:
+            return True
         offset += length
+    return False
+
+
+def _holds_cluster(size_bytes: int, read: Callable[[int, int], bytes]) -> bool:
+    """Matroska is walked element by element (RFC 8794): frames are in the first Cluster, and it has to be whole."""
+    offset = 0
+    while offset + 12 <= size_bytes:
+        head = read(12, offset)
+        id_bytes, size_byte_count = 9 - head[0].bit_length(), 0
+        if id_bytes <= 4:
+            size_byte_count = 9 - head[id_bytes].bit_length()
+        if not 1 <= size_byte_count <= 8:
+            return False
+        identifier = head[:id_bytes]
+        unknown = (1 << 7 * size_byte_count) - 1
+        length = int.from_bytes(head[id_bytes : id_bytes + size_byte_count], "big") & unknown
+        offset += id_bytes + size_byte_count
+        if identifier == MATROSKA_CLUSTER:
+            # Without a size it is a live stream's, whose frames follow one by one.
+            return length == unknown or offset + length <= size_bytes
+        if identifier != MATROSKA_SEGMENT:
+            offset += length
     return False
 
 
@@ -54,12 +86,16 @@ def file_name(name: str, container: str, now: float, attempt: int) -> str:
 
 
 class Place:
-    """Where a file is to be: `directory` is `recordings`, or below it and made if it is missing."""
+    """Where a file is to be: `directory` is `recordings`, or below it and made if it is missing.
 
-    __slots__ = ("container", "directory", "name", "recordings")
+    `filesystem` is the identity that the recordings' filesystem has to have; empty for any.
+    """
 
-    def __init__(self, recordings: str, directory: str, name: str, container: str) -> None:
+    __slots__ = ("container", "directory", "filesystem", "name", "recordings")
+
+    def __init__(self, recordings: str, directory: str, name: str, container: str, filesystem: str = "") -> None:
         self.recordings = recordings
+        self.filesystem = filesystem
         self.directory = directory
         self.name = name
         self.container = container
@@ -88,15 +124,19 @@ class FirstMedia:
 
 
 class Sample:
-    """What the file and its filesystem are now; `moved` says that the path no longer leads to the file."""
+    """What the file and its filesystem are now.
 
-    __slots__ = ("disk_free_bytes", "filesystem", "moved", "size_bytes")
+    `moved`: the path no longer leads to the file, which is still somewhere; `deleted`: it is nowhere.
+    """
 
-    def __init__(self, size_bytes: int, disk_free_bytes: int, filesystem: str, moved: bool) -> None:
+    __slots__ = ("deleted", "disk_free_bytes", "filesystem", "moved", "size_bytes")
+
+    def __init__(self, size_bytes: int, disk_free_bytes: int, filesystem: str, moved: bool, deleted: bool) -> None:
         self.size_bytes = size_bytes
         self.disk_free_bytes = disk_free_bytes
         self.filesystem = filesystem
         self.moved = moved
+        self.deleted = deleted
 
 
 class Closed:
@@ -127,6 +167,7 @@ class RecordingFile:
         self._wake = wake
         self._finish = _thread.allocate_lock()
         self._finish.acquire()
+        self._is_finishing = False
         self._descriptor = -1
         self._path = ""
         self._has_media = False
@@ -134,6 +175,7 @@ class RecordingFile:
 
     def finish(self) -> None:
         """Ask for the file to be closed; the answer is a Closed event."""
+        self._is_finishing = True
         if self._finish.locked():
             self._finish.release()
 
@@ -143,20 +185,39 @@ class RecordingFile:
 
     def _work(self) -> None:
         try:
-            self._open()
+            problem = self._wrong_place() or self._open()
         except OSError as error:
-            self._tell(OpenFailed(_open_problem(self._place.recordings, error)))
+            problem = _open_problem(self._place.recordings, error)
+        if problem:
+            self._tell(OpenFailed(problem))
             return
         self._tell(Opened(self._path))
         _thread.start_new_thread(self._keep_durable, (os.dup(self._descriptor),))
-        problem = ""
         try:
             self._watch()
         except OSError as error:
             problem = f"{self._path}: {error.strerror}"
+            # FFmpeg may be writing still; Closed is told when it was asked for and not before.
+            if not self._is_finishing:
+                self._finish.acquire()
         self._close(problem)
 
-    def _open(self) -> None:
+    def _wrong_place(self) -> str:
+        """Why nothing may be written here now: another filesystem than apply found, or no space at all."""
+        place = self._place
+        found = filesystem_identity(place.recordings)
+        if place.filesystem and found != place.filesystem:
+            return (
+                f"{place.recordings} is on {found}, not on {place.filesystem} as when it was applied: mount the "
+                "disk; or, if this is meant, run: sdisup apply --accept-disks"
+            )
+        space = os.statvfs(place.recordings)
+        free_bytes = space.f_bavail * space.f_frsize
+        if free_bytes < LEAST_FREE_BYTES:
+            return f"disk full: {place.recordings} has {free_bytes / 1e6:.1f} MB free; free some space"
+        return ""
+
+    def _open(self) -> str:
         """Invariant 3: O_EXCL makes the name ours whatever the clock does; FFmpeg then fills that file."""
         place = self._place
         if place.directory != place.recordings and os.path.isdir(place.recordings):
@@ -170,8 +231,8 @@ class RecordingFile:
             except FileExistsError:
                 continue
             self._path = path
-            return
-        raise FileExistsError(17, "ten thousand files have this second's name")
+            return ""
+        return f"{place.directory} holds ten thousand files of this second's name"
 
     def _watch(self) -> None:
         last_size = 0
@@ -179,7 +240,8 @@ class RecordingFile:
             interval_s = 1.0 if self._has_media else FIRST_LOOK_S
             finishing = self._finish.acquire(timeout=interval_s)
             size = os.fstat(self._descriptor).st_size
-            if not self._has_media and size > last_size:
+            # The last look is never left out: FFmpeg's trailer may change what is in the middle.
+            if not self._has_media and (finishing or size > last_size):
                 last_size = size
                 self._look_for_media(size)
             if finishing:
@@ -202,7 +264,8 @@ class RecordingFile:
         except FileNotFoundError:
             moved = True
         filesystem = f"{os.major(ours.st_dev)}:{os.minor(ours.st_dev)}"
-        return Sample(size_bytes, space.f_bavail * space.f_frsize, filesystem, moved)
+        free_bytes = space.f_bavail * space.f_frsize
+        return Sample(size_bytes, free_bytes, filesystem, moved, deleted=ours.st_nlink == 0)
 
     def _keep_durable(self, descriptor: int) -> None:
         """Invariant 5: at a power cut at most `sync_interval_s` of what FFmpeg wrote is lost.
@@ -210,7 +273,11 @@ class RecordingFile:
         In a thread of its own: fdatasync may take seconds, and then sizes are still to be told.
         """
         try:
-            while self._finish.locked():
+            # The new name too: without its directory's fsync a power cut may leave a file without one.
+            os.fsync(descriptor)
+            sync_directory(os.path.dirname(self._path))
+            # Not the lock: the thread that has waited for it holds it again.
+            while not self._is_finishing:
                 time.sleep(self._sync_interval_s)
                 os.fdatasync(descriptor)
         except OSError:
@@ -224,7 +291,8 @@ class RecordingFile:
         kept = True
         try:
             size_bytes = os.fstat(self._descriptor).st_size
-            if self._has_media or size_bytes > HEAD_BYTES:
+            # What could not be looked at to its end may hold frames.
+            if self._has_media or problem or size_bytes > HEAD_BYTES:
                 os.fdatasync(self._descriptor)
             else:
                 kept = not self._remove_empty()
@@ -249,6 +317,8 @@ class RecordingFile:
 def _open_problem(directory: str, error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
         return f"{directory} does not exist; mount it or make it: install -d -o sdisup -g sdisup -m 2775 {directory}"
+    if error.errno == errno.EROFS:
+        return f"disk error: {directory} is on a filesystem that is read-only; see: dmesg"
     if isinstance(error, PermissionError):
         return f"{directory} is not writable by the user sdisup; make it so: chown sdisup:sdisup {directory}"
     return f"no file can be made in {directory}: {error.strerror}"

@@ -28,7 +28,9 @@ class Journal:
 
     def say(self, priority: int, text: str) -> None:
         """A line of the runner's own: not limited, since the runner says little."""
-        self._write(f"<{priority}>{text[:TEXT_LIMIT]}\n".encode("utf-8", "replace"))
+        # A line end inside would begin a line of its own, with a priority that it names itself.
+        line = text[:TEXT_LIMIT].replace("\n", " ").replace("\r", " ").replace("\0", " ")
+        self._write(f"<{priority}>{line}\n".encode("utf-8", "replace"))
 
     def forward(self, now: float, priority: int, text: str) -> None:
         """A line of FFmpeg's, limited; how many were left out is said when there is room again."""
@@ -54,8 +56,9 @@ class Journal:
             written = os.write(self._descriptor, data)
         except OSError:
             return
-        # A torn line is completed before the next one begins.
-        self._rest = data[written:] if written < len(data) else b""
+        # A torn line is completed before the next one begins; none begins before that, or a journal that
+        # reads slowly would make a heap of them.
+        self._rest = data[written:] if written >= len(self._rest) else self._rest[written:]
 
 
 class FFmpegLog:

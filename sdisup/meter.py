@@ -11,6 +11,11 @@ from collections import deque
 WINDOW_S = 4.0
 NO_FRAME_S = 2.0
 NO_GROWTH_S = 5.0
+PACE_S = 10.0
+TOO_SLOW = 0.01
+"""An encoder that is slower than its source by this share does not keep up."""
+DRIFT = 0.0002
+"""How much of each step's frames is forgiven: twice the 100 ppm by which clocks may differ."""
 
 
 class Rate:
@@ -32,11 +37,53 @@ class Rate:
         return max(0.0, (last - first) / (last_at - first_at)) if last_at > first_at else 0.0
 
 
-class Meter:
-    """What one running FFmpeg has delivered."""
+class Deficit:
+    """Frames that a source of a known rate should have delivered and did not.
 
-    def __init__(self, started: float) -> None:
+    Against monotonic time, in steps of PACE_S between progress blocks. A late block makes one step
+    short and the next one long, so what is owed is carried on; a card's clock may differ from the
+    system's by 100 ppm for months, so a little is forgiven in each step (DESIGN.md, Ledger).
+    """
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._owed = 0.0
+        self._at: float | None = None
+        self._frames = 0
+        self.frames = 0
+        """How many frames are missing so far."""
+        self.pace_fps: float | None = None
+        """The rate of the last step, in frames per second, when it was too low; else None."""
+
+    def add(self, now: float, frames: int) -> None:
+        if not self._rate:
+            return
+        if self._at is None:
+            self._at, self._frames = now, frames
+            return
+        elapsed_s = now - self._at
+        if elapsed_s < PACE_S:
+            return
+        expected, got = self._rate * elapsed_s, frames - self._frames
+        self._owed = max(-self._tolerance(), self._owed + expected - got - expected * DRIFT)
+        if self._owed > self._tolerance():
+            self.frames = max(self.frames, int(self._owed))
+        self.pace_fps = got / elapsed_s if got < expected * (1 - TOO_SLOW) else None
+        self._at, self._frames = now, frames
+
+    def _tolerance(self) -> float:
+        return max(4.0, self._rate * 0.4)
+
+
+class Meter:
+    """What one running FFmpeg has delivered; `rate` is what its source delivers (frames/s), 0 if unknown."""
+
+    def __init__(self, started: float, rate: float = 0.0) -> None:
         self.started = started
+        self.rate = rate
+        self.deficit = Deficit(rate)
+        self.blocks = 0
+        self._drop_rate = Rate()
         self.frames = 0
         self.dup_frames = 0
         self.drop_frames = 0
@@ -50,6 +97,7 @@ class Meter:
 
     def progress(self, now: float, frame: int, dup_frames: int, drop_frames: int, speed: float | None) -> int:
         """Take a progress block in; returns how many frames are new."""
+        self.blocks += 1
         new = max(0, frame - self.frames)
         if new:
             self.last_frame_at = now
@@ -58,7 +106,14 @@ class Meter:
         self.drop_frames = max(self.drop_frames, drop_frames)
         self.speed = speed
         self._frame_rate.add(now, self.frames)
+        self._drop_rate.add(now, self.drop_frames)
+        if self.frames:
+            self.deficit.add(now, self.frames)
         return new
+
+    def drops_half(self, now: float) -> bool:
+        """Whether about as many frames are dropped as kept: the source has twice the configured rate."""
+        return self.rate > 0 and self._drop_rate.per_second(now) > 0.8 * self.rate
 
     def media(self, now: float) -> None:
         """The first frame is on disk."""
@@ -96,4 +151,6 @@ class Meter:
                 "stalled",
                 f"frames arrive, but the file has not grown for {now - self._last_growth_at:.0f} s",
             )
+        if self.deficit.pace_fps is not None:
+            return "recording", f"cannot keep up: {self.deficit.pace_fps:.1f} of {self.rate:g} fps"
         return "recording", ""

@@ -17,7 +17,7 @@ class Notifier:
         address = os.environ.pop("NOTIFY_SOCKET", "")
         watchdog_us = os.environ.pop("WATCHDOG_USEC", "")
         os.environ.pop("WATCHDOG_PID", None)
-        self.watchdog_interval_s = int(watchdog_us) / 3e6 if watchdog_us.isdigit() else None
+        self.watchdog_interval_s = int(watchdog_us) / 3e6 if watchdog_us.isdecimal() else None
         """How often to send WATCHDOG=1, in seconds; None when systemd does not ask for it."""
         self._socket: socket.socket | None = None
         if address:

@@ -15,7 +15,9 @@ class OptionError(ValueError):
 class Options:
     """One port as its runner sees it.
 
-    `source` is the source's kind and `input` its place in the operator's words (`board 0 channel 3`).
+    `filesystem` is what apply found the recordings on (filesystem.py), empty if it could not; `rate` the
+    source's frames per second, 0 if unknown. `source` is the source's kind and `input` its place in the
+    operator's words (`board 0 channel 3`).
     Times are in seconds: `stall_timeout_s` without a new frame is a stall; `start_timeout_s` until the
     first; `stop_quit_s` and `stop_term_s` are the patience after `q` and after SIGTERM, and
     `stop_start_quit_s` that after `q` while no frame has come yet.
@@ -29,6 +31,8 @@ class Options:
     input: str
     recordings: str
     revision: str
+    filesystem: str
+    rate: float
     stall_timeout_s: float
     start_timeout_s: float
     sync_interval_s: float
@@ -80,9 +84,13 @@ def parse_options(arguments: Sequence[str]) -> Options:
         if name not in _NAMES or not separator or not word.startswith("--"):
             raise OptionError(f"unknown option {word!r}")
         try:
-            values[name] = _READ[_NAMES[name]](value)
+            read = _READ[_NAMES[name]](value)
         except ValueError as error:
             raise OptionError(f"{word!r} is no number") from error
+        # Also not NaN: a time-out that no clock passes is a watch that is switched off.
+        if isinstance(read, int | float) and not 0 <= read < 1e9:
+            raise OptionError(f"{word!r} is no number that can be meant")
+        values[name] = read
     missing = [name for name in _NAMES if name not in values]
     if missing:
         raise OptionError(f"option --{missing[0].replace('_', '-')} is missing")

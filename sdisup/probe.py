@@ -9,6 +9,7 @@ import signal
 import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 from sdisup.command import Capabilities
 from sdisup.errors import SdisupError
@@ -70,6 +71,35 @@ def has_hybrid_fragmented(answer: str) -> bool:
     `     hybrid_fragmented              E.......... For recoverability, write a fragmented file that …`
     """
     return re.search(r"^\s+hybrid_fragmented\s", answer, re.MULTILINE) is not None
+
+
+def list_sources(path: str, device: str, timeout_s: float = 10.0) -> tuple[Found, ...]:
+    """What the FFmpeg at `path` finds of an input device, such as "decklink". Raises SdisupError.
+
+    It exits with 0 in any case; that no driver or no card is there stands in its answer alone. FFmpeg opens
+    HDMI inputs of Deltacast cards for it: ask only while none of them records (VIDEOMASTER.md).
+    """
+    answer = _ask(path, ("-hide_banner", "-sources", device), timeout_s)
+    if "Cannot list sources" in answer:
+        raise SdisupError(f"{path}: finds no {device} card", "is it plugged in, and its driver loaded?")
+    return parse_sources(answer)
+
+
+class Found(NamedTuple):
+    """A line of `-sources`: what `-i` takes, and what people read."""
+
+    name: str
+    description: str
+
+
+def parse_sources(answer: str) -> tuple[Found, ...]:
+    """The lines of `-sources DEVICE`, of the default source too, which begins with a star.
+
+    `  stream 0 on board 0 [SDI video: 1920x1080i50.000 (interface: …) on board … (SN: …)] (video, audio)`
+    `* 81:76669a80:00000000 [DeckLink Mini Recorder] (none)`
+    """
+    rows = (re.match(r"[ *] (\S.*?) \[(.*)\]( \([a-z, ]*\))?$", line) for line in answer.splitlines())
+    return tuple(Found(row[1], row[2]) for row in rows if row)
 
 
 _HINT = "name a working one as ffmpeg in [appliance], or install it"

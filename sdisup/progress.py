@@ -123,6 +123,13 @@ def parse_log_line(line: bytes) -> LogLine:
     return LogLine(PRIORITIES["info"], text)
 
 
+def muxer_version(text: str) -> str:
+    """`Lavf61.7.103` from FFmpeg's log line `encoder         : Lavf61.7.103`; else empty."""
+    name, separator, value = text.partition(":")
+    value = value.strip()
+    return value if separator and name.strip() == "encoder" and value.startswith("Lavf") else ""
+
+
 def _progress(block: dict[bytes, bytes], *, ended: bool) -> Progress | None:
     """A block without a readable frame number says nothing that can be relied on, unless it is the last."""
     frame = _whole(block.get(b"frame", b""))

@@ -82,6 +82,7 @@ class Reporter:
             bitrate_mbps=round(meter.bitrate_mbps(now), 3),
             bytes_written=meter.size_bytes,
             dropped_frames=meter.drop_frames,
+            missing_frames=meter.deficit.frames,
             duplicated_frames=meter.dup_frames,
             uptime_seconds=round(now - meter.started, 3) if is_running else 0.0,
             started_at=utc_text(wall - (now - meter.started)) if is_running else None,

@@ -66,6 +66,11 @@ def request_path(port_index: int, directory: str = RUN_DIRECTORY) -> str:
     return f"{directory}/requests/{port_index}.json"
 
 
+def stop_note_path(port_index: int, directory: str = RUN_DIRECTORY) -> str:
+    """Where a controller says who stops the port, `{"by": "apply"}`, just before it does."""
+    return f"{directory}/requests/{port_index}.stop.json"
+
+
 def boottime_ns() -> int:
     """CLOCK_BOOTTIME: goes on during suspend, and no clock step moves it."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)

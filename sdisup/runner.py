@@ -18,25 +18,63 @@ import time
 from collections.abc import Sequence
 
 from sdisup.attempt import Attempt
-from sdisup.causes import FAIL, RETRY, WAIT, Cause, classify
+from sdisup.causes import FAIL, RETRY, VIDEOMASTER, WAIT, Cause, End, classify, file_verdict
+from sdisup.chronicle import Chronicle
 from sdisup.journal import ERROR, INFO, NOTICE, WARNING, FFmpegLog, Journal
+from sdisup.ledger import LEDGER_DIRECTORY
 from sdisup.memory import Memory
 from sdisup.options import OptionError, Options, parse_options
 from sdisup.reporter import Reporter
 from sdisup.requests import RequestError, claim_request
 from sdisup.status import RUN_DIRECTORY, monotonic, take_lock, utc_text
+from sdisup.story import FileEnd, file_end_from
 
 EXIT_RETRY, EXIT_CANNOT_WORK = 1, 78
 READY_AT_LATEST_S = 5.0
 GOOD_RECORDING_S = 60.0
 BACKOFF_S = (0.0, 0.0, 1.0, 2.0, 4.0, 8.0, 10.0)
 """The wait before a start, by how many ends in a row came before it; the last one is the cap."""
+DISK_ANSWER_S = 5.0
+LEDGER_PATIENCE_S = 2.0
+CLOCK_STEP_S = 0.5
+WANTS_DIRECTORY = "/etc/systemd/system/sdi-record.target.wants"
+NO_AUDIO_S = 5.0
+NO_AUDIO = "no frame within 5 s of the start: the signal may carry no audio"
 NO_SIGNAL_RETRY_S, NO_SIGNAL_LATER_S, NO_SIGNAL_EAGER_S = 1.0, 3.0, 60.0
 
 
 def backoff_s(failures: int) -> float:
     """How long to wait before a start that follows `failures` ends without a good minute between them."""
     return BACKOFF_S[min(failures, len(BACKOFF_S) - 1)]
+
+
+def ffprobe_beside(ffmpeg: str) -> str:
+    """The ffprobe that belongs to an FFmpeg; it is asked only to count the frames of a file that was cut off."""
+    beside = os.path.join(os.path.dirname(ffmpeg), "ffprobe")
+    return beside if os.path.dirname(ffmpeg) and os.access(beside, os.X_OK) else "ffprobe"
+
+
+def expects_audio(options: Options) -> bool:
+    """Whether the command reads a card's embedded audio, without which FFmpeg 7.1's fork holds all frames back."""
+    return options.source == VIDEOMASTER and "-nb_channels" in options.command
+
+
+_AUDIO_OPTIONS = {"-nb_channels", "-sample_rate", "-sample_size", "-af", "-c:a", "-b:a"}
+
+
+def without_audio(command: Sequence[str]) -> list[str]:
+    """The same command for a signal without embedded audio: none of the input's audio options, no track."""
+    words = list(command)
+    kept: list[str] = []
+    index = 0
+    while index < len(words):
+        is_audio_map = words[index] == "-map" and words[index + 1 : index + 2] == ["0:a:0"]
+        if words[index] in _AUDIO_OPTIONS or is_audio_map:
+            index += 2
+        else:
+            kept.append(words[index])
+            index += 1
+    return kept
 
 
 class Runner:
@@ -59,10 +97,13 @@ class Runner:
         self._say = self._reporter.say
         self._exit_code: int | None = None
         self._attempt: Attempt | None = None
-        self._spawned_at: float | None = None
+        self._begun_at: float | None = None
+        self._has_run = False
         self._no_signal_since: float | None = None
         self._is_stopping = False
         self._reason = ""
+        self._chronicle = Chronicle(options.port, LEDGER_DIRECTORY, ffprobe_beside(self._options.command[0]))
+        self._clock = self._chronicle.now()
         self._poll = select.poll()
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._poll.register(self._wake_read, select.POLLIN)
@@ -76,10 +117,18 @@ class Runner:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop_signal)
         self._announce_wait()
+        self._chronicle.begin(
+            file_end_from(self._memory.last_end),
+            self._memory.cause,
+            is_restart=self._memory.is_restart,
+            records_at_boot=os.path.lexists(f"{WANTS_DIRECTORY}/sdi-record@{self._options.port}.service"),
+            take=self._memory.request.take,
+        )
         while self._exit_code is None:
             self._wait_for_events()
             now = monotonic()
             self._tick(now)
+            self._watch_clock()
             if self._exit_code is None:
                 self._reporter.publish(now, *self._state(now), self._attempt)
         return self._exit_code
@@ -106,8 +155,8 @@ class Runner:
             moments.append(self._wait_until)
         else:
             moments.append(self._attempt.next_at(now) or now + 1.0)
-        if self._spawned_at is not None and not self._reporter.is_ready:
-            moments.append(self._spawned_at + READY_AT_LATEST_S)
+        if self._begun_at is not None and not self._reporter.is_ready:
+            moments.append(self._begun_at + READY_AT_LATEST_S)
         return max(0, int((min(moments) - now) * 1000) + 1)
 
     def _wake(self) -> None:
@@ -129,14 +178,19 @@ class Runner:
                 self._log.is_quiet = self._no_signal_since is not None or self._memory.failures > 1
                 self._attempt = self._new_attempt(now)
             return
-        had_media, pid = attempt.meter.first_media_at is not None, attempt.ffmpeg_pid
+        had_media, pid, path = attempt.meter.first_media_at is not None, attempt.ffmpeg_pid, attempt.path
         step = attempt.tick(now)
         if step in ("term", "kill"):
             self._say(WARNING, f"FFmpeg does not answer; sending SIG{step.upper()}")
+        if attempt.path and not path:
+            options = attempt.options
+            self._chronicle.opened(attempt.path, self._memory.request.take, options.codec, options.rate)
         if attempt.ffmpeg_pid and not pid:
             self._on_spawned(attempt, now)
         if not had_media and attempt.meter.first_media_at is not None:
             self._on_first_media(attempt, now)
+        if not attempt.is_entered and attempt.meter.first_media_at is not None:
+            self._enter_start(attempt, now)
         self._reporter.status.take_frames += attempt.frames_gained
         attempt.frames_gained = 0
         if attempt.phase == "ended":
@@ -144,14 +198,29 @@ class Runner:
         else:
             self._judge(attempt, now)
 
+    def _watch_clock(self) -> None:
+        """A wall clock that was moved is entered, since the names and times of files follow it."""
+        before, now = self._clock, self._chronicle.now()
+        if abs((now.wall - before.wall) - (now.monotonic - before.monotonic)) > CLOCK_STEP_S:
+            self._chronicle.clock_stepped(before)
+            self._say(
+                NOTICE, f"the clock was moved by {(now.wall - before.wall) - (now.monotonic - before.monotonic):+.1f} s"
+            )
+        self._clock = now
+
     def _new_attempt(self, now: float) -> Attempt:
-        return Attempt(self._options, self._directory, now, self._poll, self._wake, self._log.take)
+        if self._begun_at is None:
+            self._begun_at = now
+        options = self._options
+        if self._memory.without_audio:
+            options = options.replaced(command=without_audio(options.command))
+        return Attempt(options, self._directory, now, self._poll, self._wake, self._log.take)
 
     # While FFmpeg runs.
 
     def _on_spawned(self, attempt: Attempt, now: float) -> None:
-        if self._spawned_at is None:
-            self._spawned_at = now
+        if not self._has_run:
+            self._has_run = True
             self._say(INFO, f"runs {shlex.join(attempt.options.command)}")
         if not self._log.is_quiet:
             self._say(INFO, f"FFmpeg {attempt.ffmpeg_pid} started; records to {attempt.path}")
@@ -159,15 +228,30 @@ class Runner:
     def _on_first_media(self, attempt: Attempt, now: float) -> None:
         self._log.release(now)
         self._log.is_quiet = False
+        if self._memory.cause:
+            self._memory.cause, self._memory.last_end = "", None
+            self._memory.save()
         self._reporter.is_ready = True
         if self._no_signal_since is not None:
             self._say(NOTICE, f"the signal is back; records to {attempt.path}")
         self._no_signal_since = None
         self._reason = ""
 
+    def _enter_start(self, attempt: Attempt, now: float) -> None:
+        """The ledger gets the first frame's own moment, which a progress block tells: what is on disk by now
+        came a fragment earlier."""
+        meter = attempt.meter
+        at = self._chronicle.now()
+        if meter.rate:
+            if meter.last_frame_at is None:
+                return
+            at = at.plus(meter.last_frame_at - now - meter.frames / meter.rate)
+        attempt.is_entered = True
+        self._chronicle.media(at, attempt.ffmpeg_version)
+
     def _judge(self, attempt: Attempt, now: float) -> None:
-        """Whether this FFmpeg is to be ended: on request, or because no frame comes any more."""
-        if self._spawned_at is not None and now >= self._spawned_at + READY_AT_LATEST_S:
+        """Whether this FFmpeg is to be ended: on request, or because it does not record as it should."""
+        if self._begun_at is not None and now >= self._begun_at + READY_AT_LATEST_S:
             self._reporter.is_ready = True
         if attempt.phase == "closing" or attempt.is_unwanted:
             return
@@ -175,35 +259,117 @@ class Runner:
             self._say(INFO, "stopping")
             attempt.wind_down(now)
             return
-        meter, options = attempt.meter, self._options
-        frameless_s = meter.frameless_s(now)
-        if meter.first_media_at is None:
-            if frameless_s > options.start_timeout_s:
-                attempt.judged = f"no frame within {options.start_timeout_s:.0f} s of FFmpeg's start"
-        elif frameless_s > options.stall_timeout_s:
-            attempt.judged = f"stalled: no new frame for {frameless_s:.0f} s"
-        elif now - meter.first_media_at > GOOD_RECORDING_S:
-            self._memory.good_minute()
+        attempt.judged = self._fault(attempt, now)
         if attempt.judged:
             self._say(WARNING, f"{attempt.judged}; ending FFmpeg")
             attempt.wind_down(now)
+
+    def _fault(self, attempt: Attempt, now: float) -> str:
+        """What a running FFmpeg is to be ended for, if anything."""
+        meter, options = attempt.meter, attempt.options
+        frameless_s = meter.frameless_s(now)
+        if attempt.phase == "opening":
+            return ""
+        if meter.first_media_at is None:
+            if expects_audio(options) and meter.blocks == 0 and frameless_s > NO_AUDIO_S:
+                return NO_AUDIO
+            if frameless_s > options.start_timeout_s:
+                return f"no frame within {options.start_timeout_s:.0f} s of FFmpeg's start"
+            return ""
+        if frameless_s > options.stall_timeout_s:
+            return f"stalled: no new frame for {frameless_s:.0f} s"
+        if attempt.format_change:
+            return f"format changed: {attempt.format_change}"
+        if attempt.sample and attempt.sample.deleted:
+            return f"file deleted: {attempt.path} was removed while it was recorded"
+        if now - meter.first_media_at > GOOD_RECORDING_S:
+            self._memory.good_minute()
+        return ""
 
     # What an end leads to (DESIGN.md, "What restarts what").
 
     def _conclude(self, attempt: Attempt, now: float) -> None:
         self._attempt = None
+        end = attempt.end(now)
+        cause = classify(end) if attempt.could_open else Cause("disk", RETRY, attempt.problem)
+        file_end = self._file_end(attempt, end, cause, now)
         if attempt.kept:
-            words = f"closed {attempt.path}: {attempt.meter.frames} frames, {attempt.size_bytes} bytes"
-            self._say(INFO, words)
+            words = (
+                f"closed {attempt.path}: {attempt.meter.frames} frames, {attempt.size_bytes} bytes, {file_end.verdict}"
+            )
+            self._say(INFO if file_end.verdict == "complete" else WARNING, words)
         if attempt.problem and attempt.could_open:
             self._say(WARNING, attempt.problem)
-        cause = classify(attempt.end(now)) if attempt.could_open else Cause("disk", RETRY, attempt.problem)
         if self._is_stopping:
-            self._end_stopped()
+            file_end.cause = "stop"
+            self._end_stopped(file_end)
+        elif cause.outcome in (RETRY, FAIL) and not self._stays(attempt, cause):
+            self._end_unasked(cause, file_end, now)
+        else:
+            self._chronicle.closed(file_end)
+            self._chronicle.waits(cause.name, self._memory.request.take)
+            self._stay(attempt, cause, now)
+
+    def _file_end(self, attempt: Attempt, end: End, cause: Cause, now: float) -> FileEnd:
+        meter = attempt.meter
+        last_frame = None
+        if meter.last_frame_at is not None:
+            last_frame = self._chronicle.now().plus(meter.last_frame_at - now)
+        return FileEnd(
+            attempt.path,
+            verdict=file_verdict(end, meter.frames),
+            cause=cause.name,
+            frames=meter.frames,
+            duplicated=meter.dup_frames,
+            dropped=meter.drop_frames,
+            missing=meter.deficit.frames,
+            last_frame=last_frame,
+        )
+
+    def _stays(self, attempt: Attempt, cause: Cause) -> bool:
+        """Whether the runner itself tries again, instead of ending for systemd to start it again."""
+        return (attempt.judged == NO_AUDIO and attempt.kept) or self._is_loop(attempt, cause)
+
+    def _stay(self, attempt: Attempt, cause: Cause, now: float) -> None:
+        if attempt.judged == NO_AUDIO and attempt.kept:
+            self._go_on_without_audio(now)
         elif cause.outcome == WAIT:
             self._wait_for_signal(cause, now)
         else:
-            self._end_unasked(cause, now)
+            self._wait_in_loop(cause, now)
+
+    def _go_on_without_audio(self, now: float) -> None:
+        """VIDEOMASTER.md 3: what FFmpeg held in memory is written out; the same start would hang again."""
+        self._memory.without_audio = True
+        self._memory.save()
+        self._say(WARNING, f"no audio embedded on {self._options.input}; recording without, until the next start")
+        self._wait_until = now
+
+    def _is_loop(self, attempt: Attempt, cause: Cause) -> bool:
+        """Whether this is a crash loop at its slowest, where nothing was recorded.
+
+        Its restarts by systemd would cost as much as FFmpeg's own failing starts, and seven journal lines
+        each. The disk's troubles always end the runner: only a new sandbox sees a disk mounted anew.
+        """
+        return (
+            cause.outcome == RETRY
+            and attempt.could_open
+            and attempt.meter.first_media_at is None
+            and not cause.name.startswith("disk")
+            and self._memory.failures >= len(BACKOFF_S) - 1
+        )
+
+    def _wait_in_loop(self, cause: Cause, now: float) -> None:
+        if cause.reason != self._memory.reason:
+            self._log.release(now, only_errors=True)
+            self._say(WARNING, cause.reason)
+        self._log.discard()
+        self._memory.failures += 1
+        self._memory.restarts += 1
+        self._memory.reason = self._reason = cause.reason
+        self._memory.save()
+        self._reporter.status.restarts = self._memory.restarts
+        self._wait_until = now + BACKOFF_S[-1]
 
     def _wait_for_signal(self, cause: Cause, now: float) -> None:
         reason = f"{cause.name} on {self._options.input}; waiting"
@@ -216,18 +382,28 @@ class Runner:
         is_eager = now - self._no_signal_since < NO_SIGNAL_EAGER_S
         self._wait_until = now + (NO_SIGNAL_RETRY_S if is_eager else NO_SIGNAL_LATER_S)
 
-    def _end_unasked(self, cause: Cause, now: float) -> None:
+    def _end_unasked(self, cause: Cause, file_end: FileEnd, now: float) -> None:
+        """The next runner enters the file's end: waiting for the ledger's disk here would cost recording."""
         cannot_work = cause.outcome == FAIL
-        self._log.release(now, only_errors=True)
+        if cause.reason != self._memory.reason:
+            self._log.release(now, only_errors=True)
         self._reporter.journal.report_unsaid()
-        self._memory.reason = cause.reason
+        is_news = cannot_work or cause.reason != self._memory.reason
+        self._memory.reason, self._memory.cause = cause.reason, cause.name
+        self._memory.last_end = file_end.as_dict() if file_end.path else self._memory.last_end
         self._memory.save()
-        self._say(ERROR if cannot_work else WARNING, cause.reason)
+        if is_news:
+            self._say(ERROR if cannot_work else WARNING, cause.reason)
         self._reporter.finish(now, "failed" if cannot_work else "backoff", cause.reason)
         self._exit_code = EXIT_CANNOT_WORK if cannot_work else EXIT_RETRY
 
-    def _end_stopped(self) -> None:
+    def _end_stopped(self, file_end: FileEnd | None = None) -> None:
         self._memory.forget()
+        if file_end is not None:
+            self._chronicle.closed(file_end)
+        self._chronicle.stopped(self._memory.request.take)
+        if not self._chronicle.finish(LEDGER_PATIENCE_S):
+            self._say(ERROR, self._chronicle.problem or "the ledger's disk does not answer; its last entries are lost")
         self._reporter.finish(monotonic(), "stopped", "")
         self._exit_code = 0
 
@@ -241,7 +417,23 @@ class Runner:
             return "backoff", self._reason
         if attempt.phase == "closing":
             return status.state, status.reason
-        return attempt.meter.state(now)
+        if attempt.phase == "opening" and now - attempt.began > DISK_ANSWER_S:
+            return "starting", f"{self._options.recordings} does not answer for {now - attempt.began:.0f} s"
+        state, reason = attempt.meter.state(now)
+        return state, "; ".join(part for part in (reason, *self._remarks(attempt, now)) if part)
+
+    def _remarks(self, attempt: Attempt, now: float) -> list[str]:
+        """What an operator should know of a port that records."""
+        remarks = []
+        if self._memory.without_audio:
+            remarks.append("without audio: none is embedded in the signal")
+        if attempt.sample and attempt.sample.moved:
+            remarks.append(f"{attempt.path} was moved away; recording goes on in it")
+        if self._chronicle.problem:
+            remarks.append(self._chronicle.problem)
+        if attempt.meter.drops_half(now):
+            remarks.append(f"half of the frames are dropped: has the signal more than {self._options.rate:g} fps?")
+        return remarks
 
 
 def _begin_take(memory: Memory, options: Options, run_directory: str) -> str:

@@ -10,17 +10,34 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sdisup.codecs import CODECS, MUXERS, RATES, find_rate
+from sdisup.codecs import AUTO_RATE, CODECS, MUXERS, RATES, find_rate
+from sdisup.custom_input import parse_inputs
 
 APPLIANCE = "appliance"
 PORT = "port"
 SOURCE_KINDS = {
     "videomaster": "an SDI input of a Deltacast card; needs Deltacast's FFmpeg",
+    "decklink": "an input of a Blackmagic DeckLink card; needs an FFmpeg that was built with its SDK",
+    "v4l2": "a Video4Linux device, such as a USB or HDMI grabber, with the sound of an ALSA device",
+    "custom": "any FFmpeg input arguments: a stream, a file in real time, a FIFO",
     "test": "FFmpeg's test picture and tone, in real time",
 }
 DEFAULT_SOURCE_KIND = "videomaster"
 
 MAX_PORTS = 64
+
+# What a kind of source needs where a port does not say otherwise; "" is for the kinds that are not named.
+SOURCE_LIMITS_S: dict[str, dict[str, float]] = {
+    # An SDI input without a signal blocks FFmpeg for 10 s, and 20 s while it starts (VIDEOMASTER 7, 8).
+    # A DeckLink card looks for the signal's format for 3 s, during which FFmpeg hears nothing
+    # (libavdevice/decklink_dec.cpp, decklink_autodetect). A stream is late for reasons that heal by
+    # themselves: an HLS segment of up to 10 s comes at once and then nothing, a lost packet costs the
+    # pictures until the next key frame, a sender is restarted. A new connection would take as long.
+    "stall_timeout_s": {"": 5, "videomaster": 12, "custom": 15},
+    "stop_quit_s": {"": 3, "videomaster": 12},
+    "stop_start_quit_s": {"": 0, "videomaster": 22, "decklink": 6},
+}
+TEXT_MAX_BYTES = 128
 PATH_MAX_BYTES = 1024  # well below the kernel's 4096, which the take's and the file's name share
 
 
@@ -29,7 +46,8 @@ class Setting:
     """A key of the configuration.
 
     `section` is "appliance", "port", or a source kind. `default` is None where it depends on other
-    settings; `default_doc` then says on what. `minimum` and `maximum` are inclusive, in `unit`.
+    settings, and `default_doc` then says on what, or where the key must be given (`is_required`).
+    `minimum` and `maximum` are inclusive, in `unit`.
     """
 
     section: str
@@ -42,6 +60,36 @@ class Setting:
     minimum: float = 0
     maximum: float = 0
     unit: str = ""
+
+    @property
+    def is_required(self) -> bool:
+        return self.default_doc == REQUIRED
+
+
+REQUIRED = "required"
+
+
+def limit_s(key: str, kind: str) -> float:
+    """The default of a time limit in SOURCE_LIMITS_S for that kind of source."""
+    limits = SOURCE_LIMITS_S[key]
+    return limits.get(kind, limits[""])
+
+
+def _limits_doc(key: str, common: str = "") -> str:
+    limits = SOURCE_LIMITS_S[key]
+    return "; ".join([common or f"{limits['']:g}", *(f"{kind} {limits[kind]:g}" for kind in limits if kind)])
+
+
+def _rate(kind: str) -> Setting:
+    return Setting(kind, "rate", "rate", "25",
+                   "Frames a second of the signal; an interlaced one has half as many as fields.",
+                   allowed=tuple(RATES))  # fmt: skip
+
+
+def _scan(kind: str) -> Setting:
+    return Setting(kind, "scan", "choice", "progressive",
+                   "Interlaced signals come with the top (tff) or the bottom (bff, some SD) field first.",
+                   allowed=("progressive", "tff", "bff"))  # fmt: skip
 
 
 X264_PRESETS = (
@@ -84,7 +132,7 @@ SETTINGS: tuple[Setting, ...] = (
             minimum=1, maximum=16),
     Setting(PORT, "stall_timeout_s", "number", None,
             "FFmpeg is restarted when no frame has come for so long.",
-            default_doc="5; videomaster 12", minimum=1, maximum=600, unit="s"),
+            default_doc=_limits_doc("stall_timeout_s"), minimum=1, maximum=600, unit="s"),
     Setting(PORT, "start_timeout_s", "number", 30.0,
             "FFmpeg is restarted when its first frame has not come within so long.",
             minimum=1, maximum=600, unit="s"),
@@ -93,10 +141,10 @@ SETTINGS: tuple[Setting, ...] = (
             minimum=0.1, maximum=60, unit="s"),
     Setting(PORT, "stop_quit_s", "number", None,
             "At a stop, how long FFmpeg may take after `q` before it gets SIGTERM.",
-            default_doc="3; videomaster 12", minimum=0.1, maximum=120, unit="s"),
+            default_doc=_limits_doc("stop_quit_s"), minimum=0.1, maximum=120, unit="s"),
     Setting(PORT, "stop_start_quit_s", "number", None,
             "The same while FFmpeg has not delivered a frame yet.",
-            default_doc="stop_quit_s; videomaster 22", minimum=0.1, maximum=120, unit="s"),
+            default_doc=_limits_doc("stop_start_quit_s", "stop_quit_s"), minimum=0.1, maximum=120, unit="s"),
     Setting(PORT, "stop_term_s", "number", 2.0,
             "How long FFmpeg may take after SIGTERM before it is killed.",
             minimum=0.1, maximum=120, unit="s"),
@@ -104,12 +152,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("videomaster", "board", "integer", 0, "The card, counted from 0.", maximum=63),
     Setting("videomaster", "channel", "integer", None, "The card's input, counted from 0.",
             default_doc="the port's index", maximum=63),
-    Setting("videomaster", "rate", "rate", "25",
-            "Frames a second of the signal; an interlaced one has half as many as fields.",
-            allowed=tuple(RATES)),
-    Setting("videomaster", "scan", "choice", "progressive",
-            "Interlaced signals come with the top (tff) or the bottom (bff, some SD) field first.",
-            allowed=("progressive", "tff", "bff")),
+    _rate("videomaster"),
+    _scan("videomaster"),
     Setting("videomaster", "buffer_packing", "choice", "YUV422_8", "How the card delivers the picture.",
             allowed=BUFFER_PACKINGS),
     Setting("videomaster", "audio_channels", "integer", 2,
@@ -121,6 +165,57 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("videomaster", "timestamp_source", "choice", "osc",
             "The clock of the timestamps; all but osc lose pictures sooner or later.",
             allowed=TIMESTAMP_SOURCES),
+
+    # FFmpeg's documentation of its devices, decklink, 5.1 and 7.1 (ffmpeg-devices(1)).
+    Setting("decklink", "device", "text", None,
+            "The input by its name, as `ffmpeg -sources decklink` shows it: `DeckLink Duo (1)`.",
+            default_doc=REQUIRED),
+    _rate("decklink"),
+    _scan("decklink"),
+    Setting("decklink", "format_code", "word", "auto",
+            "The signal's format as four letters (`ffmpeg -f decklink -list_formats 1 -i NAME` lists them),"
+            " for cards that cannot detect it."),
+    Setting("decklink", "raw_format", "choice", "uyvy422", "How the card delivers the picture.",
+            allowed=("uyvy422", "yuv422p10", "argb", "bgra", "rgb10")),
+    Setting("decklink", "video_input", "choice", "sdi", "The connector of the picture.",
+            allowed=("sdi", "hdmi", "optical_sdi", "component", "composite", "s_video")),
+    Setting("decklink", "audio_input", "choice", "embedded", "The connector of the sound.",
+            allowed=("embedded", "aes_ebu", "analog", "analog_xlr", "analog_rca", "microphone")),
+    Setting("decklink", "audio_channels", "integer", 2, "How many audio channels are recorded; 0 for none.",
+            allowed=(0, 2, 8, 16)),
+    Setting("decklink", "sample_size", "integer", 32, "The audio's sample size.", allowed=(16, 32), unit="bit"),
+    Setting("decklink", "queue_mib", "integer", 256,
+            "How much of the signal waits in memory for a slow encoder before pictures are dropped.",
+            minimum=16, maximum=4096, unit="MiB"),
+    Setting("decklink", "draw_bars", "boolean", False,
+            "Whether colour bars are recorded while there is no signal, rather than black."),
+
+    # ffmpeg-devices(1), video4linux2 and alsa.
+    Setting("v4l2", "device", "device", None, "The device, also one of /dev/v4l/by-id.",
+            default_doc="/dev/video and the port's index"),
+    Setting("v4l2", "size", "size", "1920x1080",
+            "Width and height of the picture, in even pixels; the driver takes the nearest that it has."),
+    _rate("v4l2"),
+    _scan("v4l2"),
+    Setting("v4l2", "input_format", "word", "auto",
+            "The pixel format or codec that the device delivers (`ffmpeg -f v4l2 -list_formats all -i DEVICE`"
+            " lists them)."),
+    Setting("v4l2", "audio_device", "alsa", "none",
+            "The ALSA device of the sound (`arecord -L` lists them), such as hw:1; none for no sound."),
+    Setting("v4l2", "audio_channels", "integer", 2, "How many channels that device delivers.",
+            minimum=1, maximum=16),
+
+    Setting("custom", "input", "arguments", None,
+            'FFmpeg\'s arguments for the input, such as ["-re", "-i", "/srv/media/loop.mkv"]. A file needs'
+            " -re, which reads it in real time. What is in them can be read by every user of the machine,"
+            " a password too.", default_doc=REQUIRED),
+    Setting("custom", "rate", "rate", AUTO_RATE,
+            "Frames a second of the recording; auto takes the stream's own, which should not be below 23.976:"
+            " a crash may lose more of a slower one.", allowed=(AUTO_RATE, *RATES)),
+    _scan("custom"),
+    Setting("custom", "audio", "audio", True,
+            "Whether the sound of the last input is recorded; an input without any then fails to start,"
+            " unless it is optional."),
 
     Setting("test", "size", "size", "1280x720", "Width and height of the picture, in even pixels."),
     Setting("test", "rate", "rate", "25", "Frames a second.", allowed=tuple(RATES)),
@@ -243,9 +338,57 @@ def _check_path(setting: Setting, value: object) -> str:
     return "/" + "/".join(parts)
 
 
+def _check_text(setting: Setting, value: object) -> str:
+    text = _check_string(value)
+    if not text or not text.isprintable() or len(text.encode("utf-8")) > TEXT_MAX_BYTES:
+        raise ValueError(f"{show(text)} must be 1 to {TEXT_MAX_BYTES} bytes that can be printed")
+    if text.startswith("-") or "{output}" in text:
+        raise ValueError(f"{show(text)} cannot be a device's name")
+    return text
+
+
+def _check_word(setting: Setting, value: object) -> str:
+    text = _check_string(value)
+    if not re.fullmatch(r"[A-Za-z0-9_]{1,32}", text):
+        raise ValueError(f"must be letters, digits and '_', at most 32, not {show(text)}")
+    return text
+
+
+def _check_device(setting: Setting, value: object) -> str:
+    text = _check_string(value)
+    if not re.fullmatch(r"/dev(/[A-Za-z0-9_:@+-][A-Za-z0-9_.:@+-]{0,100}){1,4}", text):
+        raise ValueError(f"must be a device's path, such as /dev/video0, not {show(text)}")
+    return text
+
+
+def _check_alsa(setting: Setting, value: object) -> str:
+    text = _check_string(value)
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_:,.=+-]{0,127}", text):
+        raise ValueError(f"must be an ALSA device, such as hw:1, or none, not {show(text)}")
+    return text
+
+
+def _check_audio(setting: Setting, value: object) -> bool | str:
+    if isinstance(value, bool):
+        return value
+    if value == "optional":
+        return "optional"
+    raise ValueError(f"must be true, false or 'optional', not {show(value)}")
+
+
+def _check_arguments(setting: Setting, value: object) -> tuple[str, ...]:
+    if not isinstance(value, (list, tuple)) or not all(isinstance(word, str) for word in value):
+        raise ValueError(f'must be a list of strings, as in ["-re", "-i", "srt://…"], not {show(value)}')
+    words = tuple(value)
+    parse_inputs(words)
+    return words
+
+
 def _check_rate(setting: Setting, value: object) -> str:
     rate = None
-    if isinstance(value, str):
+    if value == AUTO_RATE and AUTO_RATE in setting.allowed:
+        rate = AUTO_RATE
+    elif isinstance(value, str):
         decimal = re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,6})?", value)
         rate = value if value in RATES else find_rate(float(value)) if decimal else None
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -273,4 +416,10 @@ _CHECKS: dict[str, Callable[[Setting, object], object]] = {
     "path": _check_path,
     "rate": _check_rate,
     "size": _check_size,
+    "text": _check_text,
+    "word": _check_word,
+    "device": _check_device,
+    "alsa": _check_alsa,
+    "audio": _check_audio,
+    "arguments": _check_arguments,
 }

@@ -7,9 +7,11 @@ by the living runner (a lock on a file that is replaced by rename is lost with t
 
 from __future__ import annotations
 
+import _thread
 import fcntl
 import json
 import os
+import stat
 import struct
 import time
 
@@ -178,8 +180,12 @@ def _fits(name: str, value: object) -> bool:
         return "None" in kinds
     if isinstance(value, bool):
         return "bool" in kinds
-    if isinstance(value, int):
-        return "int" in kinds or "float" in kinds
+    if isinstance(value, int | float) and "float" in kinds:
+        # JSON holds NaN, Infinity and numbers of any length; clocks and tables cannot.
+        return -1e300 < value < 1e300
+    if isinstance(value, str):
+        # `\ud800` is JSON too, but nothing that can be printed.
+        return "str" in kinds and value.encode("utf-8", "ignore").decode("utf-8") == value
     return type(value).__name__ in kinds
 
 
@@ -208,21 +214,22 @@ def stage_file(path: str, content: bytes, *, mode: int = 0o644, durable: bool = 
 
     `durable` makes the content survive a power cut. Raises OSError, and then leaves nothing behind.
     """
-    temporary = f"{path}.{os.getpid()}.tmp"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-    descriptor = os.open(temporary, flags, mode)
+    # Of this thread's own: two threads that replace one file must not write into one temporary.
+    temporary = f"{path}.{_thread.get_native_id()}.tmp"
+    descriptor = _create(temporary, mode)
     try:
-        os.fchmod(descriptor, mode)
-        view = memoryview(content)
-        while view:
-            view = view[os.write(descriptor, view) :]
-        if durable:
-            os.fsync(descriptor)
+        try:
+            os.fchmod(descriptor, mode)
+            view = memoryview(content)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            if durable:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
     except BaseException:
-        os.close(descriptor)
         os.unlink(temporary)
         raise
-    os.close(descriptor)
     return temporary
 
 
@@ -231,9 +238,24 @@ def replace_file(path: str, content: bytes, *, mode: int = 0o644, durable: bool 
 
     `durable` adds the fsync of file and directory; /run needs none. Raises OSError.
     """
-    os.replace(stage_file(path, content, mode=mode, durable=durable), path)
+    temporary = stage_file(path, content, mode=mode, durable=durable)
+    try:
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
     if durable:
         sync_directory(os.path.dirname(path))
+
+
+def _create(path: str, mode: int) -> int:
+    """A new file. What a crash, or somebody, left there is removed first and never written to."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        return os.open(path, flags, mode)
+    except FileExistsError:
+        os.unlink(path)
+        return os.open(path, flags, mode)
 
 
 def sync_directory(path: str) -> None:
@@ -248,6 +270,10 @@ def sync_directory(path: str) -> None:
 def read_json(path: str) -> object:
     """The decoded file; OSError if it cannot be read, ValueError if it is no JSON or no regular file."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    # open() of a directory's descriptor would raise and leave it open; a FIFO's would read as None.
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ValueError(f"{path} is no regular file")
     with open(descriptor, "rb") as file:
         content = file.read(SIZE_LIMIT_BYTES + 1)
     if len(content) > SIZE_LIMIT_BYTES:
@@ -307,7 +333,8 @@ def take_lock(port_index: int, directory: str = RUN_DIRECTORY) -> int:
 def is_locked(port_index: int, directory: str = RUN_DIRECTORY) -> bool:
     """Whether a runner holds the port's lock. Only asks (F_GETLK): asking never takes it."""
     try:
-        descriptor = os.open(lock_path(port_index, directory), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = os.open(lock_path(port_index, directory), flags)
     except OSError:
         return False
     try:

@@ -216,5 +216,5 @@ def explain(name: str, text: str, subject: str) -> SystemdError:
             "systemd cannot be reached: there is no D-Bus system bus here",
             "sdisup needs a system booted with systemd, and its dbus.service",
         )
-    detail = text.partition(f"{name}:")[2].strip() or text
+    detail = (text.partition(f"{name}:")[2].strip() if name else "") or text
     return SystemdError(f"{subject}: {detail}", "", name)

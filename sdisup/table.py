@@ -45,7 +45,7 @@ def _cells(status: PortStatus, now_monotonic: float) -> list[str]:
     reason = status.reason
     if status.config_pending:
         reason = "; ".join(part for part in (reason, "its next start takes a changed unit") if part)
-    return [
+    cells = [
         str(status.port_index),
         status.name,
         status.state,
@@ -58,6 +58,12 @@ def _cells(status: PortStatus, now_monotonic: float) -> list[str]:
         os.path.basename(status.current_file or NOTHING),
         reason,
     ]
+    return [_printable(cell) for cell in cells]
+
+
+def _printable(text: str) -> str:
+    """The texts are of the recorder's user and its FFmpeg: they must not play with the reader's terminal."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def duration_text(seconds: float) -> str:

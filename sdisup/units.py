@@ -9,15 +9,18 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import jinja2
 
+from sdisup.codecs import RATES
 from sdisup.command import Capabilities, build_ffmpeg_arguments
 from sdisup.config import Port, Settings
 from sdisup.errors import SdisupError
 from sdisup.options import Options, format_options
+from sdisup.sandbox import source_sandbox
 from sdisup.status import stage_file, sync_directory
 
 UNIT_DIRECTORY = "/etc/systemd/system"
@@ -76,17 +79,22 @@ class Rendered:
     revisions: Mapping[int, str]
 
 
-def render(
-    settings: Settings, capabilities: Capabilities, systemd_version: int, directory: str = UNIT_DIRECTORY
-) -> Rendered:
-    """All units of a configuration, with what that systemd (such as 257) knows.
+@dataclass(frozen=True)
+class Machine:
+    """What units depend on beside the configuration: its FFmpeg, its systemd (such as 257), and the
+    identity of the filesystem (filesystem.py) that each directory of recordings has to be on."""
 
-    Raises SdisupError if a value cannot stand in a unit file.
-    """
+    capabilities: Capabilities
+    systemd_version: int
+    filesystems: Mapping[str, str] = field(default_factory=dict)
+
+
+def render(settings: Settings, machine: Machine, directory: str = UNIT_DIRECTORY) -> Rendered:
+    """All units of a configuration on a machine. Raises SdisupError if a value cannot stand in a unit file."""
     environment = _environment()
     files = {
         f"{directory}/{name}": environment.get_template(f"{name}.j2").render(
-            header=HEADER, unit_directory=directory, systemd_version=systemd_version
+            header=HEADER, unit_directory=directory, systemd_version=machine.systemd_version
         )
         for name in SHARED_UNITS
     }
@@ -94,9 +102,9 @@ def render(
     revisions = {}
     for index, port in settings.ports.items():
         try:
-            draft = _render_port(environment, port, settings, capabilities, revision="")
+            draft = _render_port(environment, port, settings, machine, revision="")
             revisions[index] = hashlib.sha256((shared + draft).encode()).hexdigest()[:12]
-            text = _render_port(environment, port, settings, capabilities, revision=revisions[index])
+            text = _render_port(environment, port, settings, machine, revision=revisions[index])
         except ValueError as error:
             raise SdisupError(f"{port.label}: {error}", "no unit file can hold that; change it") from error
         files[drop_in_path(index, directory)] = text
@@ -104,23 +112,24 @@ def render(
 
 
 def _render_port(
-    environment: jinja2.Environment, port: Port, settings: Settings, capabilities: Capabilities, revision: str
+    environment: jinja2.Environment, port: Port, settings: Settings, machine: Machine, revision: str
 ) -> str:
-    command = build_ffmpeg_arguments(port, settings.ffmpeg, capabilities)
-    runner = [*RUNNER, *format_options(runner_options(port, [], revision))]
+    command = build_ffmpeg_arguments(port, settings.ffmpeg, machine.capabilities)
+    filesystem = machine.filesystems.get(port.recordings, "")
+    runner = [*RUNNER, *format_options(runner_options(port, [], revision, filesystem))]
     return environment.get_template("sdi-record-port.conf.j2").render(
         header=HEADER,
         port=port,
         description=f"{port.label}, {port.source}".replace("%", "%%"),
         timeout_stop_s=timeout_stop_s(port),
-        address_families="AF_UNIX",
+        sandbox=source_sandbox(port.source).directives(),
         recordings=quote(f"-{port.recordings}"),
         runner=quote_all(runner[:-1]),
         command=quote_all(command),
     )
 
 
-def runner_options(port: Port, command: list[str], revision: str) -> Options:
+def runner_options(port: Port, command: list[str], revision: str, filesystem: str) -> Options:
     """What the runner is told about its port."""
     return Options(
         command,
@@ -132,6 +141,8 @@ def runner_options(port: Port, command: list[str], revision: str) -> Options:
         input=str(port.source),
         recordings=port.recordings,
         revision=revision,
+        filesystem=filesystem,
+        rate=RATES.get(str(port.source.options.get("rate", "")), 0.0),
         stall_timeout_s=port.stall_timeout_s,
         start_timeout_s=port.start_timeout_s,
         sync_interval_s=port.sync_interval_s,
@@ -180,12 +191,20 @@ class Plan:
         for path in sorted({*self.write, *self.remove}):
             old, new = self.current.get(path, ""), self.write.get(path, "")
             parts += difflib.unified_diff(
-                old.splitlines(keepends=True),
-                new.splitlines(keepends=True),
+                _lines(old),
+                _lines(new),
                 path if path in self.current else "/dev/null",
                 path if path in self.write else "/dev/null",
             )
         return "".join(parts)
+
+
+def _lines(text: str) -> list[str]:
+    """The lines with their ends; a last one without says so, as diff does, and does not run into the next."""
+    lines = text.splitlines(keepends=True)
+    if lines and not lines[-1].endswith("\n"):
+        lines[-1] += "\n\\ No newline at end of file\n"
+    return lines
 
 
 def make_plan(wanted: Mapping[str, str], current: Mapping[str, str], ours: Iterable[str]) -> Plan:
@@ -210,12 +229,15 @@ def read_current(paths: Iterable[str]) -> dict[str, str]:
     """The files that are there. One that is no plain text file reads as foreign, so that it is left alone."""
     current = {}
     for path in paths:
-        if not os.path.lexists(path):
-            continue
         try:
+            if not stat.S_ISREG(os.lstat(path).st_mode):
+                current[path] = ""
+                continue
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
             with open(descriptor, encoding="utf-8", newline="") as file:
                 current[path] = file.read(1 << 22)
+        except FileNotFoundError:
+            continue
         except (OSError, UnicodeDecodeError):
             current[path] = ""
     return current

@@ -12,9 +12,9 @@ from sdisup import codecs
 from sdisup.command import (
     PROGRESS_PERIOD_S,
     Capabilities,
-    audio_channel_count,
     build_ffmpeg_arguments,
     container_suffix,
+    has_audio,
     missing_capabilities,
 )
 from sdisup.config import Port, parse_settings
@@ -102,12 +102,12 @@ def test_container_suffix() -> None:
 
 
 def test_nothing_is_missing() -> None:
-    assert missing_capabilities(make_port(), "/usr/bin/ffmpeg", HYBRID) == []
+    assert missing_capabilities([make_port()], "/usr/bin/ffmpeg", HYBRID) == []
 
 
 def test_what_is_missing_is_said_in_the_operators_words() -> None:
     nothing = Capabilities("7.1.5", frozenset(), frozenset(), hybrid_fragmented=True)
-    input_text, *encoder_texts = missing_capabilities(make_port(), "/opt/ffmpeg", nothing)
+    input_text, *encoder_texts = missing_capabilities([make_port()], "/opt/ffmpeg", nothing)
     assert input_text == (
         "port 3: /opt/ffmpeg has no input 'videomaster': install Deltacast's FFmpeg and name it as ffmpeg"
         " in [appliance], or choose another source"
@@ -117,7 +117,7 @@ def test_what_is_missing_is_said_in_the_operators_words() -> None:
         "port 3: /opt/ffmpeg has no encoder 'aac'",
     ]
     silent = make_port({"kind": "test", "tone": False})
-    assert len(missing_capabilities(silent, "/opt/ffmpeg", nothing)) == 2
+    assert len(missing_capabilities([silent], "/opt/ffmpeg", nothing)) == 2
 
 
 # ---- What every list upholds ----
@@ -133,10 +133,28 @@ def values_of(section: str) -> dict[str, st.SearchStrategy[Any]]:
             strategies[key] = st.integers(int(setting.minimum), int(setting.maximum))
         elif setting.type == "boolean" and key != "enabled":
             strategies[key] = st.booleans()
+        elif setting.type in SAMPLES:
+            strategies[key] = st.sampled_from(SAMPLES[setting.type])
     return strategies
 
 
-SOURCES = st.one_of([st.fixed_dictionaries({"kind": st.just(kind)}, optional=values_of(kind)) for kind in SOURCE_KINDS])
+SAMPLES: dict[str, list[object]] = {
+    "text": ["DeckLink Duo (1)", "81:76669a80:00000000"],
+    "word": ["auto", "Hi50", "yuyv422"],
+    "device": ["/dev/video0", "/dev/v4l/by-id/usb-1"],
+    "alsa": ["none", "hw:1", "plughw:CARD=U0x,DEV=0"],
+    "audio": [True, False, "optional"],
+    "arguments": [["-re", "-i", "/srv/a.mkv"], ["-i", "rtp://h:1", "-f", "alsa", "-i", "hw:1"]],
+}
+
+
+def sources_of(kind: str) -> st.SearchStrategy[dict[str, Any]]:
+    values = values_of(kind)
+    required = {key: values.pop(key) for key, setting in rows(kind).items() if setting.is_required}
+    return st.fixed_dictionaries({"kind": st.just(kind), **required}, optional=values)
+
+
+SOURCES = st.one_of([sources_of(kind) for kind in SOURCE_KINDS])
 PORTS = st.fixed_dictionaries({"source": SOURCES}, optional=values_of("port"))
 
 
@@ -154,7 +172,7 @@ def test_every_list_upholds_the_promises(table: dict[str, Any], capabilities: Ca
     assert not {"-nostdin", "-n", "-use_wallclock_as_timestamps", "-shortest"}.intersection(arguments)
     assert not any("faststart" in word for word in arguments)
     assert value_of(arguments, "-flush_packets") == "1"
-    assert arguments.count("-map") == 1 + (audio_channel_count(port.source) > 0)
+    assert arguments.count("-map") == 1 + has_audio(port.source)
     if port.container in ("mp4", "mov"):
         assert "frag" in value_of(arguments, "-movflags") or "empty_moov" in value_of(arguments, "-movflags")
     assert 0 < fragment_s(arguments) + held_back_elsewhere_s(port) <= codecs.HOLD_BACK_LIMIT_S + 0.001
@@ -168,7 +186,7 @@ def fragment_s(arguments: list[str]) -> float:
 
 def held_back_elsewhere_s(port: Port) -> float:
     """A frame a thread in a frame-threaded encoder, the frame that closes a fragment, and the sound."""
-    frame_s = 1 / codecs.RATES[port.source.options["rate"]]
+    frame_s = 1 / codecs.slowest_fps(port.source.options["rate"])
     frames = port.threads if port.codec == "prores" and port.threads > 1 else 0
     return (frames + 1) * frame_s + codecs.AUDIO_DELAY_S
 

@@ -24,6 +24,7 @@ from sdisup.config import (
     starter_toml,
 )
 from sdisup.errors import ConfigError
+from sdisup.settings_docs import EXAMPLES
 
 Document = dict[str, Any]
 TEST = {"kind": "test"}
@@ -172,7 +173,7 @@ def test_disabled_ports_are_left_out() -> None:
         ({"port": 3}, "0.toml: port: must be a table, not 3"),
         ({"defaults": {"source": "test"}}, "0.toml: defaults.source: must be a table, not 'test'"),
         ({"defaults": {"source": {"kind": "tset"}}},
-         "0.toml: defaults.source.kind: unknown kind 'tset' (one of: videomaster, test);"
+         "0.toml: defaults.source.kind: unknown kind 'tset' (one of: videomaster, decklink, v4l2, custom, test);"
          " did you mean 'test'?"),
         ({"defaults": {"source": {"kind": "test", "channel": 1}}},
          "0.toml: defaults.source.channel: unknown key of a test source (one of: size, rate, tone)"),
@@ -321,6 +322,24 @@ def test_the_starter_file_is_valid_and_names_every_key() -> None:
     for setting in settings_table.SETTINGS:
         assert f"{setting.key} = " in starter or f"{setting.key}:" in starter
         assert f"| `{setting.key}` |" in settings_markdown()
+
+
+def test_values_are_documented_as_they_are_written() -> None:
+    for text in (starter_toml(), settings_markdown()):
+        for values in ("h264, prores", "mp4, mov, mkv", "proxy, lt, standard, hq", "progressive, tff, bff"):
+            assert values in " ".join(text.replace("#", " ").split())
+        assert not any(word in text for word in ("H264", "Mp4", "Proxy", "Progressive,"))
+
+
+def test_the_documented_configuration_is_that_of_the_table() -> None:
+    documented = Path(__file__).parent.parent / "docs" / "configuration.md"
+    # To mend it: python3 -m sdisup.settings_docs > docs/configuration.md
+    assert documented.read_text() == settings_markdown()
+
+
+@pytest.mark.parametrize("kind", settings_table.SOURCE_KINDS)
+def test_the_example_of_each_source_is_valid(kind: str) -> None:
+    assert parse_toml(f"[appliance]\nports = 1\n[port.0]\n{EXAMPLES[kind]}").ports[0].source.kind == kind
 
 
 def test_the_starter_file_with_every_comment_taken_away_is_valid_too() -> None:

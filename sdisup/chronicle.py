@@ -1,0 +1,234 @@
+"""Keeps the ledger of a running port, in threads of its own: its disk may hang, the runner never does.
+
+The runner tells what happens and goes on. One thread turns it into entries (story.py) and writes them;
+another counts the frames of files that were cut off, which may take minutes. What goes on just now is in
+`N.open.json` beside the ledger, written before a file gets its first frame, so that the next runner can
+enter what a crash or a power cut left.
+"""
+
+from __future__ import annotations
+
+import _thread
+import json
+import os
+import time
+from collections import deque
+
+from sdisup.ledger import Entry, append_entries, ledger_path
+from sdisup.requests import stop_note_path
+from sdisup.status import boot_id, read_json, replace_file
+from sdisup.story import FileEnd, Moment, Story, TakenFile
+
+RETRY_S = 5.0
+
+
+class Chronicle:
+    """The ledger's threads. All methods return at once; `finish` waits no longer than it is told to."""
+
+    def __init__(self, port_index: int, directory: str, ffprobe: str) -> None:
+        self._path = ledger_path(port_index, directory)
+        self._open_path = f"{directory}/{port_index}.open.json"
+        self._ffprobe = ffprobe
+        self._story = Story(port_index)
+        self._boot = boot_id()
+        self._tasks: deque[tuple[str, tuple[object, ...]]] = deque()
+        self._wake = _thread.allocate_lock()
+        self._wake.acquire()
+        self._ended = _thread.allocate_lock()
+        self._ended.acquire()
+        self._is_counting = False
+        self._unwritten: list[Entry] = []
+        self.problem = ""
+        """Why entries wait in memory, in the operator's words; empty when all are written."""
+
+    def now(self) -> Moment:
+        return Moment(time.time(), time.monotonic(), self._boot)
+
+    def begin(
+        self, last_end: FileEnd | None, cause: str, *, is_restart: bool, records_at_boot: bool, take: str | None
+    ) -> None:
+        """Begin: take up what an earlier runner left.
+
+        `last_end` and `cause` are what that runner itself said of its file's end and of its own.
+        """
+        self._post("begin", last_end, cause, is_restart, records_at_boot, take)
+        _thread.start_new_thread(self._run, ())
+
+    def opened(self, path: str, take: str | None, codec: str, rate: float) -> None:
+        """A file was made; FFmpeg will fill it."""
+        self._post("opened", TakenFile(path, take, codec, rate))
+
+    def media(self, at: Moment, ffmpeg_version: str) -> None:
+        """Its first frame came."""
+        self._post("media", at, ffmpeg_version)
+
+    def closed(self, end: FileEnd) -> None:
+        """It ended."""
+        self._post("closed", end, self.now())
+
+    def waits(self, cause: str, take: str | None) -> None:
+        """The port should record and does not."""
+        self._post("waits", cause, self.now(), take)
+
+    def stopped(self, take: str | None) -> None:
+        """The port was stopped."""
+        self._post("stopped", self.now(), take)
+
+    def clock_stepped(self, before: Moment) -> None:
+        """The wall clock was moved since `before`."""
+        self._post("clock_stepped", before, self.now())
+
+    def finish(self, timeout_s: float) -> bool:
+        """Let the thread write what it has; whether it could within `timeout_s` seconds."""
+        self._post("end")
+        return self._ended.acquire(timeout=timeout_s)
+
+    def _post(self, name: str, *arguments: object) -> None:
+        self._tasks.append((name, arguments))
+        try:
+            self._wake.release()
+        except RuntimeError:
+            # The thread is awake already.
+            return
+
+    # In the writing thread.
+
+    def _run(self) -> None:
+        while True:
+            while self._tasks:
+                name, arguments = self._tasks.popleft()
+                if name == "end":
+                    self._write()
+                    self._ended.release()
+                    return
+                getattr(self, f"_do_{name}")(*arguments)
+                self._write()
+                self._count_next()
+            self._wake.acquire(timeout=RETRY_S if self.problem else 3600.0)
+            if self.problem:
+                self._write()
+
+    def _write(self) -> None:
+        """Entries first, then what is open: a cut in between enters something twice, which readers see, never not."""
+        self._unwritten += self._story.take_ready()
+        try:
+            if self._unwritten:
+                append_entries(self._path, self._unwritten)
+                self._unwritten = []
+            replace_file(self._open_path, json.dumps(self._story.as_dict()).encode(), durable=True)
+            self.problem = ""
+        except OSError as error:
+            waiting = len(self._unwritten)
+            self.problem = f"the ledger cannot be written ({error.strerror}); {waiting} entries wait in memory"
+
+    def _do_begin(
+        self, last_end: FileEnd | None, cause: str, is_restart: bool, records_at_boot: bool, take: str | None
+    ) -> None:
+        now, story = self.now(), self._story
+        try:
+            story.recall(read_json(self._open_path))
+        except (OSError, ValueError):
+            # Nothing was open; or what says so is torn, and the time until now is in no entry.
+            story.interval = None
+        if story.file is not None:
+            self._close_left_file(story.file, last_end, now)
+        if story.interval is None:
+            story.waits("start", now, take)
+        up_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+        boot = Moment(now.wall - up_s, now.monotonic - up_s, self._boot)
+        story.rebooted(boot, records_at_boot=records_at_boot)
+        if story.interval is not None and story.interval.kind == "stop":
+            # Somebody started the port: from here on it should record.
+            story.waits("start", now, take)
+        elif is_restart and cause:
+            story.waits(cause, now, take)
+
+    def _close_left_file(self, file: TakenFile, last_end: FileEnd | None, now: Moment) -> None:
+        if last_end is None or last_end.path != file.path:
+            is_this_boot = file.start is not None and file.start.boot == self._boot
+            cause = "runner killed" if is_this_boot else "power"
+            last_end = FileEnd(file.path, verdict=f"cut off: {cause}", cause=cause)
+        self._do_closed(last_end, now)
+
+    def _do_opened(self, file: TakenFile) -> None:
+        self._story.opened(file)
+
+    def _do_media(self, at: Moment, ffmpeg_version: str) -> None:
+        self._story.media(at, ffmpeg_version)
+
+    def _do_closed(self, end: FileEnd, now: Moment) -> None:
+        self._story.closed(end, _size_bytes(end.path), now)
+
+    def _do_waits(self, cause: str, now: Moment, take: str | None) -> None:
+        self._story.waits(cause, now, take)
+
+    def _do_stopped(self, now: Moment, take: str | None) -> None:
+        self._story.stopped(who_stopped(self._story.port_index), now, take)
+
+    def _do_clock_stepped(self, before: Moment, now: Moment) -> None:
+        self._story.clock_stepped(before, now)
+
+    def _do_counted(self, file: TakenFile, readable: int | None) -> None:
+        self._is_counting = False
+        self._story.counted(file, readable, _size_bytes(file.path), self.now())
+
+    # In the counting thread.
+
+    def _count_next(self) -> None:
+        file = self._story.to_count()
+        if file is not None and not self._is_counting:
+            self._is_counting = True
+            _thread.start_new_thread(self._count, (file,))
+
+    def _count(self, file: TakenFile) -> None:
+        self._post("counted", file, count_frames(self._ffprobe, file.path))
+
+
+def _size_bytes(path: str) -> int:
+    try:
+        return os.stat(path, follow_symlinks=False).st_size
+    except OSError:
+        # It was removed, or moved away; what is entered then is what FFmpeg had counted.
+        return 0
+
+
+def who_stopped(port_index: int) -> str:
+    """`apply` or `schedule` if they left word; else `shutdown` when the system is going down, else `operator`."""
+    path = stop_note_path(port_index)
+    try:
+        note = read_json(path)
+        os.unlink(path)
+    except (OSError, ValueError):
+        note = None
+    if isinstance(note, dict) and note.get("by") in ("apply", "schedule"):
+        return str(note["by"])
+    return "shutdown" if says(["systemctl", "is-system-running"]).strip() == b"stopping" else "operator"
+
+
+def count_frames(ffprobe: str, path: str) -> int | None:
+    """The pictures of a file, counted by reading all of it; None if that was not possible.
+
+    At the lowest priority, and without decoding: a day of 50 Mb/s is 500 GB of reading.
+    """
+    options = "-v quiet -select_streams v:0 -count_packets -show_entries stream=nb_read_packets -of csv=p=0"
+    text = says(["nice", "-n", "19", ffprobe, *options.split(), path]).strip().strip(b",")
+    return int(text) if text.isdigit() else None
+
+
+def says(command: list[str]) -> bytes:
+    """What a command writes to stdout, up to 4 KiB; empty if it cannot be run. It waits: for threads only."""
+    read_end, write_end = os.pipe2(os.O_CLOEXEC)
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    actions = [(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, write_end, 1), (os.POSIX_SPAWN_DUP2, null, 2)]
+    try:
+        pid = os.posix_spawnp(command[0], command, os.environ, file_actions=actions)
+    except OSError:
+        os.close(read_end)
+        return b""
+    finally:
+        os.close(write_end)
+        os.close(null)
+    with open(read_end, "rb") as output:
+        text = output.read(4096)
+    os.waitpid(pid, 0)
+    return text

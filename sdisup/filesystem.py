@@ -1,0 +1,72 @@
+"""Which filesystem a directory is on, by a name that outlives reboots and renumbered disks.
+
+`apply` remembers it and the runner compares: a disk that is not mounted leaves its mount point, on the
+system's own disk, and what is written there is lost to sight and fills the wrong disk. The name comes
+from the filesystem itself, since a sandbox may hide /dev/disk. Standard library only.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+MOUNTINFO = "/proc/self/mountinfo"
+
+# _IOR(0x15, 0, struct fsuuid2), linux/fs.h; Linux 6.9 and later. One byte of length, sixteen of UUID.
+FS_IOC_GETFSUUID = 0x80111500
+# Their statvfs f_fsid is made from their UUID (statfs(2) leaves it open; fs/ext4/super.c, fs/btrfs/super.c).
+UUID_IN_FSID = frozenset({"ext2", "ext3", "ext4", "btrfs"})
+# Layers and memory have no name of their own that means anything after a reboot.
+NAMELESS = frozenset({"overlay", "tmpfs", "ramfs"})
+
+
+def filesystem_identity(path: str) -> str:
+    """Such as `ext4:fsid-5d1c…`, `xfs:uuid-2f3c…`, `nfs4:server:/export`; `… with /` on the system's own disk.
+
+    Raises OSError if the directory is not there.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        device = os.fstat(descriptor).st_dev
+        kind, source = mounted(f"{os.major(device)}:{os.minor(device)}", _mountinfo())
+        name = _name(descriptor, kind, source)
+    finally:
+        os.close(descriptor)
+    identity = f"{kind}:{name}" if name else kind
+    return f"{identity} with /" if device == os.stat("/").st_dev else identity
+
+
+def _name(descriptor: int, kind: str, source: str) -> str:
+    if kind in NAMELESS:
+        return ""
+    # The same on every kernel first: an upgrade must not rename what was remembered.
+    if kind in UUID_IN_FSID:
+        return f"fsid-{os.fstatvfs(descriptor).f_fsid:x}"
+    if ":" in source or source.startswith("//"):
+        return source
+    try:
+        answer = fcntl.ioctl(descriptor, FS_IOC_GETFSUUID, bytes(17))
+    except OSError:
+        return ""
+    return f"uuid-{answer[1 : 1 + answer[0]].hex()}" if any(answer[1:]) else ""
+
+
+def _mountinfo() -> list[str]:
+    try:
+        with open(MOUNTINFO, encoding="utf-8", errors="surrogateescape") as file:
+            return file.readlines()
+    except OSError:
+        return []
+
+
+def mounted(device: str, mountinfo: list[str]) -> tuple[str, str]:
+    """Type and source of what is mounted from a device such as `8:1`, from mountinfo's lines (proc(5)).
+
+    36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue
+    """
+    for line in mountinfo:
+        fields, _, rest = line.partition(" - ")
+        words = rest.split(" ")
+        if fields.split(" ")[2:3] == [device] and len(words) > 1:
+            return words[0], words[1]
+    return "unknown", ""

@@ -1,0 +1,582 @@
+"""The recording's file: whether it holds a frame, and that it is ours and nobody else's."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TypeVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sdisup import disk
+from sdisup.disk import (
+    HEAD_BYTES,
+    Closed,
+    FirstMedia,
+    Opened,
+    OpenFailed,
+    Place,
+    RecordingFile,
+    Sample,
+    file_name,
+    holds_media,
+)
+
+DEADLINE_S = 10.0
+FFMPEG = shutil.which("ffmpeg") or "ffmpeg"
+MUXERS = {"mkv": "matroska", "mp4": "mp4", "mov": "mov"}
+CONTAINERS = pytest.mark.parametrize("container", MUXERS)
+Found = TypeVar("Found")
+
+
+def holds(container: str, content: bytes) -> bool:
+    return holds_media(container, len(content), lambda count, offset: content[offset : offset + count])
+
+
+# ---- What a file holds ----
+
+
+def make_media(directory: Path, container: str, frames: int, *, fragmented: bool = True) -> bytes:
+    """What FFmpeg makes of some frames of its test picture, with the container options that ports use."""
+    path = directory / f"{frames}-{fragmented}.{container}"
+    options = ["-cluster_time_limit", "200"]
+    if container != "mkv":
+        options = ["-movflags", "+empty_moov+default_base_moof", "-frag_duration", "200000"] if fragmented else []
+    subprocess.run(
+        [
+            *(FFMPEG, "-v", "error", "-y", "-f", "lavfi", "-i", "testsrc2=size=320x180:rate=25"),
+            *("-frames:v", str(frames), "-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-g", "25"),
+            *(*options, "-flush_packets", "1", "-f", MUXERS[container], str(path)),
+        ],
+        check=True,
+        stdin=subprocess.DEVNULL,
+    )
+    return path.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    directory = tmp_path_factory.mktemp("media")
+    return {container: make_media(directory, container, 30) for container in MUXERS}
+
+
+def first_media_at(container: str, content: bytes) -> int:
+    """The shortest beginning of the file that holds media."""
+    low, high = 0, len(content)
+    while low < high:
+        middle = (low + high) // 2
+        if holds(container, content[:middle]):
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def frames_in(directory: Path, container: str, content: bytes) -> int:
+    """How many frames a player finds in it."""
+    path = directory / f"part.{container}"
+    path.write_bytes(content)
+    done = subprocess.run(
+        [FFMPEG, "-v", "error", "-i", str(path), "-f", "framecrc", "-"], capture_output=True, stdin=subprocess.DEVNULL
+    )
+    return len([line for line in done.stdout.splitlines() if line and not line.startswith(b"#")])
+
+
+@CONTAINERS
+def test_a_growing_file_holds_media_from_its_first_whole_frames_on(
+    media: dict[str, bytes], container: str, tmp_path: Path
+) -> None:
+    content = media[container]
+    first = first_media_at(container, content)
+    assert 0 < first < len(content)
+    assert frames_in(tmp_path, container, content[:first]) >= 1
+    steps = [*range(0, len(content), 499), *range(max(0, first - 300), first + 300), len(content)]
+    for length in steps:
+        assert holds(container, content[:length]) is (length >= first), length
+
+
+@CONTAINERS
+def test_a_header_alone_is_no_media(media: dict[str, bytes], container: str, tmp_path: Path) -> None:
+    content = media[container]
+    marks = {"mkv": b"\x1f\x43\xb6\x75", "mp4": b"moof", "mov": b"moof"}
+    header = content[: content.index(marks[container])]
+    assert len(header) > 300
+    assert not holds(container, header)
+    assert frames_in(tmp_path, container, header) == 0
+    # Nor is the beginning of what is to hold the first frames.
+    assert not holds(container, content[: len(header) + 40])
+
+
+@CONTAINERS
+def test_a_file_without_a_frame_is_no_media(container: str, tmp_path: Path) -> None:
+    assert not holds(container, b"")
+    assert not holds(container, make_media(tmp_path, container, 0))
+
+
+@pytest.mark.parametrize("container", ["mp4", "mov"])
+def test_an_ordinary_file_is_media_once_it_is_closed(container: str, tmp_path: Path) -> None:
+    """As hybrid_fragmented leaves it: the frames first, the moov that describes them behind them."""
+    content = make_media(tmp_path, container, 5, fragmented=False)
+    assert content.index(b"mdat") < content.index(b"moov")
+    assert holds(container, content)
+    assert first_media_at(container, content) == len(content)
+
+
+def box(kind: bytes, payload: bytes, length: int | None = None) -> bytes:
+    return (len(payload) + 8 if length is None else length).to_bytes(4, "big") + kind + payload
+
+
+FTYP, MOOV, MOOF, MDAT = (
+    box(b"ftyp", b"isom" * 4),
+    box(b"moov", bytes(90)),
+    box(b"moof", bytes(90)),
+    box(b"mdat", bytes(99)),
+)
+LARGE_MDAT = b"\0\0\0\1mdat" + (16 + 99).to_bytes(8, "big") + bytes(99)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        # hybrid_fragmented while it grows, and once it is closed (FFmpeg 7.1)
+        (FTYP + box(b"free", bytes(8)) + MOOV, False),
+        (FTYP + box(b"free", bytes(8)) + MOOV + MOOF, False),
+        (FTYP + box(b"free", bytes(8)) + MOOV + MOOF + MDAT[:-1], False),
+        (FTYP + box(b"free", bytes(8)) + MOOV + MOOF + MDAT, True),
+        (FTYP + box(b"free", b"") + MDAT + MOOV, True),
+        (FTYP + box(b"free", b"") + LARGE_MDAT + MOOV, True),
+        (FTYP + box(b"free", b"") + MDAT + MOOV[:-1], False),
+        (FTYP + MDAT, False),
+        # an ordinary file while it grows: the mdat's length is not known yet
+        (FTYP + box(b"free", b"") + box(b"mdat", bytes(999), length=0), False),
+        (FTYP + MOOV + MOOF + LARGE_MDAT, True),
+        (FTYP + MOOV + MOOF + LARGE_MDAT[:-1], False),
+        # no frames in it
+        (FTYP + box(b"mdat", b"") + MOOV, False),
+        (FTYP + MOOV + box(b"mdat", b""), False),
+        # what no muxer writes
+        (box(b"ftyp", b"", length=7) + MOOV + MDAT, False),
+        (box(b"ftyp", b"", length=0xFFFFFFFF) + MOOV + MDAT, False),
+        (b"\0\0\0\1ftyp" + bytes(8) + MOOV + MDAT, False),
+        (b"\0\0\0\1ftyp" + b"\xff" * 8 + MOOV + MDAT, False),
+        (b"\0" * 4096, False),
+    ],
+)
+def test_boxes(content: bytes, expected: bool) -> None:
+    assert holds("mp4", content) is expected
+
+
+@given(container=st.sampled_from(list(MUXERS)), content=st.binary(max_size=200), flips=st.binary(max_size=8))
+def test_no_bytes_raise_and_the_walk_ends(container: str, content: bytes, flips: bytes) -> None:
+    for beginning in (b"", FTYP + MOOV, b"\x1a\x45\xdf\xa3\x80\x18\x53\x80\x67\x01" + b"\xff" * 7):
+        assert holds(container, beginning + flips + content) in (True, False)
+
+
+@given(st.data())
+def test_no_damage_raises(media: dict[str, bytes], data: st.DataObject) -> None:
+    container = data.draw(st.sampled_from(list(MUXERS)))
+    content = bytearray(media[container][:4000])
+    for place, value in data.draw(
+        st.lists(st.tuples(st.integers(0, len(content) - 1), st.integers(0, 255)), max_size=9)
+    ):
+        content[place] = value
+    assert holds(container, bytes(content)) in (True, False)
+
+
+def test_a_walk_never_reads_much(media: dict[str, bytes]) -> None:
+    for container, content in media.items():
+        asked: list[int] = []
+
+        def read(count: int, offset: int, content: bytes = content, asked: list[int] = asked) -> bytes:
+            asked.append(count)
+            return content[offset : offset + count]
+
+        assert holds_media(container, len(content), read)
+        assert sum(asked) <= HEAD_BYTES
+
+
+def test_names() -> None:
+    assert file_name("CAM3", "mp4", 1769860800.9, 1) == "CAM3_20260131T120000Z.mp4"
+    assert file_name("CAM3", "mkv", 1769860800.0, 2) == "CAM3_20260131T120000Z_2.mkv"
+    assert file_name("CAM3", "mp4", 0, 1) == "CAM3_19700101T000000Z.mp4"
+
+
+# ---- The file ----
+
+
+class Recorder:
+    """RecordingFiles in a directory of the test's, with every event that they have told."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.files: list[RecordingFile] = []
+        self._told = threading.Condition()
+
+    def _wake(self) -> None:
+        with self._told:
+            self._told.notify_all()
+
+    def open(self, container: str = "mkv", directory: Path | None = None) -> RecordingFile:
+        place = Place(str(self.directory), str(directory or self.directory), "CAM3", container)
+        self.files.append(RecordingFile(place, 0.02, self._wake))
+        return self.files[-1]
+
+    def wait(self, file: RecordingFile, kind: type[Found]) -> Found:
+        """The next event of a kind; those before it are dropped. Fails after the deadline."""
+        limit = time.monotonic() + DEADLINE_S
+        with self._told:
+            while True:
+                while file.events:
+                    event = file.events.popleft()
+                    if isinstance(event, kind):
+                        return event
+                remaining = limit - time.monotonic()
+                assert remaining > 0, f"no {kind.__name__}"
+                self._told.wait(remaining)
+
+    def opened(self, container: str = "mkv") -> tuple[RecordingFile, Path]:
+        file = self.open(container)
+        return file, Path(self.wait(file, Opened).path)
+
+    def closed(self, file: RecordingFile) -> Closed:
+        file.finish()
+        return self.wait(file, Closed)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    limit = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < limit, "it does not come"
+        time.sleep(0.005)
+
+
+def threads() -> int:
+    return len(os.listdir("/proc/self/task"))
+
+
+@pytest.fixture
+def recorder(tmp_path: Path) -> Iterator[Recorder]:
+    """Ends every thread that it began, also after a failed test."""
+    before = threads()
+    made = Recorder(tmp_path)
+    yield made
+    for file in made.files:
+        file.finish()
+    wait_until(lambda: threads() <= before)
+
+
+class StandingClock:
+    """What disk.py uses of time, with a clock that does not move."""
+
+    def __init__(self, now: float) -> None:
+        self.module = SimpleNamespace(
+            time=lambda: now, sleep=time.sleep, monotonic=time.monotonic, gmtime=time.gmtime, strftime=time.strftime
+        )
+
+
+@pytest.fixture
+def standing_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disk, "time", StandingClock(1769860800.0).module)
+
+
+def test_the_file_is_made_empty_and_for_the_group_to_write(recorder: Recorder) -> None:
+    before = os.umask(0o002)
+    try:
+        file, path = recorder.opened()
+    finally:
+        os.umask(before)
+    assert path.parent == recorder.directory and path.stat().st_size == 0
+    assert stat.S_IMODE(path.stat().st_mode) == 0o664
+    assert recorder.closed(file).kept is False
+
+
+@CONTAINERS
+def test_a_file_that_grows_is_told_of_from_its_first_frames_on(
+    recorder: Recorder, media: dict[str, bytes], container: str
+) -> None:
+    content = media[container]
+    first = first_media_at(container, content)
+    file, path = recorder.opened(container)
+    with open(path, "wb", buffering=0) as writer:
+        for start in range(0, first - 1, 700):
+            writer.write(content[start : min(start + 700, first - 1)])
+        assert not any(isinstance(event, FirstMedia) for event in list(file.events))
+        writer.write(content[first - 1 : first])
+        recorder.wait(file, FirstMedia)
+        writer.write(content[first:])
+    sample = recorder.wait(file, Sample)
+    assert first <= sample.size_bytes <= len(content)
+    assert not sample.moved and sample.disk_free_bytes > 0
+    device = path.stat().st_dev
+    assert sample.filesystem == f"{os.major(device)}:{os.minor(device)}"
+    closed = recorder.closed(file)
+    assert (closed.kept, closed.size_bytes, closed.problem) == (True, len(content), "")
+    assert path.read_bytes() == content
+
+
+def test_a_header_alone_is_removed_at_the_end(recorder: Recorder, media: dict[str, bytes]) -> None:
+    file, path = recorder.opened()
+    path.write_bytes(media["mkv"][: first_media_at("mkv", media["mkv"]) - 1])
+    closed = recorder.closed(file)
+    assert (closed.kept, closed.problem) == (False, "")
+    assert os.listdir(recorder.directory) == []
+
+
+def test_a_short_recording_whose_frames_come_with_its_end_is_kept(
+    recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start and a stop within one fragment: what FFmpeg leaves is an ordinary, finished file."""
+    content = make_media(tmp_path, "mp4", 5, fragmented=False)
+    assert len(content) < HEAD_BYTES
+    looked_at: list[int] = []
+
+    def look(container: str, size_bytes: int, read: Callable[[int, int], bytes]) -> bool:
+        found = holds_media(container, size_bytes, read)
+        looked_at.append(size_bytes)
+        return found
+
+    monkeypatch.setattr(disk, "holds_media", look)
+    file, path = recorder.opened("mp4")
+    # Of the same length before and after: the trailer's last act is to patch the length of the frames' box.
+    patched = content.index(b"mdat") - 4
+    path.write_bytes(content[:patched] + bytes(4) + content[patched + 4 :])
+    wait_until(lambda: len(content) in looked_at)
+    with open(path, "r+b") as writer:
+        writer.write(content)
+    closed = recorder.closed(file)
+    assert closed.kept and path.read_bytes() == content
+
+
+def test_what_is_large_is_never_removed_whatever_it_holds(recorder: Recorder) -> None:
+    file, path = recorder.opened()
+    path.write_bytes(b"x" * (HEAD_BYTES + 1))
+    assert recorder.closed(file).kept
+    assert path.exists()
+
+
+@pytest.mark.usefixtures("standing_clock")
+def test_names_are_unique_when_the_clock_stands_still(recorder: Recorder) -> None:
+    names = [recorder.opened()[1].name for _ in range(5)]
+    assert names == [
+        "CAM3_20260131T120000Z.mkv",
+        *[f"CAM3_20260131T120000Z_{number}.mkv" for number in range(2, 6)],
+    ]
+
+
+@pytest.mark.usefixtures("standing_clock")
+def test_two_at_once_never_share_a_file(recorder: Recorder) -> None:
+    files = [recorder.open() for _ in range(20)]
+    paths = [recorder.wait(file, Opened).path for file in files]
+    assert len(set(paths)) == 20
+    assert len(os.listdir(recorder.directory)) == 20
+
+
+@pytest.mark.usefixtures("standing_clock")
+@pytest.mark.parametrize("kind", ["file", "empty file", "directory", "symlink", "dangling symlink", "fifo"])
+def test_what_exists_is_never_touched(recorder: Recorder, kind: str, tmp_path: Path) -> None:
+    """Invariant 3: also an empty file is somebody's, and a link leads elsewhere."""
+    existing = tmp_path / "CAM3_20260131T120000Z.mkv"
+    elsewhere = tmp_path / "elsewhere"
+    if kind.endswith("file"):
+        existing.write_bytes(b"" if kind == "empty file" else b"a recording")
+    elif kind == "directory":
+        existing.mkdir()
+    elif kind.endswith("symlink"):
+        existing.symlink_to(elsewhere)
+        if kind == "symlink":
+            elsewhere.write_bytes(b"a recording")
+    else:
+        os.mkfifo(existing)
+    before = os.lstat(existing)
+    file, path = recorder.opened()
+    assert path.name == "CAM3_20260131T120000Z_2.mkv"
+    assert recorder.closed(file).kept is False
+    after = os.lstat(existing)
+    assert (after.st_ino, after.st_mode, after.st_size, after.st_mtime_ns) == (
+        before.st_ino, before.st_mode, before.st_size, before.st_mtime_ns,
+    )  # fmt: skip
+    assert elsewhere.exists() is (kind == "symlink")
+
+
+def test_an_empty_file_that_was_renamed_over_is_not_removed(recorder: Recorder, tmp_path: Path) -> None:
+    file, path = recorder.opened()
+    (tmp_path / "other").write_bytes(b"somebody else's")
+    os.replace(tmp_path / "other", path)
+    assert recorder.closed(file).kept
+    assert path.read_bytes() == b"somebody else's"
+
+
+def test_an_empty_file_that_was_removed_already_is_no_error(recorder: Recorder) -> None:
+    file, path = recorder.opened()
+    path.unlink()
+    closed = recorder.closed(file)
+    assert (closed.kept, closed.problem) == (False, "")
+
+
+def test_a_recording_that_was_moved_is_told(recorder: Recorder, media: dict[str, bytes], tmp_path: Path) -> None:
+    file, path = recorder.opened()
+    with open(path, "wb") as writer:
+        writer.write(media["mkv"])
+    recorder.wait(file, FirstMedia)
+    os.rename(path, tmp_path / "moved")
+    wait_until(lambda: recorder.wait(file, Sample).moved)
+    assert recorder.closed(file).kept
+    assert (tmp_path / "moved").read_bytes() == media["mkv"]
+
+
+def test_a_recording_that_was_deleted_is_told(recorder: Recorder, media: dict[str, bytes]) -> None:
+    file, path = recorder.opened()
+    path.write_bytes(media["mkv"])
+    sample = recorder.wait(file, Sample)
+    assert not sample.deleted
+    path.unlink()
+    wait_until(lambda: recorder.wait(file, Sample).deleted)
+    assert recorder.closed(file).kept
+
+
+def test_a_directory_below_the_recordings_is_made(recorder: Recorder, tmp_path: Path) -> None:
+    file = recorder.open(directory=tmp_path / "match" / "day")
+    assert Path(recorder.wait(file, Opened).path).parent == tmp_path / "match" / "day"
+
+
+def test_a_directory_that_is_a_link_is_where_it_leads(recorder: Recorder, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "recordings").symlink_to("disk")
+    recorder.directory = tmp_path / "recordings"
+    _, path = recorder.opened()
+    assert path.parent == tmp_path / "recordings"
+    assert os.listdir(tmp_path / "disk") == [path.name]
+
+
+@pytest.mark.parametrize("below", [None, "match"])
+def test_a_missing_directory_is_never_made(recorder: Recorder, tmp_path: Path, below: str | None) -> None:
+    """It may be the mount point of a disk that is missing: recordings must not fill the one beneath."""
+    recorder.directory = tmp_path / "missing"
+    failed = recorder.wait(recorder.open(directory=recorder.directory / below if below else None), OpenFailed)
+    assert failed.reason == (
+        f"{tmp_path}/missing does not exist; mount it or make it: "
+        f"install -d -o sdisup -g sdisup -m 2775 {tmp_path}/missing"
+    )
+    assert not (tmp_path / "missing").exists()
+
+
+def test_a_directory_that_is_a_file(recorder: Recorder, tmp_path: Path) -> None:
+    recorder.directory = tmp_path / "file"
+    recorder.directory.touch()
+    failed = recorder.wait(recorder.open(), OpenFailed)
+    assert failed.reason == f"no file can be made in {tmp_path}/file: Not a directory"
+
+
+def failing_open(monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
+    """os.open fails as it does for the unit's user; these tests run as root, whom no mode stops."""
+
+    true_open = os.open
+
+    def fail(path: str, flags: int, mode: int = 0o777, **options: int) -> int:
+        if flags & os.O_EXCL:
+            raise error
+        return true_open(path, flags, mode, **options)
+
+    monkeypatch.setattr(os, "open", fail)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (PermissionError(13, "Permission denied"), "not writable by the user sdisup; make it so: chown sdisup:sdisup"),
+        (OSError(30, "Read-only file system"), "read-only"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (OSError(24, "Too many open files"), "Too many open files"),
+    ],
+)
+def test_a_file_that_cannot_be_made_is_told_in_the_operators_words(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch, error: OSError, words: str
+) -> None:
+    with monkeypatch.context() as patch:
+        failing_open(patch, error)
+        failed = recorder.wait(recorder.open(), OpenFailed)
+    assert words in failed.reason and str(recorder.directory) in failed.reason
+
+
+def test_ten_thousand_files_of_one_second_are_told(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        failing_open(patch, FileExistsError(17, "File exists"))
+        failed = recorder.wait(recorder.open(), OpenFailed)
+    assert "ten thousand files" in failed.reason and str(recorder.directory) in failed.reason
+
+
+def test_a_disk_that_fails_while_recording_is_told_at_the_close_and_the_file_kept(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closed answers finish(): FFmpeg is alive until then, and what could not be read is not thrown away."""
+    looked = threading.Event()
+    finishing_at_close: list[bool] = []
+    true_close = RecordingFile._close
+
+    def fail(*_: object) -> bool:
+        looked.set()
+        raise OSError(5, "Input/output error")
+
+    def close(self: RecordingFile, problem: str) -> None:
+        finishing_at_close.append(self._is_finishing)
+        true_close(self, problem)
+
+    monkeypatch.setattr(disk, "holds_media", fail)
+    monkeypatch.setattr(RecordingFile, "_close", close)
+    file, path = recorder.opened()
+    path.write_bytes(b"something")
+    assert looked.wait(DEADLINE_S)
+    # Another file's whole life gives the first one's thread more than its time to be wrong.
+    other, _ = recorder.opened()
+    recorder.closed(other)
+    closed = recorder.closed(file)
+    assert finishing_at_close == [True, True]
+    assert (closed.kept, closed.problem) == (True, f"{path}: Input/output error")
+    assert path.read_bytes() == b"something"
+
+
+def test_nothing_is_left_of_a_file_that_is_closed(recorder: Recorder, media: dict[str, bytes]) -> None:
+    """Without a signal a port makes a file each second: a thread or a descriptor left by each ends it in hours."""
+    descriptors = len(os.listdir("/proc/self/fd"))
+    began_with = threads()
+    for content in (b"", media["mkv"]):
+        for _ in range(5):
+            file, path = recorder.opened()
+            path.write_bytes(content)
+            recorder.closed(file)
+    wait_until(lambda: threads() <= began_with)
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def test_a_growing_file_is_made_durable_again_and_again(
+    recorder: Recorder, media: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = threading.Semaphore(0)
+    true_sync = os.fdatasync
+
+    def sync(descriptor: int) -> None:
+        true_sync(descriptor)
+        synced.release()
+
+    monkeypatch.setattr(os, "fdatasync", sync)
+    file, path = recorder.opened()
+    path.write_bytes(media["mkv"])
+    assert all(synced.acquire(timeout=DEADLINE_S) for _ in range(3))
+    assert recorder.closed(file).kept
+
+
+def test_finish_may_be_said_twice_and_at_once(recorder: Recorder) -> None:
+    file = recorder.open()
+    file.finish()
+    file.finish()
+    assert recorder.wait(file, Closed).kept is False
+    file.finish()

@@ -1,0 +1,197 @@
+"""Inputs beside SDI, recorded on a real systemd: a stream, a file in real time, a FIFO; and their sandbox."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from appliance import Appliance, wait_for
+from drive import active_state, configure, count_frames, recordings, sdisup, status, status_file, wait_recording
+
+pytestmark = pytest.mark.system
+
+# The appliance has the host's network: two runs at once must not hear each other.
+UDP_PORT = 20000 + os.getpid() % 20000
+PICTURE = "-f lavfi -i testsrc2=size=320x180:rate=25 -f lavfi -i sine=frequency=1000:sample_rate=48000"
+ENCODED = "-c:v libx264 -preset ultrafast -tune zerolatency -g 25 -c:a aac"
+
+# Says what a process in the unit may reach, then is FFmpeg.
+CURIOUS_FFMPEG = """#!/usr/bin/python3 -IS
+import os, socket, sys
+if "-progress" in sys.argv:
+    for family in ("AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK", "AF_PACKET"):
+        try:
+            socket.socket(getattr(socket, family), socket.SOCK_DGRAM).close()
+            said = "opens"
+        except OSError as error:
+            said = os.strerror(error.errno)
+        print(f"[warning] {family}: {said}", file=sys.stderr)
+    print(f"[warning] devices: {' '.join(sorted(os.listdir('/dev')))}", file=sys.stderr, flush=True)
+os.execv("/usr/bin/ffmpeg", ["/usr/bin/ffmpeg", *sys.argv[1:]])
+"""
+
+
+def custom_port(index: int, arguments: str, extra: str = "") -> str:
+    return f'[port.{index}]\nsource = {{ kind = "custom", input = [{arguments}]{extra} }}\n'
+
+
+@pytest.fixture
+def media(appliance: Appliance) -> Iterator[Appliance]:
+    """The shared appliance with /srv/media, a short film in it, and nothing of it afterwards."""
+    appliance.run("install -d -m 0755 /srv/media && mkfifo -m 0644 /srv/media/in.fifo")
+    appliance.run(f"ffmpeg -v error {PICTURE} -t 10 {ENCODED} /srv/media/film.mkv")
+    try:
+        yield appliance
+    finally:
+        appliance.run("systemctl stop 'sdi-record@*' 'sender-*'; rm -rf /srv/media", check=False)
+
+
+def send(appliance: Appliance, name: str, output: str) -> None:
+    """A second FFmpeg that sends a picture and a tone in real time."""
+    unit = f"systemd-run --quiet --collect --unit=sender-{name} --property=KillSignal=SIGKILL"
+    appliance.run(f"{unit} ffmpeg -y -v error -re {PICTURE} {ENCODED} -f mpegts '{output}'")
+
+
+def wait_for_rate(appliance: Appliance, port: int, fps: float) -> dict[str, Any]:
+    def runs() -> dict[str, Any] | None:
+        found = status_file(appliance, port)
+        return found if abs(found["fps"] - fps) < 3 else None
+
+    return wait_for(runs, 20, f"port {port} runs at {fps} frames a second", poll_s=0.1)
+
+
+# A stream joined between two key frames, which FFmpeg reports picture by picture.
+JOINED_LATE = r"\[h264 @ |non-existing [PS]PS"
+
+
+@pytest.mark.journal_allows(JOINED_LATE)
+def test_a_stream_a_file_and_a_fifo_record_each_in_its_own_sandbox(media: Appliance) -> None:
+    ports = [
+        custom_port(0, f'"-f", "mpegts", "-i", "udp://127.0.0.1:{UDP_PORT}?fifo_size=50000"'),
+        custom_port(1, '"-re", "-stream_loop", "-1", "-i", "/srv/media/film.mkv"', ', audio = "optional"'),
+        custom_port(2, '"-f", "mpegts", "-i", "/srv/media/in.fifo"', ", rate = 25"),
+        '[port.3]\nsource = { kind = "test", size = "320x180" }\ncodec = "prores"\n',
+        '[port.4]\nsource = { kind = "v4l2", device = "/dev/video7", audio_device = "hw:1" }\n',
+    ]
+    configure(media, "[appliance]\nports = 5\n" + "".join(ports))
+    media.run("systemctl start --no-block sdi-record@0 sdi-record@1 sdi-record@2 sdi-record@3")
+    send(media, "udp", f"udp://127.0.0.1:{UDP_PORT}?pkt_size=1316")
+    send(media, "fifo", "/srv/media/in.fifo")
+    for port in (0, 1, 2, 3):
+        wait_recording(media, port, frames=50, timeout_s=40)
+        # FFmpeg 6.1 and later begins with what the sender had ready; then the rate is the stream's own, and
+        # nothing is made up or left out.
+        found = wait_for_rate(media, port, 25)
+        assert found["dropped_frames"] + found["duplicated_frames"] <= 5, found
+    expected = {
+        0: ("AF_INET AF_INET6 AF_UNIX", "yes"),
+        1: ("AF_UNIX", "yes"),
+        2: ("AF_UNIX", "yes"),
+        3: ("AF_UNIX", "yes"),
+        4: ("AF_UNIX", "no"),
+    }
+    for port, (families, private_devices) in expected.items():
+        shown = media.run(f"systemctl show -p RestrictAddressFamilies -p PrivateDevices sdi-record@{port}").stdout
+        values = dict(line.split("=", 1) for line in shown.splitlines())
+        assert " ".join(sorted(values["RestrictAddressFamilies"].split())) == families
+        assert values["PrivateDevices"] == private_devices
+    shown = media.run("systemctl show -P DeviceAllow -P DevicePolicy -P SupplementaryGroups sdi-record@4").stdout
+    assert {"/dev/video7", "char-alsa", "closed", "video", "audio"} <= set(shown.split())
+    sdisup(media, "stop 0-3")
+    for port in (0, 1, 2):
+        (path,) = recordings(media, f"port{port}_")
+        assert count_frames(media, path) >= 50
+        streams = media.run(f"ffprobe -v error -show_entries stream=codec_name -of csv=p=0 {path}").stdout.split()
+        assert {name.strip(",") for name in streams} == {"h264", "aac"}
+
+
+@pytest.mark.journal_allows(JOINED_LATE, r"Error during demuxing: Input/output error")
+def test_a_stream_that_ends_is_waited_for_and_recorded_again(media: Appliance) -> None:
+    arguments = f'"-f", "mpegts", "-i", "udp://127.0.0.1:{UDP_PORT}?timeout=1000000"'
+    configure(media, "[appliance]\nports = 1\n" + custom_port(0, arguments))
+    send(media, "udp", f"udp://127.0.0.1:{UDP_PORT}?pkt_size=1316")
+    media.run("systemctl start --no-block sdi-record@0")
+    before = wait_recording(media, 0, frames=25, timeout_s=30)
+    media.run("systemctl stop sender-udp")
+    wait_for(lambda: status(media, 0)["restarts"] >= 1, 15, "the end of the stream is noticed", poll_s=0.1)
+    send(media, "udp", f"udp://127.0.0.1:{UDP_PORT}?pkt_size=1316")
+    after = wait_recording(media, 0, frames=25, timeout_s=40)
+    assert after["current_file"] != before["current_file"]
+
+
+@pytest.mark.journal_allows(r"Error opening input")
+def test_only_a_port_that_needs_the_network_can_open_a_socket(media: Appliance) -> None:
+    media.write("/usr/local/bin/ffmpeg-curious", CURIOUS_FFMPEG, mode=0o755)
+    udp = custom_port(1, f'"-i", "udp://127.0.0.1:{UDP_PORT}"')
+    test = '[port.0]\nsource = { kind = "test", size = "320x180" }\n'
+    configure(media, f'[appliance]\nports = 2\nffmpeg = "/usr/local/bin/ffmpeg-curious"\n{test}{udp}')
+    media.run("systemctl start --no-block sdi-record@0 sdi-record@1")
+    refused, allowed = said(media, 0), said(media, 1)
+    assert refused["AF_UNIX"] == allowed["AF_UNIX"] == "opens"
+    assert {refused[name] for name in ("AF_INET", "AF_INET6", "AF_NETLINK", "AF_PACKET")} == {
+        "Address family not supported by protocol"
+    }
+    assert allowed["AF_INET"] == "opens"
+    assert allowed["AF_PACKET"] == "Address family not supported by protocol"
+    devices = set(refused["devices"].split())
+    assert {"null", "zero", "urandom"} <= devices
+    assert not devices & {"console", "kmsg", "mem", "fuse", "net", "snd", "video0"}
+    wait_recording(media, 0)
+
+
+def said(appliance: Appliance, port: int) -> dict[str, str]:
+    """What the curious FFmpeg of a port told the journal, by its first word."""
+
+    def lines() -> dict[str, str]:
+        entries = appliance.journal(f"--unit=sdi-record@{port}.service")
+        found = [re.search(r"(AF_[A-Z0-9]+|devices): (.*)", str(entry["MESSAGE"])) for entry in entries]
+        return {match[1]: match[2] for match in found if match}
+
+    wait_for(lambda: "devices" in lines(), 20, f"port {port} says what it may reach", poll_s=0.1)
+    return lines()
+
+
+def test_a_unit_takes_a_custom_line_as_it_was_written(media: Appliance) -> None:
+    odd = "/srv/media/a $HOME %i 'quoted' \\\\ name.mkv"
+    arguments = '"-re", "-stream_loop", "-1", "-i", "/srv/media/a $HOME %i \'quoted\' \\\\\\\\ name.mkv"'
+    media.run(["cp", "/srv/media/film.mkv", odd])
+    configure(media, "[appliance]\nports = 1\n" + custom_port(0, arguments))
+    media.run("systemctl start --no-block sdi-record@0")
+    found = wait_recording(media, 0)
+    assert odd in media.read(f"/proc/{found['ffmpeg_pid']}/cmdline").split("\0")
+
+
+def test_custom_arguments_that_write_are_refused_and_change_nothing(media: Appliance) -> None:
+    configure(media, "[appliance]\nports = 1\n" + custom_port(0, '"-re", "-i", "/srv/media/film.mkv"'))
+    unit = media.read("/etc/systemd/system/sdi-record@0.service.d/10-sdisup.conf")
+    for arguments in (
+        '"-i", "udp://h:1", "-f", "nut", "/srv/recordings/x"',
+        '"-progress", "/srv/x", "-i", "udp://h:1"',
+    ):
+        configure(media, "[appliance]\nports = 1\n" + custom_port(0, arguments), apply=False)
+        assert "/etc/sdisup/sdisup.toml: port.0.source.input: " in sdisup(media, "apply", code=2).stderr
+    assert media.read("/etc/systemd/system/sdi-record@0.service.d/10-sdisup.conf") == unit
+    assert active_state(media, 0) == "inactive"
+
+
+def test_init_check_and_apply(media: Appliance) -> None:
+    media.run("rm -f /etc/sdisup/sdisup.toml")
+    assert sdisup(media, "init").stdout.startswith("wrote /etc/sdisup/sdisup.toml")
+    sdisup(media, "init", code=1)
+    starter = media.read("/etc/sdisup/sdisup.toml")
+    # Deltacast's FFmpeg is not here, and that is all that is missing.
+    (problem,) = sdisup(media, "check", code=1).stdout.splitlines()
+    assert problem.startswith("ports 0-7: /usr/bin/ffmpeg has no input 'videomaster'")
+    assert sdisup(media, "check --quick").stdout == ""
+    assert sdisup(media, "apply").stderr.count("has no input 'videomaster'") == 1
+    assert "sdisup apply" not in sdisup(media, "check", code=1).stderr
+    assert media.read("/etc/sdisup/sdisup.toml") == starter
+    media.run("chown root:root /srv/recordings && chmod 0755 /srv/recordings")
+    try:
+        (problem,) = sdisup(media, "check --quick", code=1).stdout.splitlines()
+        assert problem.startswith("/srv/recordings is not writable by the user sdisup")
+    finally:
+        media.run("chown sdisup:sdisup /srv/recordings && chmod 2775 /srv/recordings")

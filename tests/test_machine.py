@@ -1,0 +1,346 @@
+"""`sdisup check` and `sdisup init`: what a machine lacks, what is found on it, and that nothing is disturbed."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sdisup import cli, machine
+from sdisup.applied import Applied, AppliedPort, save_applied
+from sdisup.config import Settings, parse_settings
+from sdisup.errors import SdisupError
+from sdisup.machine import Discovery, Look, look_at, problems, starter_toml, video_devices, write_starter
+from sdisup.probe import Found, list_sources, parse_sources
+
+STANDIN = str(Path(__file__).parent / "standin" / "ffmpeg")
+LOCKED = "stream {} on board 0"
+SDI = "SDI video: 1920x1080{} (interface: VHD_3G) on board DELTA-12G (SN: 12)"
+
+
+def make_settings(tmp_path: Path, *sources: dict[str, Any], **appliance: Any) -> Settings:
+    recordings = tmp_path / "recordings"
+    recordings.mkdir(exist_ok=True)
+    document = {
+        "appliance": {"ports": len(sources), "recordings": str(recordings), **appliance},
+        "port": {str(index): {"source": source} for index, source in enumerate(sources)},
+    }
+    return parse_settings([("test.toml", document)])
+
+
+@pytest.fixture(autouse=True)
+def as_on_a_machine_with_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine that runs the tests has no user sdisup: whoever runs them stands in."""
+    monkeypatch.setattr(machine, "USER", pwd.getpwuid(os.geteuid()).pw_name)
+    monkeypatch.setattr(machine, "anything_records", lambda: False)
+
+
+# ---- check ----
+
+
+def test_a_machine_that_has_everything(tmp_path: Path) -> None:
+    film = tmp_path / "film.mkv"
+    film.touch()
+    settings = make_settings(tmp_path, {"kind": "test"}, {"kind": "custom", "input": ["-re", "-i", str(film)]})
+    assert problems(settings, quick=True) == []
+    assert problems(settings) == []
+
+
+def test_what_a_machine_lacks_is_said_with_the_next_step(tmp_path: Path) -> None:
+    film = tmp_path / "film.mkv"
+    film.touch()
+    settings = make_settings(
+        tmp_path,
+        {"kind": "v4l2", "device": "/dev/video97"},
+        {"kind": "v4l2", "device": "/dev/fd"},
+        {"kind": "custom", "input": ["-re", "-i", str(tmp_path / "none.mkv")]},
+        {"kind": "custom", "input": ["-i", str(film)]},
+        {"kind": "decklink", "device": "DeckLink Duo (1)"},
+        recordings=str(tmp_path / "nowhere"),
+        ffmpeg=str(tmp_path / "ffmpeg"),
+    )
+    make = f"mount it or make it: install -d -o {machine.USER} -g {machine.USER} -m 2775 {tmp_path}/nowhere"
+    assert problems(settings, quick=True) == [
+        f"{tmp_path}/nowhere does not exist; {make}",
+        "port 0: /dev/video97: No such file or directory; is it plugged in? ls /dev/v4l/by-id",
+        "port 1: /dev/fd is not a device; ls /dev/v4l/by-id",
+        "there is no DeckLink card in /dev/blackmagic: is Blackmagic's Desktop Video driver loaded?",
+        f"port 2: {tmp_path}/none.mkv: No such file or directory",
+        f"port 3: {film} is a file and would be read as fast as the disk allows: put -re before its -i",
+        f"{tmp_path}/ffmpeg is missing or cannot be executed: install it, or name another in [appliance]",
+    ]
+
+
+def test_recordings_that_are_no_directory_or_nearly_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = make_settings(tmp_path, {"kind": "test"})
+    monkeypatch.setattr(machine, "FREE_MIN_BYTES", 1 << 70)
+    (problem,) = problems(settings, quick=True)
+    assert problem.endswith("MiB left; make room")
+    (tmp_path / "recordings").rmdir()
+    (tmp_path / "recordings").touch()
+    (problem,) = problems(settings, quick=True)
+    assert "is not a directory" in problem
+
+
+def test_the_user_is_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "USER", "nobody-of-that-name")
+    (problem,) = problems(make_settings(tmp_path, {"kind": "test"}), quick=True)
+    assert problem.startswith("there is no user nobody-of-that-name")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
+def test_what_the_recorder_may_do_is_asked_as_the_recorder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "USER", "nobody")
+    directory = tmp_path / "recordings"
+    directory.mkdir(mode=0o700)
+    for parent in (tmp_path, *tmp_path.parents):
+        if parent.stat().st_uid == os.geteuid() and parent != Path("/"):
+            parent.chmod(parent.stat().st_mode | 0o001)
+    looks = look_at([str(directory), "/etc/shadow", "/etc/passwd"])
+    assert not looks[str(directory)].is_writable
+    assert (looks["/etc/shadow"].is_readable, looks["/etc/passwd"].is_readable) == (False, True)
+    (problem,) = problems(make_settings(tmp_path, {"kind": "test"}), quick=True)
+    assert problem == f"{directory} is not writable by the user nobody: chown nobody:nobody {directory}, or mount it rw"
+
+
+def test_a_disk_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_LOOKER", "import time; time.sleep(60)")
+    began = time.monotonic()
+    looks = look_at(["/a", "/b", "/c"], timeout_s=0.3)
+    assert time.monotonic() - began < 1
+    assert all("does not answer" in look.error for look in looks.values())
+
+
+def test_a_look() -> None:
+    looks = look_at(["/", "/dev/null", "/etc/passwd", "/nonexistent", "/a\udc80"])
+    assert [look.kind for look in looks.values()] == ["directory", "device", "file", "", ""]
+    assert looks["/"].free_bytes > 0
+    assert looks["/nonexistent"] == Look(error="No such file or directory")
+
+
+def test_quick_is_quick_and_runs_no_ffmpeg(tmp_path: Path) -> None:
+    trap = tmp_path / "ffmpeg"
+    trap.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\nsleep 30\n")
+    trap.chmod(0o755)
+    settings = make_settings(tmp_path, *[{"kind": "videomaster"}] * 8, ffmpeg=str(trap))
+    began = time.monotonic()
+    assert problems(settings, quick=True) == []
+    assert time.monotonic() - began < 1
+    assert not (tmp_path / "ran").exists()
+
+
+def test_cards_are_asked_only_while_nothing_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    no_card = tmp_path / "ffmpeg"
+    no_card.write_text(
+        f'#!/bin/sh\ncase "$*" in *sources*) touch {tmp_path}/asked; echo "Auto-detected sources for videomaster:";'
+        f' echo "Cannot list sources: Input/output error"; exit 0;; esac\nexec {STANDIN} "$@"\n'
+    )
+    no_card.chmod(0o755)
+    settings = make_settings(tmp_path, {"kind": "videomaster"}, ffmpeg=str(no_card))
+    monkeypatch.setattr(machine, "anything_records", lambda: True)
+    assert problems(settings) == []
+    assert not (tmp_path / "asked").exists()
+    monkeypatch.setattr(machine, "anything_records", lambda: False)
+    assert problems(settings) == [f"{no_card}: finds no videomaster card (is it plugged in, and its driver loaded?)"]
+
+
+def test_a_decklink_input_that_is_not_there_is_said_with_those_that_are(tmp_path: Path) -> None:
+    answers = tmp_path / "ffmpeg"
+    answers.write_text(
+        '#!/bin/sh\ncase "$*" in *sources*) echo "Auto-detected sources for decklink:";'
+        ' echo "  81:76669a80:00000000 [DeckLink Duo (1)] (none)"; exit 0;; esac\n'
+        'ffmpeg "$@" | sed "s/^ D  *lavfi .*/&\\n D d decklink        Blackmagic/"\n'
+    )
+    answers.chmod(0o755)
+    sources = [{"kind": "decklink", "device": name} for name in ("DeckLink Duo (1)", "DeckLink Duo (2)")]
+    found = problems(make_settings(tmp_path, *sources, ffmpeg=str(answers)))
+    assert "port 1: there is no DeckLink input 'DeckLink Duo (2)' (there are: DeckLink Duo (1))" in found
+    assert not any("DeckLink Duo (1)'" in problem for problem in found)
+
+
+def test_units_are_applied_or_pending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = make_settings(tmp_path, {"kind": "test"})
+    port = settings.ports[0]
+    applied = AppliedPort(0, port.name, port.codec, port.recordings, False, "r")
+    path = str(tmp_path / "applied.json")
+    monkeypatch.setattr(machine, "load_applied", lambda: machine_load(path))
+    assert machine.pending(settings, quick=True) == "nothing was applied yet: sdisup apply"
+    save_applied(Applied({0: applied}, []), path)
+    assert machine.pending(settings, quick=True) == ""
+    applied.codec = "prores"
+    save_applied(Applied({0: applied}, []), path)
+    assert "sdisup apply" in machine.pending(settings, quick=True)
+    applied.codec = port.codec
+    save_applied(Applied({0: applied}, [str(tmp_path / "gone.service")]), path)
+    assert "sdisup apply" in machine.pending(settings, quick=True)
+
+
+def machine_load(path: str) -> Applied:
+    from sdisup.applied import load_applied
+
+    return load_applied(path)
+
+
+# ---- Lists of sources ----
+
+
+def test_the_stand_ins_channels() -> None:
+    found = list_sources(STANDIN, "videomaster")
+    assert found[0].name == "stream 0 on board 0"
+    assert "on board DELTA" in found[0].description
+
+
+def test_lines_of_sources() -> None:
+    answer = (
+        "Auto-detected sources for decklink:\n"
+        "* 81:76669a80:00000000 [DeckLink Duo (1)] (none)\n"
+        "  82:76669a80:00000000 [Odd [name] (2)] (video, audio)\n"
+        "  x11 [no media types]\n"
+    )
+    assert parse_sources(answer) == (
+        Found("81:76669a80:00000000", "DeckLink Duo (1)"),
+        Found("82:76669a80:00000000", "Odd [name] (2)"),
+        Found("x11", "no media types"),
+    )
+    assert parse_sources("Auto-detected sources for videomaster:\n") == ()
+
+
+def test_a_driver_that_hangs_is_given_up(tmp_path: Path) -> None:
+    hanging = tmp_path / "ffmpeg"
+    hanging.write_text("#!/bin/sh\nexec sleep 60\n")
+    hanging.chmod(0o755)
+    with pytest.raises(SdisupError, match="did not answer `-hide_banner -sources decklink`"):
+        list_sources(str(hanging), "decklink", timeout_s=0.3)
+
+
+# ---- init ----
+
+
+def parse_starter(found: Discovery) -> Settings:
+    return parse_settings([("starter.toml", tomllib.loads(starter_toml(found)))])
+
+
+def test_a_starter_without_any_input_is_the_defaults() -> None:
+    assert parse_starter(Discovery("/usr/bin/ffmpeg")) == parse_settings([("starter.toml", {})])
+
+
+def test_a_starter_has_a_port_for_each_input() -> None:
+    settings = parse_starter(
+        Discovery(
+            "/opt/ffmpeg/bin/ffmpeg",
+            videomaster=(
+                Found(LOCKED.format(0), SDI.format("i50.000")),
+                Found(LOCKED.format(3), SDI.format("p59.940")),
+                Found(LOCKED.format(4), "HDMI video: odd"),
+                Found("something else", "new"),
+            ),
+            decklink=(
+                Found("81:1:0", "DeckLink Duo (1)"),
+                Found("82:1:0", "DeckLink Mini Recorder"),
+                Found("83:1:0", "DeckLink Mini Recorder"),
+                Found("84:1:0", 'Card "quoted" \\ odd'),
+            ),
+            v4l2=(Found("/dev/video0", "USB grabber"),),
+        )
+    )
+    assert settings.ffmpeg == "/opt/ffmpeg/bin/ffmpeg"
+    assert settings.warnings == ()
+    options = [port.source.options for port in settings.ports.values()]
+    assert [(o["channel"], o["rate"], o["scan"]) for o in options[:3]] == [
+        (0, "25", "tff"), (3, "60000/1001", "progressive"), (4, "25", "progressive"),
+    ]  # fmt: skip
+    devices = [o["device"] for o in options[3:]]
+    assert devices == ["DeckLink Duo (1)", "82:1:0", "83:1:0", 'Card "quoted" \\ odd', "/dev/video0"]
+
+
+WORDS = st.text(max_size=30) | st.sampled_from([LOCKED.format(1), SDI.format("i50.000"), '"', "\\", "a\nb", "-i"])
+ENTRIES = st.lists(st.builds(Found, WORDS, WORDS), max_size=4).map(tuple)
+
+
+@settings(max_examples=60, deadline=None)
+@given(ENTRIES, ENTRIES, st.lists(st.integers(0, 99), unique=True, max_size=3), WORDS)
+def test_a_starter_is_valid_whatever_the_drivers_say(
+    videomaster: tuple[Found, ...], decklink: tuple[Found, ...], numbers: list[int], name: str
+) -> None:
+    v4l2 = tuple(Found(f"/dev/video{number}", name) for number in numbers)
+    assert parse_starter(Discovery("/usr/bin/ffmpeg", videomaster, decklink, v4l2)).port_count >= 1
+
+
+def test_video_devices_are_found_without_opening_them(tmp_path: Path) -> None:
+    for node, index, name in (
+        ("video10", "0", "B"),
+        ("video2", "0", "A"),
+        ("video3", "1", "A"),
+        ("v4l-subdev0", "0", "x"),
+    ):
+        directory = tmp_path / "class" / "video4linux" / node
+        directory.mkdir(parents=True)
+        (directory / "index").write_text(f"{index}\n")
+        (directory / "name").write_text(f"{name}\n")
+    assert video_devices(str(tmp_path)) == (Found("/dev/video2", "A"), Found("/dev/video10", "B"))
+    assert video_devices(str(tmp_path / "none")) == ()
+
+
+def test_the_ffmpeg_that_knows_the_card_is_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = machine.discover(["/usr/bin/ffmpeg", STANDIN], str(tmp_path))
+    assert found.ffmpeg == STANDIN
+    assert len(found.videomaster) == 8
+    assert parse_starter(found).ports[7].source.options["channel"] == 7
+    monkeypatch.setattr(machine, "anything_records", lambda: True)
+    recording = machine.discover([STANDIN], str(tmp_path))
+    assert recording.videomaster == ()
+    assert "a port records" in recording.remarks[0]
+
+
+def test_without_any_ffmpeg_there_is_a_starter_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = machine.discover([str(tmp_path / "none")], str(tmp_path))
+    assert "there is no FFmpeg" in found.remarks[0]
+    assert parse_starter(found).ffmpeg == str(tmp_path / "none")
+
+
+def test_an_existing_file_is_not_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "sdisup.toml"
+    write_starter("one", str(path))
+    with pytest.raises(SdisupError, match="exists and is not overwritten"):
+        write_starter("two", str(path))
+    dangling = tmp_path / "dangling.toml"
+    dangling.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(SdisupError, match="exists and is not overwritten"):
+        write_starter("two", str(dangling))
+    assert (path.read_text(), os.listdir(path.parent)) == ("one", ["sdisup.toml"])
+
+
+# ---- The commands ----
+
+
+def test_init_and_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(machine, "discover", lambda: Discovery("/usr/bin/ffmpeg", remarks=("a remark",)))
+    monkeypatch.setattr(machine, "load_applied", lambda: Applied({}, []))
+    path = str(tmp_path / "sdisup.toml")
+    assert cli.main(["init", "--output", path]) == 0
+    said = capsys.readouterr()
+    assert (said.out, said.err) == (f"wrote {path}; edit it, then run: sdisup check, sdisup apply\n", "a remark\n")
+    assert cli.main(["init", "--output", path]) == 1
+    assert cli.main(["init", "--output", "-"]) == 0
+    assert tomllib.loads(capsys.readouterr().out) == {"appliance": {}, "defaults": {}}
+
+    Path(path).write_text(
+        f'[appliance]\nports = 1\nrecordings = "{tmp_path}"\n[defaults]\nsource = {{ kind = "test" }}\n'
+    )
+    assert cli.main(["check", "--quick", "--config", path]) == 0
+    assert "this machine has what it needs" in capsys.readouterr().err
+    Path(path).write_text(f'[appliance]\nports = 1\nrecordings = "{tmp_path}/none"\n[defaults]\nstall_timeout_s = 5\n')
+    assert cli.main(["check", "--quick", "--config", path]) == 1
+    said = capsys.readouterr()
+    assert said.out.startswith(f"{tmp_path}/none does not exist; ")
+    assert f"warning: {path}: defaults.stall_timeout_s" in said.err
+    Path(path).write_text("ports = 3\n")
+    assert cli.main(["check", "--config", path]) == 2

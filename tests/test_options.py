@@ -1,0 +1,95 @@
+"""The runner's own command line: what apply writes is what the runner reads."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sdisup.options import OptionError, Options, format_options, parse_options
+
+TEXT = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), max_size=20)
+SAMPLES: dict[str, str | int | float] = {"str": "CAM3", "int": 3, "float": 12.5}
+ANY: dict[str, st.SearchStrategy[str | int | float]] = {
+    "str": TEXT,
+    "int": st.integers(0, 999),
+    "float": st.floats(min_value=0, max_value=1e6),
+}
+KINDS = {name: kind for name, kind in Options.__annotations__.items() if name != "command"}
+
+
+def options() -> Options:
+    """A port's options, whatever options there are."""
+    return Options(["/usr/bin/ffmpeg", "-i", "x", "{output}"], **{name: SAMPLES[kind] for name, kind in KINDS.items()})
+
+
+def test_what_is_written() -> None:
+    assert format_options(options())[:3] == ["--port=3", "--name=CAM3", "--codec=CAM3"]
+    assert format_options(options())[-5:] == ["--", "/usr/bin/ffmpeg", "-i", "x", "{output}"]
+    assert parse_options(format_options(options())) == options()
+
+
+@given(
+    values=st.fixed_dictionaries({name: ANY[kind] for name, kind in KINDS.items()}),
+    command=st.lists(st.one_of(TEXT, st.sampled_from(["--", "--port=9", "-", ""])), min_size=1, max_size=6),
+    place=st.integers(0, 6),
+)
+def test_any_port_comes_back_as_it_was(values: dict[str, str | int | float], command: list[str], place: int) -> None:
+    command.insert(min(place, len(command)), "{output}")
+    written = Options(command, **values)
+    read = parse_options(format_options(written))
+    assert read == written
+    assert isinstance(read.port, int) and isinstance(read.stop_term_s, float)
+
+
+def replaced(word: str, by: str | None) -> list[str]:
+    words = []
+    for argument in format_options(options()):
+        if argument.startswith(word):
+            words += [] if by is None else [by]
+        else:
+            words.append(argument)
+    return words
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "no FFmpeg command after --"),
+        (["--port=3"], "no FFmpeg command after --"),
+        (["--"], r"has no \{output\}"),
+        (["--", "/usr/bin/ffmpeg"], r"has no \{output\}"),
+        (["--", "/usr/bin/ffmpeg", "x{output}"], r"has no \{output\}"),
+        (["--", "{output}"], "--port is missing"),
+        (replaced("--name", None), "option --name is missing"),
+        (replaced("--stop-start-quit-s", None), "option --stop-start-quit-s is missing"),
+        (replaced("--port", "--port=x"), "'--port=x' is no number"),
+        (replaced("--port", "--port="), "'--port=' is no number"),
+        (replaced("--port", "--port=3.5"), "is no number"),
+        (replaced("--port", "--port=-1"), "is no"),
+        (replaced("--port", "--port=" + "9" * 5000), "is no"),
+        (replaced("--stall", "--stall-timeout-s=soon"), "is no number"),
+        # A time that no clock ever passes, or that has always passed, is a watch that is switched off.
+        (replaced("--stall", "--stall-timeout-s=nan"), "is no"),
+        (replaced("--stall", "--stall-timeout-s=inf"), "is no"),
+        (replaced("--stall", "--stall-timeout-s=-5"), "is no"),
+        (replaced("--stop-quit", "--stop-quit-s=1e999"), "is no"),
+        (["--flux=1", *format_options(options())], "unknown option '--flux=1'"),
+        (["--command=x", *format_options(options())], "unknown option '--command=x'"),
+        (["--port", *format_options(options())], "unknown option '--port'"),
+        (["port=3", *format_options(options())], "unknown option 'port=3'"),
+        (["-port=3", *format_options(options())], "unknown option"),
+        (["", *format_options(options())], "unknown option ''"),
+    ],
+)
+def test_what_no_apply_wrote_is_refused_with_its_word(arguments: list[str], words: str) -> None:
+    with pytest.raises(OptionError, match=words):
+        parse_options(arguments)
+
+
+@given(st.lists(st.one_of(TEXT, st.sampled_from(format_options(options()))), max_size=25))
+def test_any_words_are_options_or_an_option_error(words: list[str]) -> None:
+    try:
+        assert "{output}" in parse_options(words).command
+    except OptionError as error:
+        assert str(error)

@@ -1,0 +1,632 @@
+"""The stand-in for Deltacast's FFmpeg does what is known of the true one: its words, exits and timing.
+
+It runs as an ordinary process, with the real FFmpeg of this machine behind it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from standin_control import STANDIN, write_steering
+
+from sdisup.command import Capabilities, build_ffmpeg_arguments
+from sdisup.config import parse_settings
+from sdisup.probe import probe_ffmpeg
+from sdisup.progress import LogLine, Progress, ProgressParser
+
+EIO, EINVAL, ERANGE, ENOMEM, ENOSPC = 251, 234, 222, 244, 228
+COMPLETE_S = 3.0  # how long FFmpeg may take to finish a file on a busy machine
+NO_SIGNAL_AT_START = ["Failed to stop stream", "Failed to stop stream"]
+LOST = [
+    "Timeout while waiting for slot lock",
+    "Failed to get data buffers",
+    "Error during demuxing: Input/output error",
+]
+
+
+class Running:
+    """A stand-in at work, and all that it has said so far."""
+
+    def __init__(self, command: list[str], directory: Path) -> None:
+        environment = {**os.environ, "SDISUP_STANDIN_DIR": str(directory)}
+        self.directory, self.output = directory, Path(command[-1])
+        self.lines: list[str] = []
+        self.blocks: list[Progress] = []
+        self.raw_bytes = 0
+        self._parser = ProgressParser()
+        self.started = time.monotonic()
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment
+        )
+        self._pidfd = os.pidfd_open(self.process.pid)
+
+    @property
+    def frame(self) -> int:
+        return self.blocks[-1].frame if self.blocks else 0
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines)
+
+    def read(self, timeout_s: float) -> bool:
+        """Take in what it says next; False when nothing came in time or its stderr has ended."""
+        assert self.process.stderr is not None
+        if not select.select([self.process.stderr], [], [], max(0.0, timeout_s))[0]:
+            return False
+        data = os.read(self.process.stderr.fileno(), 1 << 16)
+        self.raw_bytes += len(data)
+        for record in self._parser.feed(data):
+            if isinstance(record, LogLine):
+                # Without the object that says it: [videomaster @ 0x…]
+                self.lines.append(re.sub(r"^\[[^]]* @ 0x\w+\] |^\[fc#0\] ", "", record.text))
+            else:
+                self.blocks.append(record)
+        return bool(data)
+
+    def until(self, condition: Callable[[], object], timeout_s: float = 10.0) -> None:
+        """Listen until the condition holds; fail, quoting what was said, if it does not in time."""
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            if not self.read(deadline - time.monotonic()):
+                pytest.fail(f"not in time; frame {self.frame} and:\n{self.text[-3000:]}", pytrace=False)
+
+    def records(self, frames: int = 10) -> Running:
+        self.until(lambda: self.frame >= frames)
+        return self
+
+    def listen(self, seconds: float) -> None:
+        """Listen for so long, for what must not happen meanwhile."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and self.read(deadline - time.monotonic()):
+            continue
+
+    def end(self, timeout_s: float = COMPLETE_S) -> int:
+        """Its exit code (minus the signal that ended it), once all that it said is read."""
+        deadline = time.monotonic() + timeout_s
+        while self.read(deadline - time.monotonic()):
+            continue
+        return self.process.wait(max(0.1, deadline - time.monotonic()))
+
+    def quit(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(b"q")
+        self.process.stdin.flush()
+
+    def signal(self, number: int, times: int = 1) -> None:
+        """Send it; again only when the one before has surely been taken, since pending ones are one."""
+        for _ in range(times):
+            self.process.send_signal(number)
+            time.sleep(0.03)
+
+    def steer(self, behaviour: str, **parameters: object) -> None:
+        write_steering(self.directory, 0, behaviour, **parameters)
+
+    def child(self) -> int:
+        return int(Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()[0])
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+        os.close(self._pidfd)
+
+
+Start = Callable[..., Running]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts a stand-in on channel 0 after steering it: start("no-signal", change=…, lost_s=2)."""
+    running: list[Running] = []
+
+    def begin(behaviour: str = "ok", change: Callable[[list[str]], list[str]] = list, **parameters: object) -> Running:
+        write_steering(tmp_path, 0, behaviour, **parameters)
+        command = change(arguments())
+        assert command[-1] == "{output}"
+        output = tmp_path / f"{len(running)}.mkv"
+        running.append(Running([*command[:-1], str(output)], tmp_path))
+        return running[-1]
+
+    yield begin
+    for one in running:
+        one.close()
+
+
+def arguments(channel: int = 0, **source: object) -> list[str]:
+    """What sdisup runs for such a channel."""
+    table = {"source": {"kind": "videomaster", "channel": channel, **source}, "container": "mkv", "bitrate_kbps": 400}
+    port = parse_settings([("test.toml", {"appliance": {"ports": 1}, "defaults": table})]).ports[0]
+    every = frozenset({"libx264", "aac"})
+    return build_ffmpeg_arguments(
+        port, str(STANDIN), Capabilities("7.1.1", every, frozenset({"videomaster"}), hybrid_fragmented=False)
+    )
+
+
+def without(*options: str) -> Callable[[list[str]], list[str]]:
+    """Leave options out, with their values; -xerror has none."""
+
+    def change(words: list[str]) -> list[str]:
+        for option in options:
+            at = words.index(option)
+            del words[at : at + (1 if option == "-xerror" else 2)]
+        return words
+
+    return change
+
+
+def setting(option: str, value: str) -> Callable[[list[str]], list[str]]:
+    """Give an option of the list, or one before the input, another value."""
+
+    def change(words: list[str]) -> list[str]:
+        at = words.index(option) if option in words else words.index("-i")
+        words[at : at + (2 if words[at] == option else 0)] = [option, value]
+        return words
+
+    return change
+
+
+def replacing(old: list[str], new: list[str]) -> Callable[[list[str]], list[str]]:
+    def change(words: list[str]) -> list[str]:
+        at = next(n for n in range(len(words)) if words[n : n + len(old)] == old)
+        return [*words[:at], *new, *words[at + len(old) :]]
+
+    return change
+
+
+lenient = without("-xerror", "-abort_on")
+
+
+def buffered(words: list[str]) -> list[str]:
+    """Keep what the container holds back in memory, as FFmpeg does unasked."""
+    return without("-flush_packets", "-cluster_time_limit")(lenient(words))
+
+
+def count_frames(path: Path) -> int:
+    """The pictures that can be decoded; 0 when there are none, or no file."""
+    options = "-v quiet -select_streams v:0 -count_frames -show_entries stream=nb_read_frames -of csv=p=0"
+    found = subprocess.run(["ffprobe", *options.split(), str(path)], capture_output=True, text=True, check=False)
+    return int(found.stdout.strip().strip(",") or 0)
+
+
+def is_complete(run: Running) -> bool:
+    """Whether the file holds every frame that was counted, and was finished: then it knows its length."""
+    command = ["ffprobe", "-v", "error", "-show_entries", "format=duration", "-of", "csv=p=0", str(run.output)]
+    seconds = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return seconds not in ("", "N/A") and count_frames(run.output) == run.frame > 0
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process is dead, within 2 s; whoever has inherited it may not have collected it yet."""
+    deadline = time.monotonic() + 2
+    while time.monotonic() < deadline:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except FileNotFoundError:
+            return True
+        time.sleep(0.01)
+    return False
+
+
+# ---------------------------------------------------------------- a recording
+
+
+def test_frames_are_encoded_counted_and_written_in_real_time(start: Start) -> None:
+    run = start().records(1)
+    first, began = run.frame, time.monotonic()
+    run.records(first + 40)
+    assert 20 < (run.frame - first) / (time.monotonic() - began) < 30
+    run.quit()
+    assert run.end() == 0
+    assert is_complete(run)
+    assert run.blocks[-1].ended
+    assert run.blocks[-1].drop_frames == 0
+
+
+def test_the_signal_is_what_the_channel_is_steered_to(start: Start) -> None:
+    run = start(size="512x288", rate="30000/1001", interlaced=True, change=setting("-r", "30000/1001")).records(20)
+    run.quit()
+    run.end()
+    assert "512x288" in run.text
+    assert run.blocks[-1].drop_frames + run.blocks[-1].dup_frames == 0
+    assert is_complete(run)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_one_signal_ends_a_recording_with_a_complete_file(start: Start, number: int) -> None:
+    run = start().records(5)
+    run.signal(number)
+    assert run.end() == 255
+    assert is_complete(run)
+
+
+def test_with_nostdin_one_sigterm_is_not_heard(start: Start) -> None:
+    run = start(change=lambda words: [words[0], "-nostdin", *buffered(words)[1:]]).records()
+    run.signal(signal.SIGTERM)
+    run.records(run.frame + 15)
+    run.signal(signal.SIGTERM)
+    assert run.end() == 255
+    assert not is_complete(run)
+
+
+def test_no_child_outlives_a_stand_in_that_is_killed(start: Start) -> None:
+    run = start().records(1)
+    child = run.child()
+    run.process.kill()
+    assert run.end() == -signal.SIGKILL
+    assert is_gone(child)
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "message"),
+    [
+        ("board-missing", "No DELTACAST boards detected"),
+        ("channel-missing", "Invalid channel index: 0"),
+        ("channel-unusable", "Failed to get stream properties"),
+        ("busy", "Failed to open stream handle."),
+        ("unusable", "Hardware time stamping is not supported on the device."),
+    ],
+)
+def test_a_board_or_channel_that_cannot_be_used(start: Start, behaviour: str, message: str) -> None:
+    run = start(behaviour)
+    assert run.end() == EIO
+    assert message in run.lines
+    assert run.lines[-1] == "Error opening input files: Input/output error"
+    assert not run.output.exists()
+
+
+def test_the_message_and_the_exit_code_of_a_refusal_may_be_chosen(start: Start) -> None:
+    run = start("unusable", message="LTC companion card is not detected", status=EINVAL)
+    assert run.end() == EINVAL
+    assert "LTC companion card is not detected" in run.lines
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "message"),
+    [
+        (replacing(["stream 0 on board 0"], ["stream 9 on board 0"]), EIO, "Invalid channel index: 9"),
+        (replacing(["stream 0 on board 0"], ["stream 0 on board 1"]), EIO, "Invalid board index: 1"),
+        (replacing(["stream 0 on board 0"], ["stream zero"]), EINVAL, "Unknown stream selected"),
+        (replacing(["stream 0 on board 0"], ["dummy"]), EINVAL, "Board index is not set"),
+        (setting("-sample_rate", "96000"), ERANGE, "out of range [0 - 48000]"),
+        (setting("-sample_size", "32"), ERANGE, "Error setting option sample_size to value 32."),
+        (setting("-buffer_packing", "YUV444"), EINVAL, "Error setting option buffer_packing to value YUV444."),
+        (setting("-timestamp_source", "gps"), EINVAL, 'Unable to parse option value "gps"'),
+        # Before the input they would be its options; behind it they are the output's, where they do nothing.
+        (replacing(["-nb_channels", "2"], []), None, "Cannot allocate memory"),
+    ],
+)
+def test_options_that_the_demuxer_refuses(
+    start: Start, change: Callable[[list[str]], list[str]], code: int | None, message: str
+) -> None:
+    run = start(change=change)
+    assert run.end() == (ENOMEM if code is None else code)
+    assert message in run.text
+
+
+def test_an_option_that_nobody_knows_is_refused_by_the_real_ffmpeg(start: Start) -> None:
+    run = start(change=setting("-bufer_packing", "YUV422_8"))
+    assert run.end() in (1, 8)  # FFmpeg 5.1, 7.1
+    assert "Unrecognized option 'bufer_packing'" in run.text
+
+
+def test_board_and_channel_may_be_given_as_numbers(start: Start) -> None:
+    dummy = ["-board_index", "0", "-channel_index", "0", "-i", "dummy"]
+    run = start(change=replacing(["-i", "stream 0 on board 0"], dummy)).records(1)
+    assert "Board index: 0, Stream index: 0, Timestamp source: osc" in run.lines
+
+
+def test_two_on_one_channel(start: Start) -> None:
+    first = start().records(1)
+    second = start()
+    assert second.end() == EIO
+    assert "Failed to open stream handle." in second.lines
+    first.records(first.frame + 10)
+
+
+# ---------------------------------------------------------------- audio options
+
+
+def test_without_all_three_audio_options_there_is_no_sound(start: Start) -> None:
+    both = without("-sample_size", "-af", "-c:a", "-b:a")
+    run = start(change=lambda words: replacing(["-map", "0:a:0"], [])(both(words))).records()
+    run.quit()
+    assert run.end() == 0
+    assert "Invalid audio properties: audio_nb_channels=2, audio_sample_rate=48000, audio_sample_size=0" in run.text
+    assert is_complete(run)
+    # Asked for the sound all the same, it ends as without a signal.
+    asked = start(change=without("-sample_size"))
+    assert asked.end() in (1, EINVAL)
+    assert "matches no streams" in asked.text
+
+
+def test_without_the_number_of_channels_it_ends_after_two_frames_with_exit_0(start: Start) -> None:
+    run = start(change=lambda words: without("-nb_channels")(lenient(words)))
+    assert run.end() == 0
+    assert "Cannot allocate memory" in run.text
+    assert count_frames(run.output) == 2
+
+
+def test_22050_hz_is_accepted_and_17_channels_are_its_end(start: Start) -> None:
+    run = start(change=setting("-sample_rate", "22050")).records()
+    assert "22050 Hz" in run.text
+    run.close()
+    assert start(change=setting("-nb_channels", "17")).end() == -signal.SIGSEGV
+
+
+def test_without_a_packing_it_records_another_picture(start: Start) -> None:
+    run = start(change=without("-buffer_packing")).records(1)
+    assert "yuyv422" in run.text
+
+
+def test_audio_options_and_no_audio_embedded(start: Start) -> None:
+    run = start("no-audio")
+    run.until(lambda: "to stop" in run.text)
+    run.listen(2.0)
+    assert run.blocks == []
+    assert not run.output.exists() or run.output.stat().st_size == 0
+    run.quit()
+    assert run.end() == 0
+    assert run.frame > 40
+    assert is_complete(run)
+
+
+# ---------------------------------------------------------------- no signal, no frames
+
+
+def graph(words: list[str]) -> list[str]:
+    return replacing(["-map", "0:v:0"], ["-filter_complex", "[0:v]null[v]", "-map", "[v]"])(words)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (list, "Stream map '' matches no streams."),
+        (lambda words: without("-map")(without("-map")(words)), "Output file does not contain any stream"),
+        (graph, "Stream specifier ':v' in filtergraph description [0:v]null[v] matches no streams."),
+    ],
+)
+def test_no_signal_at_the_start(start: Start, change: Callable[[list[str]], list[str]], message: str) -> None:
+    run = start("no-signal", change=change)
+    assert run.end() == EINVAL
+    assert time.monotonic() - run.started < 0.5
+    assert message in run.lines
+    assert run.lines[-2:] == NO_SIGNAL_AT_START
+    assert not run.output.exists()
+
+
+@pytest.mark.parametrize(("change", "code"), [(list, EINVAL), (lenient, 0)])
+def test_locked_without_frames(start: Start, change: Callable[[list[str]], list[str]], code: int) -> None:
+    run = start("no-frames", change=change, no_frames_s=1)
+    assert run.end(1 + COMPLETE_S) == code
+    assert 1 <= time.monotonic() - run.started < 1 + COMPLETE_S
+    assert "Output file is empty, nothing was encoded" in run.text
+    assert all(block.frame == 0 and block.ended for block in run.blocks)
+
+
+def test_one_sigterm_does_not_shorten_the_wait_for_the_first_frame(start: Start) -> None:
+    run = start("no-frames", no_frames_s=2)
+    run.until(lambda: "to stop" in run.text)
+    run.signal(signal.SIGTERM)
+    assert run.end(2 + COMPLETE_S) == 255
+    assert time.monotonic() - run.started >= 2
+
+
+def test_the_cable_pulled_for_ten_seconds(start: Start) -> None:
+    """As it is, unlike the others with its true length."""
+    run = start(change=lenient).records()
+    run.steer("no-signal")
+    pulled = time.monotonic()
+    run.listen(1.0)
+    blocks, frame = len(run.blocks), run.frame
+    run.until(lambda: LOST[0] in run.lines, 10)
+    assert 9.9 < time.monotonic() - pulled < 10.5
+    # It goes on telling its progress, and makes none.
+    assert len(run.blocks) - blocks >= 8 / 0.25
+    assert {block.frame for block in run.blocks[blocks:]} == {frame}
+    assert run.end() == 0
+    assert time.monotonic() - pulled < 10 + COMPLETE_S
+    assert [line for line in run.lines if line in LOST] == LOST
+    assert is_complete(run)
+
+
+def test_the_cable_pulled_with_xerror(start: Start) -> None:
+    run = start().records()
+    run.steer("no-signal", lost_s=1)
+    assert run.end(1 + COMPLETE_S) == EIO
+    assert [line for line in run.lines if line in LOST] == LOST
+    assert is_complete(run)
+
+
+@pytest.mark.parametrize(
+    ("ask", "code", "complete"),
+    [
+        (lambda run: run.quit(), 0, True),
+        (lambda run: run.signal(signal.SIGTERM), 255, True),
+        (lambda run: run.signal(signal.SIGTERM, 2), 255, False),
+    ],
+)
+def test_what_is_asked_while_the_cable_is_pulled_is_done_at_its_end(
+    start: Start, ask: Callable[[Running], None], code: int, complete: bool
+) -> None:
+    run = start(change=buffered).records()
+    run.steer("no-signal", lost_s=2)
+    pulled = time.monotonic()
+    run.listen(0.5)
+    ask(run)
+    assert run.end(2 + COMPLETE_S) == code
+    assert 2 <= time.monotonic() - pulled
+    assert is_complete(run) == complete
+    if not complete:
+        assert run.output.stat().st_size == 0
+
+
+@pytest.mark.parametrize(("number", "times", "code"), [(signal.SIGTERM, 4, 123), (signal.SIGKILL, 1, -9)])
+def test_four_signals_or_sigkill_end_it_at_once(start: Start, number: int, times: int, code: int) -> None:
+    run = start(change=buffered).records()
+    child = run.child()
+    run.steer("no-signal")
+    run.listen(0.3)
+    asked = time.monotonic()
+    run.signal(number, times)
+    assert run.end() == code
+    assert time.monotonic() - asked < 1
+    assert is_gone(child)
+    assert not is_complete(run)
+
+
+def test_a_cable_that_is_back_in_time_leaves_a_gap_and_no_message(start: Start) -> None:
+    run = start().records()
+    run.steer("no-signal")
+    run.listen(1.0)
+    frame, said = run.frame, len(run.lines)
+    run.steer("ok")
+    # Constant rate: the frames that did not come are there twice, and the time is the wall's.
+    run.records(frame + 30)
+    assert 15 <= run.blocks[-1].dup_frames <= 30
+    run.quit()
+    assert run.end() == 0
+    assert not [line for line in run.lines[said:] if "Error" in line or "Timeout" in line]
+    assert is_complete(run)
+
+
+# ---------------------------------------------------------------- other trouble
+
+
+@pytest.mark.parametrize("mode", ["larger", "double-rate"])
+def test_a_format_change_that_goes_on(start: Start, mode: str) -> None:
+    run = start().records(5)
+    run.steer("format-change", mode=mode)
+    run.records(run.frame + 30)
+    dropped = run.blocks[-1].drop_frames
+    assert dropped >= 10 if mode == "double-rate" else dropped == 0
+
+
+def test_a_format_change_to_smaller_frames(start: Start) -> None:
+    run = start(change=lenient).records(5)
+    run.steer("format-change", mode="smaller")
+    run.until(lambda: "Invalid buffer size, packet size 57600 < expected frame_size 115200" in run.text)
+
+
+def test_a_format_change_that_stops_is_a_cable_pulled(start: Start) -> None:
+    run = start().records(5)
+    run.steer("format-change", lost_s=0.5)
+    assert run.end() == EIO
+    assert LOST[0] in run.lines
+
+
+def test_a_crash(start: Start) -> None:
+    run = start("crash", after_frames=10)
+    run.records(1)
+    child = run.child()
+    assert run.end() == -signal.SIGSEGV
+    assert is_gone(child)
+    said = start("crash", messages=["the card is on fire"], status=3)
+    assert said.end() == 3
+    assert "the card is on fire" in said.lines
+
+
+def test_a_full_disk(start: Start) -> None:
+    run = start("disk-full", after_frames=10)
+    assert run.end() == ENOSPC
+    assert "Error writing trailer: No space left on device" in run.text
+    assert run.blocks[-1].ended
+
+
+@pytest.mark.parametrize("behaviour", ["hang", "deaf"])
+def test_nothing_is_heard_but_sigkill(start: Start, behaviour: str) -> None:
+    run = start().records(5)
+    child = run.child()
+    run.steer(behaviour)
+    run.listen(0.3)
+    frame = run.frame
+    run.quit()
+    run.signal(signal.SIGTERM, 5)
+    run.listen(0.5)
+    assert run.process.poll() is None
+    assert (run.frame == frame) == (behaviour == "hang")
+    run.signal(signal.SIGKILL)
+    assert run.end() == -signal.SIGKILL
+    assert is_gone(child)
+
+
+def test_hang_at_open_and_what_ends_it(start: Start) -> None:
+    run = start("hang-at-open")
+    run.listen(0.7)
+    run.quit()
+    run.signal(signal.SIGTERM)
+    run.listen(0.3)
+    assert run.process.poll() is None
+    assert run.blocks == []
+    run.signal(signal.SIGTERM, 3)
+    assert run.end() == 123
+
+
+def test_a_slow_start(start: Start) -> None:
+    run = start("slow-start", seconds=1.5).records(1)
+    assert time.monotonic() - run.started >= 1.5
+
+
+def test_an_encoder_that_is_too_slow(start: Start) -> None:
+    run = start("slow", fraction=0.5).records(1)
+    first, began = run.frame, time.monotonic()
+    run.records(first + 25)
+    assert 9 < (run.frame - first) / (time.monotonic() - began) < 15
+    assert run.blocks[-1].dup_frames == 0
+
+
+def test_a_line_without_an_end(start: Start) -> None:
+    run = start().records(5)
+    run.steer("long-line")
+    run.until(lambda: run.raw_bytes > 10_000_000)
+    assert not any(set(line) == {"x"} and len(line) < 4096 for line in run.lines)
+    run.records(run.frame + 10)
+
+
+def test_a_flood_of_messages(start: Start) -> None:
+    run = start("flood", lines_per_s=2000).records(25)
+    assert sum("Thread message queue blocking" in line for line in run.lines) > 1000
+
+
+# ---------------------------------------------------------------- what it answers
+
+
+def test_it_answers_as_an_ffmpeg_that_has_the_input() -> None:
+    real, played = probe_ffmpeg("/usr/bin/ffmpeg"), probe_ffmpeg(str(STANDIN))
+    assert played.inputs == real.inputs | {"videomaster"}
+    assert (played.version, played.encoders, played.hybrid_fragmented) == (
+        real.version,
+        real.encoders,
+        real.hybrid_fragmented,
+    )
+    devices = subprocess.run([STANDIN, "-hide_banner", "-devices"], capture_output=True, text=True, check=True).stdout
+    assert " videomaster " in devices
+
+
+def test_it_lists_the_locked_channels(tmp_path: Path) -> None:
+    def sources() -> list[str]:
+        command = [STANDIN, "-hide_banner", "-sources", "videomaster"]
+        environment = {**os.environ, "SDISUP_STANDIN_DIR": str(tmp_path)}
+        return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.splitlines()
+
+    write_steering(tmp_path, 0, "ok", size="1920x1080", rate=25, interlaced=True)
+    for channel in range(1, 7):
+        write_steering(tmp_path, channel, "no-signal")
+    found = sources()
+    assert found[0] == "Auto-detected sources for videomaster:"
+    assert found[1].startswith("  stream 0 on board 0 [SDI video: 1920x1080i50.000 (interface: ")
+    assert found[1].endswith("] (video, audio)")
+    assert found[2].startswith("  stream 7 on board 0 [SDI video: 320x180p25.000 ")
+    assert len(found) == 3
+    write_steering(tmp_path, 0, "board-missing")
+    assert sources()[1:] == ["Cannot list sources: Input/output error"]
