@@ -15,7 +15,7 @@ from sdisup.errors import ConfigError, RecordingError, SdisupError, UnknownPortE
 from sdisup.status import (
     PortStatus,
     boot_id,
-    is_locked,
+    lock_holder,
     monotonic,
     read_status,
     settle,
@@ -73,7 +73,11 @@ class _Observation:
         self.settled: tuple[str, str] | None = None
 
     def settle(self, unit_state: str | None) -> None:
-        held = is_locked(self.port.index)
+        holder = lock_holder(self.port.index)
+        held = holder is not None
+        if self.record is not None and held and self.record.pid not in (None, holder):
+            # The word of a runner that was killed; its successor has not written yet.
+            self.record = None
         self.settled = settle(
             self.record, held=held, unit_state=unit_state, now_monotonic=monotonic(), this_boot=self.this_boot
         )

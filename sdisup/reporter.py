@@ -86,7 +86,7 @@ class Reporter:
             duplicated_frames=meter.dup_frames,
             uptime_seconds=round(now - meter.started, 3) if is_running else 0.0,
             started_at=utc_text(wall - (now - meter.started)) if is_running else None,
-            last_frame_at=utc_text(wall - (now - meter.last_frame_at)) if meter.last_frame_at else None,
+            last_frame_at=utc_text(wall - (now - meter.last_frame_at)) if meter.last_frame_at is not None else None,
             updated_at=utc_text(wall),
             updated_monotonic=round(now, 3),
         )

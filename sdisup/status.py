@@ -330,20 +330,29 @@ def take_lock(port_index: int, directory: str = RUN_DIRECTORY) -> int:
     return descriptor
 
 
-def is_locked(port_index: int, directory: str = RUN_DIRECTORY) -> bool:
-    """Whether a runner holds the port's lock. Only asks (F_GETLK): asking never takes it."""
+def lock_holder(port_index: int, directory: str = RUN_DIRECTORY) -> int | None:
+    """The process id of the runner that holds the port's lock; None if none does.
+
+    Only asks (F_GETLK): asking never takes it.
+    """
     try:
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         descriptor = os.open(lock_path(port_index, directory), flags)
     except OSError:
-        return False
+        return None
     try:
         answer = fcntl.fcntl(descriptor, fcntl.F_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
     except OSError:
-        return False
+        return None
     finally:
         os.close(descriptor)
-    return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
+    kind, _, _, _, pid = _FLOCK.unpack(answer)
+    return pid if kind != fcntl.F_UNLCK else None
+
+
+def is_locked(port_index: int, directory: str = RUN_DIRECTORY) -> bool:
+    """Whether a runner holds the port's lock."""
+    return lock_holder(port_index, directory) is not None
 
 
 def settle(

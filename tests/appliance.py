@@ -104,7 +104,7 @@ def say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-def wait_for(predicate: Callable[[], T], timeout_s: float, what: str, poll_s: float = POLL_S) -> T:
+def wait_for(predicate: Callable[[], T | None], timeout_s: float, what: str, poll_s: float = POLL_S) -> T:
     """Return the first true value of `predicate`; raise, naming `what`, if there is none in time.
 
     For conditions that nothing announces, such as a file that grows. What is announced is waited for
