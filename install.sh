@@ -109,7 +109,7 @@ roll_back() {
     elif [ "${#undo[@]}" = 0 ]; then
         warn "nothing was changed"
     else
-        warn "everything is again as it was before"
+        warn "everything${left_something:+ else} is again as it was before"
     fi
     [ "$result" != 0 ] || result=1
     exit "$result"
@@ -159,6 +159,7 @@ make_directory() {
     install -d "$@" -- "$path"
 }
 
+# What a port that was started meanwhile wrote down is nobody's to throw away.
 remove_directory() {
     [ ! -d "$1" ] || rmdir -- "$1" 2>/dev/null || {
         warn "left $1: there is something in it"
@@ -418,7 +419,9 @@ remove_user() {
     local name inode
     if [ -n "$left_something" ]; then
         warn "left the user sdisup, who owns it"
-        return
+        rm -f -- "/etc/"{passwd,group,shadow,gshadow}"$kept"
+        # Not a plain `return`: in a trap that gives the status from before the trap.
+        return 0
     fi
     for name in passwd group shadow gshadow; do
         [ -e "/etc/$name$kept" ] || continue
@@ -518,9 +521,13 @@ stop_ports() {
         die "stop them first (sdisup stop --all), or run: ./install.sh --uninstall --stop; nothing was changed"
     fi
     say "stopping: ${running//$'\n'/ }"
-    systemctl stop 'sdi-record*.target' 'sdi-record@*.service' 'sdi-record-retry@*.service'
-    running=$(running_ports)
-    [ -z "$running" ] || die "still running: ${running//$'\n'/ }; nothing was removed"
+    # Again and again: a port that had to be killed has one more unit that would start it again.
+    for _ in 1 2 3; do
+        systemctl stop 'sdi-record*.target' 'sdi-record@*.service' 'sdi-record-retry@*.service'
+        running=$(running_ports)
+        [ -n "$running" ] || return 0
+    done
+    die "still running: ${running//$'\n'/ }; nothing was removed"
 }
 
 # Where recordings are, as the last apply knew it.

@@ -15,7 +15,7 @@ from sdisup.applied import APPLIED_PATH, Applied, AppliedPort, load_applied, sav
 from sdisup.command import Capabilities, missing_capabilities
 from sdisup.config import Settings
 from sdisup.errors import SdisupError
-from sdisup.filesystem import filesystem_identity
+from sdisup.filesystem import filesystem_identity, is_system_disk
 from sdisup.manager import UNIT_PATTERN, statuses
 from sdisup.probe import probe_ffmpeg
 from sdisup.systemd import DONE, Systemd
@@ -77,16 +77,18 @@ def _filesystems(settings: Settings, before: Applied, warnings: list[str], accep
     for directory in dict.fromkeys(port.recordings for port in settings.ports.values()):
         former = remembered.get(directory, "")
         try:
-            found[directory] = filesystem_identity(directory)
+            now = filesystem_identity(directory)
         except OSError:
             # Missing now, which is a warning of its own.
-            found[directory] = former
-        if former and found[directory] != former and not accept_disks:
+            now = former
+        if former and now != former and not accept_disks:
             warnings.append(
-                f"{directory} is on {found[directory]}, not on {former} as when it was last applied, and is not "
+                f"{directory} is on {now}, not on {former} as when it was last applied, and is not "
                 "recorded to: mount the disk; or, if this is meant, run: sdisup apply --accept-disks"
             )
-            found[directory] = former
+            now = former
+        # On the system's own disk no other is expected, and one that is mounted later is welcome.
+        found[directory] = "" if is_system_disk(now) else now
     return found
 
 

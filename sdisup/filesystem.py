@@ -16,6 +16,7 @@ MOUNTINFO = "/proc/self/mountinfo"
 FS_IOC_GETFSUUID = 0x80111500
 # Their statvfs f_fsid is made from their UUID (statfs(2) leaves it open; fs/ext4/super.c, fs/btrfs/super.c).
 UUID_IN_FSID = frozenset({"ext2", "ext3", "ext4", "btrfs"})
+WITH_ROOT = " with /"
 # Layers and memory have no name of their own that means anything after a reboot.
 NAMELESS = frozenset({"overlay", "tmpfs", "ramfs"})
 
@@ -33,7 +34,12 @@ def filesystem_identity(path: str) -> str:
     finally:
         os.close(descriptor)
     identity = f"{kind}:{name}" if name else kind
-    return f"{identity} with /" if device == os.stat("/").st_dev else identity
+    return f"{identity}{WITH_ROOT}" if device == os.stat("/").st_dev else identity
+
+
+def is_system_disk(identity: str) -> bool:
+    """Whether an identity is that of the filesystem of `/`."""
+    return identity.endswith(WITH_ROOT)
 
 
 def _name(descriptor: int, kind: str, source: str) -> str:

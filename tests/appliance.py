@@ -61,7 +61,7 @@ NAME_PREFIX = "sdisup"
 PACKAGES = (
     "systemd", "systemd-sysv", "dbus", "polkitd",
     "python3", "python3-gi", "python3-pydbus", "python3-jinja2", "python3-tomli-w", "ffmpeg",
-    "e2fsprogs", "iproute2", "procps", "strace", "util-linux",
+    "e2fsprogs", "faketime", "iproute2", "procps", "strace", "util-linux",
 )  # fmt: skip
 HOST_TOOLS = {
     "mmdebstrap": "mmdebstrap",

@@ -67,7 +67,11 @@ def wait_state(appliance: Appliance, port: int, state: str, timeout_s: float = 2
 def recordings(appliance: Appliance, name: str = "") -> list[str]:
     """The files that a port of that name recorded (all files without one), oldest first."""
     directory = appliance.path(RECORDINGS)
-    return sorted(str(Path(RECORDINGS, file.name)) for file in directory.iterdir() if file.name.startswith(name))
+    return sorted(
+        str(Path(RECORDINGS, file.name))
+        for file in directory.iterdir()
+        if file.name.startswith(name) and file.is_file()
+    )
 
 
 def count_frames(appliance: Appliance, path: str) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from appliance import Appliance
@@ -25,12 +25,12 @@ def install(appliance: Appliance) -> None:
     appliance.run(f"rm -rf {DIRECTORY}; mkdir {DIRECTORY}")
 
 
-def steer(appliance: Appliance, channel: int, behaviour: str, *, board: int = 0, **parameters: object) -> None:
+def steer(appliance: Appliance, channel: int, behaviour: str, *, board: int = 0, **parameters: Any) -> None:
     """Make an input of the card behave so; a running stand-in notices within 50 ms."""
     write_steering(appliance.path(DIRECTORY), channel, behaviour, board=board, **parameters)
 
 
-def write_steering(directory: Path, channel: int, behaviour: str, *, board: int = 0, **parameters: object) -> None:
+def write_steering(directory: Path, channel: int, behaviour: str, *, board: int = 0, **parameters: Any) -> None:
     """Replace a channel's steering file, so that nobody ever reads half of it."""
     path = directory / f"board{board}-channel{channel}.json"
     partial = path.with_suffix(".new")

@@ -27,7 +27,8 @@ from sdisup.status import FIELDS
 
 pytestmark = pytest.mark.system
 
-HANGING_FFMPEG = "#!/bin/sh\n# A card that blocks when it is opened: it answers nothing but SIGKILL.\ntrap '' TERM INT\nexec sleep 1000\n"
+# A card that blocks when it is opened: it answers nothing but SIGKILL.
+HANGING_FFMPEG = "#!/bin/sh\ntrap '' TERM INT\nexec sleep 1000\n"
 CRASHING_FFMPEG = "#!/bin/sh\necho '[fatal] the card is on fire' >&2\nexit 3\n"
 
 
@@ -351,6 +352,20 @@ def test_a_stop_ends_the_wait_of_a_runner_that_cannot_be_executed(appliance: App
     assert active_state(appliance, 0) in ("failed", "inactive")
     sdisup(appliance, "stop 0")
     assert status(appliance, 0)["state"] == "stopped"
+
+
+@pytest.mark.journal_allows(r"SIGKILL|Failed with result|does not answer")
+def test_a_stop_that_had_to_kill_stays_a_stop(appliance: Appliance) -> None:
+    configure(appliance, small_ports(1))
+    sdisup(appliance, "start 0")
+    appliance.run(
+        "systemctl --no-block stop sdi-record@0; systemctl kill -s KILL --kill-whom=all sdi-record@0", check=False
+    )
+    wait_for(lambda: active_state(appliance, 0) in ("failed", "inactive"), 15, "it is down", poll_s=0.1)
+    # What heals a runner that cannot be executed would begin it again after 8 s.
+    retry = appliance.run("systemctl is-active sdi-record-retry@0", check=False).stdout.strip()
+    assert retry in ("inactive", "failed")
+    assert ffmpegs(appliance) == []
 
 
 def test_two_recordings_in_one_second_do_not_share_a_file(appliance: Appliance) -> None:

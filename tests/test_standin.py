@@ -12,7 +12,9 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from standin_control import STANDIN, write_steering
@@ -46,7 +48,6 @@ class Running:
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment
         )
-        self._pidfd = os.pidfd_open(self.process.pid)
 
     @property
     def frame(self) -> int:
@@ -106,7 +107,7 @@ class Running:
             self.process.send_signal(number)
             time.sleep(0.03)
 
-    def steer(self, behaviour: str, **parameters: object) -> None:
+    def steer(self, behaviour: str, **parameters: Any) -> None:
         write_steering(self.directory, 0, behaviour, **parameters)
 
     def child(self) -> int:
@@ -115,28 +116,35 @@ class Running:
     def close(self) -> None:
         self.process.kill()
         self.process.communicate()
-        os.close(self._pidfd)
 
 
 Start = Callable[..., Running]
+Change = Callable[[list[str]], list[str]]
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts a stand-in on channel 0 after steering it: start("no-signal", change=…, lost_s=2)."""
+    """Starts stand-ins, each on a card of its own, its channel steered: start("no-signal", lost_s=2)."""
     running: list[Running] = []
 
-    def begin(behaviour: str = "ok", change: Callable[[list[str]], list[str]] = list, **parameters: object) -> Running:
-        write_steering(tmp_path, 0, behaviour, **parameters)
-        command = change(arguments())
-        assert command[-1] == "{output}"
-        output = tmp_path / f"{len(running)}.mkv"
-        running.append(Running([*command[:-1], str(output)], tmp_path))
+    def begin(behaviour: str = "ok", change: Change = list, **parameters: Any) -> Running:
+        directory = tmp_path / str(len(running))
+        directory.mkdir()
+        running.append(start_in(directory, behaviour, change, **parameters))
         return running[-1]
 
     yield begin
     for one in running:
         one.close()
+
+
+def start_in(directory: Path, behaviour: str = "ok", change: Change = list, **parameters: Any) -> Running:
+    """Start one on the card of that directory, beside any that run on it; `change` changes its arguments."""
+    write_steering(directory, 0, behaviour, **parameters)
+    command = change(arguments())
+    assert command[-1] == "{output}"
+    files = len(list(directory.glob("*.mkv")))
+    return Running([*command[:-1], str(directory / f"{files}.mkv")], directory)
 
 
 def arguments(channel: int = 0, **source: object) -> list[str]:
@@ -149,7 +157,7 @@ def arguments(channel: int = 0, **source: object) -> list[str]:
     )
 
 
-def without(*options: str) -> Callable[[list[str]], list[str]]:
+def without(*options: str) -> Change:
     """Leave options out, with their values; -xerror has none."""
 
     def change(words: list[str]) -> list[str]:
@@ -161,7 +169,7 @@ def without(*options: str) -> Callable[[list[str]], list[str]]:
     return change
 
 
-def setting(option: str, value: str) -> Callable[[list[str]], list[str]]:
+def setting(option: str, value: str) -> Change:
     """Give an option of the list, or one before the input, another value."""
 
     def change(words: list[str]) -> list[str]:
@@ -172,7 +180,7 @@ def setting(option: str, value: str) -> Callable[[list[str]], list[str]]:
     return change
 
 
-def replacing(old: list[str], new: list[str]) -> Callable[[list[str]], list[str]]:
+def replacing(old: list[str], new: list[str]) -> Change:
     def change(words: list[str]) -> list[str]:
         at = next(n for n in range(len(words)) if words[n : n + len(old)] == old)
         return [*words[:at], *new, *words[at + len(old) :]]
@@ -215,6 +223,29 @@ def is_gone(pid: int) -> bool:
     return False
 
 
+# ---------------------------------------------------------------- the true ten seconds
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ten_seconds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Future[tuple[Running, int, float, float]]]:
+    """A cable pulled for as long as the card is really waited for, beside the other tests."""
+
+    def pull(run: Running) -> tuple[Running, int, float, float]:
+        run.records(5).steer("no-signal")
+        pulled = time.monotonic()
+        run.listen(1.0)
+        frames_then = len(run.blocks)
+        run.until(lambda: LOST[0] in run.lines, 12)
+        lost = time.monotonic()
+        assert run.end() == 0
+        return run, frames_then, lost - pulled, time.monotonic() - lost
+
+    run = start_in(tmp_path_factory.mktemp("ten-seconds"), change=lenient)
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(pull, run)
+    run.close()
+
+
 # ---------------------------------------------------------------- a recording
 
 
@@ -239,12 +270,14 @@ def test_the_signal_is_what_the_channel_is_steered_to(start: Start) -> None:
     assert is_complete(run)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_one_signal_ends_a_recording_with_a_complete_file(start: Start, number: int) -> None:
-    run = start().records(5)
-    run.signal(number)
-    assert run.end() == 255
-    assert is_complete(run)
+def test_one_signal_ends_a_recording_with_a_complete_file(start: Start) -> None:
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    runs = [start() for _ in numbers]
+    for run, number in zip(runs, numbers, strict=True):
+        run.records(5).signal(number)
+    for run in runs:
+        assert run.end() == 255
+        assert is_complete(run)
 
 
 def test_with_nostdin_one_sigterm_is_not_heard(start: Start) -> None:
@@ -306,9 +339,7 @@ def test_the_message_and_the_exit_code_of_a_refusal_may_be_chosen(start: Start) 
         (replacing(["-nb_channels", "2"], []), None, "Cannot allocate memory"),
     ],
 )
-def test_options_that_the_demuxer_refuses(
-    start: Start, change: Callable[[list[str]], list[str]], code: int | None, message: str
-) -> None:
+def test_options_that_the_demuxer_refuses(start: Start, change: Change, code: int | None, message: str) -> None:
     run = start(change=change)
     assert run.end() == (ENOMEM if code is None else code)
     assert message in run.text
@@ -328,7 +359,7 @@ def test_board_and_channel_may_be_given_as_numbers(start: Start) -> None:
 
 def test_two_on_one_channel(start: Start) -> None:
     first = start().records(1)
-    second = start()
+    second = start_in(first.directory)
     assert second.end() == EIO
     assert "Failed to open stream handle." in second.lines
     first.records(first.frame + 10)
@@ -372,12 +403,12 @@ def test_without_a_packing_it_records_another_picture(start: Start) -> None:
 def test_audio_options_and_no_audio_embedded(start: Start) -> None:
     run = start("no-audio")
     run.until(lambda: "to stop" in run.text)
-    run.listen(2.0)
+    run.listen(1.5)
     assert run.blocks == []
     assert not run.output.exists() or run.output.stat().st_size == 0
     run.quit()
     assert run.end() == 0
-    assert run.frame > 40
+    assert run.frame > 30
     assert is_complete(run)
 
 
@@ -396,7 +427,7 @@ def graph(words: list[str]) -> list[str]:
         (graph, "Stream specifier ':v' in filtergraph description [0:v]null[v] matches no streams."),
     ],
 )
-def test_no_signal_at_the_start(start: Start, change: Callable[[list[str]], list[str]], message: str) -> None:
+def test_no_signal_at_the_start(start: Start, change: Change, message: str) -> None:
     run = start("no-signal", change=change)
     assert run.end() == EINVAL
     assert time.monotonic() - run.started < 0.5
@@ -405,39 +436,22 @@ def test_no_signal_at_the_start(start: Start, change: Callable[[list[str]], list
     assert not run.output.exists()
 
 
-@pytest.mark.parametrize(("change", "code"), [(list, EINVAL), (lenient, 0)])
-def test_locked_without_frames(start: Start, change: Callable[[list[str]], list[str]], code: int) -> None:
-    run = start("no-frames", change=change, no_frames_s=1)
-    assert run.end(1 + COMPLETE_S) == code
-    assert 1 <= time.monotonic() - run.started < 1 + COMPLETE_S
-    assert "Output file is empty, nothing was encoded" in run.text
-    assert all(block.frame == 0 and block.ended for block in run.blocks)
-
-
-def test_one_sigterm_does_not_shorten_the_wait_for_the_first_frame(start: Start) -> None:
-    run = start("no-frames", no_frames_s=2)
-    run.until(lambda: "to stop" in run.text)
-    run.signal(signal.SIGTERM)
-    assert run.end(2 + COMPLETE_S) == 255
-    assert time.monotonic() - run.started >= 2
-
-
-def test_the_cable_pulled_for_ten_seconds(start: Start) -> None:
-    """As it is, unlike the others with its true length."""
-    run = start(change=lenient).records()
-    run.steer("no-signal")
-    pulled = time.monotonic()
-    run.listen(1.0)
-    blocks, frame = len(run.blocks), run.frame
-    run.until(lambda: LOST[0] in run.lines, 10)
-    assert 9.9 < time.monotonic() - pulled < 10.5
-    # It goes on telling its progress, and makes none.
-    assert len(run.blocks) - blocks >= 8 / 0.25
-    assert {block.frame for block in run.blocks[blocks:]} == {frame}
-    assert run.end() == 0
-    assert time.monotonic() - pulled < 10 + COMPLETE_S
-    assert [line for line in run.lines if line in LOST] == LOST
-    assert is_complete(run)
+def test_locked_without_frames(start: Start) -> None:
+    told, plain, stopped = (
+        start("no-frames", no_frames_s=2),
+        start("no-frames", lenient, no_frames_s=2),
+        start("no-frames", lenient, no_frames_s=2),
+    )
+    stopped.until(lambda: "to stop" in stopped.text)
+    stopped.signal(signal.SIGTERM)
+    for run, code in ((told, EINVAL), (plain, 0), (stopped, 255)):
+        assert run.end(2 + COMPLETE_S) == code
+        # One SIGTERM does not shorten it.
+        assert 2 <= time.monotonic() - run.started < 2 + COMPLETE_S
+        assert [line for line in run.lines if line in LOST] == LOST
+        assert not any(block.frame for block in run.blocks)
+    # FFmpeg 7.1 and 5.1.
+    assert "Output file is empty, nothing was encoded" in told.text or "Empty output" in told.lines
 
 
 def test_the_cable_pulled_with_xerror(start: Start) -> None:
@@ -448,41 +462,35 @@ def test_the_cable_pulled_with_xerror(start: Start) -> None:
     assert is_complete(run)
 
 
-@pytest.mark.parametrize(
-    ("ask", "code", "complete"),
-    [
-        (lambda run: run.quit(), 0, True),
-        (lambda run: run.signal(signal.SIGTERM), 255, True),
-        (lambda run: run.signal(signal.SIGTERM, 2), 255, False),
-    ],
-)
-def test_what_is_asked_while_the_cable_is_pulled_is_done_at_its_end(
-    start: Start, ask: Callable[[Running], None], code: int, complete: bool
-) -> None:
-    run = start(change=buffered).records()
-    run.steer("no-signal", lost_s=2)
+def test_what_is_asked_while_the_cable_is_pulled_is_done_at_its_end(start: Start) -> None:
+    quit_once, one_signal, two_signals = runs = [start(change=buffered) for _ in range(3)]
+    for run in runs:
+        run.records().steer("no-signal", lost_s=2)
     pulled = time.monotonic()
-    run.listen(0.5)
-    ask(run)
-    assert run.end(2 + COMPLETE_S) == code
-    assert 2 <= time.monotonic() - pulled
-    assert is_complete(run) == complete
-    if not complete:
-        assert run.output.stat().st_size == 0
+    quit_once.listen(0.3)
+    quit_once.quit()
+    one_signal.signal(signal.SIGTERM)
+    two_signals.signal(signal.SIGTERM, 2)
+    for run, code in ((quit_once, 0), (one_signal, 255), (two_signals, 255)):
+        assert run.end(2 + COMPLETE_S) == code
+        assert time.monotonic() - pulled >= 2
+        assert is_complete(run) == (run is not two_signals)
+    assert two_signals.output.stat().st_size == 0
 
 
-@pytest.mark.parametrize(("number", "times", "code"), [(signal.SIGTERM, 4, 123), (signal.SIGKILL, 1, -9)])
-def test_four_signals_or_sigkill_end_it_at_once(start: Start, number: int, times: int, code: int) -> None:
-    run = start(change=buffered).records()
-    child = run.child()
-    run.steer("no-signal")
-    run.listen(0.3)
+def test_four_signals_or_sigkill_end_it_at_once_while_the_cable_is_pulled(start: Start) -> None:
+    signalled, killed = runs = [start(change=buffered) for _ in range(2)]
+    for run in runs:
+        run.records(5).steer("no-signal")
+    killed.listen(0.3)
+    children = [run.child() for run in runs]
     asked = time.monotonic()
-    run.signal(number, times)
-    assert run.end() == code
+    signalled.signal(signal.SIGTERM, 4)
+    killed.signal(signal.SIGKILL)
+    assert [run.end() for run in runs] == [123, -signal.SIGKILL]
     assert time.monotonic() - asked < 1
-    assert is_gone(child)
-    assert not is_complete(run)
+    assert all(is_gone(child) for child in children)
+    assert not any(is_complete(run) for run in runs)
 
 
 def test_a_cable_that_is_back_in_time_leaves_a_gap_and_no_message(start: Start) -> None:
@@ -503,26 +511,23 @@ def test_a_cable_that_is_back_in_time_leaves_a_gap_and_no_message(start: Start) 
 # ---------------------------------------------------------------- other trouble
 
 
-@pytest.mark.parametrize("mode", ["larger", "double-rate"])
-def test_a_format_change_that_goes_on(start: Start, mode: str) -> None:
-    run = start().records(5)
-    run.steer("format-change", mode=mode)
-    run.records(run.frame + 30)
-    dropped = run.blocks[-1].drop_frames
-    assert dropped >= 10 if mode == "double-rate" else dropped == 0
-
-
-def test_a_format_change_to_smaller_frames(start: Start) -> None:
-    run = start(change=lenient).records(5)
-    run.steer("format-change", mode="smaller")
-    run.until(lambda: "Invalid buffer size, packet size 57600 < expected frame_size 115200" in run.text)
+def test_a_format_change_that_goes_on(start: Start) -> None:
+    larger, doubled, smaller = start(), start(), start(change=lenient)
+    for run, mode in ((larger, "larger"), (doubled, "double-rate"), (smaller, "smaller")):
+        run.records(1).steer("format-change", mode=mode)
+    smaller.until(lambda: "Invalid buffer size, packet size 57600 < expected frame_size 115200" in smaller.text)
+    for run in (larger, doubled):
+        run.records(run.frame + 30)
+    assert larger.blocks[-1].drop_frames == 0
+    assert doubled.blocks[-1].drop_frames >= 10
 
 
 def test_a_format_change_that_stops_is_a_cable_pulled(start: Start) -> None:
     run = start().records(5)
-    run.steer("format-change", lost_s=0.5)
+    run.steer("format-change", lost_s=0.5, size="640x360")
     assert run.end() == EIO
     assert LOST[0] in run.lines
+    assert "640x360" in start_in(run.directory, "format-change", size="640x360").records(1).text
 
 
 def test_a_crash(start: Start) -> None:
@@ -543,26 +548,30 @@ def test_a_full_disk(start: Start) -> None:
     assert run.blocks[-1].ended
 
 
-@pytest.mark.parametrize("behaviour", ["hang", "deaf"])
-def test_nothing_is_heard_but_sigkill(start: Start, behaviour: str) -> None:
-    run = start().records(5)
-    child = run.child()
-    run.steer(behaviour)
-    run.listen(0.3)
-    frame = run.frame
-    run.quit()
-    run.signal(signal.SIGTERM, 5)
-    run.listen(0.5)
-    assert run.process.poll() is None
-    assert (run.frame == frame) == (behaviour == "hang")
-    run.signal(signal.SIGKILL)
-    assert run.end() == -signal.SIGKILL
-    assert is_gone(child)
+def test_nothing_is_heard_but_sigkill(start: Start) -> None:
+    hanging, deaf = start(), start()
+    children = [run.records(1).child() for run in (hanging, deaf)]
+    hanging.steer("hang")
+    deaf.steer("deaf")
+    deaf.listen(0.2)
+    hanging.listen(0.2)
+    frame = hanging.frame
+    for run in (hanging, deaf):
+        run.quit()
+        run.signal(signal.SIGTERM, 5)
+    deaf.records(deaf.frame + 10)
+    hanging.listen(0.1)
+    assert hanging.frame == frame
+    for run in (hanging, deaf):
+        assert run.process.poll() is None
+        run.signal(signal.SIGKILL)
+        assert run.end() == -signal.SIGKILL
+    assert all(is_gone(child) for child in children)
 
 
 def test_hang_at_open_and_what_ends_it(start: Start) -> None:
     run = start("hang-at-open")
-    run.listen(0.7)
+    run.listen(0.4)
     run.quit()
     run.signal(signal.SIGTERM)
     run.listen(0.3)
@@ -573,8 +582,8 @@ def test_hang_at_open_and_what_ends_it(start: Start) -> None:
 
 
 def test_a_slow_start(start: Start) -> None:
-    run = start("slow-start", seconds=1.5).records(1)
-    assert time.monotonic() - run.started >= 1.5
+    run = start("slow-start", seconds=1).records(1)
+    assert time.monotonic() - run.started >= 1
 
 
 def test_an_encoder_that_is_too_slow(start: Start) -> None:
@@ -615,9 +624,10 @@ def test_it_answers_as_an_ffmpeg_that_has_the_input() -> None:
 
 def test_it_lists_the_locked_channels(tmp_path: Path) -> None:
     def sources() -> list[str]:
-        command = [STANDIN, "-hide_banner", "-sources", "videomaster"]
+        command = [str(STANDIN), "-hide_banner", "-sources", "videomaster"]
         environment = {**os.environ, "SDISUP_STANDIN_DIR": str(tmp_path)}
-        return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.splitlines()
+        result = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        return result.stdout.splitlines()
 
     write_steering(tmp_path, 0, "ok", size="1920x1080", rate=25, interlaced=True)
     for channel in range(1, 7):
@@ -630,3 +640,14 @@ def test_it_lists_the_locked_channels(tmp_path: Path) -> None:
     assert len(found) == 3
     write_steering(tmp_path, 0, "board-missing")
     assert sources()[1:] == ["Cannot list sources: Input/output error"]
+
+
+def test_the_cable_pulled_for_ten_seconds(ten_seconds: Future[tuple[Running, int, float, float]]) -> None:
+    run, blocks, waited_s, finished_s = ten_seconds.result(20)
+    assert 9.9 < waited_s < 10.5
+    assert finished_s < COMPLETE_S
+    # It goes on telling its progress, four times a second, and makes none.
+    assert len(run.blocks) - blocks > 30
+    assert len({block.frame for block in run.blocks[blocks:]}) == 1
+    assert [line for line in run.lines if line in LOST] == LOST
+    assert is_complete(run)

@@ -1,0 +1,440 @@
+"""Faults as they happen to an appliance that is left alone for months: after each it records again by itself,
+what was on disk is playable, and the port says what was wrong."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from appliance import Appliance, wait_for
+from drive import (
+    RECORDINGS,
+    configure,
+    count_frames,
+    ffmpegs,
+    recordings,
+    sdisup,
+    small_ports,
+    status,
+    status_file,
+    wait_recording,
+    wait_state,
+)
+
+pytestmark = pytest.mark.system
+
+MIB = 1 << 20
+RATE = 25
+EVERY_CONTAINER = """\
+[appliance]
+ports = 5
+[defaults]
+source = { kind = "test", size = "320x180", rate = 25 }
+record_at_boot = true
+[port.0]
+container = "mp4"
+[port.1]
+container = "mov"
+[port.2]
+container = "mkv"
+[port.3]
+codec = "prores"
+[port.4]
+codec = "prores"
+container = "mkv"
+"""
+
+
+MOUNT = """\
+[Unit]
+Description=Mounts a disk for recordings
+DefaultDependencies=no
+Before=local-fs.target
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/usr/bin/mount /dev/{name} {where}
+[Install]
+WantedBy=local-fs.target
+"""
+
+
+def with_disk(own: Appliance, where: str = RECORDINGS, name: str = "disk") -> None:
+    """Mount a disk now and at each boot; by a unit, since without udev no device unit of fstab's appears."""
+    own.write(f"/etc/systemd/system/mount-{name}.service", MOUNT.format(name=name, where=where))
+    own.run(f"mkdir -p {where} && systemctl enable --now mount-{name}")
+    own.run(f"chown sdisup:sdisup {where} && chmod 2775 {where}")
+
+
+@pytest.fixture
+def disk_appliance(new_appliance: Callable[..., Appliance]) -> Iterator[Appliance]:
+    own = new_appliance(disks={"disk": 256 * MIB, "other": 64 * MIB})
+    assert own.boot() == "running"
+    with_disk(own)
+    yield own
+
+
+def kill(appliance: Appliance, pid: object, signal: str = "KILL") -> None:
+    appliance.run(["kill", f"-{signal}", str(pid)])
+
+
+def wait_restarts(appliance: Appliance, port: int, count: int) -> None:
+    """Wait until the port has counted so many restarts."""
+    wait_for(lambda: status(appliance, port)["restarts"] >= count, 20, f"port {port} restarts", poll_s=0.1)
+
+
+def readable_seconds(appliance: Appliance, path: str) -> float:
+    return count_frames(appliance, path) / RATE
+
+
+# ---------------------------------------------------------------- kills
+
+
+def test_everything_killed_at_once_costs_at_most_a_second_in_every_container(appliance: Appliance) -> None:
+    configure(appliance, EVERY_CONTAINER)
+    before = {port: wait_recording(appliance, port, frames=75) for port in range(5)}
+    files = {port: found["current_file"] for port, found in before.items()}
+    frames = {port: status_file(appliance, port)["frame_count"] for port in range(5)}
+    appliance.run("systemctl kill --signal=KILL 'sdi-record@*'")
+    for port in range(5):
+        wait_restarts(appliance, port, 1)
+        wait_recording(appliance, port)
+    lost_s = {files[port]: frames[port] / RATE - readable_seconds(appliance, files[port]) for port in range(5)}
+    print("lost, s:", lost_s)
+    assert max(lost_s.values()) <= 1.0, lost_s
+    assert len(ffmpegs(appliance)) == 5
+
+
+def test_kill_9_of_an_ffmpeg_does_not_cost_its_neighbour_a_frame(appliance: Appliance) -> None:
+    configure(appliance, small_ports(2))
+    sdisup(appliance, "start 0,1")
+    wait_recording(appliance, 1, frames=25)
+    for _ in range(2):
+        found = wait_recording(appliance, 0, frames=10)
+        kill(appliance, found["ffmpeg_pid"])
+        wait_restarts(appliance, 0, found["restarts"] + 1)
+    wait_recording(appliance, 0, frames=10)
+    beside = status(appliance, 1)
+    assert (beside["dropped_frames"], beside["duplicated_frames"], beside["missing_frames"]) == (0, 0, 0)
+    assert beside["restarts"] == 0
+    sdisup(appliance, "stop 1")
+    path = recordings(appliance, "port1")[0]
+    times = appliance.run(
+        f"ffprobe -v error -select_streams v:0 -show_entries packet=pts_time -of csv=p=0 {path}"
+    ).stdout.split()
+    stamps = sorted(float(text.strip(",")) for text in times)
+    assert max(later - earlier for earlier, later in pairwise(stamps[1:])) < 1.5 / RATE
+
+
+# ---------------------------------------------------------------- power
+
+
+@pytest.mark.journal_allows(
+    r"Input/output error|Error|Read-only|muxing|I/O|Task finished|Terminating|Failed|disk error"
+)
+def test_a_power_cut_that_loses_the_page_cache_costs_at_most_two_seconds(disk_appliance: Appliance) -> None:
+    own = disk_appliance
+    configure(own, EVERY_CONTAINER)
+    for port in range(5):
+        wait_recording(own, port, frames=150, timeout_s=40)
+    files = {port: status_file(own, port)["current_file"] for port in range(5)}
+    frames = {port: status_file(own, port)["frame_count"] for port in range(5)}
+    own.power_cut(lose_cache=[RECORDINGS])
+    own.boot()
+    for port in range(5):
+        wait_recording(own, port)
+    lost_s = {files[port]: frames[port] / RATE - readable_seconds(own, files[port]) for port in range(5)}
+    print("lost, s:", lost_s)
+    assert max(lost_s.values()) <= 2.0, lost_s
+
+
+# ---------------------------------------------------------------- disks
+
+
+@pytest.mark.journal_allows(
+    r"No space left on device|[Dd]isk full|Error|Conversion failed|Task finished|muxing|Terminating"
+)
+def test_a_full_disk_is_said_and_recording_resumes_when_there_is_room(disk_appliance: Appliance) -> None:
+    own = disk_appliance
+    configure(own, small_ports(2, "[port.1]\nrecordings = '/srv/elsewhere'\n"), apply=False)
+    own.run("install -d -o sdisup -g sdisup -m 2775 /srv/elsewhere")
+    sdisup(own, "apply")
+    sdisup(own, "start 0,1")
+    wait_recording(own, 1, frames=25)
+    own.run(f"fallocate -l $(( $(stat -f -c '%a*%S' {RECORDINGS}) )) {RECORDINGS}/ballast", check=False)
+    full = wait_for(
+        lambda: found if "disk full" in (found := status(own, 0))["reason"] else None,
+        30,
+        "the port says disk full",
+        poll_s=0.1,
+    )
+    assert full["is_recording"] is False
+    first = recordings(own, "port0")[0]
+    assert count_frames(own, first) > 0
+    own.run(f"rm {RECORDINGS}/ballast")
+    wait_recording(own, 0, timeout_s=15)
+    beside = status(own, 1)
+    assert (beside["restarts"], beside["missing_frames"], beside["dropped_frames"]) == (0, 0, 0)
+    sdisup(own, "stop --all")
+    # No litter: every file that was kept holds frames.
+    assert all(count_frames(own, path) > 0 for path in recordings(own, "port0"))
+
+
+@pytest.mark.journal_allows(
+    r"Read-only|read-only|[Dd]isk error|Error|Conversion failed|Task finished|muxing|Terminating"
+)
+def test_a_disk_that_becomes_read_only_is_said_and_heals(disk_appliance: Appliance) -> None:
+    own = disk_appliance
+    configure(own, small_ports(1))
+    sdisup(own, "start 0")
+    wait_recording(own, 0, frames=25)
+    # What the kernel does to an ext4 with errors: writes fail, open files or not.
+    own.run(f"mount -o remount,ro -f {RECORDINGS} 2>/dev/null; echo u > /proc/sysrq-trigger", check=False)
+    sdisup(own, "stop 0")
+    own.run(f"mount -o remount,ro {RECORDINGS}")
+    result = sdisup(own, "start 0 --wait 2", code=1)
+    assert "read-only" in result.stderr
+    own.run(f"mount -o remount,rw {RECORDINGS}")
+    wait_recording(own, 0, timeout_s=20)
+
+
+def test_an_unmounted_disk_is_not_replaced_by_its_mount_point(disk_appliance: Appliance) -> None:
+    own = disk_appliance
+    # The mount point itself could be written to: that alone must not make it the right place.
+    own.run(f"umount {RECORDINGS} && chown sdisup:sdisup {RECORDINGS} && mount /dev/disk {RECORDINGS}")
+    configure(own, small_ports(1))
+    own.run(f"umount {RECORDINGS}")
+    result = sdisup(own, "start 0 --wait 2", code=1)
+    assert "is on overlay with /, not on ext4:fsid-" in result.stderr
+    assert recordings(own) == []
+    # An apply while the disk is away does not make its mount point the right place.
+    assert "is not recorded to: mount the disk" in sdisup(own, "apply").stderr
+    assert status(own, 0)["is_recording"] is False
+    own.run(f"mount /dev/disk {RECORDINGS}")
+    wait_recording(own, 0, timeout_s=20)
+    assert len(recordings(own)) == 1
+    sdisup(own, "stop 0")
+    # The operator's word makes another disk the right one.
+    own.run(f"umount {RECORDINGS}")
+    sdisup(own, "apply --accept-disks")
+    sdisup(own, "start 0")
+
+
+@pytest.mark.journal_allows(r"does not answer|SIGKILL|not closed the file")
+def test_a_frozen_disk_does_not_disturb_another_disks_port(disk_appliance: Appliance) -> None:
+    own = disk_appliance
+    with_disk(own, "/srv/other", "other")
+    configure(own, small_ports(3, "stall_timeout_s = 3\n[port.1]\nrecordings = '/srv/other'\n"))
+    sdisup(own, "start 0,1")
+    wait_recording(own, 0, frames=50)
+    wait_recording(own, 1, frames=50)
+    own.run(f"fsfreeze --freeze {RECORDINGS}")
+    try:
+        frozen = wait_state(own, 0, "stalled", timeout_s=10)
+        assert frozen["is_recording"] is False
+        # Its runner answers, and a port that is only now started there says what it waits for.
+        own.run("systemctl start --no-block sdi-record@2")
+        waiting = wait_for(
+            lambda: found if "does not answer" in (found := status(own, 2))["reason"] else None,
+            15,
+            "port 2 says so",
+            poll_s=0.2,
+        )
+        assert waiting["state"] == "starting"
+        beside = wait_recording(own, 1, frames=status_file(own, 1)["frame_count"] + 50)
+        assert (beside["restarts"], beside["missing_frames"], beside["dropped_frames"]) == (0, 0, 0)
+    finally:
+        own.run(f"fsfreeze --unfreeze {RECORDINGS}")
+    wait_recording(own, 0, frames=25, timeout_s=30)
+    wait_recording(own, 2, frames=25, timeout_s=30)
+
+
+def test_a_file_that_is_deleted_or_moved_while_it_is_recorded(appliance: Appliance) -> None:
+    configure(appliance, small_ports(1))
+    sdisup(appliance, "start 0")
+    first = wait_recording(appliance, 0, frames=25)
+    appliance.run(["mv", first["current_file"], f"{RECORDINGS}/kept.mp4"])
+    moved = wait_for(
+        lambda: found if "was moved away" in (found := status(appliance, 0))["reason"] else None,
+        10,
+        "it says so",
+        poll_s=0.1,
+    )
+    assert (moved["state"], moved["ffmpeg_pid"]) == ("recording", first["ffmpeg_pid"])
+    sdisup(appliance, "restart 0")
+    assert count_frames(appliance, f"{RECORDINGS}/kept.mp4") > 25
+    second = wait_recording(appliance, 0, frames=10)
+    appliance.run(["rm", second["current_file"]])
+    wait_for(lambda: status(appliance, 0)["restarts"] == 1, 15, "a new file is begun", poll_s=0.1)
+    third = wait_recording(appliance, 0, frames=10)
+    assert third["current_file"] != second["current_file"]
+
+
+@pytest.mark.journal_allows(r"the status cannot be written|No such file")
+def test_a_status_directory_that_vanishes_does_not_stop_the_recording(appliance: Appliance) -> None:
+    configure(appliance, small_ports(1))
+    sdisup(appliance, "start 0")
+    found = wait_recording(appliance, 0, frames=25)
+    path, size = appliance.path(found["current_file"]), 0
+    appliance.run("find /run/sdisup -mindepth 1 -delete", check=False)
+    appliance.run("mv /run/sdisup /run/sdisup.gone", check=False)
+    size = path.stat().st_size
+    wait_for(lambda: path.stat().st_size > size + 50_000, 10, "the file grows on")
+    assert appliance.run(f"kill -0 {found['ffmpeg_pid']}", check=False).returncode == 0
+    appliance.run("systemctl stop sdi-record@0; rm -rf /run/sdisup; systemd-tmpfiles --create")
+    assert count_frames(appliance, found["current_file"]) > 25
+    sdisup(appliance, "start 0")
+
+
+# ---------------------------------------------------------------- misbehaviour that the real FFmpeg cannot be asked for
+
+
+def replace_ffmpeg(appliance: Appliance, port: int, script: str) -> None:
+    """Let a port run a script in FFmpeg's place; "$@" are the arguments FFmpeg would have had."""
+    appliance.write("/usr/local/bin/misbehaves", script, mode=0o755)
+    unit = f"/etc/systemd/system/sdi-record@{port}.service.d"
+    text = appliance.read(f"{unit}/10-sdisup.conf").replace("    /usr/bin/ffmpeg ", "    /usr/local/bin/misbehaves ")
+    appliance.write(f"{unit}/20-test.conf", text)
+    appliance.run("systemctl daemon-reload")
+
+
+NOISE = {
+    "ten megabytes without a newline": "head -c 10000000 /dev/zero | tr '\\0' x >&2",
+    "binary": "head -c 3000000 /dev/urandom >&2",
+    "a flood of errors": "yes '[error] the same again' | head -n 200000 >&2",
+}
+
+
+@pytest.mark.journal_allows(r"xxx|ffmpeg: |the same again")
+@pytest.mark.parametrize("noise", list(NOISE))
+def test_output_of_any_bytes_at_any_rate(appliance: Appliance, noise: str) -> None:
+    configure(appliance, small_ports(1))
+    replace_ffmpeg(appliance, 0, f'#!/bin/sh\n({NOISE[noise]}) &\nexec /usr/bin/ffmpeg "$@"\n')
+    cursor = appliance.journal_cursor()
+    sdisup(appliance, "start 0")
+    found = wait_recording(appliance, 0, frames=50)
+    assert found["restarts"] == 0
+    rss_kb = int(appliance.run(f"awk '/VmHWM/ {{print $2}}' /proc/{found['pid']}/status").stdout)
+    assert rss_kb < 40_000
+    sdisup(appliance, "stop 0")
+    assert len(appliance.journal(after_cursor=cursor)) < 400
+    assert count_frames(appliance, recordings(appliance)[0]) >= 50
+
+
+def test_an_stderr_that_closes_is_a_stall_in_the_end(appliance: Appliance) -> None:
+    configure(appliance, small_ports(1, "stall_timeout_s = 2\n"))
+    # The log goes nowhere after a second: no progress is seen any more, though the file grows.
+    script = '#!/bin/bash\nexec 3>&2\n/usr/bin/ffmpeg "$@" 2> >(timeout 2 cat >&3) 3>&-\n'
+    replace_ffmpeg(appliance, 0, script)
+    appliance.run("systemctl start sdi-record@0")
+    wait_for(lambda: status(appliance, 0)["restarts"] >= 1, 30, "it is judged stalled", poll_s=0.1)
+    sdisup(appliance, "stop 0")
+
+
+@pytest.mark.journal_allows(r"the card is on fire|Failed to start")
+def test_a_crash_loop_backs_off_and_costs_little(appliance: Appliance) -> None:
+    configure(appliance, small_ports(1))
+    replace_ffmpeg(appliance, 0, "#!/bin/sh\necho '[fatal] the card is on fire' >&2\nexit 3\n")
+    appliance.run("systemctl start sdi-record@0", check=False)
+    # 0, 0, 1, 2, 4, 8, 10 s: then the runner itself waits, at the cap.
+    slow = wait_for(
+        lambda: found if (found := status(appliance, 0))["restarts"] >= 6 and found["pid"] else None,
+        60,
+        "the cap",
+        poll_s=0.2,
+    )
+    assert slow["reason"] == "FFmpeg exited with 3: the card is on fire"
+    cursor = appliance.journal_cursor()
+    before, begun = _cpu_seconds(appliance, slow["pid"]), time.monotonic()
+    later = wait_for(
+        lambda: found if (found := status(appliance, 0))["restarts"] >= slow["restarts"] + 2 else None,
+        40,
+        "two more",
+        poll_s=0.5,
+    )
+    assert later["pid"] == slow["pid"]
+    share = (_cpu_seconds(appliance, slow["pid"]) - before) / (time.monotonic() - begun)
+    print(f"crash loop: {100 * share:.2f} % of a core")
+    assert share < 0.008
+    said = [entry for entry in appliance.journal(after_cursor=cursor) if "sdi-record@0" in str(entry)]
+    assert len(said) <= 2, said
+    # And it heals by itself.
+    appliance.run("ln -sf /usr/bin/ffmpeg /usr/local/bin/misbehaves")
+    wait_recording(appliance, 0, timeout_s=15)
+
+
+def _cpu_seconds(appliance: Appliance, pid: object) -> float:
+    """A runner's CPU time, with that of the children that it reaped."""
+    fields = appliance.read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    return sum(int(field) for field in fields[11:15]) / 100
+
+
+def test_an_encoder_that_does_not_keep_up_is_said_and_counted(appliance: Appliance) -> None:
+    configure(appliance, small_ports(1))
+    # Half speed, exactly: the real FFmpeg, whose source is slowed down behind its own back.
+    script = '#!/bin/bash\nexec /usr/bin/ffmpeg "${@//,realtime/,realtime=speed=0.5}"\n'
+    replace_ffmpeg(appliance, 0, script)
+    sdisup(appliance, "start 0")
+    slow = wait_for(
+        lambda: found if "cannot keep up" in (found := status(appliance, 0))["reason"] else None,
+        25,
+        "it says so",
+        poll_s=0.2,
+    )
+    assert (slow["state"], slow["restarts"]) == ("recording", 0)
+    words = slow["reason"].split()
+    assert words[:3] == ["cannot", "keep", "up:"]
+    assert words[4:] == ["of", "25", "fps"]
+    assert 11 < float(words[3]) < 13.5
+    assert slow["missing_frames"] > 50
+    assert sdisup(appliance, "status", code=3)
+
+
+# ---------------------------------------------------------------- the clock
+
+FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
+
+
+@pytest.mark.parametrize("step", ["-3600", "+3600", "1970"])
+def test_the_clock_may_step_either_way(appliance: Appliance, step: str) -> None:
+    configure(appliance, small_ports(1))
+    appliance.write("/run/faketime", "+0")
+    appliance.write(
+        "/etc/systemd/system/sdi-record@0.service.d/30-clock.conf",
+        f"[Service]\nEnvironment=LD_PRELOAD={FAKETIME} FAKETIME_TIMESTAMP_FILE=/run/faketime\n"
+        "Environment=FAKETIME_NO_CACHE=1 FAKETIME_DONT_FAKE_MONOTONIC=1 DONT_FAKE_MONOTONIC=1\n",
+    )
+    appliance.run("systemctl daemon-reload")
+    sdisup(appliance, "start 0")
+    before = wait_recording(appliance, 0, frames=50)
+    offset = f"-{int(time.time()) - 86400}" if step == "1970" else step
+    appliance.write("/run/faketime", offset)
+    after = wait_recording(appliance, 0, frames=100)
+    assert (after["pid"], after["restarts"]) == (before["pid"], 0)
+    assert status(appliance, 0)["state"] == "recording"
+    assert after["uptime_seconds"] - before["uptime_seconds"] < 10
+    kill(appliance, after["ffmpeg_pid"])
+    again = wait_for(
+        lambda: found if (found := status_file(appliance, 0))["restarts"] == 1 and found["is_recording"] else None,
+        10,
+        "it is back",
+    )
+    year = "1970" if step == "1970" else str(time.gmtime().tm_year)
+    assert f"_{year}" in again["current_file"]
+    # Back to the very second of the first file's name: still a file of its own.
+    appliance.write("/run/faketime", "+0")
+    sdisup(appliance, "stop 0")
+    assert len(recordings(appliance)) == 2
+    assert all(count_frames(appliance, path) > 0 for path in recordings(appliance))
+    lines = [json.loads(line) for line in appliance.read("/var/lib/sdisup/ledger/0.jsonl").splitlines()]
+    steps = [line["seconds"] for line in lines if line["kind"] == "clock"]
+    assert steps, lines
+    assert abs(steps[0] - float(offset)) < 1
+
+
+def ledger(appliance: Appliance, port: int) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in appliance.read(f"/var/lib/sdisup/ledger/{port}.jsonl").splitlines()]
