@@ -155,6 +155,25 @@ def measure_eight() -> tuple[float, float]:
     return statistics.median(pss_mb(pid) for pid in pids), 100 * used / elapsed
 
 
+def time_python(rounds: int) -> tuple[float, float]:
+    """Seconds of `start_recording` and, interleaved, of `systemctl start` of the same port (medians)."""
+    from sdisup import RecorderManager, Settings
+
+    manager = RecorderManager(Settings.load())
+    manager.initialize()
+    by_unit, by_python = [], []
+    for _ in range(rounds):
+        begun = time.monotonic()
+        subprocess.run(["systemctl", "start", "sdi-record@1"], check=True)
+        by_unit.append(time.monotonic() - begun)
+        manager.stop_recording(1)
+        begun = time.monotonic()
+        manager.start_recording(1)
+        by_python.append(time.monotonic() - begun)
+        manager.stop_recording(1)
+    return statistics.median(by_unit), statistics.median(by_python)
+
+
 def report(name: str, value: float, unit: str, limit: float, detail: str = "") -> bool:
     good = value <= limit
     print(f"{name:<58} {value:8.2f} {unit:<4} limit {limit:g} {'' if good else 'EXCEEDED '}{detail}", flush=True)
@@ -189,6 +208,12 @@ def inside(rounds: int) -> int:
         ),
         report("systemctl stop", stop, "ms", 500),
     ]
+    unit_s, python_s = (seconds * 1000 for seconds in time_python(rounds))
+    good.append(
+        report("start_recording, over systemctl start", python_s - unit_s, "ms", 50, f"{python_s:.0f} - {unit_s:.0f}")
+    )
+    check = time_command(["sdisup", "check", "--quick"], 3) * 1000
+    good.append(report("sdisup check --quick", check, "ms", 1000))
     memory, cpu = measure_eight()
     bare = time_command(["/usr/bin/python3", "-c", "pass"], 4 * rounds) * 1000
     status = time_command(["sdisup", "status"], 4 * rounds) * 1000
