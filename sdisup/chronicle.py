@@ -14,10 +14,11 @@ import os
 import time
 from collections import deque
 
-from sdisup.ledger import Entry, append_entries, ledger_path
+from sdisup.ledger import Entry, append_entries, ledger_path, open_path
+from sdisup.moments import FileEnd, Moment, TakenFile
 from sdisup.requests import stop_note_path
 from sdisup.status import boot_id, read_json, replace_file
-from sdisup.story import FileEnd, Moment, Story, TakenFile
+from sdisup.story import Story
 
 RETRY_S = 5.0
 
@@ -25,10 +26,11 @@ RETRY_S = 5.0
 class Chronicle:
     """The ledger's threads. All methods return at once; `finish` waits no longer than it is told to."""
 
-    def __init__(self, port_index: int, directory: str, ffprobe: str) -> None:
+    def __init__(self, port_index: int, directory: str, ffprobe: str, run_directory: str) -> None:
         self._path = ledger_path(port_index, directory)
-        self._open_path = f"{directory}/{port_index}.open.json"
+        self._open_path = open_path(port_index, directory)
         self._ffprobe = ffprobe
+        self._run_directory = run_directory
         self._story = Story(port_index)
         self._boot = boot_id()
         self._tasks: deque[tuple[str, tuple[object, ...]]] = deque()
@@ -37,6 +39,7 @@ class Chronicle:
         self._ended = _thread.allocate_lock()
         self._ended.acquire()
         self._is_counting = False
+        self._has_opened = False
         self._unwritten: list[Entry] = []
         self.problem = ""
         """Why entries wait in memory, in the operator's words; empty when all are written."""
@@ -56,7 +59,7 @@ class Chronicle:
 
     def opened(self, path: str, take: str | None, codec: str, rate: float) -> None:
         """A file was made; FFmpeg will fill it."""
-        self._post("opened", TakenFile(path, take, codec, rate))
+        self._post("opened", TakenFile(path, take, codec, rate, self.now()))
 
     def media(self, at: Moment, ffmpeg_version: str) -> None:
         """Its first frame came."""
@@ -79,9 +82,9 @@ class Chronicle:
         self._post("clock_stepped", before, self.now())
 
     def finish(self, timeout_s: float) -> bool:
-        """Let the thread write what it has; whether it could within `timeout_s` seconds."""
+        """Let the thread write what it has; whether all is written within `timeout_s` seconds."""
         self._post("end")
-        return self._ended.acquire(timeout=timeout_s)
+        return self._ended.acquire(timeout=timeout_s) and not self.problem
 
     def _post(self, name: str, *arguments: object) -> None:
         self._tasks.append((name, arguments))
@@ -128,15 +131,13 @@ class Chronicle:
         try:
             story.recall(read_json(self._open_path))
         except (OSError, ValueError):
-            # Nothing was open; or what says so is torn, and the time until now is in no entry.
+            # Nothing was open; or what says so cannot be read, and the time until now is in no entry.
             story.interval = None
         if story.file is not None:
             self._close_left_file(story.file, last_end, now)
         if story.interval is None:
             story.waits("start", now, take)
-        up_s = time.clock_gettime(time.CLOCK_BOOTTIME)
-        boot = Moment(now.wall - up_s, now.monotonic - up_s, self._boot)
-        story.rebooted(boot, records_at_boot=records_at_boot)
+        story.rebooted(now.plus(-up_seconds()), records_at_boot=records_at_boot)
         if story.interval is not None and story.interval.kind == "stop":
             # Somebody started the port: from here on it should record.
             story.waits("start", now, take)
@@ -145,12 +146,14 @@ class Chronicle:
 
     def _close_left_file(self, file: TakenFile, last_end: FileEnd | None, now: Moment) -> None:
         if last_end is None or last_end.path != file.path:
-            is_this_boot = file.start is not None and file.start.boot == self._boot
+            known = file.start or file.opened
+            is_this_boot = known is not None and known.boot == self._boot
             cause = "runner killed" if is_this_boot else "power"
             last_end = FileEnd(file.path, verdict=f"cut off: {cause}", cause=cause)
         self._do_closed(last_end, now)
 
     def _do_opened(self, file: TakenFile) -> None:
+        self._has_opened = True
         self._story.opened(file)
 
     def _do_media(self, at: Moment, ffmpeg_version: str) -> None:
@@ -163,25 +166,35 @@ class Chronicle:
         self._story.waits(cause, now, take)
 
     def _do_stopped(self, now: Moment, take: str | None) -> None:
-        self._story.stopped(who_stopped(self._story.port_index), now, take)
+        self._story.stopped(noted_stopper(self._story.port_index, self._run_directory) or "operator", now, take)
+        if self._story.interval is not None and self._story.interval.what == "operator":
+            # Asking systemd may take too long for a stop's patience; the stop is written by then.
+            self._write()
+            self._story.interval.what = "shutdown" if is_going_down() else "operator"
 
     def _do_clock_stepped(self, before: Moment, now: Moment) -> None:
         self._story.clock_stepped(before, now)
 
-    def _do_counted(self, file: TakenFile, readable: int | None) -> None:
+    def _do_counted(self, file: TakenFile, readable: int | None, rate: float, size_bytes: int) -> None:
         self._is_counting = False
-        self._story.counted(file, readable, _size_bytes(file.path), self.now())
+        file.rate = file.rate or rate
+        self._story.counted(file, readable, size_bytes)
 
     # In the counting thread.
 
     def _count_next(self) -> None:
         file = self._story.to_count()
-        if file is not None and not self._is_counting:
-            self._is_counting = True
-            _thread.start_new_thread(self._count, (file,))
+        if file is None or self._is_counting:
+            return
+        if not self._has_opened and not os.path.lexists(file.path):
+            # After a power cut its disk may be mounted late; once a new file could be made there, it is gone.
+            return
+        self._is_counting = True
+        _thread.start_new_thread(self._count, (file,))
 
     def _count(self, file: TakenFile) -> None:
-        self._post("counted", file, count_frames(self._ffprobe, file.path))
+        readable, rate = count_frames(self._ffprobe, file.path)
+        self._post("counted", file, readable, rate, _size_bytes(file.path))
 
 
 def _size_bytes(path: str) -> int:
@@ -192,31 +205,62 @@ def _size_bytes(path: str) -> int:
         return 0
 
 
-def who_stopped(port_index: int) -> str:
-    """`apply` or `schedule` if they left word; else `shutdown` when the system is going down, else `operator`."""
-    path = stop_note_path(port_index)
+def up_seconds() -> float:
+    """For how long this system is up: since its PID 1 began (proc(5), `starttime`), also in a container."""
+    now_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+    try:
+        with open("/proc/1/stat", "rb") as file:
+            ticks = int(file.read().rpartition(b")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return now_s
+    return now_s - ticks / os.sysconf("SC_CLK_TCK")
+
+
+def noted_stopper(port_index: int, run_directory: str) -> str:
+    """`apply` or `schedule` if they left word that it is they who stop the port; empty otherwise."""
+    path = stop_note_path(port_index, run_directory)
     try:
         note = read_json(path)
         os.unlink(path)
     except (OSError, ValueError):
-        note = None
-    if isinstance(note, dict) and note.get("by") in ("apply", "schedule"):
-        return str(note["by"])
-    return "shutdown" if says(["systemctl", "is-system-running"]).strip() == b"stopping" else "operator"
+        return ""
+    by = note.get("by") if isinstance(note, dict) else None
+    return by if by in ("apply", "schedule") else ""
 
 
-def count_frames(ffprobe: str, path: str) -> int | None:
-    """The pictures of a file, counted by reading all of it; None if that was not possible.
+def is_going_down() -> bool:
+    """Whether the whole system is being stopped. Its D-Bus goes early: nobody answers then (`unknown`, or nothing)."""
+    return says(["systemctl", "is-system-running"])[0].strip() in (b"stopping", b"unknown", b"")
 
-    At the lowest priority, and without decoding: a day of 50 Mb/s is 500 GB of reading.
+
+def count_frames(ffprobe: str, path: str) -> tuple[int | None, float]:
+    """The pictures of a file, counted by reading all of it, and their rate a second (0 if it has none).
+
+    No pictures for a file that cannot be read; None if ffprobe could not tell, or there is no such file. At
+    the lowest priority, and without decoding: a day of 50 Mb/s is 500 GB of reading.
     """
-    options = "-v quiet -select_streams v:0 -count_packets -show_entries stream=nb_read_packets -of csv=p=0"
-    text = says(["nice", "-n", "19", ffprobe, *options.split(), path]).strip().strip(b",")
-    return int(text) if text.isdigit() else None
+    options = "-v quiet -select_streams v:0 -count_packets -show_entries stream=avg_frame_rate,nb_read_packets"
+    text, code = says(["nice", "-n", "19", ffprobe, *options.split(), "-of", "csv=p=0", path])
+    rate, _, count = text.strip().strip(b",").partition(b",")
+    if count.isdigit():
+        return int(count), _rate(rate)
+    # nice(1) answers 126 and 127 for what it cannot run.
+    is_told = code in (0, 1) and os.path.lexists(path)
+    return (0 if is_told else None), 0.0
 
 
-def says(command: list[str]) -> bytes:
-    """What a command writes to stdout, up to 4 KiB; empty if it cannot be run. It waits: for threads only."""
+def _rate(text: bytes) -> float:
+    """ffprobe's `25/1`; 0 for `0/0`."""
+    above, _, below = text.partition(b"/")
+    is_rate = above.isdigit() and below.isdigit() and int(below) > 0
+    return int(above) / int(below) if is_rate else 0.0
+
+
+def says(command: list[str]) -> tuple[bytes, int]:
+    """What a command writes to stdout, up to 4 KiB, and its exit code (minus the signal that killed it).
+
+    127 if it cannot be run. It waits: for threads only.
+    """
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     actions = [(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, write_end, 1), (os.POSIX_SPAWN_DUP2, null, 2)]
@@ -224,11 +268,10 @@ def says(command: list[str]) -> bytes:
         pid = os.posix_spawnp(command[0], command, os.environ, file_actions=actions)
     except OSError:
         os.close(read_end)
-        return b""
+        return b"", 127
     finally:
         os.close(write_end)
         os.close(null)
     with open(read_end, "rb") as output:
         text = output.read(4096)
-    os.waitpid(pid, 0)
-    return text
+    return text, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

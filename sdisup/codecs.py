@@ -66,6 +66,11 @@ RATES = {
     "60": 60.0,
 }
 
+LOW_RATES = {"10": 10.0}
+"""For test pictures on a small machine only; no SDI signal has them."""
+
+FPS = {**LOW_RATES, **RATES}
+
 AUTO_RATE = "auto"
 """The rate of a source that nobody stated: FFmpeg takes the stream's own."""
 
@@ -75,14 +80,14 @@ FASTEST_RATE = max(RATES, key=RATES.__getitem__)
 
 def slowest_fps(rate: str) -> float:
     """Frames a second at `rate`, and the fewest that there may be where it is AUTO_RATE."""
-    return RATES[SLOWEST_RATE if rate == AUTO_RATE else rate]
+    return FPS[SLOWEST_RATE if rate == AUTO_RATE else rate]
 
 
 def find_rate(value: float) -> str | None:
     """The rate that people mean by `value` frames a second (29.97 is "30000/1001"), if there is one."""
     if not 0 < value < 1000:  # also false for a NaN, and safe for an integer too large for a float
         return None
-    return next((rate for rate, exact in RATES.items() if abs(exact - value) < 0.005), None)
+    return next((rate for rate, exact in FPS.items() if abs(exact - value) < 0.005), None)
 
 
 def encoder_delay_s(codec: Codec, threads: int, rate: str) -> float:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from sdisup.codecs import AUTO_RATE, CODECS, FASTEST_RATE, MUXERS, RATES, fragment_duration_s
+from sdisup.codecs import AUTO_RATE, CODECS, FASTEST_RATE, FPS, MUXERS, fragment_duration_s
 from sdisup.config import Port, Source
 from sdisup.custom_input import parse_inputs
 
@@ -262,7 +262,7 @@ def _key_frame_arguments(rate: str) -> list[str]:
     """A key frame a second: by counting where the rate is known, by the time where it is not."""
     if rate == AUTO_RATE:
         return ["-g", FASTEST_RATE, "-force_key_frames", "expr:gte(t,n_forced)"]
-    return ["-g", str(round(RATES[rate]))]
+    return ["-g", str(round(FPS[rate]))]
 
 
 def _h264_options(port: Port) -> list[str]:

@@ -20,6 +20,7 @@ LEDGER_DIRECTORY = f"{STATE_DIRECTORY}/ledger"
 VERSION = 1
 KINDS = ("file", "gap", "stop", "clock", "observation", "delete")
 LINE_LIMIT_BYTES = 1 << 16
+READ_BYTES = 1 << 17
 
 Entry = dict[str, object]
 
@@ -40,6 +41,11 @@ class Problem:
 
 def ledger_path(port_index: int, directory: str = LEDGER_DIRECTORY) -> str:
     return f"{directory}/{port_index}.jsonl"
+
+
+def open_path(port_index: int, directory: str = LEDGER_DIRECTORY) -> str:
+    """Where a port's runner keeps what is not in the ledger yet: the open file and interval (story.py)."""
+    return f"{directory}/{port_index}.open.json"
 
 
 def encode_entry(entry: Entry) -> bytes:
@@ -79,7 +85,23 @@ def append_entries(path: str, entries: list[Entry]) -> None:
 def read_ledger(path: str) -> Iterator[Entry | Problem]:
     """The entries of a ledger in the order of its lines, and a Problem for each line that is none.
 
-    Nothing for a missing file. A link, or what is no file, is one Problem. Memory is that of a line.
+    Memory is that of a few hundred lines.
+    """
+    for found in read_lines(path):
+        if isinstance(found, Problem):
+            yield found
+            continue
+        number, lines = found
+        for index, line in enumerate(lines):
+            if line:
+                yield decode_line(path, number + index, line)
+
+
+def read_lines(path: str) -> Iterator[tuple[int, list[bytes]] | Problem]:
+    """Some hundred lines at a time, without their ends, and the first one's number.
+
+    Nothing for a missing file. A link, what is no file, and what is not of the directory's owner (nor of
+    root, who may write anything) is one Problem. Of a line that is too long there is only the beginning.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -88,40 +110,73 @@ def read_ledger(path: str) -> Iterator[Entry | Problem]:
     except OSError as error:
         yield Problem(path, 0, "is a symbolic link" if error.errno == errno.ELOOP else str(error.strerror))
         return
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    try:
+        problem = _wrong_file(path, os.fstat(descriptor))
+        if problem:
+            yield Problem(path, 0, problem)
+            return
+        number = 1
+        for lines in _split(descriptor):
+            yield number, lines
+            number += len(lines)
+    except OSError as error:
+        yield Problem(path, 0, f"cannot be read: {error.strerror}")
+    finally:
         os.close(descriptor)
-        yield Problem(path, 0, "is no regular file")
-        return
-    with open(descriptor, "rb") as file:
-        number = 0
-        while line := file.readline(LINE_LIMIT_BYTES):
-            number += 1
-            if line != b"\n":
-                yield _decode(path, number, line)
 
 
-def _decode(path: str, number: int, line: bytes) -> Entry | Problem:
-    if not line.endswith(b"\n"):
-        return Problem(path, number, "is cut off" if len(line) < LINE_LIMIT_BYTES else "is too long")
+def _wrong_file(path: str, status: os.stat_result) -> str:
+    if not stat.S_ISREG(status.st_mode):
+        return "is no regular file"
+    if status.st_uid not in (0, os.stat(os.path.dirname(path) or ".").st_uid):
+        return f"belongs to the user {status.st_uid}, who does not record"
+    return ""
+
+
+def _split(descriptor: int) -> Iterator[list[bytes]]:
+    rest = b""
+    while data := os.read(descriptor, READ_BYTES):
+        *lines, last = data.split(b"\n")
+        if lines:
+            lines[0] = rest + lines[0]
+            yield lines
+            rest = last
+        else:
+            # One byte more than a line may have is enough to know it by.
+            rest = (rest + last)[: LINE_LIMIT_BYTES + 1]
+    if rest:
+        yield [rest]
+
+
+def decode_line(path: str, number: int, line: bytes) -> Entry | Problem:
+    """A line's entry. One without its end is taken too if it is whole: a reader may come before the newline."""
+    if len(line) > LINE_LIMIT_BYTES:
+        return Problem(path, number, "is too long")
     try:
         entry = json.loads(line)
     except (ValueError, RecursionError):
-        return Problem(path, number, "is no JSON")
-    if not isinstance(entry, dict) or not isinstance(entry.get("v"), int):
-        return Problem(path, number, "is no entry of a ledger")
+        return Problem(path, number, "is no JSON; it may have been cut off")
+    problem = wrong_entry(entry)
+    return Problem(path, number, problem) if problem else entry
+
+
+def wrong_entry(entry: object) -> str:
+    """Why a decoded line is no entry; empty if it is one."""
+    if not isinstance(entry, dict) or type(entry.get("v")) is not int:
+        return "is no entry of a ledger"
     if entry["v"] > VERSION:
-        return Problem(path, number, f"is of version {entry['v']}, newer than this sdisup's {VERSION}")
-    wrong = _wrong_field(entry)
-    return Problem(path, number, f"has a wrong {wrong}") if wrong else entry
-
-
-def _wrong_field(entry: Entry) -> str:
+        return f"is of version {entry['v']}, newer than this sdisup's {VERSION}"
     if entry.get("kind") not in KINDS:
-        return "kind"
+        return "has a wrong kind"
     for name in ("start", "end"):
-        if not isinstance(entry.get(name), str):
-            return name
+        if not _is_time(entry.get(name)):
+            return f"has a wrong {name}"
     seconds = entry.get("seconds")
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not -1e12 < seconds < 1e12:
-        return "seconds"
+        return "has wrong seconds"
     return ""
+
+
+def _is_time(value: object) -> bool:
+    """Whether it looks as status.utc_text writes it, 2026-01-31T12:00:00.000Z: such texts sort as the times do."""
+    return isinstance(value, str) and len(value) == 24 and value[10] == "T" and value[-1] == "Z" and value.isascii()

@@ -20,7 +20,8 @@ class Options:
     operator's words (`board 0 channel 3`).
     Times are in seconds: `stall_timeout_s` without a new frame is a stall; `start_timeout_s` until the
     first; `stop_quit_s` and `stop_term_s` are the patience after `q` and after SIGTERM, and
-    `stop_start_quit_s` that after `q` while no frame has come yet.
+    `stop_start_quit_s` that after `q` while no frame has come yet. `run_directory`, `ledger_directory` and
+    `unit` are empty, and not written, for a real port: only a drill's has places and a name of its own.
     """
 
     port: int
@@ -39,10 +40,14 @@ class Options:
     stop_quit_s: float
     stop_start_quit_s: float
     stop_term_s: float
+    run_directory: str
+    ledger_directory: str
+    unit: str
     command: list[str]
 
     def __init__(self, command: Sequence[str], **values: str | int | float) -> None:
         self.command = list(command)
+        self.__dict__.update(dict.fromkeys(_PLACES, ""))
         self.__dict__.update(values)
 
     def __eq__(self, other: object) -> bool:
@@ -59,12 +64,14 @@ class Options:
 
 
 _NAMES = {name: kind for name, kind in Options.__annotations__.items() if name != "command"}
+_PLACES = ("run_directory", "ledger_directory", "unit")
 _READ = {"int": int, "float": float, "str": str}
 
 
 def format_options(options: Options) -> list[str]:
     """The arguments that parse_options reads back."""
-    words = [f"--{name.replace('_', '-')}={getattr(options, name)}" for name in _NAMES]
+    names = [name for name in _NAMES if name not in _PLACES or getattr(options, name)]
+    words = [f"--{name.replace('_', '-')}={getattr(options, name)}" for name in names]
     return [*words, "--", *options.command]
 
 
@@ -91,7 +98,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
         if isinstance(read, int | float) and not 0 <= read < 1e9:
             raise OptionError(f"{word!r} is no number that can be meant")
         values[name] = read
-    missing = [name for name in _NAMES if name not in values]
+    missing = [name for name in _NAMES if name not in values and name not in _PLACES]
     if missing:
         raise OptionError(f"option --{missing[0].replace('_', '-')} is missing")
     return Options(command, **values)

@@ -116,7 +116,7 @@ def _first_status(options: Options, memory: Memory, run_directory: str) -> PortS
     return PortStatus(
         port_index=options.port,
         name=options.name,
-        unit=f"sdi-record@{options.port}.service",
+        unit=options.unit or f"sdi-record@{options.port}.service",
         state="starting",
         codec=options.codec,
         boot_id=boot_id(),

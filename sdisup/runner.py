@@ -80,7 +80,8 @@ def without_audio(command: Sequence[str]) -> list[str]:
 class Runner:
     """One port's life between its start and its stop, as an event loop over one poll."""
 
-    def __init__(self, options: Options, run_directory: str = RUN_DIRECTORY) -> None:
+    def __init__(self, options: Options) -> None:
+        run_directory = options.run_directory or RUN_DIRECTORY
         memory = Memory(os.environ.get("RUNTIME_DIRECTORY") or f"{run_directory}/port-{options.port}")
         problem = _begin_take(memory, options, run_directory)
         request = memory.request
@@ -102,7 +103,9 @@ class Runner:
         self._no_signal_since: float | None = None
         self._is_stopping = False
         self._reason = ""
-        self._chronicle = Chronicle(options.port, LEDGER_DIRECTORY, ffprobe_beside(self._options.command[0]))
+        ledger_directory = options.ledger_directory or LEDGER_DIRECTORY
+        ffprobe = ffprobe_beside(self._options.command[0])
+        self._chronicle = Chronicle(options.port, ledger_directory, ffprobe, run_directory)
         self._clock = self._chronicle.now()
         self._poll = select.poll()
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -121,7 +124,7 @@ class Runner:
             file_end_from(self._memory.last_end),
             self._memory.cause,
             is_restart=self._memory.is_restart,
-            records_at_boot=os.path.lexists(f"{WANTS_DIRECTORY}/sdi-record@{self._options.port}.service"),
+            records_at_boot=os.path.lexists(f"{WANTS_DIRECTORY}/{self._reporter.status.unit}"),
             take=self._memory.request.take,
         )
         while self._exit_code is None:
@@ -465,15 +468,16 @@ def main(arguments: Sequence[str]) -> int:
     except OptionError as error:
         journal.say(ERROR, f"{error}; this command line is written by: sdisup apply")
         return EXIT_CANNOT_WORK
+    run_directory = options.run_directory or RUN_DIRECTORY
     try:
         # Held, not closed, until this process ends.
-        take_lock(options.port)
+        take_lock(options.port, run_directory)
     except BlockingIOError:
         journal.say(ERROR, f"port {options.port}: another runner records it already")
         return EXIT_RETRY
     except OSError as error:
         hint = "make it: systemd-tmpfiles --create sdisup.conf"
-        journal.say(ERROR, f"port {options.port}: no lock in {RUN_DIRECTORY}: {error.strerror}; {hint}")
+        journal.say(ERROR, f"port {options.port}: no lock in {run_directory}: {error.strerror}; {hint}")
     code = Runner(options).run()
     # Not sys.exit: a thread that waits for a hanging disk must not keep the interpreter.
     os._exit(code)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sdisup.codecs import AUTO_RATE, CODECS, MUXERS, RATES, find_rate
+from sdisup.codecs import AUTO_RATE, CODECS, LOW_RATES, MUXERS, RATES, find_rate
 from sdisup.custom_input import parse_inputs
 
 APPLIANCE = "appliance"
@@ -218,7 +218,7 @@ SETTINGS: tuple[Setting, ...] = (
             " unless it is optional."),
 
     Setting("test", "size", "size", "1280x720", "Width and height of the picture, in even pixels."),
-    Setting("test", "rate", "rate", "25", "Frames a second.", allowed=tuple(RATES)),
+    Setting("test", "rate", "rate", "25", "Frames a second.", allowed=(*LOW_RATES, *RATES)),
     Setting("test", "tone", "boolean", True, "Whether there is a 1 kHz tone."),
 )  # fmt: skip
 
@@ -390,10 +390,10 @@ def _check_rate(setting: Setting, value: object) -> str:
         rate = AUTO_RATE
     elif isinstance(value, str):
         decimal = re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,6})?", value)
-        rate = value if value in RATES else find_rate(float(value)) if decimal else None
+        rate = value if value in setting.allowed else find_rate(float(value)) if decimal else None
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         rate = find_rate(value)
-    if rate is None:
+    if rate is None or rate not in setting.allowed:
         raise ValueError(f"{show(value)} is not a frame rate ({one_of(setting)}; 29.97 and the like too)")
     return rate
 

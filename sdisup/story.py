@@ -8,138 +8,22 @@ since the gap begins where the file's content ends.
 from __future__ import annotations
 
 from sdisup.ledger import VERSION, Entry
+from sdisup.moments import FileEnd as FileEnd
+from sdisup.moments import Interval, TakenFile, interval_from, taken_file_from
+from sdisup.moments import Moment as Moment
+from sdisup.moments import file_end_from as file_end_from
 from sdisup.status import utc_text
 
+STOPPING_S = 1.0
+"""Ending FFmpeg is part of a stop up to this long; a longer time without frames before it is a gap."""
+AGREEMENT_S = 1.0
+AGREEMENT = 0.0002
+"""How far a file's frames may be from the time it took: a progress block late, and twice the 100 ppm by which
+a card's clock may differ from the system's."""
+QUEUE_LIMIT = 500
+"""So many things may wait for a count; the next runner has to be able to read them in one go."""
 
-class Moment:
-    """A point in time: `wall` seconds since 1970, and `monotonic` seconds, which only mean something in `boot`."""
-
-    __slots__ = ("boot", "monotonic", "wall")
-
-    def __init__(self, wall: float, monotonic: float, boot: str) -> None:
-        self.wall = wall
-        self.monotonic = monotonic
-        self.boot = boot
-
-    def plus(self, seconds: float) -> Moment:
-        return Moment(self.wall + seconds, self.monotonic + seconds, self.boot)
-
-    def seconds_to(self, later: Moment) -> float:
-        """By the monotonic clock within a boot; over a reboot only the wall clock knows."""
-        if self.boot == later.boot:
-            return later.monotonic - self.monotonic
-        return later.wall - self.wall
-
-    def as_list(self) -> list[float | str]:
-        return [round(self.wall, 3), round(self.monotonic, 3), self.boot]
-
-
-def moment_from(value: object) -> Moment | None:
-    """Read back what as_list gave; None for anything else."""
-    if isinstance(value, list) and len(value) == 3 and isinstance(value[2], str):
-        wall, monotonic, boot = value
-        if all(isinstance(number, int | float) and abs(number) < 1e11 for number in (wall, monotonic)):
-            return Moment(float(wall), float(monotonic), boot)
-    return None
-
-
-class FileEnd:
-    """How a recorded file ended, as the runner saw it.
-
-    `verdict` is `complete` or what is wrong with it (causes.file_verdict), `cause` why it ended, the counts
-    FFmpeg's own; `missing` are frames that the source should have delivered and did not. `last_frame` is
-    when the last frame came, None if nobody saw it.
-    """
-
-    _COUNTS = ("frames", "duplicated", "dropped", "missing")
-
-    def __init__(self, path: str, *, verdict: str, cause: str, last_frame: Moment | None = None, **counts: int) -> None:
-        self.path = path
-        self.verdict = verdict
-        self.cause = cause
-        self.last_frame = last_frame
-        self.frames, self.duplicated, self.dropped, self.missing = (counts.get(name, 0) for name in self._COUNTS)
-
-    def as_dict(self) -> dict[str, object]:
-        return {**self.__dict__, "last_frame": self.last_frame.as_list() if self.last_frame else None}
-
-
-def file_end_from(value: object) -> FileEnd | None:
-    """Read back what as_dict gave; None for anything else."""
-    if not isinstance(value, dict) or not isinstance(value.get("path"), str):
-        return None
-    found = {name: value.get(name) for name in FileEnd._COUNTS}
-    counts = {name: count if isinstance(count, int) and count >= 0 else 0 for name, count in found.items()}
-    return FileEnd(
-        value["path"],
-        verdict=str(value.get("verdict", "")),
-        cause=str(value.get("cause", "")),
-        last_frame=moment_from(value.get("last_frame")),
-        **counts,
-    )
-
-
-class TakenFile:
-    """A file that is being recorded, or was and is not entered yet: `end` is then how it ended.
-
-    `start` is when its first frame came, None before that; `rate` the source's frames/s, 0 if unknown.
-    """
-
-    def __init__(self, path: str, take: str | None, codec: str, rate: float) -> None:
-        self.path = path
-        self.take = take
-        self.codec = codec
-        self.rate = rate
-        self.ffmpeg_version = ""
-        self.start: Moment | None = None
-        self.end: FileEnd | None = None
-
-    def as_dict(self) -> dict[str, object]:
-        start, end = self.start, self.end
-        return {**self.__dict__, "start": start and start.as_list(), "end": end and end.as_dict()}
-
-
-def taken_file_from(value: object) -> TakenFile | None:
-    """Read back what as_dict gave; None for anything else."""
-    if not isinstance(value, dict) or not isinstance(value.get("path"), str):
-        return None
-    rate = value.get("rate")
-    rate = float(rate) if isinstance(rate, int | float) and 0 <= rate < 1e4 else 0.0
-    file = TakenFile(value["path"], _text(value.get("take")), str(value.get("codec", "")), rate)
-    file.ffmpeg_version = str(value.get("ffmpeg_version", ""))
-    file.start = moment_from(value.get("start"))
-    file.end = file_end_from(value.get("end"))
-    return file
-
-
-class Interval:
-    """A gap or a stop: `what` is its cause, or who stopped the port; `end` is None while it goes on."""
-
-    def __init__(self, kind: str, what: str, start: Moment, take: str | None) -> None:
-        self.kind = kind
-        self.what = what
-        self.start = start
-        self.take = take
-        self.end: Moment | None = None
-
-    def as_dict(self) -> dict[str, object]:
-        return {**self.__dict__, "start": self.start.as_list(), "end": self.end and self.end.as_list()}
-
-
-def interval_from(value: object) -> Interval | None:
-    """Read back what as_dict gave; None for anything else."""
-    if not isinstance(value, dict) or value.get("kind") not in ("gap", "stop"):
-        return None
-    start = moment_from(value.get("start"))
-    if start is None:
-        return None
-    interval = Interval(value["kind"], str(value.get("what", "")), start, _text(value.get("take")))
-    interval.end = moment_from(value.get("end"))
-    return interval
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
+Item = Entry | TakenFile | Interval
 
 
 class Story:
@@ -149,7 +33,7 @@ class Story:
         self.port_index = port_index
         self.file: TakenFile | None = None
         self.interval: Interval | None = None
-        self._queue: list[Entry | TakenFile | Interval] = []
+        self._queue: list[Item] = []
 
     # What outlives a crash.
 
@@ -164,25 +48,32 @@ class Story:
             "queue": queue,
         }
 
-    def recall(self, document: object) -> None:
-        """Take up what as_dict gave in an earlier runner; what cannot be understood is left out."""
-        if not isinstance(document, dict):
-            return
+    def recall(self, document: object) -> bool:
+        """Take up what as_dict gave in an earlier runner, as far as it can be understood; whether it was one's."""
+        if not isinstance(document, dict) or document.get("port_index") != self.port_index:
+            return False
+        if document.get("v") != VERSION:
+            return False
         self.file = taken_file_from(document.get("file"))
         self.interval = interval_from(document.get("interval"))
         queue = document.get("queue")
-        for item in queue if isinstance(queue, list) else []:
-            if isinstance(item, dict) and "v" in item:
-                self._queue.append(item)
-            elif known := interval_from(item) or taken_file_from(item):
-                self._queue.append(known)
+        items = [_item_from(item) for item in queue] if isinstance(queue, list) else []
+        self._queue += [item for item in items if item is not None]
+        return True
 
     # What is to be entered.
 
+    def waiting(self) -> list[Item]:
+        """What is not entered yet, oldest first."""
+        return list(self._queue)
+
     def take_ready(self) -> list[Entry]:
         """The entries that wait for no count any more, out of the queue."""
+        if len(self._queue) > QUEUE_LIMIT and (file := self.to_count()):
+            # A count that does not end, on a disk that hangs; FFmpeg's own numbers are the best there are.
+            self.counted(file, None, 0)
         ready: list[Entry] = []
-        while self._queue and not isinstance(self._queue[0], TakenFile):
+        while self._queue and not self._waits_for_count(self._queue[0]):
             item = self._queue.pop(0)
             if isinstance(item, Interval):
                 ready += self._interval_entries(item)
@@ -190,19 +81,34 @@ class Story:
                 ready.append(item)
         return ready
 
+    def _waits_for_count(self, item: Item) -> bool:
+        if isinstance(item, Interval):
+            return item.end is None and self.to_count() is not None
+        return isinstance(item, TakenFile)
+
     def to_count(self) -> TakenFile | None:
         """The file whose frames have to be counted next."""
         return next((item for item in self._queue if isinstance(item, TakenFile)), None)
 
-    def counted(self, file: TakenFile, readable: int | None, size_bytes: int, now: Moment) -> None:
-        """A file of the queue was counted; `readable` is None where that was not possible."""
+    def counted(self, file: TakenFile, readable: int | None, size_bytes: int) -> None:
+        """A file of the queue was counted; `readable` is None where that was not possible.
+
+        What came before it ends where its content begins, and what came after begins where it ends.
+        """
+        if file not in self._queue:
+            # It took too long, and was entered without.
+            return
         at = self._queue.index(file)
-        end = file.end or FileEnd(file.path, verdict="cut off", cause="power")
-        entries, last = self._file_entries(file, end, end.frames if readable is None else readable, size_bytes, now)
-        self._queue[at : at + 1] = entries
+        end = file.end or FileEnd(file.path, verdict="cut off: power", cause="power")
+        frames = end.frames if readable is None else readable
+        start, last = extent(file, end, frames)
+        before = self._queue[at - 1] if at else None
+        if isinstance(before, Interval) and before.end is None:
+            before.end = start = start.not_before(before.start)
+            last = last.not_before(start)
+        self._queue[at : at + 1] = self._file_entries(file, end, frames, size_bytes, start, last)
         following = next((item for item in self._queue[at:] if isinstance(item, Interval)), self.interval)
-        if last is not None and following is not None:
-            # What came after it begins where the file's content ends.
+        if following is not None:
             following.start = last
 
     # What happens.
@@ -210,30 +116,33 @@ class Story:
     def opened(self, file: TakenFile) -> None:
         self.file = file
 
-    def media(self, now: Moment, ffmpeg_version: str) -> None:
-        """The first frame of the open file came: what went before is over."""
+    def media(self, at: Moment, ffmpeg_version: str) -> None:
+        """The first frame of the open file came at `at`: what went before is over."""
         if self.file is not None and self.file.start is None:
-            self.file.start = now
+            # A source that delivers faster than time would begin before it was opened.
+            self.file.start = at.not_before(self.file.opened)
             self.file.ffmpeg_version = ffmpeg_version
-            self._end_interval(now)
+            self._end_interval(self.file.start)
 
     def closed(self, end: FileEnd, size_bytes: int, now: Moment) -> None:
         """The open file ended. One that is not complete has to be counted before it is entered."""
         file, self.file = self.file, None
         if file is None or file.path != end.path or (file.start is None and not size_bytes):
             return
-        file.end = end
+        file.end, file.closed = end, now
         if file.start is None:
-            # It was killed as it began; the gap before it goes on, and covers its fraction of a second.
+            # Nobody saw its first frame; when it was counted, what goes on now ends there.
+            if self.interval is not None:
+                self._queue.append(self.interval)
             self._queue.append(file)
-            return
-        last: Moment | None = end.last_frame or file.start
-        if end.verdict == "complete":
-            entries, last = self._file_entries(file, end, end.frames, size_bytes, now)
-            self._queue += entries
+            after = now
+        elif end.verdict == "complete":
+            start, after = extent(file, end, end.frames)
+            self._queue += self._file_entries(file, end, end.frames, size_bytes, start, after)
         else:
             self._queue.append(file)
-        self.interval = Interval("gap", end.cause, last or now, file.take)
+            after = end.last_frame or file.start
+        self.interval = Interval("gap", end.cause, after, file.take)
 
     def waits(self, cause: str, now: Moment, take: str | None) -> None:
         """The port should record and does not, for `cause`."""
@@ -242,15 +151,20 @@ class Story:
             self.interval = Interval("gap", cause, now, take)
 
     def stopped(self, by: str, now: Moment, take: str | None) -> None:
-        """The port was stopped."""
+        """The port was stopped. That FFmpeg needs a moment to end its file is part of it."""
+        interval, start = self.interval, now
+        is_ending = interval is not None and (interval.kind, interval.what) == ("gap", "stop")
+        if interval is not None and is_ending and interval.start.seconds_to(now) < STOPPING_S:
+            self.interval, start = None, interval.start
         self._end_interval(now)
-        self.interval = Interval("stop", by, now, take)
+        self.interval = Interval("stop", by, start, take)
 
     def rebooted(self, boot: Moment, *, records_at_boot: bool) -> None:
         """The machine went down and came up at `boot`: cleanly if the runner was told, else by power."""
         interval = self.interval
         if interval is None or interval.start.boot == boot.boot:
             return
+        boot = boot.not_before(interval.start)
         if interval.kind == "gap":
             if not interval.what.endswith("power"):
                 interval.what = f"{interval.what}, then power"
@@ -265,6 +179,14 @@ class Story:
         """The wall clock moved against the monotonic one; `seconds` is by how much, forwards positive."""
         step_s = (now.wall - before.wall) - (now.monotonic - before.monotonic)
         self._queue.append(self._entry("clock", None, before, now, step_s))
+        # What goes on began by the old clock; should it outlast this boot, only the wall clock will know how long.
+        if self.interval is not None:
+            self.interval.start = _moved(self.interval.start, step_s, now.boot)
+        if self.file is not None:
+            self.file.opened = self.file.opened and _moved(self.file.opened, step_s, now.boot)
+            self.file.start = self.file.start and _moved(self.file.start, step_s, now.boot)
+
+    # Entries.
 
     def _end_interval(self, now: Moment) -> None:
         if self.interval is not None:
@@ -274,22 +196,25 @@ class Story:
 
     def _interval_entries(self, interval: Interval) -> list[Entry]:
         end = interval.end or interval.start
-        seconds = interval.start.seconds_to(end)
-        if abs(seconds) < 0.001:
+        seconds = interval.seconds(end)
+        if seconds < 0.001:
             return []
         entry = self._entry(interval.kind, interval.take, interval.start, end, seconds)
         entry["cause" if interval.kind == "gap" else "by"] = interval.what
         return [entry]
 
     def _file_entries(
-        self, file: TakenFile, end: FileEnd, frames: int, size_bytes: int, now: Moment
-    ) -> tuple[list[Entry | TakenFile | Interval], Moment | None]:
-        """The file's entry, that of the frames missing in it, and when its last frame came; none for an empty file."""
+        self, file: TakenFile, end: FileEnd, frames: int, size_bytes: int, start: Moment, last: Moment
+    ) -> list[Entry]:
+        """The file's entry and that of the frames missing in it; none for an empty file."""
         if not frames and not size_bytes:
-            return [], file.start
-        start = file.start or now.plus(-frames / file.rate if file.rate else 0.0)
-        last = last_frame_of(file, start, end, frames, now)
-        content_s = frames / file.rate if file.rate else max(0.0, start.seconds_to(last))
+            return []
+        missing_s = end.missing / file.rate if file.rate else 0.0
+        content_s = max(0.0, start.seconds_to(last))
+        if file.rate and abs(content_s - missing_s - frames / file.rate) <= _agreement_s(content_s):
+            content_s = frames / file.rate
+        else:
+            content_s = max(0.0, content_s - missing_s)
         entry = self._entry("file", file.take, start, last, content_s)
         entry.update(
             path=file.path,
@@ -301,12 +226,11 @@ class Story:
             ended=end.verdict,
             ffmpeg_version=file.ffmpeg_version,
         )
-        entries: list[Entry | TakenFile | Interval] = [entry]
-        if end.missing and file.rate:
-            gap = self._entry("gap", file.take, start, last, end.missing / file.rate)
-            gap.update(cause="cannot keep up", frames_missing=end.missing, path=file.path)
-            entries.append(gap)
-        return entries, last if file.start else None
+        if not missing_s:
+            return [entry]
+        gap = self._entry("gap", file.take, start, last, missing_s)
+        gap.update(cause="cannot keep up", frames_missing=end.missing, path=file.path)
+        return [entry, gap]
 
     def _entry(self, kind: str, take: str | None, start: Moment, end: Moment, seconds: float) -> Entry:
         return {
@@ -317,18 +241,55 @@ class Story:
             "boot_id": end.boot,
             "start": utc_text(start.wall),
             "end": utc_text(end.wall),
-            "start_monotonic": round(start.monotonic, 3),
-            "end_monotonic": round(end.monotonic, 3),
+            "start_monotonic": start.monotonic,
+            "end_monotonic": end.monotonic,
             "seconds": round(seconds, 3),
         }
 
 
-def last_frame_of(file: TakenFile, start: Moment, end: FileEnd, frames: int, now: Moment) -> Moment:
-    """When the last frame that the file holds came: as seen, less what a kill lost; else by its content."""
-    if end.last_frame is not None:
-        lost_s = (end.frames - frames) / file.rate if file.rate else 0.0
-        return end.last_frame.plus(-max(0.0, lost_s))
-    if not file.rate:
-        return start
-    last = start.plus((frames + end.missing) / file.rate)
-    return now if last.seconds_to(now) < 0 else last
+def extent(file: TakenFile, end: FileEnd, frames: int) -> tuple[Moment, Moment]:
+    """When the first and the last of the file's `frames` came: as seen, and else by their number.
+
+    They are never outside of the time between the file's making and its closing.
+    """
+    content_s = (frames + end.missing) / file.rate if file.rate else 0.0
+    seen = end.last_frame
+    if seen is not None and file.rate:
+        # A kill costs frames that were counted, or comes after some that were not counted yet.
+        seen = seen.plus((frames - end.frames) / file.rate)
+    start = file.start or _unseen_start(file, seen, content_s)
+    last = start.plus(content_s)
+    # Where far fewer frames are there than time went by, what is missing is taken to be missing at the end.
+    if seen is not None and (not file.rate or last.seconds_to(seen) <= _agreement_s(content_s)):
+        last = seen
+    if file.closed is not None and file.closed.boot == last.boot:
+        last = last.not_after(file.closed)
+    return start, last.not_before(start)
+
+
+def _unseen_start(file: TakenFile, seen: Moment | None, content_s: float) -> Moment:
+    if seen is not None:
+        return seen.plus(-content_s).not_before(file.opened)
+    if file.opened is not None:
+        return file.opened
+    # By what is remembered a file has at least one of the three.
+    assert file.closed is not None
+    return file.closed.plus(-content_s)
+
+
+def _item_from(value: object) -> Item | None:
+    """An item of the queue read back; None for what is none, and for a file of which no time is known."""
+    if isinstance(value, dict) and "v" in value:
+        return value
+    file = None if isinstance(value, dict) and "kind" in value else taken_file_from(value)
+    if file is not None:
+        return file if file.start or file.opened or file.closed else None
+    return interval_from(value)
+
+
+def _agreement_s(seconds: float) -> float:
+    return AGREEMENT_S + AGREEMENT * seconds
+
+
+def _moved(moment: Moment, step_s: float, boot: str) -> Moment:
+    return Moment(moment.wall + step_s, moment.monotonic, boot) if moment.boot == boot else moment

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import jinja2
 
-from sdisup.codecs import RATES
+from sdisup.codecs import FPS
 from sdisup.command import Capabilities, build_ffmpeg_arguments
 from sdisup.config import Port, Settings
 from sdisup.errors import SdisupError
@@ -142,7 +142,7 @@ def runner_options(port: Port, command: list[str], revision: str, filesystem: st
         recordings=port.recordings,
         revision=revision,
         filesystem=filesystem,
-        rate=RATES.get(str(port.source.options.get("rate", "")), 0.0),
+        rate=FPS.get(str(port.source.options.get("rate", "")), 0.0),
         stall_timeout_s=port.stall_timeout_s,
         start_timeout_s=port.start_timeout_s,
         sync_interval_s=port.sync_interval_s,

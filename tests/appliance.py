@@ -746,11 +746,12 @@ class Appliance:
             shutil.copy2(source, destination)
 
     def write(self, inside: str | Path, text: str, mode: int = 0o644) -> None:
-        """Write a file inside; its directory is made if missing."""
-        path = self.path(inside)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        path.chmod(mode)
+        """Write a file inside; its directory is made if missing, and a link in its place is replaced.
+
+        From inside, since a link that is followed from here would lead to the host's own files.
+        """
+        script = 'mkdir -p "$(dirname "$1")" && rm -f "$1" && cat > "$1" && chmod "$2" "$1"'
+        self.run(["sh", "-c", script, "write", str(inside), f"{mode:o}"], input=text)
 
     def read(self, inside: str | Path) -> str:
         """The text of a file inside."""

@@ -350,3 +350,15 @@ def test_a_launcher_ended_with_sigterm_cleans_up_itself() -> None:
         process.terminate()
         assert process.wait(10) == 128 + signal.SIGTERM
         assert leftovers_of(process.pid) == []
+
+
+def test_writing_never_follows_a_link_to_the_hosts_files(tmp_path: Path) -> None:
+    """A link that is absolute inside is the host's from outside: a test once overwrote the host's FFmpeg so."""
+    victim = tmp_path / "victim"
+    victim.write_text("untouched")
+    with Appliance() as machine:
+        machine.boot()
+        machine.run(["ln", "-s", str(victim), "/root/link"])
+        machine.write("/root/link", "inside")
+        assert machine.read("/root/link") == "inside"
+    assert victim.read_text() == "untouched"

@@ -1,6 +1,7 @@
 """The stand-in for Deltacast's FFmpeg does what is known of the true one: its words, exits and timing.
 
-It runs as an ordinary process, with the real FFmpeg of this machine behind it.
+It runs as an ordinary process, with the real FFmpeg of this machine behind it, or the one that
+SDISUP_STANDIN_FFMPEG names.
 """
 
 from __future__ import annotations
@@ -124,12 +125,14 @@ Change = Callable[[list[str]], list[str]]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts stand-ins, each on a card of its own, its channel steered: start("no-signal", lost_s=2)."""
+    """Starts stand-ins, each on a card of its own or `beside` another: start("no-signal", lost_s=2)."""
     running: list[Running] = []
 
-    def begin(behaviour: str = "ok", change: Change = list, **parameters: Any) -> Running:
-        directory = tmp_path / str(len(running))
-        directory.mkdir()
+    def begin(
+        behaviour: str = "ok", change: Change = list, beside: Running | None = None, **parameters: Any
+    ) -> Running:
+        directory = beside.directory if beside else tmp_path / str(len(running))
+        directory.mkdir(exist_ok=True)
         running.append(start_in(directory, behaviour, change, **parameters))
         return running[-1]
 
@@ -359,7 +362,7 @@ def test_board_and_channel_may_be_given_as_numbers(start: Start) -> None:
 
 def test_two_on_one_channel(start: Start) -> None:
     first = start().records(1)
-    second = start_in(first.directory)
+    second = start(beside=first)
     assert second.end() == EIO
     assert "Failed to open stream handle." in second.lines
     first.records(first.frame + 10)
@@ -527,7 +530,7 @@ def test_a_format_change_that_stops_is_a_cable_pulled(start: Start) -> None:
     run.steer("format-change", lost_s=0.5, size="640x360")
     assert run.end() == EIO
     assert LOST[0] in run.lines
-    assert "640x360" in start_in(run.directory, "format-change", size="640x360").records(1).text
+    assert "640x360" in start("format-change", beside=run, size="640x360").records(1).text
 
 
 def test_a_crash(start: Start) -> None:
@@ -611,7 +614,8 @@ def test_a_flood_of_messages(start: Start) -> None:
 
 
 def test_it_answers_as_an_ffmpeg_that_has_the_input() -> None:
-    real, played = probe_ffmpeg("/usr/bin/ffmpeg"), probe_ffmpeg(str(STANDIN))
+    real = probe_ffmpeg(os.environ.get("SDISUP_STANDIN_FFMPEG", "/usr/bin/ffmpeg"))
+    played = probe_ffmpeg(str(STANDIN))
     assert played.inputs == real.inputs | {"videomaster"}
     assert (played.version, played.encoders, played.hybrid_fragmented) == (
         real.version,

@@ -144,12 +144,15 @@ def test_a_stop_while_the_card_blocks_ends_with_a_complete_file(card: Appliance)
 def test_locked_without_frames_is_no_signal_and_leaves_no_file(card: Appliance, container: str) -> None:
     configure(card, ports(1, container))
     steer(card, 0, "no-frames", no_frames_s=1)
+    cursor = card.journal_cursor()
     card.run("systemctl start sdi-record@0")
     waiting = wait_state(card, 0, "no-signal", timeout_s=8)
     assert "board 0 channel 0" in waiting["reason"]
     assert status_file(card, 0)["restarts"] == 0
+    first = status_file(card, 0)["updated_monotonic"]
+    wait_for(lambda: status_file(card, 0)["updated_monotonic"] > first + 4, 6, "two more tries have passed")
     # A file without a frame, of which FFmpeg 7.1 makes a valid mp4, is no recording and no signal.
-    said = [str(entry["MESSAGE"]) for entry in card.journal("-u", "sdi-record@0")]
+    said = [str(entry["MESSAGE"]) for entry in card.journal("-u", "sdi-record@0", after_cursor=cursor)]
     assert not [text for text in said if "signal is back" in text]
     assert not [path for path in recordings(card) if card.path(path).stat().st_size > 0]
     steer(card, 0, "ok")

@@ -1,0 +1,62 @@
+"""Times as operators write and read them: local, with their offset. Pure, but for the system's time zone."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta
+
+from sdisup.errors import UsageError
+
+TIMES_HELP = "now, today, yesterday, -2h, -30min, 2026-01-31, '2026-01-31 20:15' (local), 2026-01-31T19:15:00Z"
+_AGO = re.compile(r"-(\d+(?:\.\d+)?) ?(s|sec|m|min|h|d|days?|w)", re.ASCII)
+_UNIT_S = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "day": 86400, "days": 86400, "w": 604800}
+
+
+def parse_time(text: str, now: float) -> float:
+    """The Unix time that an operator means; without an offset it is local. Raises UsageError."""
+    words = text.strip()
+    ago = _AGO.fullmatch(words)
+    try:
+        if ago:
+            return now - float(ago[1]) * _UNIT_S[ago[2]]
+        if words in ("now", "today", "yesterday"):
+            return now if words == "now" else _midnight(now, 0 if words == "today" else 1)
+        # No time zone is local time here, which is what an operator's clock on the wall shows.
+        found = datetime.fromisoformat(words).timestamp()
+    except (ValueError, OverflowError, OSError):
+        found = -1.0
+    if found < 0:
+        raise UsageError(f"{text!r} is no time", f"times are {TIMES_HELP}")
+    return found
+
+
+def _midnight(now: float, days_ago: int) -> float:
+    day = datetime.fromtimestamp(now) - timedelta(days=days_ago)
+    return day.replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
+
+
+def unix_time(text: str) -> float:
+    """A ledger's UTC text as Unix time. Raises ValueError."""
+    return datetime.fromisoformat(text).timestamp()
+
+
+def local_text(utc: str) -> str:
+    """A ledger's UTC text as people here read it: `2026-01-31 20:15:03+01:00`; itself if it is no time."""
+    try:
+        return datetime.fromisoformat(utc).astimezone().isoformat(" ", "seconds")
+    except (ValueError, OverflowError, OSError):
+        return utc
+
+
+def length_text(seconds: float) -> str:
+    """`0.3s`, `3m05s`, `2h07m30s`, `4d03h00m07s`: to the second, below a minute to its tenth."""
+    if seconds < 59.95:
+        return f"{seconds:.1f}s"
+    whole = round(seconds)
+    days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
+    text = f"{minutes:02}m{whole % 60:02}s"
+    if whole >= 3600:
+        text = f"{hours:02}h{text}"
+    if days:
+        text = f"{days}d{text}"
+    return text.removeprefix("0")
