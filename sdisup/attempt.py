@@ -131,7 +131,7 @@ class Attempt:
             elif isinstance(event, OpenFailed):
                 self.problem, self.could_open = event.reason, False
                 self.phase = "ended"
-            elif isinstance(event, FirstMedia):
+            elif isinstance(event, FirstMedia) and not self._has_counted_none():
                 self.meter.media(now)
             elif isinstance(event, Sample):
                 self.sample = event
@@ -209,4 +209,7 @@ class Attempt:
     def _close_file(self, now: float) -> None:
         self.phase = "closing"
         self._close_by = now + CLOSE_PATIENCE_S
-        self._file.finish()
+        self._file.finish(is_empty=self._has_counted_none())
+
+    def _has_counted_none(self) -> bool:
+        return self.finished and self.meter.frames == 0

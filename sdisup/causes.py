@@ -63,6 +63,8 @@ TABLE = (
     # [error] Timeout while waiting for slot lock / Failed to get data buffers
     Row("signal lost", WAIT, ("Timeout while waiting for slot lock", "Failed to get data buffers"),
         source=VIDEOMASTER, needs_frames=True),
+    # VIDEOMASTER.md 9: the signal became a smaller one, said for each frame
+    Row("format changed", RETRY, ("Invalid buffer size, packet size",), source=VIDEOMASTER),
     # VIDEOMASTER.md 7: locked, but no frames for 20 s
     Row("no signal", WAIT, ("Timeout while waiting for slot lock", "Failed to get data buffers",
                             "Output file is empty, nothing was encoded"),

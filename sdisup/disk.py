@@ -168,13 +168,19 @@ class RecordingFile:
         self._finish = _thread.allocate_lock()
         self._finish.acquire()
         self._is_finishing = False
+        self._is_empty = False
         self._descriptor = -1
         self._path = ""
         self._has_media = False
         _thread.start_new_thread(self._work, ())
 
-    def finish(self) -> None:
-        """Ask for the file to be closed; the answer is a Closed event."""
+    def finish(self, *, is_empty: bool = False) -> None:
+        """Ask for the file to be closed; the answer is a Closed event.
+
+        `is_empty`: FFmpeg ended properly and counted no frame. It then still writes a whole file of 2.5 kB,
+        which no look at its bytes tells from a short recording.
+        """
+        self._is_empty = is_empty
         self._is_finishing = True
         if self._finish.locked():
             self._finish.release()
@@ -292,7 +298,7 @@ class RecordingFile:
         try:
             size_bytes = os.fstat(self._descriptor).st_size
             # What could not be looked at to its end may hold frames.
-            if self._has_media or problem or size_bytes > HEAD_BYTES:
+            if not self._is_empty and (self._has_media or problem or size_bytes > HEAD_BYTES):
                 os.fdatasync(self._descriptor)
             else:
                 kept = not self._remove_empty()

@@ -363,6 +363,21 @@ MESSAGES = [
         "Value 17.000000 for parameter 'nb_channels' out of range [1 - 16]")],
 ]  # fmt: skip
 
+MESSAGES.append(
+    Sample(
+        "videomaster: the signal became a smaller one",
+        """
+[rawvideo @ 0x55d1] [error] Invalid buffer size, packet size 414720 < expected frame_size 4147200
+[vist#0:0/rawvideo @ 0x55d2] [error] Error submitting packet to decoder: Invalid argument
+""",
+        "format changed",
+        RETRY,
+        234,
+        50,
+        VIDEOMASTER,
+    )
+)
+
 SAMPLES = [*REAL, *BLACKMAGIC, *MESSAGES]
 HARMLESS = (
     "Failed to stop stream",
