@@ -46,6 +46,7 @@ class Attempt:
         self.meter = Meter(now, options.rate)
         self.format_change = ""
         self.ffmpeg_version = ""
+        self.cpu_s = 0.0
         self.is_entered = False
         """Whether the ledger knows of its first frame."""
         self.sample: Sample | None = None
@@ -189,6 +190,7 @@ class Attempt:
         if status is None:
             return
         self._exit_status = status
+        self.cpu_s = self._ffmpeg.cpu_s
         # What it said last is still in the pipe, and explains its end; the pipe holds 64 KiB.
         for _ in range(4):
             data = self._ffmpeg.read()

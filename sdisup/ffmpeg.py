@@ -63,6 +63,8 @@ class FFmpegProcess:
             for descriptor in (stdin_read, stderr_write, null):
                 os.close(descriptor)
         self.pidfd = os.pidfd_open(self.pid)
+        self.cpu_s = 0.0
+        """What it cost, in seconds of a core; known once it is reaped."""
         os.set_blocking(self.stderr, False)
         os.set_blocking(self._stdin, False)
 
@@ -86,7 +88,8 @@ class FFmpegProcess:
 
     def reap(self) -> int | None:
         """The exit code, or minus the signal that killed it; None while it runs."""
-        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        pid, status, usage = os.wait4(self.pid, os.WNOHANG)
+        self.cpu_s = usage.ru_utime + usage.ru_stime
         return os.waitstatus_to_exitcode(status) if pid else None
 
     def close(self) -> None:

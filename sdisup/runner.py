@@ -41,6 +41,7 @@ WANTS_DIRECTORY = "/etc/systemd/system/sdi-record.target.wants"
 NO_AUDIO_S = 5.0
 NO_AUDIO = "no frame within 5 s of the start: the signal may carry no audio"
 NO_SIGNAL_RETRY_S, NO_SIGNAL_LATER_S, NO_SIGNAL_EAGER_S = 1.0, 3.0, 60.0
+NO_SIGNAL_SHARE = 0.018
 
 
 def backoff_s(failures: int) -> float:
@@ -75,6 +76,17 @@ def without_audio(command: Sequence[str]) -> list[str]:
             kept.append(words[index])
             index += 1
     return kept
+
+
+def no_signal_wait_s(waited_s: float, cpu_s: float) -> float:
+    """How long to wait for a signal before the next look, which costs `cpu_s` of a core.
+
+    A cable that was just pulled is soon back; an input that has been idle for a minute may stay so for
+    months, and must not cost more than NO_SIGNAL_SHARE of a core whatever FFmpeg's start costs here.
+    """
+    if waited_s < NO_SIGNAL_EAGER_S:
+        return NO_SIGNAL_RETRY_S
+    return max(NO_SIGNAL_LATER_S, cpu_s / NO_SIGNAL_SHARE)
 
 
 class Runner:
@@ -337,7 +349,7 @@ class Runner:
         if attempt.judged == NO_AUDIO and attempt.kept:
             self._go_on_without_audio(now)
         elif cause.outcome == WAIT:
-            self._wait_for_signal(cause, now)
+            self._wait_for_signal(cause, attempt.cpu_s, now)
         else:
             self._wait_in_loop(cause, now)
 
@@ -374,7 +386,7 @@ class Runner:
         self._reporter.status.restarts = self._memory.restarts
         self._wait_until = now + BACKOFF_S[-1]
 
-    def _wait_for_signal(self, cause: Cause, now: float) -> None:
+    def _wait_for_signal(self, cause: Cause, cpu_s: float, now: float) -> None:
         reason = f"{cause.name} on {self._options.input}; waiting"
         if self._no_signal_since is None:
             self._no_signal_since = now
@@ -382,8 +394,7 @@ class Runner:
         self._log.discard()
         self._reason = reason
         self._reporter.is_ready = True
-        is_eager = now - self._no_signal_since < NO_SIGNAL_EAGER_S
-        self._wait_until = now + (NO_SIGNAL_RETRY_S if is_eager else NO_SIGNAL_LATER_S)
+        self._wait_until = now + no_signal_wait_s(now - self._no_signal_since, cpu_s)
 
     def _end_unasked(self, cause: Cause, file_end: FileEnd, now: float) -> None:
         """The next runner enters the file's end: waiting for the ledger's disk here would cost recording."""

@@ -338,7 +338,9 @@ def test_an_stderr_that_closes_is_a_stall_in_the_end(appliance: Appliance) -> No
 @pytest.mark.journal_allows(r"the card is on fire|Failed to start")
 def test_a_crash_loop_backs_off_and_costs_little(appliance: Appliance) -> None:
     configure(appliance, small_ports(1))
-    replace_ffmpeg(appliance, 0, "#!/bin/sh\necho '[fatal] the card is on fire' >&2\nexit 3\n")
+    # The real FFmpeg's failing start, since that is what a crash loop costs.
+    fails = "/usr/bin/ffmpeg -v quiet -i /nonexistent -f null -"
+    replace_ffmpeg(appliance, 0, f"#!/bin/sh\n{fails}\necho '[fatal] the card is on fire' >&2\nexit 3\n")
     appliance.run("systemctl start sdi-record@0", check=False)
     # 0, 0, 1, 2, 4, 8, 10 s: then the runner itself waits, at the cap.
     slow = wait_for(
@@ -367,6 +369,24 @@ def test_a_crash_loop_backs_off_and_costs_little(appliance: Appliance) -> None:
     wait_recording(appliance, 0, timeout_s=15)
 
 
+@pytest.mark.slow
+@pytest.mark.journal_allows(r"matches no streams")
+def test_an_idle_input_costs_little(appliance: Appliance) -> None:
+    configure(appliance, '[appliance]\nports = 1\n[defaults]\nsource = { kind = "videomaster" }\n')
+    fails = "/usr/bin/ffmpeg -v quiet -i /nonexistent -f null -"
+    text = "echo \"[fatal] Stream map '' matches no streams.\" >&2"
+    replace_ffmpeg(appliance, 0, f"#!/bin/sh\n{fails}\n{text}\nexit 234\n")
+    appliance.run("systemctl start sdi-record@0")
+    found = wait_state(appliance, 0, "no-signal")
+    time.sleep(65)
+    before, begun = _cpu_seconds(appliance, found["pid"]), time.monotonic()
+    time.sleep(60)
+    share = (_cpu_seconds(appliance, found["pid"]) - before) / (time.monotonic() - begun)
+    print(f"idle input: {100 * share:.2f} % of a core")
+    assert share < 0.02
+    assert status(appliance, 0)["restarts"] == 0
+
+
 def _cpu_seconds(appliance: Appliance, pid: object) -> float:
     """A runner's CPU time, with that of the children that it reaped."""
     fields = appliance.read(f"/proc/{pid}/stat").rpartition(")")[2].split()
@@ -392,6 +412,37 @@ def test_an_encoder_that_does_not_keep_up_is_said_and_counted(appliance: Applian
     assert 11 < float(words[3]) < 13.5
     assert slow["missing_frames"] > 50
     assert sdisup(appliance, "status", code=3)
+
+
+CONCAT = """\
+[appliance]
+ports = 1
+[port.0.source]
+kind = "custom"
+input = ["-re", "-f", "concat", "-safe", "0", "-i", "/srv/list.txt"]
+audio = false
+rate = 25
+"""
+
+
+def test_a_changed_resolution_begins_a_new_file(appliance: Appliance) -> None:
+    for name, size in (("a", "320x180"), ("b", "640x360")):
+        source = f"testsrc2=size={size}:rate=25:duration=4"
+        appliance.run(f"ffmpeg -v error -y -f lavfi -i {source} -c:v mpeg2video -q:v 8 /srv/{name}.mpg", timeout_s=60)
+    appliance.write("/srv/list.txt", "file a.mpg\nfile b.mpg\n")
+    configure(appliance, CONCAT)
+    sdisup(appliance, "start 0")
+    first = wait_recording(appliance, 0, frames=50)["current_file"]
+    wait_for(lambda: status(appliance, 0)["restarts"] == 1, 20, "a new file is begun", poll_s=0.05)
+    wait_recording(appliance, 0, frames=10)
+    sdisup(appliance, "stop 0")
+    shown = appliance.run(f"ffprobe -v error -show_entries stream=width -of csv=p=0 {first}").stdout.split()
+    assert shown == ["320"]
+    # What was scaled before the change was seen is less than half a second.
+    assert 90 <= count_frames(appliance, first) <= 100 + 13
+    appliance.run("rm /srv/*.mpg /srv/list.txt")
+    gaps = [line["cause"] for line in ledger(appliance, 0) if line["kind"] == "gap"]
+    assert "format changed" in " ".join(gaps), gaps
 
 
 # ---------------------------------------------------------------- the clock
@@ -430,9 +481,8 @@ def test_the_clock_may_step_either_way(appliance: Appliance, step: str) -> None:
     sdisup(appliance, "stop 0")
     assert len(recordings(appliance)) == 2
     assert all(count_frames(appliance, path) > 0 for path in recordings(appliance))
-    lines = [json.loads(line) for line in appliance.read("/var/lib/sdisup/ledger/0.jsonl").splitlines()]
-    steps = [line["seconds"] for line in lines if line["kind"] == "clock"]
-    assert steps, lines
+    steps = [line["seconds"] for line in ledger(appliance, 0) if line["kind"] == "clock"]
+    assert steps
     assert abs(steps[0] - float(offset)) < 1
 
 

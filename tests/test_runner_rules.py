@@ -1,0 +1,105 @@
+"""The runner's pure rules: waits, what is said of a finished file, and the command for a signal without audio."""
+
+from __future__ import annotations
+
+import pytest
+
+from sdisup.causes import End, file_verdict, is_format_change
+from sdisup.command import Capabilities, build_ffmpeg_arguments
+from sdisup.config import parse_settings
+from sdisup.options import Options
+from sdisup.progress import muxer_version
+from sdisup.runner import backoff_s, expects_audio, no_signal_wait_s, without_audio
+
+CAPABLE = Capabilities("7.1", frozenset(), frozenset(), hybrid_fragmented=True)
+
+
+def test_the_first_retry_comes_at_once_and_later_ones_are_capped() -> None:
+    waits = [backoff_s(failures) for failures in range(40)]
+    assert waits[:2] == [0, 0]
+    assert waits == sorted(waits)
+    assert waits[-1] == max(waits) == 10
+    # After a good minute the memory says -1, and the next start reads 0.
+    assert backoff_s(-1 + 1) == 0
+
+
+@pytest.mark.parametrize("cpu_s", [0.0, 0.02, 0.07, 0.5])
+def test_an_idle_input_costs_at_most_two_per_cent_of_a_core(cpu_s: float) -> None:
+    assert [no_signal_wait_s(waited, cpu_s) for waited in (0, 30, 59.9)] == [1, 1, 1]
+    later_s = no_signal_wait_s(60, cpu_s)
+    assert later_s >= 3
+    assert cpu_s / (later_s + cpu_s) < 0.02
+
+
+def end(status: int = 0, *, finished: bool = True, said: str = "") -> End:
+    return End(status=status, frames=25, lines=[(3, said)] if said else [], source="test", finished=finished)
+
+
+@pytest.mark.parametrize(
+    ("how", "frames", "verdict"),
+    [
+        (end(0), 25, "complete"),
+        (end(255), 25, "complete"),
+        # A lost signal with -xerror closes the file complete (VIDEOMASTER.md 8).
+        (end(251), 25, "complete"),
+        # FACTS 3: all of these exit 0.
+        (
+            end(0, said="Error writing trailer of x.mov: No space left on device"),
+            25,
+            "incomplete: Error writing trailer",
+        ),
+        (end(0, said="[tee @ 0x55] Slave muxer #1 failed"), 25, "incomplete: "),
+        (end(0, said="srt://x: Connection timed out"), 25, "incomplete: "),
+        (end(0, said="Error closing file: I/O"), 25, "incomplete: "),
+        (end(0), 0, "empty: "),
+        (end(0, finished=False), 25, "cut off: "),
+        (end(-9, finished=False), 25, "cut off: FFmpeg was killed by signal 9"),
+        (end(123, finished=False), 25, "cut off: FFmpeg exited with 123"),
+        (end(228), 25, "incomplete: FFmpeg exited with 228"),
+    ],
+)
+def test_a_finished_file_is_judged_by_what_ffmpeg_said_not_by_its_exit_code(
+    how: End, frames: int, verdict: str
+) -> None:
+    assert file_verdict(how, frames).startswith(verdict)
+
+
+@pytest.mark.parametrize("codec", ["h264", "prores"])
+def test_a_signal_without_audio_gets_the_command_of_a_port_without_audio(codec: str) -> None:
+    def command(channels: int) -> list[str]:
+        source = {"kind": "videomaster", "audio_channels": channels}
+        settings = parse_settings([("x", {"appliance": {"ports": 1}, "defaults": {"source": source, "codec": codec}})])
+        return build_ffmpeg_arguments(settings.ports[0], "/usr/bin/ffmpeg", CAPABLE)
+
+    assert without_audio(command(2)) == command(0)
+    assert without_audio(command(0)) == command(0)
+    assert expects_audio(Options(command(2), source="videomaster"))
+    assert not expects_audio(Options(command(0), source="videomaster"))
+    assert not expects_audio(Options(command(2), source="custom"))
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        ("[rawvideo @ 0x1] Invalid buffer size, packet size 414720 < expected frame_size 4147200", True),
+        ("Reconfiguring filter graph because video parameters changed to yuv420p(tv), 640x480", True),
+        ("Changing video frame properties on the fly is not supported by all filters", True),
+        ("Reconfiguring filter graph because audio parameters changed to 48000 Hz", False),
+        ("frame=  100 fps= 25", False),
+    ],
+)
+def test_a_changed_format_is_known_by_ffmpegs_words(text: str, is_one: bool) -> None:
+    assert is_format_change(text) is is_one
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("encoder         : Lavf61.7.103", "Lavf61.7.103"),
+        ("encoder         : Lavc61.19.101 libx264", ""),
+        ("encoder", ""),
+        ("Stream #0:0: Video: h264", ""),
+    ],
+)
+def test_the_muxers_version_is_read_from_the_log(text: str, version: str) -> None:
+    assert muxer_version(text) == version
