@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from sys import intern
 
-from sdisup.ledger import Entry, Problem, decode_line, encode_entry, read_lines
+from sdisup.ledger import LINE_LIMIT_BYTES, Entry, Problem, decode_line, encode_entry, read_lines
 from sdisup.status import utc_text
 from sdisup.times import unix_time
 
@@ -24,27 +24,32 @@ REPEATS_WITHIN = 600
 Line = tuple[str, str, str, str, float, bytes]
 """Of an entry: kind, start, end, start_monotonic, seconds, and the whole line."""
 
-# A line as sdisup itself writes it, up to its seconds. Any other way to write the same is decoded.
-_HEAD = re.compile(
-    rb'\{"v":1,"kind":"([a-z]+)","port_index":[0-9]+,"take":(?:null|"[\w.-]*"),"boot_id":"[\w-]*",'
-    rb'"start":"([\d-]{10}T[\d:.]{12}Z)","end":"([\d-]{10}T[\d:.]{12}Z)",'
-    rb'"start_monotonic":(-?[\d.]+),"end_monotonic":-?[\d.]+,"seconds":(-?\d{1,11}\.\d+)[,}]'
+# A line as sdisup itself writes it, in plain letters. Any other way to write an entry is decoded.
+_OWN_LINE = re.compile(
+    (
+        r'\{"v":1,"kind":"(file|gap|stop|clock)","port_index":[0-9],"take":(?:null|TEXT),"boot_id":TEXT,'
+        r'"start":"([0-9-]{10}T[0-9:.]{12}Z)","end":"([0-9-]{10}T[0-9:.]{12}Z)","start_monotonic":(NUMBER),'
+        r'"end_monotonic":NUMBER,"seconds":(NUMBER)(?:,"[a-z_]+":(?:NUMBER|TEXT))*\}'
+    )
+    .replace("TEXT", r'"[ !#-\[\]-~]*"')
+    .replace("NUMBER", r"-?(?:0|[1-9][0-9]{0,11})(?:\.[0-9]+)?")
 )
 
 
 def scan(path: str) -> Iterator[Line | Problem]:
     """The entries of a ledger in the order of its lines, and a Problem for each line that is none."""
-    head = _HEAD.match
+    own = _OWN_LINE.fullmatch
     for found in read_lines(path):
         if isinstance(found, Problem):
             yield found
             continue
         number, lines = found
         for index, line in enumerate(lines):
-            match = head(line)
-            if match and line[-1:] == b"}":
+            # Bytes of other letters become some that the pattern does not take.
+            match = own(line.decode("latin-1")) if len(line) <= LINE_LIMIT_BYTES else None
+            if match:
                 kind, start, end, monotonic, seconds = match.groups()
-                yield kind.decode(), start.decode(), end.decode(), monotonic.decode(), float(seconds), line
+                yield kind, start, end, monotonic, float(seconds), line
             elif line:
                 entry = decode_line(path, number + index, line)
                 yield entry if isinstance(entry, Problem) else line_of(entry)
@@ -83,12 +88,13 @@ class Row:
     """A file, a gap or a stop. `start` or `end` is None where it is not known, and then `seconds` too.
 
     `what` is a gap's cause, who stopped the port, or how a file ended; `frames` are a file's, or those that a gap
-    in a file misses. `is_open` says that it goes on; `note` what has to be known beside.
+    in a file misses. `is_open` says that it goes on; `note` what has to be known beside. `not_before` is what is
+    known of a `start` that is not.
     """
 
     __slots__ = (
-        "codec", "dropped", "duplicated", "end", "frames", "is_open", "kind", "note", "path", "seconds",
-        "size_bytes", "start", "take", "what",
+        "codec", "dropped", "duplicated", "end", "frames", "is_open", "kind", "not_before", "note", "path",
+        "seconds", "size_bytes", "start", "take", "what",
     )  # fmt: skip
 
     def __init__(
@@ -120,6 +126,7 @@ class Row:
         self.size_bytes: int | None = None
         self.is_open = is_open
         self.note = note
+        self.not_before = ""
 
 
 def row_of(entry: Entry, start: str, end: str, seconds: float) -> Row:
@@ -253,7 +260,7 @@ def account_of(
 
 def _add_line(account: Account, line: Line, window: Window) -> None:
     kind, start, end, _, seconds, text = line
-    if kind not in ("file", "gap", "stop"):
+    if start >= window.until or (end <= window.since and start < end) or kind not in ("file", "gap", "stop"):
         return
     part = window.cut(start, end, seconds)
     if part is not None and account.add(kind, part[2]):
@@ -267,7 +274,7 @@ def _add_row(account: Account, row: Row, window: Window) -> None:
         if part is None:
             return
         row.start, row.end, row.seconds = part
-    elif (row.start or "") >= window.until or (row.end or "~") <= window.since:
+    elif (row.start or row.not_before) >= window.until or (row.end or "~") <= window.since:
         return
     if account.add(row.kind, row.seconds):
         account.rows.append(row)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 
 from sdisup.accounts import Account, Row
 from sdisup.table import printable
-from sdisup.times import length_text, local_text
+from sdisup.times import LocalTexts, length_text
 
 NOTHING = "-"
 _TIME_WIDTH = 25
@@ -17,59 +18,65 @@ PortAccount = tuple[int, str, Account]
 
 def gap_lines(found: Sequence[PortAccount]) -> Iterator[str]:
     """A header and a line a gap; FRAMES are those that are missing in a file that is there."""
-    name, take = _widths(found)
-    yield _line(("PORT", "NAME", "START", "END", "LENGTH", "FRAMES", "TAKE", "CAUSE"), name, take)
-    for port_index, port_name, account in found:
+    lines = _Lines(found)
+    yield lines.text("PORT", "NAME", "START", "END", "LENGTH", "FRAMES", "TAKE") + "CAUSE"
+    for port_index, name, account in found:
         for row in account.rows:
             cause = f"{row.what} ({row.note})" if row.note else row.what
-            cells = _cells(port_index, port_name, row)
-            yield _line((*cells, row.take or NOTHING, cause), name, take)
+            yield lines.row(port_index, name, row) + _printable(cause)
 
 
 def file_lines(found: Sequence[PortAccount]) -> Iterator[str]:
     """A header and a line a file; MB are 10^6 bytes."""
-    name, take = _widths(found)
+    lines = _Lines(found)
     width = max((len(row.path or "") for _, _, account in found for row in account.rows), default=4)
-    header = ("PORT", "NAME", "START", "END", "LENGTH", "FRAMES", "TAKE")
-    yield f"{_line(header, name, take):<{name + take + 88}}  {'MB':>9}  {'FILE':<{width}}  ENDED"
-    for port_index, port_name, account in found:
+    header = lines.text("PORT", "NAME", "START", "END", "LENGTH", "FRAMES", "TAKE")
+    yield f"{header}{'MB':>9}  {'FILE':<{width}}  ENDED"
+    for port_index, name, account in found:
         for row in account.rows:
-            cells = _line((*_cells(port_index, port_name, row), row.take or NOTHING), name, take)
             size = NOTHING if row.size_bytes is None else f"{row.size_bytes / 1e6:.1f}"
             ended = row.note or ("is being recorded" if row.is_open else row.what)
-            path = printable(row.path or NOTHING)
-            yield f"{cells:<{name + take + 88}}  {size:>9}  {path:<{width}}  {printable(ended)}".rstrip()
+            path = _printable(row.path or NOTHING)
+            yield f"{lines.row(port_index, name, row)}{size:>9}  {path:<{width}}  {_printable(ended)}"
 
 
-def _widths(found: Sequence[PortAccount]) -> tuple[int, int]:
-    """Those of the names and of the takes; all other columns have one that suits everything."""
-    names = max((len(name) for _, name, _ in found), default=0)
-    takes = max((len(row.take or "") for _, _, account in found for row in account.rows), default=0)
-    return max(4, names), max(4, takes)
+class _Lines:
+    """Lines of what files and gaps have in common, each as wide as the widest name and take."""
+
+    def __init__(self, found: Sequence[PortAccount]) -> None:
+        takes = max((len(row.take or "") for _, _, account in found for row in account.rows), default=0)
+        self._name_width, self._take_width = _name_width(found), max(4, takes)
+        self._local = LocalTexts().text
+
+    def text(self, port: object, name: str, start: str, end: str, length: str, frames: object, take: str) -> str:
+        return (
+            f"{port:>4}  {name:<{self._name_width}}  {start:<{_TIME_WIDTH}}  {end:<{_TIME_WIDTH}}"
+            f"  {length:>11}  {frames:>9}  {take:<{self._take_width}}  "
+        )
+
+    def row(self, port_index: int, name: str, row: Row) -> str:
+        return self.text(
+            port_index,
+            name,
+            self._local(row.start) if row.start else "unknown",
+            "ongoing" if row.is_open else self._local(row.end) if row.end else "unknown",
+            "unknown" if row.seconds is None else length_text(row.seconds),
+            NOTHING if row.frames is None else row.frames,
+            _printable(row.take or NOTHING),
+        )
 
 
-def _cells(port_index: int, name: str, row: Row) -> tuple[str, ...]:
-    end = "ongoing" if row.is_open else local_text(row.end) if row.end else "unknown"
-    return (
-        str(port_index),
-        name,
-        local_text(row.start) if row.start else "unknown",
-        end,
-        "unknown" if row.seconds is None else length_text(row.seconds),
-        NOTHING if row.frames is None else str(row.frames),
-    )
+def _name_width(found: Sequence[PortAccount]) -> int:
+    return max((len(name) for _, name, _ in found), default=4)
 
 
-def _line(cells: Sequence[str], name_width: int, take_width: int) -> str:
-    port, name, start, end, length, frames, take, *rest = cells
-    text = f"{port:>4}  {name:<{name_width}}  {start:<{_TIME_WIDTH}}  {end:<{_TIME_WIDTH}}  {length:>11}  {frames:>9}"
-    return printable(f"{text}  {take:<{take_width}}  {'  '.join(rest)}".rstrip())
+def _printable(text: str) -> str:
+    return text if text.isprintable() else printable(text)
 
 
 def sum_lines(found: Sequence[PortAccount]) -> Iterator[str]:
     """A header and a line a port: how long it was recorded, missing and stopped, in the time that is asked for."""
-    name_width = _widths(found)[0]
-    form = f"{{:>4}}  {{:<{name_width}}}  {{:>11}}  {{:>11}}  {{:>11}}  {{:>6}}  {{:>6}}"
+    form = f"{{:>4}}  {{:<{_name_width(found)}}}  {{:>11}}  {{:>11}}  {{:>11}}  {{:>6}}  {{:>6}}"
     yield form.format("PORT", "NAME", "RECORDED", "MISSING", "STOPPED", "FILES", "GAPS")
     for port_index, name, account in found:
         lengths = (account.recorded_s, account.missing_s, account.stopped_s)
@@ -78,11 +85,36 @@ def sum_lines(found: Sequence[PortAccount]) -> Iterator[str]:
         yield line + "".join(f"  {remark}" for remark in _remarks(account))
 
 
+def with_sums(lines: Iterable[str], found: Sequence[PortAccount]) -> Iterator[str]:
+    """The table, an empty line, and the sums."""
+    yield from lines
+    yield ""
+    yield from sum_lines(found)
+
+
 def _remarks(account: Account) -> Iterator[str]:
     if account.short_gaps:
-        yield f"and {account.short_gaps} gaps too short to list ({account.short_s:.2f}s, in MISSING)"
+        yield f"and {account.short_gaps} too short to list, {account.short_s:.2f}s together"
     if account.unknown:
         yield f"without {account.unknown} of unknown length"
+
+
+def document_lines(name: str, found: Sequence[PortAccount]) -> Iterator[str]:
+    """The JSON document `{"gaps": […], "sums": […]}` with a line a row, without ever being whole in memory."""
+    document = gap_document if name == "gaps" else file_document
+    yield f'{{"{name}": ['
+    last = ""
+    for port_index, port_name, account in found:
+        for row in account.rows:
+            if last:
+                yield f"{last},"
+            last = "  " + json.dumps(document(port_index, port_name, row), ensure_ascii=False)
+    if last:
+        yield last
+    sums = (json.dumps(document, ensure_ascii=False) for document in sum_documents(found))
+    yield '], "sums": ['
+    yield ",\n".join(f"  {text}" for text in sums)
+    yield "]}"
 
 
 def gap_document(port_index: int, name: str, row: Row) -> dict[str, object]:

@@ -41,6 +41,7 @@ class Chronicle:
         self._is_counting = False
         self._has_opened = False
         self._unwritten: list[Entry] = []
+        self._fault = ""
         self.problem = ""
         """Why entries wait in memory, in the operator's words; empty when all are written."""
 
@@ -104,12 +105,19 @@ class Chronicle:
                     self._write()
                     self._ended.release()
                     return
-                getattr(self, f"_do_{name}")(*arguments)
+                self._do(name, arguments)
                 self._write()
-                self._count_next()
             self._wake.acquire(timeout=RETRY_S if self.problem else 3600.0)
             if self.problem:
                 self._write()
+
+    def _do(self, name: str, arguments: tuple[object, ...]) -> None:
+        try:
+            getattr(self, f"_do_{name}")(*arguments)
+            self._count_next()
+        except Exception as error:
+            # A fault in one event is told, and must not cost the ledger all later ones.
+            self._fault = f"the ledger lacks an event ({name}: {error!r})"
 
     def _write(self) -> None:
         """Entries first, then what is open: a cut in between enters something twice, which readers see, never not."""
@@ -119,7 +127,7 @@ class Chronicle:
                 append_entries(self._path, self._unwritten)
                 self._unwritten = []
             replace_file(self._open_path, json.dumps(self._story.as_dict()).encode(), durable=True)
-            self.problem = ""
+            self.problem = self._fault
         except OSError as error:
             waiting = len(self._unwritten)
             self.problem = f"the ledger cannot be written ({error.strerror}); {waiting} entries wait in memory"
@@ -133,24 +141,16 @@ class Chronicle:
         except (OSError, ValueError):
             # Nothing was open; or what says so cannot be read, and the time until now is in no entry.
             story.interval = None
-        if story.file is not None:
-            self._close_left_file(story.file, last_end, now)
-        if story.interval is None:
-            story.waits("start", now, take)
-        story.rebooted(now.plus(-up_seconds()), records_at_boot=records_at_boot)
-        if story.interval is not None and story.interval.kind == "stop":
-            # Somebody started the port: from here on it should record.
-            story.waits("start", now, take)
-        elif is_restart and cause:
-            story.waits(cause, now, take)
-
-    def _close_left_file(self, file: TakenFile, last_end: FileEnd | None, now: Moment) -> None:
-        if last_end is None or last_end.path != file.path:
-            known = file.start or file.opened
-            is_this_boot = known is not None and known.boot == self._boot
-            cause = "runner killed" if is_this_boot else "power"
-            last_end = FileEnd(file.path, verdict=f"cut off: {cause}", cause=cause)
-        self._do_closed(last_end, now)
+        story.begin(
+            now,
+            now.plus(-up_seconds()),
+            last_end=last_end,
+            left_bytes=_size_bytes(story.file.path) if story.file else 0,
+            cause=cause,
+            is_restart=is_restart,
+            records_at_boot=records_at_boot,
+            take=take,
+        )
 
     def _do_opened(self, file: TakenFile) -> None:
         self._has_opened = True
@@ -239,8 +239,10 @@ def count_frames(ffprobe: str, path: str) -> tuple[int | None, float]:
     No pictures for a file that cannot be read; None if ffprobe could not tell, or there is no such file. At
     the lowest priority, and without decoding: a day of 50 Mb/s is 500 GB of reading.
     """
-    options = "-v quiet -select_streams v:0 -count_packets -show_entries stream=avg_frame_rate,nb_read_packets"
-    text, code = says(["nice", "-n", "19", ffprobe, *options.split(), "-of", "csv=p=0", path])
+    # A last picture that is there in part is a packet too, unless corrupt ones are discarded.
+    options = "-v quiet -fflags +discardcorrupt -select_streams v:0 -count_packets -of csv=p=0"
+    entries = "stream=avg_frame_rate,nb_read_packets"
+    text, code = says(["nice", "-n", "19", ffprobe, *options.split(), "-show_entries", entries, path])
     rate, _, count = text.strip().strip(b",").partition(b",")
     if count.isdigit():
         return int(count), _rate(rate)

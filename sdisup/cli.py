@@ -14,6 +14,7 @@ from sdisup.errors import ConfigError, SdisupError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from sdisup.accounts import Window
     from sdisup.manager import Outcome
     from sdisup.requests import Request
 
@@ -133,10 +134,71 @@ def _logs(arguments: argparse.Namespace) -> int:
         raise SdisupError(f"journalctl cannot be run: {error.strerror}") from error
 
 
+def _account(arguments: argparse.Namespace) -> int:
+    """`gaps` and `recordings`: a table or JSON from the ledgers, and what goes on just now."""
+    from sdisup import accounts_table as table
+    from sdisup.history import accounts
+
+    is_gaps = arguments.command == "gaps"
+    window = _window(arguments)
+    found, remarks = accounts("gap" if is_gaps else "file", _with_ledgers(arguments.ports), window)
+    for text in remarks:
+        remark(text)
+    if arguments.json:
+        lines = table.document_lines(arguments.command, found)
+    else:
+        lines = table.gap_lines(found) if is_gaps else table.file_lines(found)
+        lines = table.with_sums(lines, found)
+    sys.stdout.writelines(f"{line}\n" for line in lines)
+    has_gap = any(account.gaps for _, _, account in found)
+    return EXIT_FAILED if is_gaps and arguments.fail_if_any and has_gap else EXIT_DONE
+
+
+def _with_ledgers(words: list[str]) -> list[AppliedPort]:
+    from sdisup.history import with_ledgers
+
+    applied = with_ledgers(load_applied())
+    return applied.select(words) if words else list(applied.ports.values())
+
+
+def _window(arguments: argparse.Namespace) -> Window:
+    import time
+
+    from sdisup.accounts import Window
+    from sdisup.times import parse_time
+
+    now = time.time()
+    since, until = (text and parse_time(text, now) for text in (arguments.since, arguments.until))
+    if since and until and since >= until:
+        raise UsageError(f"--since {arguments.since} is not before --until {arguments.until}")
+    return Window(since or None, until or None)
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from sdisup.verify import find_ffprobe, known_files, verify
+
+    if arguments.files and (arguments.since or arguments.until):
+        raise UsageError("files and a time together", "name the files, or give --since and --until alone")
+    known = known_files(_with_ledgers([]), _window(arguments))
+    for problem in known.problems:
+        remark(str(problem))
+    is_good = True
+    for verdict in verify(known, arguments.files, find_ffprobe()):
+        print(verdict, flush=True)
+        is_good = is_good and verdict.is_good
+    return EXIT_DONE if is_good else EXIT_FAILED
+
+
 def _stop(arguments: argparse.Namespace) -> int:
     from sdisup.manager import stop_ports
 
     return _report(stop_ports(_selected(arguments)))
+
+
+def _drill(arguments: argparse.Namespace) -> int:
+    from sdisup.drill import drill
+
+    return drill(arguments.faults, as_json=arguments.json, remark=remark)
 
 
 def _apply(arguments: argparse.Namespace) -> int:
@@ -207,6 +269,23 @@ def _seconds(text: str) -> float:
     return value
 
 
+def _add_times(command: argparse.ArgumentParser) -> None:
+    times = "now, today, yesterday, -2h, -30min, 2026-01-31, '2026-01-31 20:15' (local), 2026-01-31T19:15:00Z"
+    command.add_argument("--since", metavar="TIME", help=f"only what is after it: {times}")
+    command.add_argument("--until", metavar="TIME", help="only what is before it")
+
+
+def _with_times_joined(words: Sequence[str]) -> list[str]:
+    """`--since -2h` as `--since=-2h`: argparse takes what begins with a dash for an option of its own."""
+    joined: list[str] = []
+    for word in words:
+        if joined and joined[-1] in ("--since", "--until") and word[:1] == "-" and word[1:2].isdigit():
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sdisup",
@@ -256,6 +335,19 @@ def _parser() -> argparse.ArgumentParser:
     logs.add_argument("-p", "--priority", metavar="LEVEL", help="only this priority and worse, such as warning")
     logs.add_argument("--since", metavar="TIME", help="as journalctl has it: 'today', '-1h', '2026-01-31 12:00'")
     logs.add_argument("--until", metavar="TIME")
+    for name, text in (
+        ("gaps", "what is missing of each port, since when, for how long and why"),
+        ("recordings", "what is recorded of each port: its files, their times and frames"),
+    ):
+        command = add(name, _account, text)
+        command.add_argument("ports", nargs="*", metavar="PORT", help=PORTS_HELP)
+        _add_times(command)
+        command.add_argument("--json", action="store_true", help="for programs; times are UTC then")
+        if name == "gaps":
+            command.add_argument("--fail-if-any", action="store_true", help="exit with 1 if there is a gap")
+    verify = add("verify", _verify, "read recorded files again and compare them with the ledger")
+    verify.add_argument("files", nargs="*", metavar="FILE", help="all files of that time without one")
+    _add_times(verify)
     check = add("check", _check, "check the configuration and what this machine lacks for it; starts nothing")
     check.add_argument("--quick", action="store_true", help="within a second: without running FFmpeg")
     check.add_argument("--config", default="/etc/sdisup/sdisup.toml", metavar="FILE", help="another configuration")
@@ -263,6 +355,9 @@ def _parser() -> argparse.ArgumentParser:
     init.add_argument(
         "--output", default="/etc/sdisup/sdisup.toml", metavar="FILE", help="another file; - only shows it"
     )
+    drill = add("drill", _drill, "play faults on a port of its own, beside the real ones, and measure what each costs")
+    drill.add_argument("--fault", action="append", default=[], dest="faults", metavar="NAME", help="only this one")
+    drill.add_argument("--json", action="store_true", help="the report as JSON, for programs")
     apply = add("apply", _apply, "make systemd's units what the configuration says")
     apply.add_argument("--dry-run", action="store_true", help="only print the differences, as a unified diff")
     apply.add_argument("--restart", action="store_true", help="restart recording ports whose unit changed")
@@ -275,7 +370,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    arguments = _parser().parse_args(words)
+    arguments = _parser().parse_args(_with_times_joined(sys.argv[1:] if words is None else words))
     try:
         run: Callable[[argparse.Namespace], int] = arguments.run
         code = run(arguments)

@@ -29,7 +29,7 @@ def filesystem_identity(path: str) -> str:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         device = os.fstat(descriptor).st_dev
-        kind, source = mounted(f"{os.major(device)}:{os.minor(device)}", _mountinfo())
+        kind, source = mounted(f"{os.major(device)}:{os.minor(device)}", _lines(MOUNTINFO), _mount_id(descriptor))
         name = _name(descriptor, kind, source)
     finally:
         os.close(descriptor)
@@ -57,22 +57,35 @@ def _name(descriptor: int, kind: str, source: str) -> str:
     return f"uuid-{answer[1 : 1 + answer[0]].hex()}" if any(answer[1:]) else ""
 
 
-def _mountinfo() -> list[str]:
+def _mount_id(descriptor: int) -> str:
+    """The number of the mount that an open directory is on (proc(5): fdinfo); empty if /proc does not say."""
+    found = (line.partition(":") for line in _lines(f"/proc/self/fdinfo/{descriptor}"))
+    return next((value.strip() for name, _, value in found if name == "mnt_id"), "")
+
+
+def _lines(path: str) -> list[str]:
     try:
-        with open(MOUNTINFO, encoding="utf-8", errors="surrogateescape") as file:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
             return file.readlines()
     except OSError:
         return []
 
 
-def mounted(device: str, mountinfo: list[str]) -> tuple[str, str]:
-    """Type and source of what is mounted from a device such as `8:1`, from mountinfo's lines (proc(5)).
+def mounted(device: str, mountinfo: list[str], mount_id: str = "") -> tuple[str, str]:
+    """Type and source of what is mounted, from mountinfo's lines (proc(5)): by the mount's number if it is there.
+
+    Else from a device such as `8:1`: the directories of a btrfs subvolume have another one than their mount.
 
     36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue
     """
-    for line in mountinfo:
+    by_device = "unknown", ""
+    for line in reversed(mountinfo):
         fields, _, rest = line.partition(" - ")
-        words = rest.split(" ")
-        if fields.split(" ")[2:3] == [device] and len(words) > 1:
+        numbers, words = fields.split(" ")[:3], rest.split(" ")
+        if len(words) < 2:
+            continue
+        if mount_id and numbers[0] == mount_id:
             return words[0], words[1]
-    return "unknown", ""
+        if numbers[2:] == [device]:
+            by_device = words[0], words[1]
+    return by_device

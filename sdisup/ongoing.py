@@ -7,10 +7,11 @@ it was written, and nobody knows yet how that ended: the port's next start finds
 from __future__ import annotations
 
 from sdisup.accounts import Row
+from sdisup.entries import extent
 from sdisup.ledger import Entry, wrong_entry
 from sdisup.moments import FileEnd, Interval, Moment, TakenFile
 from sdisup.status import PortStatus, utc_text
-from sdisup.story import Story, extent
+from sdisup.story import Story
 from sdisup.times import unix_time
 
 NOT_COUNTED = "its frames are not counted yet"
@@ -63,16 +64,19 @@ def rows_of(story: Story, present: Present) -> list[Row]:
 
 def _interval(interval: Interval, end: Moment | None, before: str, *, is_open: bool) -> Row:
     """`before` is a file whose end, and so this interval's beginning, is not known yet."""
-    return Row(
+    start = utc_text(interval.start.wall)
+    row = Row(
         interval.kind,
         interval.what,
-        start=None if before else utc_text(interval.start.wall),
+        start=None if before else start,
         end=utc_text(end.wall) if end else None,
         seconds=interval.seconds(end) if end and not before else None,
         take=interval.take,
         is_open=is_open,
         note=f"since the end of {before}; {NOT_COUNTED}" if before else "",
     )
+    row.not_before = start
+    return row
 
 
 def _uncounted(file: TakenFile) -> Row:
@@ -144,6 +148,6 @@ def _left(file: TakenFile, present: Present) -> list[Row]:
     row = _open_file(file, file.start, None, None)
     row.note = f"recording when {'the power went' if is_power else 'its runner ended'}; its end {UNTIL_STARTED}"
     gap = Row("gap", "power" if is_power else "runner killed", start=None, end=utc_text(present.now.wall), seconds=None)
-    gap.take, gap.is_open = file.take, True
+    gap.take, gap.is_open, gap.not_before = file.take, True, utc_text(file.start.wall)
     gap.note = f"since the end of {file.path}, which {UNTIL_STARTED}"
     return [row, gap]

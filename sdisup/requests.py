@@ -8,6 +8,7 @@ Standard library only: the runner imports this.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -59,7 +60,16 @@ def is_take_name(text: str) -> bool:
 
 def is_below(path: str, directory: str) -> bool:
     """Whether an absolute, normal path is the directory or lies in it, by its words alone."""
-    return path == os.path.normpath(path) and (path == directory or path.startswith(directory.rstrip("/") + "/"))
+    is_normal = _is_word(path) and path == os.path.normpath(path)
+    return is_normal and (path == directory or path.startswith(directory.rstrip("/") + "/"))
+
+
+def _is_word(text: str) -> bool:
+    """Whether the system can take it as an argument or a path: no NUL, and nothing that has no bytes."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
 
 
 def request_path(port_index: int, directory: str = RUN_DIRECTORY) -> str:
@@ -104,7 +114,7 @@ def take_back(port_index: int, request_id: str, directory: str = RUN_DIRECTORY) 
         document = json.loads(_read(path)[0])
         if isinstance(document, dict) and document.get("request_id") == request_id:
             os.unlink(path)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         # It was claimed, which is what it was for.
         return
 
@@ -114,7 +124,7 @@ def _remove_expired(path: str) -> None:
         _check_age(json.loads(_read(path)[0]))
     except FileNotFoundError:
         return
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         os.unlink(path)
 
 
@@ -144,18 +154,21 @@ def claim_request(port_index: int, recordings: str, directory: str = RUN_DIRECTO
 def _read(path: str) -> tuple[bytes, int]:
     """The content and its owner. Raises OSError, also for what is no regular file or too large."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with open(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_size > SIZE_LIMIT_BYTES // 2:
-            raise OSError(22, "it is no file of a request's size")
-        return file.read(SIZE_LIMIT_BYTES), status.st_uid
+            raise OSError(errno.EINVAL, "it is no file of a request's size")
+        return os.read(descriptor, SIZE_LIMIT_BYTES), status.st_uid
+    finally:
+        os.close(descriptor)
 
 
 def _check_age(document: object) -> None:
     if not isinstance(document, dict):
         raise RequestError("the request for a take is no JSON object")
     created = document.get("created_boottime_ns")
-    if document.get("boot_id") != boot_id() or not isinstance(created, int):
+    # JSON's numbers may be of any length; a clock's have 64 bits.
+    if document.get("boot_id") != boot_id() or not isinstance(created, int) or abs(created) >= 1 << 63:
         raise RequestError("the request for a take is of another boot")
     age_s = (boottime_ns() - created) / 1e9
     if not 0 <= age_s <= LIFETIME_S:
@@ -170,7 +183,7 @@ def _checked(document: dict[str, object], owner: int, recordings: str) -> Reques
         if value is not None and not isinstance(value, str):
             raise RequestError(f"the request for a take has a {field} that is no text")
         texts[field] = value
-    take, name, path = texts["take"], texts["name"], texts["recording_path"]
+    take, name, path, container = (texts[field] for field in ("take", "name", "recording_path", "container"))
     if take is not None and not is_take_name(take):
         raise RequestError(f"{take[:80]!r} cannot be a take's name")
     request = Request(take=take, request_id=(texts["request_id"] or "")[:64])
@@ -178,13 +191,15 @@ def _checked(document: dict[str, object], owner: int, recordings: str) -> Reques
         return request
     if name is not None and not is_take_name(name):
         raise RequestError(f"{name[:80]!r} cannot begin a file's name")
+    if container is not None and not (container.isascii() and container.isalnum()):
+        raise RequestError(f"{container[:80]!r} cannot end a file's name")
     if path is not None and not is_below(path, recordings):
         raise RequestError(f"{path[:200]!r} is not at or below {recordings}")
     argv = document.get("argv")
     if argv is not None and not _is_argv(argv):
         raise RequestError("the request for a take has an argument list that cannot be run")
     request.__dict__.update(argv=argv, recording_path=path, name=name)
-    request.__dict__.update(codec=texts["codec"], container=texts["container"])
+    request.__dict__.update(codec=texts["codec"], container=container)
     return request
 
 
@@ -192,6 +207,6 @@ def _is_argv(value: object) -> bool:
     return (
         isinstance(value, list)
         and len(value) > 1
-        and all(isinstance(word, str) and "\0" not in word for word in value)
+        and all(isinstance(word, str) and _is_word(word) for word in value)
         and value[-1] == "{output}"
     )

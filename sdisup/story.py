@@ -7,19 +7,14 @@ since the gap begins where the file's content ends.
 
 from __future__ import annotations
 
+from sdisup.entries import clock_entry, extent, file_entries, interval_entries
 from sdisup.ledger import VERSION, Entry
 from sdisup.moments import FileEnd as FileEnd
-from sdisup.moments import Interval, TakenFile, interval_from, taken_file_from
-from sdisup.moments import Moment as Moment
+from sdisup.moments import Interval, Moment, TakenFile, interval_from, taken_file_from
 from sdisup.moments import file_end_from as file_end_from
-from sdisup.status import utc_text
 
 STOPPING_S = 1.0
 """Ending FFmpeg is part of a stop up to this long; a longer time without frames before it is a gap."""
-AGREEMENT_S = 1.0
-AGREEMENT = 0.0002
-"""How far a file's frames may be from the time it took: a progress block late, and twice the 100 ppm by which
-a card's clock may differ from the system's."""
 QUEUE_LIMIT = 500
 """So many things may wait for a count; the next runner has to be able to read them in one go."""
 
@@ -76,7 +71,7 @@ class Story:
         while self._queue and not self._waits_for_count(self._queue[0]):
             item = self._queue.pop(0)
             if isinstance(item, Interval):
-                ready += self._interval_entries(item)
+                ready += interval_entries(self.port_index, item)
             elif isinstance(item, dict):
                 ready.append(item)
         return ready
@@ -106,12 +101,48 @@ class Story:
         if isinstance(before, Interval) and before.end is None:
             before.end = start = start.not_before(before.start)
             last = last.not_before(start)
-        self._queue[at : at + 1] = self._file_entries(file, end, frames, size_bytes, start, last)
+        self._queue[at : at + 1] = file_entries(self.port_index, file, end, frames, size_bytes, start, last)
         following = next((item for item in self._queue[at:] if isinstance(item, Interval)), self.interval)
         if following is not None:
             following.start = last
 
     # What happens.
+
+    def begin(
+        self,
+        now: Moment,
+        boot: Moment,
+        *,
+        last_end: FileEnd | None,
+        left_bytes: int,
+        cause: str,
+        is_restart: bool,
+        records_at_boot: bool,
+        take: str | None,
+    ) -> None:
+        """A runner began; `boot` is when the system did.
+
+        `last_end` and `cause` are the earlier runner's last words, if it could say any; `left_bytes` is the size
+        of the file that it left open.
+        """
+        if self.file is not None:
+            self.closed(self._end_of_left(self.file, last_end, now), left_bytes, now)
+        if self.interval is None:
+            self.waits("start", now, take)
+        self.rebooted(boot, records_at_boot=records_at_boot)
+        if self.interval is not None and self.interval.kind == "stop":
+            # Somebody started the port: from here on it should record.
+            self.waits("start", now, take)
+        elif is_restart and cause:
+            self.waits(cause, now, take)
+
+    @staticmethod
+    def _end_of_left(file: TakenFile, last_end: FileEnd | None, now: Moment) -> FileEnd:
+        if last_end is not None and last_end.path == file.path:
+            return last_end
+        known = file.start or file.opened
+        cause = "runner killed" if known is not None and known.boot == now.boot else "power"
+        return FileEnd(file.path, verdict=f"cut off: {cause}", cause=cause)
 
     def opened(self, file: TakenFile) -> None:
         self.file = file
@@ -138,7 +169,7 @@ class Story:
             after = now
         elif end.verdict == "complete":
             start, after = extent(file, end, end.frames)
-            self._queue += self._file_entries(file, end, end.frames, size_bytes, start, after)
+            self._queue += file_entries(self.port_index, file, end, end.frames, size_bytes, start, after)
         else:
             self._queue.append(file)
             after = end.last_frame or file.start
@@ -178,7 +209,7 @@ class Story:
     def clock_stepped(self, before: Moment, now: Moment) -> None:
         """The wall clock moved against the monotonic one; `seconds` is by how much, forwards positive."""
         step_s = (now.wall - before.wall) - (now.monotonic - before.monotonic)
-        self._queue.append(self._entry("clock", None, before, now, step_s))
+        self._queue.append(clock_entry(self.port_index, before, now, step_s))
         # What goes on began by the old clock; should it outlast this boot, only the wall clock will know how long.
         if self.interval is not None:
             self.interval.start = _moved(self.interval.start, step_s, now.boot)
@@ -186,95 +217,11 @@ class Story:
             self.file.opened = self.file.opened and _moved(self.file.opened, step_s, now.boot)
             self.file.start = self.file.start and _moved(self.file.start, step_s, now.boot)
 
-    # Entries.
-
     def _end_interval(self, now: Moment) -> None:
         if self.interval is not None:
             self.interval.end = now
             self._queue.append(self.interval)
         self.interval = None
-
-    def _interval_entries(self, interval: Interval) -> list[Entry]:
-        end = interval.end or interval.start
-        seconds = interval.seconds(end)
-        if seconds < 0.001:
-            return []
-        entry = self._entry(interval.kind, interval.take, interval.start, end, seconds)
-        entry["cause" if interval.kind == "gap" else "by"] = interval.what
-        return [entry]
-
-    def _file_entries(
-        self, file: TakenFile, end: FileEnd, frames: int, size_bytes: int, start: Moment, last: Moment
-    ) -> list[Entry]:
-        """The file's entry and that of the frames missing in it; none for an empty file."""
-        if not frames and not size_bytes:
-            return []
-        missing_s = end.missing / file.rate if file.rate else 0.0
-        content_s = max(0.0, start.seconds_to(last))
-        if file.rate and abs(content_s - missing_s - frames / file.rate) <= _agreement_s(content_s):
-            content_s = frames / file.rate
-        else:
-            content_s = max(0.0, content_s - missing_s)
-        entry = self._entry("file", file.take, start, last, content_s)
-        entry.update(
-            path=file.path,
-            frames=frames,
-            duplicated=end.duplicated,
-            dropped=end.dropped,
-            bytes=size_bytes,
-            codec=file.codec,
-            ended=end.verdict,
-            ffmpeg_version=file.ffmpeg_version,
-        )
-        if not missing_s:
-            return [entry]
-        gap = self._entry("gap", file.take, start, last, missing_s)
-        gap.update(cause="cannot keep up", frames_missing=end.missing, path=file.path)
-        return [entry, gap]
-
-    def _entry(self, kind: str, take: str | None, start: Moment, end: Moment, seconds: float) -> Entry:
-        return {
-            "v": VERSION,
-            "kind": kind,
-            "port_index": self.port_index,
-            "take": take,
-            "boot_id": end.boot,
-            "start": utc_text(start.wall),
-            "end": utc_text(end.wall),
-            "start_monotonic": start.monotonic,
-            "end_monotonic": end.monotonic,
-            "seconds": round(seconds, 3),
-        }
-
-
-def extent(file: TakenFile, end: FileEnd, frames: int) -> tuple[Moment, Moment]:
-    """When the first and the last of the file's `frames` came: as seen, and else by their number.
-
-    They are never outside of the time between the file's making and its closing.
-    """
-    content_s = (frames + end.missing) / file.rate if file.rate else 0.0
-    seen = end.last_frame
-    if seen is not None and file.rate:
-        # A kill costs frames that were counted, or comes after some that were not counted yet.
-        seen = seen.plus((frames - end.frames) / file.rate)
-    start = file.start or _unseen_start(file, seen, content_s)
-    last = start.plus(content_s)
-    # Where far fewer frames are there than time went by, what is missing is taken to be missing at the end.
-    if seen is not None and (not file.rate or last.seconds_to(seen) <= _agreement_s(content_s)):
-        last = seen
-    if file.closed is not None and file.closed.boot == last.boot:
-        last = last.not_after(file.closed)
-    return start, last.not_before(start)
-
-
-def _unseen_start(file: TakenFile, seen: Moment | None, content_s: float) -> Moment:
-    if seen is not None:
-        return seen.plus(-content_s).not_before(file.opened)
-    if file.opened is not None:
-        return file.opened
-    # By what is remembered a file has at least one of the three.
-    assert file.closed is not None
-    return file.closed.plus(-content_s)
 
 
 def _item_from(value: object) -> Item | None:
@@ -285,10 +232,6 @@ def _item_from(value: object) -> Item | None:
     if file is not None:
         return file if file.start or file.opened or file.closed else None
     return interval_from(value)
-
-
-def _agreement_s(seconds: float) -> float:
-    return AGREEMENT_S + AGREEMENT * seconds
 
 
 def _moved(moment: Moment, step_s: float, boot: str) -> Moment:

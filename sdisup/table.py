@@ -58,10 +58,10 @@ def _cells(status: PortStatus, now_monotonic: float) -> list[str]:
         os.path.basename(status.current_file or NOTHING),
         reason,
     ]
-    return [_printable(cell) for cell in cells]
+    return [printable(cell) for cell in cells]
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """The texts are of the recorder's user and its FFmpeg: they must not play with the reader's terminal."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 

@@ -18,11 +18,12 @@ def parse_time(text: str, now: float) -> float:
     ago = _AGO.fullmatch(words)
     try:
         if ago:
-            return now - float(ago[1]) * _UNIT_S[ago[2]]
-        if words in ("now", "today", "yesterday"):
-            return now if words == "now" else _midnight(now, 0 if words == "today" else 1)
-        # No time zone is local time here, which is what an operator's clock on the wall shows.
-        found = datetime.fromisoformat(words).timestamp()
+            found = now - float(ago[1]) * _UNIT_S[ago[2]]
+        elif words in ("now", "today", "yesterday"):
+            found = now if words == "now" else _midnight(now, 0 if words == "today" else 1)
+        else:
+            # No time zone is local time here, which is what an operator's clock on the wall shows.
+            found = datetime.fromisoformat(words).timestamp()
     except (ValueError, OverflowError, OSError):
         found = -1.0
     if found < 0:
@@ -40,12 +41,31 @@ def unix_time(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
 
-def local_text(utc: str) -> str:
-    """A ledger's UTC text as people here read it: `2026-01-31 20:15:03+01:00`; itself if it is no time."""
-    try:
-        return datetime.fromisoformat(utc).astimezone().isoformat(" ", "seconds")
-    except (ValueError, OverflowError, OSError):
-        return utc
+class LocalTexts:
+    """A ledger's UTC texts as people here read them: `2026-01-31 20:15:03+01:00`.
+
+    Within an hour only minutes and seconds differ, as long as the offset is one of whole hours and stays.
+    """
+
+    def __init__(self) -> None:
+        self._hours: dict[str, tuple[str, str]] = {}
+
+    def text(self, utc: str) -> str:
+        """The local time; the text itself if it is no time."""
+        hour = utc[:13]
+        try:
+            if hour not in self._hours:
+                first, last = _local(f"{hour}:00:00Z"), _local(f"{hour}:59:59Z")
+                whole = first[13:19] == ":00:00" and first[19:] == last[19:]
+                self._hours[hour] = (first[:13], first[19:]) if whole else ("", "")
+            begin, offset = self._hours[hour]
+            return f"{begin}{utc[13:19]}{offset}" if begin else _local(utc)
+        except (ValueError, OverflowError, OSError):
+            return utc
+
+
+def _local(utc: str) -> str:
+    return datetime.fromisoformat(utc).astimezone().isoformat(" ", "seconds")
 
 
 def length_text(seconds: float) -> str:

@@ -185,7 +185,7 @@ import io, json, os, contextlib
 from sdisup import applied, cli, manager, status
 directory = {directory!r}
 for module in (applied, manager, status):
-    for name in ("read_status", "is_locked"):
+    for name in ("read_status", "lock_holder"):
         function = getattr(module, name, None)
         if function is not None:
             setattr(module, name, lambda port, _directory="", function=function: function(port, directory))

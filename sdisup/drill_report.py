@@ -1,0 +1,161 @@
+"""What a drill measured against what is promised, and how it is shown: pure. Times are in seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+LOST_LIMIT_S = 1.0
+"""Invariant 5: a process that is killed at any moment costs at most this of what its port had received."""
+LEDGER_TOLERANCE_S = 1.0
+"""Files, gaps and stops are the time, within this for an interruption (DESIGN.md, Ledger)."""
+COLUMNS = ("FAULT", "SEEN AFTER", "RECORDING AGAIN AFTER", "LOST", "LEDGER", "VERDICT")
+_RIGHT = {"SEEN AFTER", "RECORDING AGAIN AFTER", "LOST"}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is promised for one fault. `own_start_s`, FFmpeg's own start as it was measured beside, comes on top of
+    `again_s`; `acted_s` is where being seen and being acted upon are two things."""
+
+    seen_s: float
+    again_s: float
+    acted_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one fault did; None for what did not happen in time.
+
+    `again_s` counts from the fault, or from its repair where it lasts until then: a signal, a disk. `lost_s` is
+    what FFmpeg had received and no file holds; `gap_s` the time without a frame that comes from that, `entered_s`
+    the length of the gaps that the ledger holds of it, and `causes` their causes.
+    """
+
+    fault: str
+    title: str
+    seen_s: float | None
+    acted_s: float | None
+    again_s: float | None
+    lost_s: float | None
+    gap_s: float | None
+    entered_s: float
+    causes: tuple[str, ...]
+
+
+def typical(results: Sequence[Result]) -> Result:
+    """Several of one fault as one: the medians, but the worst loss and the worst account."""
+
+    def middle(values: Sequence[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return median(known) if len(known) == len(values) else None
+
+    def deviation(result: Result) -> float:
+        return float("inf") if result.gap_s is None else abs(result.gap_s - result.entered_s)
+
+    worst = max(results, key=deviation)
+    losses = [result.lost_s for result in results if result.lost_s is not None]
+    return Result(
+        fault=worst.fault,
+        title=worst.title,
+        seen_s=middle([result.seen_s for result in results]),
+        acted_s=middle([result.acted_s for result in results]),
+        again_s=middle([result.again_s for result in results]),
+        lost_s=max(losses) if len(losses) == len(results) else None,
+        gap_s=worst.gap_s,
+        entered_s=worst.entered_s,
+        causes=worst.causes,
+    )
+
+
+def exceeded(result: Result, limits: Limits, own_start_s: float, expected_cause: str) -> list[str]:
+    """The bounds that do not hold, in words; empty if all do."""
+    bounds = [
+        ("seen", result.seen_s, limits.seen_s),
+        ("recording again", result.again_s, limits.again_s + own_start_s),
+        ("lost", result.lost_s, LOST_LIMIT_S),
+    ]
+    if limits.acted_s is not None:
+        bounds.insert(1, ("acted upon", result.acted_s, limits.acted_s))
+    found = [_over(name, value, limit) for name, value, limit in bounds]
+    return [text for text in (*found, _ledger_problem(result, expected_cause)) if text]
+
+
+def _over(name: str, value: float | None, limit: float) -> str:
+    if value is None:
+        return f"{name}: never (limit {limit:.2f} s)"
+    return f"{name}: {value:.2f} s (limit {limit:.2f} s)" if value > limit else ""
+
+
+def _ledger_problem(result: Result, expected_cause: str) -> str:
+    if not result.causes:
+        return "ledger: no entry"
+    if not result.causes[0].startswith(expected_cause):
+        return f"ledger: the cause is '{result.causes[0]}', not '{expected_cause}'"
+    if result.gap_s is not None and abs(result.gap_s - result.entered_s) > LEDGER_TOLERANCE_S:
+        return f"ledger: gaps of {result.entered_s:.2f} s, where {result.gap_s:.2f} s are missing"
+    return ""
+
+
+def report_table(judged: Sequence[tuple[Result, Sequence[str]]]) -> str:
+    """A header and a line a fault; each bound that is exceeded has a line of its own below."""
+    rows = [_cells(result, problems) for result, problems in judged]
+    widths = [max(len(row[i]) for row in [COLUMNS, *rows]) for i in range(len(COLUMNS))]
+    lines = [_line(COLUMNS, widths)]
+    for row, (result, problems) in zip(rows, judged, strict=True):
+        lines.append(_line(row, widths))
+        lines += [f"  {result.title}: {problem}" for problem in problems]
+    return "\n".join(lines)
+
+
+def report_json(judged: Sequence[tuple[Result, Sequence[str]]], own_start_s: float, disk: str) -> dict[str, object]:
+    """The same for programs."""
+    return {
+        "ok": not any(problems for _, problems in judged),
+        "own_start_s": round(own_start_s, 3),
+        "disk": disk,
+        "faults": [_fault_json(result, problems) for result, problems in judged],
+    }
+
+
+def _fault_json(result: Result, problems: Sequence[str]) -> dict[str, object]:
+    def rounded(value: float | None) -> float | None:
+        return None if value is None else round(value, 3)
+
+    return {
+        "fault": result.fault,
+        "seen_s": rounded(result.seen_s),
+        "acted_s": rounded(result.acted_s),
+        "recording_again_s": rounded(result.again_s),
+        "lost_s": rounded(result.lost_s),
+        "gap_s": rounded(result.gap_s),
+        "ledger_gap_s": rounded(result.entered_s),
+        "ledger_causes": list(result.causes),
+        "ok": not problems,
+        "exceeded": list(problems),
+    }
+
+
+def _cells(result: Result, problems: Sequence[str]) -> tuple[str, ...]:
+    acted = f" (acted upon after {result.acted_s:.2f} s)" if result.acted_s is not None else ""
+    return (
+        result.title,
+        _seconds(result.seen_s),
+        _seconds(result.again_s),
+        _seconds(result.lost_s),
+        f"yes: {', '.join(result.causes)}" if result.causes else "no",
+        "EXCEEDED" if problems else f"ok{acted}",
+    )
+
+
+def _seconds(value: float | None) -> str:
+    return "never" if value is None else f"{value:.2f} s"
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    padded = [
+        cell.rjust(width) if name in _RIGHT else cell.ljust(width)
+        for cell, width, name in zip(cells, widths, COLUMNS, strict=True)
+    ]
+    return "  ".join(padded).rstrip()

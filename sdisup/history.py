@@ -1,0 +1,99 @@
+"""Finds what the queries need: which ports have a ledger, what is in it, and what goes on there just now."""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from collections.abc import Sequence
+
+from sdisup.accounts import Account, Window, account_of, line_of, scan
+from sdisup.applied import Applied, AppliedPort, is_port_number
+from sdisup.chronicle import up_seconds
+from sdisup.ledger import LEDGER_DIRECTORY, Problem, ledger_path, open_path
+from sdisup.moments import Moment
+from sdisup.ongoing import Present, rows_of, waiting_entries
+from sdisup.status import RUN_DIRECTORY, PortStatus, boot_id, is_locked, read_json, read_status
+from sdisup.story import Story
+
+
+def with_ledgers(applied: Applied, directory: str = LEDGER_DIRECTORY) -> Applied:
+    """The configured ports and those that are no longer, but have a ledger: their recordings are still there."""
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:
+        names = []
+    numbers = (name.removesuffix(".jsonl") for name in names if name.endswith(".jsonl"))
+    ports = {int(number): _unconfigured(int(number)) for number in numbers if is_port_number(number)}
+    return Applied(dict(sorted({**ports, **applied.ports}.items())), applied.files)
+
+
+def _unconfigured(index: int) -> AppliedPort:
+    return AppliedPort(index, f"port{index}", codec="", recordings="", record_at_boot=False, revision="")
+
+
+def accounts(
+    kind: str,
+    ports: Sequence[AppliedPort],
+    window: Window,
+    directory: str = LEDGER_DIRECTORY,
+    run_directory: str = RUN_DIRECTORY,
+) -> tuple[list[tuple[int, str, Account]], list[str]]:
+    """Each port's account with its index and name, and what could not be read, in the operator's words."""
+    found, remarks = [], []
+    # What is made of a ledger has no cycles; to look for some again and again takes half of the time.
+    gc.disable()
+    try:
+        for port in ports:
+            account, problems = port_account(kind, port, window, directory, run_directory)
+            found.append((port.index, port.name, account))
+            remarks += problems
+    finally:
+        gc.enable()
+    return found, remarks
+
+
+def port_account(
+    kind: str, port: AppliedPort, window: Window, directory: str, run_directory: str
+) -> tuple[Account, list[str]]:
+    """One port's account. Its open record is read first: what it enters meanwhile is then found in the ledger."""
+    present = present_of(port, run_directory)
+    story, problems = open_story(port.index, directory)
+    rows = rows_of(story, present)
+    waiting = [line_of(entry) for entry in waiting_entries(story)]
+    path = ledger_path(port.index, directory)
+    account, in_ledger = account_of(kind, scan(path), waiting, rows, window)
+    problems += in_ledger
+    remarks = [str(problem) for problem in problems]
+    if present.status is not None and "the ledger cannot be written" in present.status.reason:
+        remarks.append(f"{port.label}: {present.status.reason}; what is said here lacks it")
+    return account, remarks
+
+
+def present_of(port: AppliedPort, run_directory: str = RUN_DIRECTORY) -> Present:
+    """What a port does now, by its lock and its status."""
+    is_alive = is_locked(port.index, run_directory)
+    now = Moment(time.time(), time.monotonic(), boot_id())
+    boot = now.plus(-up_seconds())
+    status = _status(port.index, run_directory)
+    return Present(now, boot, is_alive=is_alive, records_at_boot=port.record_at_boot, status=status)
+
+
+def _status(index: int, run_directory: str) -> PortStatus | None:
+    try:
+        return read_status(index, run_directory)
+    except ValueError:
+        # `sdisup status` says what is wrong with it; the ledger's answer does not depend on it.
+        return None
+
+
+def open_story(index: int, directory: str = LEDGER_DIRECTORY) -> tuple[Story, list[Problem]]:
+    """A port's open record, and why it could not be read; an empty one where there is none."""
+    story, path = Story(index), open_path(index, directory)
+    try:
+        is_known = story.recall(read_json(path))
+    except FileNotFoundError:
+        return story, []
+    except (OSError, ValueError) as error:
+        return story, [Problem(path, 0, str(error))]
+    return story, [] if is_known else [Problem(path, 0, "is no open record of this port, or of a newer version")]

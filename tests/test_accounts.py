@@ -1,0 +1,644 @@
+"""What `sdisup gaps`, `recordings` and `verify` answer, from ledgers on paper."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import sdisup
+from sdisup import accounts_table, history
+from sdisup.accounts import Account, Row, Window, account_of, line_of
+from sdisup.applied import Applied, AppliedPort
+from sdisup.errors import UsageError
+from sdisup.ledger import Entry, append_entries, ledger_path, open_path
+from sdisup.moments import FileEnd, Moment, TakenFile
+from sdisup.ongoing import Present, rows_of
+from sdisup.status import PortStatus, utc_text
+from sdisup.story import Story
+from sdisup.times import LocalTexts, length_text, parse_time, unix_time
+from sdisup.verify import Known, known_files, verify
+
+T = 1.7e9
+PACKAGE = Path(sdisup.__file__).resolve().parent
+
+
+@pytest.fixture
+def paris(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "Europe/Paris")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+def entry(kind: str, start: float, end: float, what: str = "", **values: object) -> Entry:
+    """An entry of a port; times are seconds after T."""
+    name = {"gap": "cause", "stop": "by", "file": "ended"}.get(kind, "x")
+    known: Entry = {
+        "v": 1, "kind": kind, "port_index": 3, "take": None, "boot_id": "b", "start": utc_text(T + start),
+        "end": utc_text(T + end), "start_monotonic": float(start), "end_monotonic": float(end),
+        "seconds": float(round(end - start, 3)), name: what,
+    }  # fmt: skip
+    if kind == "file":
+        known.update(path=f"/r/{start}.mp4", frames=int((end - start) * 25), bytes=1000, codec="h264", dropped=0)
+    return {**known, **values}
+
+
+def account(entries: list[Entry], kind: str = "gap", window: Window | None = None, **more: Any) -> Account:
+    rows = more.get("rows", [])
+    waiting = [line_of(found) for found in more.get("waiting", [])]
+    found, problems = account_of(kind, [line_of(one) for one in entries], waiting, rows, window or Window())
+    assert problems == []
+    return found
+
+
+def sums(found: Account) -> tuple[float, float, float]:
+    return round(found.recorded_s, 3), round(found.missing_s, 3), round(found.stopped_s, 3)
+
+
+def brief(found: Account) -> list[tuple[str, float | None]]:
+    return [(row.what, row.seconds) for row in found.rows]
+
+
+NIGHT = [
+    entry("gap", 0, 2, "start"),
+    entry("file", 2, 102, "complete"),
+    entry("gap", 2, 102, "cannot keep up", path="/r/2.mp4", seconds=4.0, frames_missing=100),
+    entry("gap", 102, 103, "killed"),
+    entry("gap", 103, 110, "no signal"),
+    entry("clock", 110, 110, seconds=-3600.0),
+    entry("file", 110, 200, "cut off: power"),
+    entry("stop", 200, 300, "operator"),
+    entry("gap", 300, 300.02, "start"),
+    entry("file", 300.02, 400, "complete"),
+]
+
+
+def test_a_night() -> None:
+    found = account(NIGHT)
+    assert sums(found) == (289.98, 14.02, 100.0)
+    assert brief(found) == [("start", 2.0), ("cannot keep up", 4.0), ("killed", 1.0), ("no signal", 7.0)]
+    assert (found.gaps, found.short_gaps, found.files, found.unknown) == (4, 1, 3, 0)
+    assert [row.frames for row in found.rows] == [None, 100, None, None]
+    assert [row.path for row in account(NIGHT, "file").rows] == ["/r/2.mp4", "/r/110.mp4", "/r/300.02.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "expected"),
+    [
+        (None, None, (289.98, 14.02, 100.0)),
+        (0, 400, (289.98, 14.02, 100.0)),
+        (2, 102, (100.0, 4.0, 0.0)),
+        (52, None, (239.98, 10.02, 100.0)),
+        (102.5, 104, (0.0, 1.5, 0.0)),
+        (150, 250, (50.0, 0.0, 50.0)),
+        (None, 1, (0.0, 1.0, 0.0)),
+        (400, None, (0.0, 0.0, 0.0)),
+        (500, 600, (0.0, 0.0, 0.0)),
+        (None, -5, (0.0, 0.0, 0.0)),
+    ],
+)
+def test_intervals_are_cut_at_the_time_that_is_asked_for(
+    since: float | None, until: float | None, expected: tuple[float, float, float]
+) -> None:
+    window = Window(None if since is None else T + since, None if until is None else T + until)
+    assert sums(account(NIGHT, window=window)) == pytest.approx(expected)
+
+
+@given(st.lists(st.floats(-50, 450), min_size=1, max_size=5))
+def test_the_parts_of_a_time_sum_up_to_it(cuts: list[float]) -> None:
+    limits = [None, *(T + round(cut, 3) for cut in sorted(set(cuts))), None]
+    parts = [account(NIGHT, window=Window(*pair)) for pair in pairwise(limits)]
+    whole = account(NIGHT)
+    for name in ("recorded_s", "missing_s", "stopped_s"):
+        assert sum(getattr(part, name) for part in parts) == pytest.approx(getattr(whole, name), abs=0.02)
+
+
+def test_a_row_that_is_cut_says_so_by_its_times() -> None:
+    found = account(NIGHT, window=Window(T + 105, T + 108))
+    assert [(row.start, row.end, row.seconds) for row in found.rows] == [(utc_text(T + 105), utc_text(T + 108), 3.0)]
+
+
+def test_an_interval_whose_clock_was_put_back_counts_where_it_began() -> None:
+    back = [entry("gap", 100, 40, "killed", seconds=7.0)]
+    assert sums(account(back)) == (0, 7, 0)
+    assert sums(account(back, window=Window(T + 99, T + 101))) == (0, 7, 0)
+    assert sums(account(back, window=Window(T + 30, T + 99))) == (0, 0, 0)
+
+
+# ---- Entered twice ----
+
+
+@pytest.mark.parametrize("again", [1, 3, 8])
+def test_what_was_entered_twice_counts_once(again: int) -> None:
+    """A cut between the entries and the open record: the next runner enters the same again."""
+    entries = [*NIGHT[:8], *NIGHT[8 - again : 8], *NIGHT[8:]]
+    assert sums(account(entries)) == sums(account(NIGHT))
+    assert brief(account(entries)) == brief(account(NIGHT))
+
+
+def test_an_interval_that_went_on_counts_in_its_whole_length() -> None:
+    entries = [entry("gap", 0, 5, "no signal"), entry("gap", 0, 9, "no signal", boot_id="c"), entry("file", 9, 20)]
+    assert brief(account(entries)) == [("no signal", 9.0)]
+    assert brief(account([entries[1], entries[0], entries[2]])) == [("no signal", 9.0)]
+
+
+def test_a_file_that_is_entered_twice_keeps_its_first_verdict() -> None:
+    entries = [entry("file", 0, 5, "complete"), entry("file", 0, 5, "cut off: power")]
+    assert [row.what for row in account(entries, "file").rows] == ["complete"]
+
+
+def test_what_begins_at_once_is_not_the_same() -> None:
+    entries = [entry("file", 0, 5), entry("gap", 0, 5, "a", path="/r/0.mp4", seconds=1.0), entry("gap", 0, 3, "b")]
+    assert sums(account(entries)) == (5, 4, 0)
+
+
+def test_entries_that_wait_may_be_entered_already() -> None:
+    waiting = [NIGHT[-1], entry("gap", 400, 405, "killed")]
+    assert sums(account(NIGHT, waiting=waiting)) == (289.98, 19.02, 100.0)
+
+
+# ---- What goes on ----
+
+
+def moment(at: float, boot: str = "now") -> Moment:
+    return Moment(T + at, at, boot)
+
+
+def present(at: float, *, is_alive: bool = True, records_at_boot: bool = False, **status: Any) -> Present:
+    known = PortStatus(port_index=3, **status) if status else None
+    boot = moment(at - 50)
+    return Present(moment(at), boot, is_alive=is_alive, records_at_boot=records_at_boot, status=known)
+
+
+def story(**parts: Any) -> Story:
+    found = Story(3)
+    found.recall({"v": 1, "port_index": 3, **parts})
+    return found
+
+
+def recorded(start: float = 10, boot: str = "now", **values: Any) -> dict[str, Any]:
+    file = TakenFile(f"/r/{start}.mp4", "final", "h264", 25.0, moment(start - 1, boot))
+    file.start = moment(start, boot)
+    file.__dict__.update(values)
+    return file.as_dict()
+
+
+def gap(start: float, what: str = "no signal", kind: str = "gap", boot: str = "now") -> dict[str, Any]:
+    return {"kind": kind, "what": what, "start": moment(start, boot).as_list(), "take": None, "end": None}
+
+
+def shown(rows: list[Row]) -> list[tuple[object, ...]]:
+    lengths = [None if row.seconds is None else round(row.seconds, 3) for row in rows]
+    return [(row.kind, row.what, length, row.is_open, row.note) for row, length in zip(rows, lengths, strict=True)]
+
+
+def test_a_file_that_is_being_recorded() -> None:
+    now = present(40, current_file="/r/10.mp4", frame_count=745, bytes_written=7, dropped_frames=1)
+    (row,) = rows_of(story(file=recorded()), now)
+    assert shown([row]) == [("file", "", 30.0, True, "")]
+    assert (row.path, row.frames, row.size_bytes, row.dropped, row.take) == ("/r/10.mp4", 745, 7, 1, "final")
+    assert (row.start, row.end) == (utc_text(T + 10), utc_text(T + 40))
+
+
+def test_a_file_of_which_the_status_does_not_know_yet() -> None:
+    assert shown(rows_of(story(file=recorded()), present(40))) == [("file", "", 30.0, True, "")]
+
+
+def test_a_gap_that_lasts_counts_until_now() -> None:
+    assert shown(rows_of(story(interval=gap(10)), present(40))) == [("gap", "no signal", 30.0, True, "")]
+    found = account(NIGHT, rows=rows_of(story(interval=gap(400)), present(460)), window=Window(T + 380, T + 430))
+    assert sums(found) == (20.0, 30.0, 0.0)
+    assert [(row.is_open, row.seconds) for row in found.rows] == [(True, 30.0)]
+
+
+def test_a_file_without_a_frame_yet_is_still_the_gap() -> None:
+    file = recorded()
+    file["start"] = None
+    assert shown(rows_of(story(file=file, interval=gap(5)), present(40))) == [("gap", "no signal", 35.0, True, "")]
+
+
+def test_a_file_that_stalls_ends_at_its_last_frame() -> None:
+    now = present(
+        40, current_file="/r/10.mp4", state="stalled", last_frame_at=utc_text(T + 36), updated_at=utc_text(T + 39.8)
+    )
+    assert shown(rows_of(story(file=recorded()), now)) == [
+        ("file", "", 26.2, True, ""),
+        ("gap", "stalled", 3.8, True, ""),
+    ]
+
+
+def test_what_an_encoder_misses_now() -> None:
+    file, missing = rows_of(story(file=recorded()), present(40, current_file="/r/10.mp4", missing_frames=50))
+    assert (file.seconds, missing.seconds, missing.what, missing.frames) == (28.0, 2.0, "cannot keep up", 50)
+
+
+def test_a_stop_that_lasts() -> None:
+    rows = rows_of(story(interval=gap(10, "operator", "stop")), present(40, is_alive=False))
+    assert shown(rows) == [("stop", "operator", 30.0, True, "")]
+
+
+def test_a_port_without_a_record_has_nothing_open() -> None:
+    assert rows_of(Story(3), present(40)) == rows_of(Story(3), present(40, is_alive=False)) == []
+
+
+def test_a_port_that_was_recording_when_the_power_went() -> None:
+    rows = rows_of(story(file=recorded(boot="before")), present(100, is_alive=False))
+    assert shown(rows) == [
+        ("file", "", None, False, "recording when the power went; its end is not known until the port is started"),
+        ("gap", "power", None, True, "since the end of /r/10.mp4, which is not known until the port is started"),
+    ]
+    assert (rows[0].start, rows[0].end, rows[1].start) == (utc_text(T + 10), None, None)
+    found = account([entry("gap", 8, 10, "start")], rows=rows)
+    assert (sums(found), found.unknown, found.gaps) == ((0, 2, 0), 2, 2)
+
+
+def test_a_port_whose_runner_died() -> None:
+    rows = rows_of(story(file=recorded()), present(100, is_alive=False))
+    assert rows[0].note == "recording when its runner ended; its end is not known until the port is started"
+    assert rows[1].what == "runner killed"
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "count"), [(0, 5, 0), (0, 11, 2), (50, 60, 2), (None, None, 2), (200, None, 1)]
+)
+def test_what_is_not_known_is_listed_where_it_may_be(since: float | None, until: float | None, count: int) -> None:
+    rows = rows_of(story(file=recorded(boot="before")), present(100, is_alive=False))
+    window = Window(since and T + since, until and T + until)
+    assert account([], rows=rows, window=window).unknown == count
+
+
+@pytest.mark.parametrize(
+    ("interval", "records_at_boot", "expected"),
+    [
+        (gap(10, "shutdown", "stop", "before"), True, [("gap", "reboot", 90.0)]),
+        (gap(10, "shutdown", "stop", "before"), False, [("stop", "shutdown", 90.0)]),
+        (gap(10, "operator", "stop", "before"), True, [("stop", "operator", 40.0), ("gap", "reboot", 50.0)]),
+        (gap(10, "operator", "stop", "before"), False, [("stop", "operator", 90.0)]),
+        (gap(10, "no signal", "gap", "before"), False, [("gap", "no signal, then power", 90.0)]),
+    ],
+)
+def test_a_port_that_was_not_started_since_the_boot(
+    interval: dict[str, Any], records_at_boot: bool, expected: list[tuple[object, ...]]
+) -> None:
+    rows = rows_of(story(interval=interval), present(100, is_alive=False, records_at_boot=records_at_boot))
+    assert [(row.kind, row.what, row.seconds) for row in rows] == expected
+
+
+def test_a_file_that_is_being_counted() -> None:
+    seen = FileEnd("/r/10.mp4", verdict="cut off: killed", cause="killed", frames=500, last_frame=moment(30))
+    known = recorded(end=seen, closed=moment(31))
+    unknown = recorded(50, end=FileEnd("/r/50.mp4", verdict="cut off: runner killed", cause="x"), closed=moment(80))
+    first = {**gap(30, "killed"), "end": moment(50).as_list()}
+    entries = rows_of(story(queue=[known, first, unknown], interval=gap(50, "runner killed")), present(90))
+    assert shown(entries) == [
+        ("file", "cut off: killed", 20.0, False, "its frames are not counted yet"),
+        ("gap", "killed", 20.0, False, ""),
+        ("file", "cut off: runner killed", None, False, "its frames are not counted yet"),
+        ("gap", "runner killed", None, True, "since the end of /r/50.mp4; its frames are not counted yet"),
+    ]
+
+
+def test_what_was_entered_meanwhile_is_not_open() -> None:
+    entries = [entry("gap", 0, 10, "no signal"), entry("file", 10, 60)]
+    assert sums(account(entries, rows=rows_of(story(interval=gap(0)), present(60)))) == (50, 10, 0)
+    file = recorded()
+    assert sums(account(entries, rows=rows_of(story(file=file), present(60)))) == (50, 10, 0)
+
+
+# ---- Times ----
+
+
+@pytest.mark.usefixtures("paris")
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("now", T),
+        ("-2h", T - 7200),
+        ("-30min", T - 1800),
+        ("-90s", T - 90),
+        ("-1.5h", T - 5400),
+        ("-1 d", T - 86400),
+        ("today", unix_time("2023-11-13T23:00:00.000Z")),
+        ("yesterday", unix_time("2023-11-12T23:00:00.000Z")),
+        ("2026-01-31", unix_time("2026-01-30T23:00:00.000Z")),
+        ("2026-01-31 20:15", unix_time("2026-01-31T19:15:00.000Z")),
+        ("2026-07-31T20:15:30", unix_time("2026-07-31T18:15:30.000Z")),
+        ("2026-01-31T20:15:00Z", unix_time("2026-01-31T20:15:00.000Z")),
+        ("2026-01-31T20:15:00+05:30", unix_time("2026-01-31T14:45:00.000Z")),
+        (" 2026-01-31T20:15:00.250-01:00 ", unix_time("2026-01-31T21:15:00.250Z")),
+    ],
+)
+def test_times(text: str, expected: float) -> None:
+    assert parse_time(text, T) == expected
+
+
+@pytest.mark.usefixtures("paris")
+def test_midnight_on_the_day_after_the_clock_changed() -> None:
+    sunday = unix_time("2026-03-29T12:00:00.000Z")
+    assert parse_time("yesterday", sunday) == unix_time("2026-03-27T23:00:00.000Z")
+    assert parse_time("today", sunday) == unix_time("2026-03-28T23:00:00.000Z")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "tomorrow", "2h", "-2x", "-2 hours ago", "2026-13-01", "20:15", "2026-01-31 25:00", "0001-01-01", "- 2h", "-h",
+     "2026-01-31\0", "-" + "9" * 400 + "d", "12/31/2026", "\N{FULLWIDTH DIGIT NINE}"],
+)  # fmt: skip
+def test_no_times(text: str) -> None:
+    with pytest.raises(UsageError, match="is no time") as caught:
+        parse_time(text, T)
+    assert "yesterday" in caught.value.hint
+
+
+@given(st.text(max_size=12))
+def test_any_text_is_a_time_or_a_usage_error(text: str) -> None:
+    try:
+        assert isinstance(parse_time(text, T), float)
+    except UsageError:
+        return
+
+
+@pytest.mark.usefixtures("paris")
+def test_local_times_have_their_offset() -> None:
+    local = LocalTexts().text
+    assert local("2026-01-31T20:15:03.900Z") == "2026-01-31 21:15:03+01:00"
+    assert local("2026-10-25T00:59:59.000Z") == "2026-10-25 02:59:59+02:00"
+    assert local("2026-10-25T01:00:00.000Z") == "2026-10-25 02:00:00+01:00"
+    assert local("garbage") == "garbage"
+
+
+def test_local_times_where_offsets_are_no_whole_hours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Kathmandu")
+    time.tzset()
+    try:
+        assert LocalTexts().text("2026-01-31T20:15:03.000Z") == "2026-02-01 02:00:03+05:45"
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0.0s"), (0.26, "0.3s"), (59.94, "59.9s"), (59.96, "1m00s"), (185, "3m05s"), (3600, "1h00m00s"),
+     (7650, "2h07m30s"), (86400 * 4 + 10807, "4d03h00m07s"), (86400 * 31, "31d00h00m00s")],
+)  # fmt: skip
+def test_lengths(seconds: float, text: str) -> None:
+    assert length_text(seconds) == text
+
+
+# ---- Tables ----
+
+
+@pytest.mark.usefixtures("paris")
+def test_the_table_of_gaps() -> None:
+    lines = accounts_table.with_sums(
+        accounts_table.gap_lines([(3, "CAM3", account(NIGHT))]), [(3, "CAM3", account(NIGHT))]
+    )
+    assert list(lines) == [
+        "PORT  NAME  START                      END                             LENGTH     FRAMES  TAKE  CAUSE",
+        "   3  CAM3  2023-11-14 23:13:20+01:00  2023-11-14 23:13:22+01:00         2.0s          -  -     start",
+        "   3  CAM3  2023-11-14 23:13:22+01:00  2023-11-14 23:15:02+01:00         4.0s        100  -     cannot keep up",  # noqa: E501
+        "   3  CAM3  2023-11-14 23:15:02+01:00  2023-11-14 23:15:03+01:00         1.0s          -  -     killed",
+        "   3  CAM3  2023-11-14 23:15:03+01:00  2023-11-14 23:15:10+01:00         7.0s          -  -     no signal",
+        "",
+        "PORT  NAME     RECORDED      MISSING      STOPPED   FILES    GAPS",
+        "   3  CAM3        4m50s        14.0s        1m40s       3       4  and 1 too short to list, 0.02s together",
+    ]  # fmt: skip
+
+
+def test_what_goes_on_is_marked() -> None:
+    rows = rows_of(story(file=recorded(boot="before")), present(100, is_alive=False))
+    unknown = account([], rows=rows)
+    header, line, *_ = accounts_table.gap_lines([(3, "CAM3", unknown)])
+    assert line[header.index("START") :].startswith("unknown ")
+    assert "ongoing" in line
+    assert line.endswith("power (since the end of /r/10.mp4, which is not known until the port is started)")
+    assert list(accounts_table.sum_lines([(3, "CAM3", unknown)]))[1].endswith("without 2 of unknown length")
+    live = account([], "file", rows=rows_of(story(file=recorded()), present(40)))
+    header, line = accounts_table.file_lines([(3, "CAM3", live)])
+    assert line.endswith("/r/10.mp4  is being recorded")
+    assert header.index("FILE") == line.index("/r/10.mp4")
+
+
+def test_the_table_does_not_play_with_the_terminal() -> None:
+    evil = [entry("gap", 0, 5, "a\x1b[31m\nb", take="t\r"), entry("file", 5, 9, "x\x07", path="/r/\x1b.mp4")]
+    for lines in (
+        accounts_table.gap_lines([(3, "n", account(evil))]),
+        accounts_table.file_lines([(3, "n", account(evil, "file"))]),
+    ):
+        assert all(line.isprintable() for line in lines)
+
+
+@pytest.mark.parametrize("name", ["gaps", "recordings"])
+def test_the_document_is_json_in_utc(name: str) -> None:
+    for entries in ([], NIGHT[:1], NIGHT):
+        found = account(entries, "gap" if name == "gaps" else "file")
+        document = json.loads("\n".join(accounts_table.document_lines(name, [(3, "CAM3", found), (4, "b", found)])))
+        assert list(document) == [name, "sums"]
+        assert len(document[name]) == 2 * len(found.rows)
+        assert all(row["start"].endswith("Z") and row["ongoing"] is False for row in document[name])
+        assert document["sums"][0]["missing_seconds"] == round(found.missing_s, 3)
+
+
+def test_text_that_cannot_be_printed_is_replaced_in_json_too() -> None:
+    found = account([entry("gap", 0, 5, "a\ud800", take="\udfff")])
+    text = "\n".join(accounts_table.document_lines("gaps", [(3, "n", found)]))
+    assert json.loads(text.encode())["gaps"][0]["cause"] == "a?"
+
+
+# ---- From files ----
+
+
+def port(index: int = 3) -> AppliedPort:
+    return AppliedPort(index, f"CAM{index}", "h264", "/r", False, "r")
+
+
+def test_ports_that_are_no_longer_configured_have_their_history(tmp_path: Path) -> None:
+    for name in ("3.jsonl", "12.jsonl", "x.jsonl", "07.jsonl", "5.open.json", "9.jsonl.bak"):
+        (tmp_path / name).write_text("")
+    found = history.with_ledgers(Applied({3: port()}, []), str(tmp_path))
+    assert [(index, known.name) for index, known in found.ports.items()] == [(3, "CAM3"), (12, "port12")]
+    assert list(history.with_ledgers(Applied({}, []), str(tmp_path / "missing")).ports) == []
+
+
+def test_problems_are_told_and_the_rest_is_answered(tmp_path: Path) -> None:
+    append_entries(ledger_path(3, str(tmp_path)), NIGHT)
+    with open(ledger_path(3, str(tmp_path)), "ab") as file:
+        file.write(b'foreign\n{"v":9}\n{"v":1,"ki')
+    Path(open_path(3, str(tmp_path))).write_text("{")
+    (tmp_path / "4.jsonl").symlink_to("3.jsonl")
+    found, remarks = history.accounts("gap", [port(3), port(4)], Window(), str(tmp_path), str(tmp_path))
+    assert sums(found[0][2]) == (289.98, 14.02, 100.0)
+    assert sums(found[1][2]) == (0, 0, 0)
+    reasons = [remark.partition(".json")[2] for remark in remarks]
+    assert [reason.partition(": ")[2].partition(";")[0].partition(",")[0] for reason in reasons] == [
+        "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",
+        "is no JSON",
+        "is of version 9",
+        "is no JSON",
+        "is a symbolic link",
+    ]
+
+
+# ---- Speed ----
+
+FRESH = """
+import json, resource, sys
+sys.path.insert(0, {root!r})
+from sdisup import cli, history
+directory, accounts, with_ledgers = {directory!r}, history.accounts, history.with_ledgers
+history.accounts = lambda kind, ports, window: accounts(kind, ports, window, directory, directory)
+history.with_ledgers = lambda applied: with_ledgers(applied, directory)
+code = cli.main({arguments!r})
+used = resource.getrusage(resource.RUSAGE_SELF)
+# Not ru_maxrss: that of a process that was just forked is its parent's.
+peak_kib = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
+loaded = sorted(name for name in sys.modules if name.partition(".")[0] in
+                ("pydbus", "gi", "tomllib", "dataclasses", "jinja2", "subprocess"))
+print(json.dumps([code, used.ru_utime + used.ru_stime, peak_kib / 1024, loaded]), file=sys.stderr)
+"""
+
+
+def fresh(directory: Path, *arguments: str) -> tuple[str, int, float, float, list[str]]:
+    """Run the command in a Python of its own: its output, exit code, CPU seconds, peak MB, and costly modules."""
+    program = FRESH.format(root=str(PACKAGE.parent), directory=str(directory), arguments=list(arguments))
+    command = [sys.executable, "-I", "-S", "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "TZ": "UTC"})
+    code, seconds, megabytes, loaded = json.loads(done.stderr.splitlines()[-1])
+    return done.stdout, code, seconds, megabytes, loaded
+
+
+@pytest.fixture(scope="module")
+def year(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """100,000 lines: ten-minute files with a gap after each, 347 days of them."""
+    directory = tmp_path_factory.mktemp("year")
+    entries = []
+    for number in range(50_000):
+        at = number * 600
+        more = {"duplicated": 0, "codec": "h264", "ffmpeg_version": "Lavf61.7.103"}
+        path = f"/srv/recordings/CAM3_20260131T120000Z_{number}.mp4"
+        entries.append(entry("file", at, at + 598, "complete", boot_id="0" * 36, path=path, **more))
+        entries.append(entry("gap", at + 598, at + 600, "killed", boot_id="0" * 36))
+    append_entries(ledger_path(3, str(directory)), entries)
+    return directory
+
+
+@pytest.mark.parametrize("command", ["gaps", "recordings"])
+@pytest.mark.parametrize("days", [1, 30])
+def test_a_ledger_of_100_000_lines(year: Path, command: str, days: int) -> None:
+    since, until = utc_text(T + 100 * 86400), utc_text(T + (100 + days) * 86400)
+    output, code, seconds, megabytes, loaded = fresh(year, command, "--since", since, "--until", until)
+    assert code == 0
+    # A header, a row each ten minutes, and the sums; one row may be cut by the limit.
+    assert len(output.splitlines()) - 4 == pytest.approx(144 * days, abs=1)
+    assert seconds < 0.5
+    assert megabytes < 50
+    assert loaded == []
+
+
+def test_all_of_100_000_lines_listed(year: Path) -> None:
+    """Fifty thousand rows take longer to write than the ledger takes to read; memory keeps its bound."""
+    output, code, seconds, megabytes, _ = fresh(year, "recordings", "--json")
+    document = json.loads(output)
+    assert (code, len(document["recordings"])) == (0, 50_000)
+    assert document["sums"][0]["recorded_seconds"] == 50_000 * 598
+    assert megabytes < 50
+    assert seconds < 3
+
+
+def test_the_commands_exit_codes(year: Path) -> None:
+    assert fresh(year, "gaps", "--fail-if-any", "--since", utc_text(T))[1] == 1
+    assert fresh(year, "gaps", "--fail-if-any", "--until", utc_text(T))[1] == 0
+    assert fresh(year, "gaps", "--since", "-2x")[1] == 2
+    assert fresh(year, "gaps", "--since", "-2h", "--until", "-3h")[1] == 2
+    assert fresh(year, "gaps", "9")[1] == 4
+    assert fresh(year, "gaps", "3", "--since", "-2h")[1] == 0
+
+
+# ---- Verifying ----
+
+
+@pytest.fixture
+def probe(tmp_path: Path) -> str:
+    """An ffprobe that counts a file's bytes as frames; for a file named torn it fails."""
+    script = tmp_path / "ffprobe"
+    script.write_text(
+        '#!/bin/sh\nfor file; do :; done\ncase $file in *torn*) exit 1;; esac\nprintf "25/1,%s\\n" $(wc -c <"$file")\n'
+    )
+    script.chmod(0o755)
+    return str(script)
+
+
+def recorded_files(tmp_path: Path) -> dict[str, Row]:
+    rows = {}
+    for name in ("good", "short", "torn", "gone", "gone too"):
+        path = tmp_path / f"{name}.mp4"
+        path.write_bytes(b"x" * 100)
+        rows[str(path)] = Row("file", "complete", start="", end="", seconds=0, path=str(path), frames=100)
+        rows[str(path)].size_bytes = 100
+    os.truncate(tmp_path / "short.mp4", 60)
+    os.unlink(tmp_path / "gone.mp4")
+    os.unlink(tmp_path / "gone too.mp4")
+    return rows
+
+
+def test_verdicts(tmp_path: Path, probe: str) -> None:
+    known = Known()
+    known.files = recorded_files(tmp_path)
+    known.deleted = {str(tmp_path / "gone too.mp4")}
+    verdicts = list(verify(known, [], probe))
+    texts = [str(verdict).removeprefix(f"{tmp_path}/") for verdict in verdicts]
+    assert texts == [
+        "good.mp4: as the ledger says: 100 frames, 100 bytes, complete",
+        "short.mp4: differs: 60 frames can be read, the ledger has 100; it has 60 bytes, the ledger 100",
+        "torn.mp4: differs: 0 frames can be read, the ledger has 100",
+        "gone.mp4: differs: No such file or directory; the ledger has 100 frames",
+        "gone too.mp4: was deleted by sdisup",
+    ]
+    assert [verdict.is_good for verdict in verdicts] == [True, False, False, False, True]
+
+
+def test_files_by_another_name(tmp_path: Path, probe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = Known()
+    known.files = recorded_files(tmp_path)
+    (tmp_path / "link").symlink_to(".")
+    monkeypatch.chdir(tmp_path)
+    words = ["good.mp4", "link/good.mp4", "./link/../good.mp4", "/etc/passwd"]
+    assert [verdict.is_good for verdict in verify(known, words, probe)] == [True, True, True, False]
+
+
+def test_files_that_are_recorded_or_counted_now(tmp_path: Path, probe: str) -> None:
+    known = Known()
+    rows = rows_of(
+        story(file=recorded(), queue=[recorded(5, end=FileEnd("/r/5.mp4", verdict="cut off", cause="x"))]), present(40)
+    )
+    known.open = {str(row.path): row for row in rows}
+    assert [str(verdict) for verdict in verify(known, [], probe)] == [
+        "/r/5.mp4: ended; its frames are not counted yet",
+        "/r/10.mp4: is being recorded now",
+    ]
+
+
+def test_files_of_a_time(tmp_path: Path) -> None:
+    append_entries(ledger_path(3, str(tmp_path)), NIGHT)
+    known = known_files([port()], Window(T + 150, T + 250), str(tmp_path))
+    assert (list(known.files), known.problems) == (["/r/110.mp4"], [])
+
+
+def test_a_missing_ffprobe_is_an_error(tmp_path: Path) -> None:
+    known = Known()
+    known.files = recorded_files(tmp_path)
+    with pytest.raises(sdisup.SdisupError, match="cannot be run"):
+        list(verify(known, [], "/nonexistent/ffprobe"))

@@ -1,0 +1,114 @@
+"""A filesystem's identity: from lines of mountinfo as kernels write them, and from the disks that are here."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sdisup import filesystem
+from sdisup.filesystem import filesystem_identity, mounted
+
+# proc(5), and lines of a Debian 12 and 13: a root, a bind of its /srv, an NFS, a path with a space, a btrfs
+# subvolume, whose directories have another device than its mount says.
+MOUNTINFO = """\
+28 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw,errors=remount-ro
+29 28 0:6 / /dev rw,nosuid shared:2 - devtmpfs udev rw,size=4014036k
+60 28 8:1 /srv /mnt/bind rw,relatime shared:1 - ext4 /dev/sda1 rw
+61 28 8:17 / /srv/recordings rw,noatime shared:30 - xfs /dev/sdb1 rw,attr2
+62 28 0:52 / /srv/nas rw shared:31 - nfs4 server:/export rw,vers=4.2
+63 28 0:53 / /srv/a\\040-\\040b rw - cifs //server/share rw
+64 28 0:47 /@rec /srv/btrfs rw,relatime shared:33 master:1 - btrfs /dev/sdc1 rw,subvolid=256,subvol=/@rec
+65 28 0:99 broken
+""".splitlines()
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"),
+    [
+        ("8:1", ("ext4", "/dev/sda1")),
+        ("8:17", ("xfs", "/dev/sdb1")),
+        ("0:52", ("nfs4", "server:/export")),
+        ("0:53", ("cifs", "//server/share")),
+        ("8:18", ("unknown", "")),
+        ("8:", ("unknown", "")),
+        ("0:99", ("unknown", "")),
+        ("", ("unknown", "")),
+    ],
+)
+def test_what_is_mounted_from_a_device(device: str, expected: tuple[str, str]) -> None:
+    assert mounted(device, MOUNTINFO) == expected
+
+
+def test_a_mount_is_found_by_its_number_where_the_device_is_another() -> None:
+    """A directory in a btrfs subvolume has a device of its own, which is nowhere in mountinfo."""
+    assert mounted("0:48", MOUNTINFO, "64") == ("btrfs", "/dev/sdc1")
+
+
+def test_the_device_counts_where_the_number_is_of_another_namespace() -> None:
+    assert mounted("8:17", MOUNTINFO, "7") == ("xfs", "/dev/sdb1")
+
+
+def test_a_missing_directory_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        filesystem_identity(str(tmp_path / "missing"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError):
+        filesystem_identity(str(tmp_path / "file"))
+
+
+def test_it_is_the_same_for_every_directory_of_a_disk(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    os.symlink("a", tmp_path / "b")
+    found = {filesystem_identity(str(tmp_path / name)) for name in (".", "a", "b")}
+    assert len(found) == 1
+
+
+def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    filesystem_identity(str(tmp_path))
+    with pytest.raises(FileNotFoundError):
+        filesystem_identity(str(tmp_path / "missing"))
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_without_proc_it_still_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filesystem, "MOUNTINFO", str(tmp_path / "missing"))
+    assert filesystem_identity(str(tmp_path)).startswith("unknown")
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
+    """An ext4 filesystem in a file, mounted: the file and the mount point."""
+    image, point = tmp_path / "image", tmp_path / "mounted"
+    point.mkdir()
+    with image.open("wb") as file:
+        file.truncate(4 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True)
+    subprocess.run(["mount", "-o", "loop", str(image), str(point)], check=True)
+    yield image, point
+    subprocess.run(["umount", str(point)], check=False)
+
+
+def test_a_disk_has_the_same_identity_wherever_it_is_mounted(disk: tuple[Path, Path], tmp_path: Path) -> None:
+    image, point = disk
+    first = filesystem_identity(str(point))
+    assert first.startswith("ext4:fsid-")
+    assert not first.endswith(" with /")
+    subprocess.run(["umount", str(point)], check=True)
+    assert filesystem_identity(str(point)) != first, "the mount point of a disk that is missing is on another one"
+    subprocess.run(["mount", "-o", "loop", str(image), str(point)], check=True)
+    assert filesystem_identity(str(point)) == first
+    (point / "deep").mkdir()
+    assert filesystem_identity(str(point / "deep")) == first
+
+
+def test_memory_has_no_name(tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "none", str(tmp_path)], check=True)
+    try:
+        assert filesystem_identity(str(tmp_path)) == "tmpfs"
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)

@@ -1,0 +1,190 @@
+"""`sdisup gaps`, `recordings` and `verify` on a real systemd: what the test did to a port is what they say."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+from appliance import Appliance, wait_for
+from drive import configure, count_frames, sdisup, small_ports, status_file, wait_recording
+
+pytestmark = pytest.mark.system
+
+PORTS = '[port.0]\nname = "CAM0"\nrecord_at_boot = true\n[port.1]\n'
+AGREE_S = 1.0
+
+
+class Incident:
+    """What the test does to port 0, with the time at which it did it and that at which it recorded again."""
+
+    def __init__(self, appliance: Appliance) -> None:
+        self.appliance = appliance
+        self.began = time.time()
+        self.expected: list[tuple[str, float, float]] = []
+        """Of each gap its cause, when it began, and its length."""
+
+    def kill(self, what: str, cause: str) -> None:
+        before = wait_recording(self.appliance, 0, frames=30)
+        at = time.time()
+        self.appliance.run(["kill", "-9", str(before[what])])
+        self.await_recording(cause, at, restarts=before["restarts"] + 1)
+
+    def await_recording(self, cause: str, at: float, restarts: int = 0) -> None:
+        """Wait until the port records again, which ends the gap that began at `at`."""
+
+        def is_back() -> dict[str, Any] | None:
+            found = status_file(self.appliance, 0)
+            is_new = found["restarts"] == restarts and found["updated_at"] > utc(at)
+            return found if is_new and found["is_recording"] and found["frame_count"] else None
+
+        wait_for(is_back, 20, f"port 0 records again after {cause}")
+        self.expected.append((cause, at, time.time() - at))
+
+
+def utc(at: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at))
+
+
+def unix(text: str) -> float:
+    from sdisup.times import unix_time
+
+    return unix_time(text)
+
+
+def asked(appliance: Appliance, words: str, code: int = 0) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(sdisup(appliance, f"{words} --json", code).stdout)
+    return document
+
+
+def test_an_incident_is_told_as_it_was(fresh_appliance: Appliance) -> None:
+    own = fresh_appliance
+    incident = Incident(own)
+    configure(own, small_ports(2, PORTS))
+    sdisup(own, "start --all")
+    incident.kill("ffmpeg_pid", "killed")
+    incident.kill("pid", "runner killed")
+    wait_recording(own, 0, frames=30)
+    sdisup(own, "stop 0")
+    stopped_at = time.time()
+    while_stopped = asked(own, "gaps 0")
+    stopped_s = time.time() - stopped_at
+    sdisup(own, "start 0")
+    wait_recording(own, 0, frames=30)
+    at = time.time()
+    own.power_cut()
+    own.boot()
+    incident.await_recording("power", at)
+
+    check_what_lasts(own)
+    assert while_stopped["sums"][0]["stopped_seconds"] == pytest.approx(stopped_s, abs=AGREE_S)
+    check_gaps(incident)
+    check_recordings(incident)
+    check_tables(own)
+    check_a_shutdown(own)
+    check_verify(own)
+
+
+def check_what_lasts(own: Appliance) -> None:
+    """Port 1 was recording when the power went, and nobody has started it since."""
+    found = asked(own, "gaps 1", code=0)
+    (lasting,) = [row for row in found["gaps"] if row["ongoing"]]
+    assert (lasting["cause"], lasting["start"], lasting["seconds"]) == ("power", None, None)
+    assert found["sums"][0]["unknown"] == 2
+    assert "which is not known until the port is started" in lasting["note"]
+    (file,) = [row for row in asked(own, "recordings 1")["recordings"] if row["end"] is None]
+    assert file["note"] == "recording when the power went; its end is not known until the port is started"
+    shown = sdisup(own, "recordings 1").stdout
+    assert "recording when the power went" in shown
+    assert sdisup(own, f"verify {file['path']}").stdout.endswith(f": ended; {file['note']}\n")
+    sdisup(own, "start 1")
+    wait_recording(own, 1, frames=10)
+    wait_for(lambda: not [row for row in asked(own, "gaps 1")["gaps"] if row["ongoing"]], 20, "its end is known")
+    assert asked(own, "gaps 1")["sums"][0]["unknown"] == 0
+
+
+def check_gaps(incident: Incident) -> None:
+    own = incident.appliance
+    found = wait_for(
+        lambda: next((one for one in [asked(own, "gaps 0")] if not one["sums"][0]["unknown"]), None),
+        20,
+        "all is counted",
+    )
+    asked_at = time.time()
+    # A start takes the moment that FFmpeg needs; it may be too short for the list.
+    gaps = [row for row in found["gaps"] if row["cause"] != "start"]
+    assert [row["cause"] for row in gaps] == [cause for cause, _, _ in incident.expected]
+    for row, (cause, at, seconds) in zip(gaps, incident.expected, strict=True):
+        assert unix(row["start"]) == pytest.approx(at, abs=AGREE_S), cause
+        assert row["seconds"] == pytest.approx(seconds, abs=AGREE_S), cause
+        assert unix(row["end"]) - unix(row["start"]) == pytest.approx(row["seconds"], abs=0.1)
+    (sums,) = found["sums"]
+    total_s = sums["recorded_seconds"] + sums["missing_seconds"] + sums["stopped_seconds"]
+    assert total_s == pytest.approx(asked_at - incident.began, abs=AGREE_S * (len(incident.expected) + 2))
+    # Cut at a time within the last gap, its rest is what is missing since.
+    cause, at, seconds = incident.expected[-1]
+    since = unix(gaps[-1]["start"]) + gaps[-1]["seconds"] / 2
+    cut = asked(own, f"gaps 0 --since {utc(since)}.{round(since % 1 * 1000):03}Z")
+    assert cut["gaps"][0]["seconds"] == pytest.approx(gaps[-1]["seconds"] / 2, abs=0.05)
+    sdisup(own, "gaps 0 --fail-if-any", code=1)
+    sdisup(own, "gaps 0 --fail-if-any --since now", code=0)
+    sdisup(own, "gaps 0 --fail-if-any --until yesterday", code=0)
+
+
+def check_recordings(incident: Incident) -> None:
+    own = incident.appliance
+    rows = asked(own, "recordings CAM0")["recordings"]
+    assert [row["ongoing"] for row in rows] == [False, False, False, False, True]
+    assert [row["ended"] for row in rows] == [
+        "cut off: FFmpeg was killed by signal 9", "cut off: runner killed", "complete", "cut off: power", "",
+    ]  # fmt: skip
+    for row in rows[:-1]:
+        assert row["frames"] == count_frames(own, row["path"]), row
+        assert row["bytes"] == own.path(row["path"]).stat().st_size
+        assert row["seconds"] == pytest.approx(row["frames"] / 25, abs=0.001)
+
+
+def check_tables(own: Appliance) -> None:
+    shown = sdisup(own, "gaps").stdout
+    assert shown.startswith("PORT  NAME")
+    assert "runner killed" in shown
+    assert "RECORDED      MISSING      STOPPED" in shown
+    shown = sdisup(own, "recordings 0 --since -1h").stdout
+    assert "is being recorded" in shown
+    assert "--since" not in sdisup(own, "gaps 0 --since -90min").stderr
+    assert "is no time" in sdisup(own, "gaps --since tomorrowish", code=2).stderr
+    sdisup(own, "gaps 7", code=4)
+
+
+def check_a_shutdown(own: Appliance) -> None:
+    """Port 1 does not record at boot: a shutdown is a stop of it, and one that is told from an operator's."""
+    wait_recording(own, 1, frames=10)
+    own.reboot()
+    wait_recording(own, 0, frames=10)
+    last = asked(own, "gaps 0")["gaps"][-1]
+    assert last["cause"] == "reboot"
+    opened = json.loads(own.read("/var/lib/sdisup/ledger/1.open.json"))
+    assert (opened["interval"]["kind"], opened["interval"]["what"]) == ("stop", "shutdown")
+    assert not [row for row in asked(own, "gaps 1")["gaps"] if row["ongoing"]]
+
+
+def check_verify(own: Appliance) -> None:
+    rows = asked(own, "recordings 0")["recordings"]
+    intact = sdisup(own, "verify")
+    assert intact.stdout.count("as the ledger says") >= len(rows) - 1
+    assert f"{rows[-1]['path']}: is being recorded now" in intact.stdout
+    short, gone = rows[0]["path"], rows[1]["path"]
+    own.run(["truncate", "-s", "-3000", short])
+    own.run(["rm", gone])
+    found = sdisup(own, "verify", code=1).stdout
+    assert f"{short}: differs: " in found
+    assert "frames can be read, the ledger has" in found
+    assert f"{gone}: differs: No such file or directory" in found
+    assert found.count("differs") == 2
+    sdisup(own, f"verify {gone}", code=1)
+    sdisup(own, f"verify {rows[2]['path']}", code=0)
+    sdisup(own, "verify /etc/passwd", code=1)
+    sdisup(own, f"verify --since -1d {gone}", code=2)
+    # Whoever removed a file did not change what is known of it.
+    assert asked(own, "recordings 0")["recordings"][1]["path"] == gone
