@@ -102,13 +102,13 @@ class Meter:
         if new:
             self.last_frame_at = now
             self.frames = frame
+            # At frames only: while none comes, blocks go on, and the gap that follows counts that time.
+            self.deficit.add(now, frame)
         self.dup_frames = max(self.dup_frames, dup_frames)
         self.drop_frames = max(self.drop_frames, drop_frames)
         self.speed = speed
         self._frame_rate.add(now, self.frames)
         self._drop_rate.add(now, self.drop_frames)
-        if self.frames:
-            self.deficit.add(now, self.frames)
         return new
 
     def drops_half(self, now: float) -> bool:
