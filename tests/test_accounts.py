@@ -558,13 +558,14 @@ def test_all_of_100_000_lines_listed(year: Path) -> None:
     assert seconds < 3
 
 
-def test_the_commands_exit_codes(year: Path) -> None:
-    assert fresh(year, "gaps", "--fail-if-any", "--since", utc_text(T))[1] == 1
-    assert fresh(year, "gaps", "--fail-if-any", "--until", utc_text(T))[1] == 0
-    assert fresh(year, "gaps", "--since", "-2x")[1] == 2
-    assert fresh(year, "gaps", "--since", "-2h", "--until", "-3h")[1] == 2
-    assert fresh(year, "gaps", "9")[1] == 4
-    assert fresh(year, "gaps", "3", "--since", "-2h")[1] == 0
+def test_the_commands_exit_codes(tmp_path: Path) -> None:
+    append_entries(ledger_path(3, str(tmp_path)), NIGHT)
+    assert fresh(tmp_path, "gaps", "--fail-if-any", "--since", utc_text(T))[1] == 1
+    assert fresh(tmp_path, "gaps", "--fail-if-any", "--until", utc_text(T))[1] == 0
+    assert fresh(tmp_path, "gaps", "--since", "-2x")[1] == 2
+    assert fresh(tmp_path, "gaps", "--since", "-2h", "--until", "-3h")[1] == 2
+    assert fresh(tmp_path, "gaps", "9")[1] == 4
+    assert fresh(tmp_path, "gaps", "3", "--since", "-2h")[1] == 0
 
 
 # ---- Verifying ----

@@ -335,6 +335,7 @@ def test_an_stderr_that_closes_is_a_stall_in_the_end(appliance: Appliance) -> No
     sdisup(appliance, "stop 0")
 
 
+@pytest.mark.slow
 @pytest.mark.journal_allows(r"the card is on fire|Failed to start")
 def test_a_crash_loop_backs_off_and_costs_little(appliance: Appliance) -> None:
     configure(appliance, small_ports(1))

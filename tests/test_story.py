@@ -491,7 +491,7 @@ def damaged(document: object, chance: st.DataObject) -> object:
     return [damaged(value, chance) for value in document] if isinstance(document, list) else document
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_no_record_breaks_a_runner(chance: st.DataObject) -> None:
     port = Port().begin().record(10).wait(0.4).begin().record(20).wait(0.4).begin().wait(1).record(3)
