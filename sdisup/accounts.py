@@ -145,6 +145,15 @@ def row_of(entry: Entry, start: str, end: str, seconds: float) -> Row:
     return row
 
 
+def _row_of_line(text: bytes, start: str, end: str, seconds: float) -> Row:
+    """A line's row. Most gaps have a cause and nothing else to show, and are not worth decoding."""
+    before, _, cause = text.rstrip(b"\n").rpartition(b',"cause":"')
+    # Without a backslash no text holds a quote, so that this can only be the last field.
+    if b"\\" in text or b'"take":null,' not in before or cause[-2:] != b'"}' or b'"' in cause[:-2]:
+        return row_of(json.loads(text), start, end, seconds)
+    return Row("gap", intern(cause[:-2].decode("utf-8", "replace")), start=start, end=end, seconds=seconds)
+
+
 def _text(value: object) -> str:
     """A ledger's text; what JSON allows and nobody can print is replaced."""
     if not isinstance(value, str) or value.isascii():
@@ -264,7 +273,7 @@ def _add_line(account: Account, line: Line, window: Window) -> None:
         return
     part = window.cut(start, end, seconds)
     if part is not None and account.add(kind, part[2]):
-        account.rows.append(row_of(json.loads(text), *part))
+        account.rows.append(_row_of_line(text, *part))
 
 
 def _add_row(account: Account, row: Row, window: Window) -> None:

@@ -19,51 +19,50 @@ PortAccount = tuple[int, str, Account]
 def gap_lines(found: Sequence[PortAccount]) -> Iterator[str]:
     """A header and a line a gap; FRAMES are those that are missing in a file that is there."""
     lines = _Lines(found)
-    yield lines.text("PORT", "NAME", "START", "END", "LENGTH", "FRAMES", "TAKE") + "CAUSE"
+    yield lines.header + "CAUSE"
     for port_index, name, account in found:
+        begin = lines.begin(port_index, name)
         for row in account.rows:
             cause = f"{row.what} ({row.note})" if row.note else row.what
-            yield lines.row(port_index, name, row) + _printable(cause)
+            yield begin + lines.row(row) + _printable(cause)
 
 
 def file_lines(found: Sequence[PortAccount]) -> Iterator[str]:
     """A header and a line a file; MB are 10^6 bytes."""
     lines = _Lines(found)
     width = max((len(row.path or "") for _, _, account in found for row in account.rows), default=4)
-    header = lines.text("PORT", "NAME", "START", "END", "LENGTH", "FRAMES", "TAKE")
-    yield f"{header}{'MB':>9}  {'FILE':<{width}}  ENDED"
+    yield f"{lines.header}{'MB':>9}  {'FILE':<{width}}  ENDED"
     for port_index, name, account in found:
+        begin = lines.begin(port_index, name)
         for row in account.rows:
             size = NOTHING if row.size_bytes is None else f"{row.size_bytes / 1e6:.1f}"
             ended = row.note or ("is being recorded" if row.is_open else row.what)
             path = _printable(row.path or NOTHING)
-            yield f"{lines.row(port_index, name, row)}{size:>9}  {path:<{width}}  {_printable(ended)}"
+            yield f"{begin}{lines.row(row)}{size:>9}  {path:<{width}}  {_printable(ended)}"
 
 
 class _Lines:
     """Lines of what files and gaps have in common, each as wide as the widest name and take."""
 
     def __init__(self, found: Sequence[PortAccount]) -> None:
-        takes = max((len(row.take or "") for _, _, account in found for row in account.rows), default=0)
+        takes = max((len(row.take) for _, _, account in found for row in account.rows if row.take), default=0)
         self._name_width, self._take_width = _name_width(found), max(4, takes)
         self._local = LocalTexts().text
-
-    def text(self, port: object, name: str, start: str, end: str, length: str, frames: object, take: str) -> str:
-        return (
-            f"{port:>4}  {name:<{self._name_width}}  {start:<{_TIME_WIDTH}}  {end:<{_TIME_WIDTH}}"
-            f"  {length:>11}  {frames:>9}  {take:<{self._take_width}}  "
+        times = f"{'START':<{_TIME_WIDTH}}  {'END':<{_TIME_WIDTH}}"
+        self.header = (
+            f"{self.begin('PORT', 'NAME')}{times}  {'LENGTH':>11}  {'FRAMES':>9}  {'TAKE':<{self._take_width}}  "
         )
 
-    def row(self, port_index: int, name: str, row: Row) -> str:
-        return self.text(
-            port_index,
-            name,
-            self._local(row.start) if row.start else "unknown",
-            "ongoing" if row.is_open else self._local(row.end) if row.end else "unknown",
-            "unknown" if row.seconds is None else length_text(row.seconds),
-            NOTHING if row.frames is None else row.frames,
-            _printable(row.take or NOTHING),
-        )
+    def begin(self, port: object, name: str) -> str:
+        return f"{port:>4}  {name:<{self._name_width}}  "
+
+    def row(self, row: Row) -> str:
+        start = self._local(row.start) if row.start else "unknown"
+        end = "ongoing" if row.is_open else self._local(row.end) if row.end else "unknown"
+        length = "unknown" if row.seconds is None else length_text(row.seconds)
+        frames = NOTHING if row.frames is None else row.frames
+        take = _printable(row.take) if row.take else NOTHING
+        return f"{start:<{_TIME_WIDTH}}  {end:<{_TIME_WIDTH}}  {length:>11}  {frames:>9}  {take:<{self._take_width}}  "
 
 
 def _name_width(found: Sequence[PortAccount]) -> int:

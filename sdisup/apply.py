@@ -18,6 +18,7 @@ from sdisup.errors import SdisupError
 from sdisup.filesystem import filesystem_identity, is_system_disk
 from sdisup.manager import UNIT_PATTERN, statuses
 from sdisup.probe import probe_ffmpeg
+from sdisup.requests import leave_stop_note
 from sdisup.systemd import DONE, Systemd
 from sdisup.units import (
     UNIT_DIRECTORY,
@@ -160,6 +161,8 @@ def apply(
 
 def _stop_orphans(systemd: Systemd, settings: Settings, running: set[int]) -> set[int]:
     orphans = running - set(settings.ports)
+    for index in orphans:
+        leave_stop_note(index, "apply")
     systemd.run_jobs("Stop", [f"sdi-record@{index}.service" for index in sorted(orphans)], JOB_LIMIT_S * 4)
     return orphans
 
@@ -241,6 +244,8 @@ def _follow_up(
     for verb, indexes in (("Start", start), ("Restart", pending)):
         for index in indexes:
             systemd.reset_failed(applied.ports[index].unit)
+            if verb == "Restart":
+                leave_stop_note(index, "apply")
             say(f"{verb.lower()}ed {applied.ports[index].label}")
         results = systemd.run_jobs(verb, [applied.ports[index].unit for index in indexes], JOB_LIMIT_S)
         for index in indexes:

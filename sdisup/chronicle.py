@@ -16,7 +16,7 @@ from collections import deque
 
 from sdisup.ledger import Entry, append_entries, ledger_path, open_path
 from sdisup.moments import FileEnd, Moment, TakenFile
-from sdisup.requests import stop_note_path
+from sdisup.requests import LIFETIME_S, boottime_ns, stop_note_path
 from sdisup.status import boot_id, read_json, replace_file
 from sdisup.story import Story
 
@@ -224,7 +224,12 @@ def noted_stopper(port_index: int, run_directory: str) -> str:
         os.unlink(path)
     except (OSError, ValueError):
         return ""
-    by = note.get("by") if isinstance(note, dict) else None
+    if not isinstance(note, dict):
+        return ""
+    created = note.get("created_boottime_ns")
+    age_s = (boottime_ns() - created) / 1e9 if isinstance(created, int) else -1.0
+    # A note whose stop never came must not speak for a later one.
+    by = note.get("by") if 0 <= age_s <= LIFETIME_S else None
     return by if by in ("apply", "schedule") else ""
 
 

@@ -14,7 +14,7 @@ import os
 import stat
 import time
 
-from sdisup.status import RUN_DIRECTORY, SIZE_LIMIT_BYTES, boot_id
+from sdisup.status import RUN_DIRECTORY, SIZE_LIMIT_BYTES, boot_id, replace_file
 
 LIFETIME_S = 30.0
 TAKE_LENGTH = 64
@@ -77,8 +77,17 @@ def request_path(port_index: int, directory: str = RUN_DIRECTORY) -> str:
 
 
 def stop_note_path(port_index: int, directory: str = RUN_DIRECTORY) -> str:
-    """Where a controller says who stops the port, `{"by": "apply"}`, just before it does."""
+    """Where a controller says who stops the port, `{"by": "apply", "created_boottime_ns": …}`, just before it does."""
     return f"{directory}/requests/{port_index}.stop.json"
+
+
+def leave_stop_note(port_index: int, by: str, directory: str = RUN_DIRECTORY) -> None:
+    """Say who is about to stop the port, for its ledger. Without the right to, it is entered as the operator's."""
+    note = {"by": by, "created_boottime_ns": boottime_ns()}
+    try:
+        replace_file(stop_note_path(port_index, directory), json.dumps(note).encode())
+    except OSError:
+        return
 
 
 def boottime_ns() -> int:

@@ -52,16 +52,25 @@ class LocalTexts:
 
     def text(self, utc: str) -> str:
         """The local time; the text itself if it is no time."""
-        hour = utc[:13]
+        known = self._hours.get(utc[:13])
+        if known is None:
+            known = self._hours[utc[:13]] = _hour(utc[:13])
+        if known[0]:
+            return f"{known[0]}{utc[13:19]}{known[1]}"
         try:
-            if hour not in self._hours:
-                first, last = _local(f"{hour}:00:00Z"), _local(f"{hour}:59:59Z")
-                whole = first[13:19] == ":00:00" and first[19:] == last[19:]
-                self._hours[hour] = (first[:13], first[19:]) if whole else ("", "")
-            begin, offset = self._hours[hour]
-            return f"{begin}{utc[13:19]}{offset}" if begin else _local(utc)
+            return _local(utc)
         except (ValueError, OverflowError, OSError):
             return utc
+
+
+def _hour(hour: str) -> tuple[str, str]:
+    """What stands before the minutes and after the seconds in that hour; empty if that is not always the same."""
+    try:
+        first, last = _local(f"{hour}:00:00Z"), _local(f"{hour}:59:59Z")
+    except (ValueError, OverflowError, OSError):
+        return "", ""
+    is_whole = first[13:19] == ":00:00" and first[19:] == last[19:]
+    return (first[:13], first[19:]) if is_whole else ("", "")
 
 
 def _local(utc: str) -> str:

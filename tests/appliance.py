@@ -931,6 +931,7 @@ def demo(keep_recordings: Path | None = None) -> None:
         show_crash(appliance)
         show(appliance, "sdisup stop --all")
         list_recordings(appliance)
+        show(appliance, "sdisup gaps 2")
         if keep_recordings is not None:
             appliance.pull("/srv/recordings", keep_recordings)
             say(f"\nthe recordings are in {keep_recordings}")

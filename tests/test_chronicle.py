@@ -20,6 +20,7 @@ from sdisup import chronicle
 from sdisup.chronicle import Chronicle, count_frames, is_going_down, noted_stopper, says, up_seconds
 from sdisup.ledger import Entry, read_ledger
 from sdisup.moments import FileEnd
+from sdisup.requests import leave_stop_note
 
 FFPROBE = shutil.which("ffprobe") or "ffprobe"
 AT_ONCE_S = 0.1
@@ -94,7 +95,7 @@ def test_a_recording_and_its_stop(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("note", "by"), [("apply", "apply"), ("schedule", "schedule"), ("evil", "operator")])
 def test_who_stopped_it_is_left_beside(tmp_path: Path, note: str, by: str) -> None:
     (tmp_path / "requests").mkdir()
-    (tmp_path / "requests/3.stop.json").write_text(json.dumps({"by": note}))
+    leave_stop_note(3, note, str(tmp_path))
     runner = Runner(tmp_path).begin_()
     runner.stopped(None)
     assert runner.chronicle.finish(5)
@@ -102,7 +103,19 @@ def test_who_stopped_it_is_left_beside(tmp_path: Path, note: str, by: str) -> No
     assert not (tmp_path / "requests/3.stop.json").exists()
 
 
-@pytest.mark.parametrize("note", ["", "[]", '{"by": 7}', "[" * 5000])
+# The last ones are without a time, left for a stop that never came, and of the future.
+@pytest.mark.parametrize(
+    "note",
+    [
+        "",
+        "[]",
+        '{"by": 7}',
+        "[" * 5000,
+        '{"by": "apply"}',
+        '{"by": "apply", "created_boottime_ns": 1}',
+        '{"by": "apply", "created_boottime_ns": 9000000000000000000}',
+    ],
+)
 def test_a_note_that_is_none_is_no_note(tmp_path: Path, note: str) -> None:
     (tmp_path / "requests").mkdir()
     (tmp_path / "requests/3.stop.json").write_text(note)

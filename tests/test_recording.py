@@ -116,6 +116,8 @@ def test_apply_leaves_a_recording_port_alone_unless_asked(appliance: Appliance) 
     restarted = status(appliance, 0)
     assert restarted["current_file"].endswith(".mkv")
     assert (restarted["config_pending"], status(appliance, 1)["restarts"]) == (False, 0)
+    stops = [line for line in appliance.read("/var/lib/sdisup/ledger/0.jsonl").splitlines() if '"kind":"stop"' in line]
+    assert [json.loads(line)["by"] for line in stops] == ["apply"]
 
 
 def test_apply_removes_only_what_it_wrote_and_no_port_that_records(appliance: Appliance) -> None:
