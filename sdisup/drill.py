@@ -24,8 +24,8 @@ from sdisup.drill_watch import Watch, has_media, port_status, wait_until
 from sdisup.errors import SdisupError, UsageError
 from sdisup.filesystem import filesystem_identity
 from sdisup.ledger import Entry, ledger_path, read_ledger
+from sdisup.policy import ffprobe_beside
 from sdisup.probe import probe_ffmpeg
-from sdisup.runner import ffprobe_beside
 from sdisup.status import PortStatus, monotonic
 from sdisup.systemd import DONE, Systemd
 

@@ -12,7 +12,7 @@ from sdisup.drill_report import Limits
 from sdisup.drill_stage import PLAIN_PORT, RECORDINGS, SIGNAL, SIGNAL_PORT, unit
 from sdisup.errors import SdisupError
 from sdisup.meter import NO_FRAME_S
-from sdisup.runner import BACKOFF_S, NO_SIGNAL_RETRY_S
+from sdisup.policy import BACKOFF_S, NO_SIGNAL_RETRY_S
 from sdisup.status import PortStatus
 
 KILL_TO_RECORDING_S = 0.150

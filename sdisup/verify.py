@@ -118,7 +118,7 @@ def _compared(path: str, named: str, row: Row, ffprobe: str) -> Verdict:
 def find_ffprobe() -> str:
     """That of the FFmpeg that records, as it is configured; else the one on PATH."""
     from sdisup.config import Settings
-    from sdisup.runner import ffprobe_beside
+    from sdisup.policy import ffprobe_beside
 
     try:
         return ffprobe_beside(Settings.load().ffmpeg)

@@ -8,8 +8,8 @@ from sdisup.causes import End, file_verdict, is_format_change
 from sdisup.command import Capabilities, build_ffmpeg_arguments
 from sdisup.config import parse_settings
 from sdisup.options import Options
+from sdisup.policy import backoff_s, expects_audio, no_signal_wait_s, without_audio
 from sdisup.progress import muxer_version
-from sdisup.runner import backoff_s, expects_audio, no_signal_wait_s, without_audio
 
 CAPABLE = Capabilities("7.1", frozenset(), frozenset(), hybrid_fragmented=True)
 
