@@ -61,6 +61,10 @@ class Applied:
         self.ports = ports
         self.files = files
 
+    def revisions(self) -> dict[int, str]:
+        """What each port's next start takes."""
+        return {index: port.revision for index, port in self.ports.items()}
+
     def select(self, words: list[str]) -> list[AppliedPort]:
         """The ports that an operator means by `3`, `0-3`, `0,2`, `CAM3`, `sdi-record@3[.service]`, in order.
 

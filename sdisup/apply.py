@@ -16,10 +16,10 @@ from sdisup.command import Capabilities, missing_capabilities
 from sdisup.config import Settings
 from sdisup.errors import SdisupError
 from sdisup.filesystem import filesystem_identity, is_system_disk
-from sdisup.manager import UNIT_PATTERN, statuses
+from sdisup.manager import STOP_LIMIT_S, UNIT_PATTERN, statuses
 from sdisup.probe import probe_ffmpeg
 from sdisup.requests import leave_stop_note
-from sdisup.systemd import DONE, Systemd
+from sdisup.systemd import DONE, Systemd, SystemdError
 from sdisup.units import (
     UNIT_DIRECTORY,
     Machine,
@@ -64,7 +64,9 @@ def prepare(settings: Settings, running: set[int], systemd_version: int, *, acce
     machine = Machine(_capabilities(settings, warnings), systemd_version, filesystems)
     rendered = render(settings, machine)
     kept = [port for index, port in before.ports.items() if index in running and index not in settings.ports]
-    ours = {*before.files, *glob.glob(drop_in_path(0).replace("@0", "@*"))} - {drop_in_path(p.index) for p in kept}
+    ours = {*before.files, *glob.glob(drop_in_path(0).replace("@0", "@*"))} - {
+        drop_in_path(index) for index in running - set(settings.ports)
+    }
     current = read_current({*rendered.files, *ours})
     plan = make_plan(rendered.files, current, ours)
     return Prepared(settings, rendered, machine, before, plan, warnings, kept)
@@ -142,15 +144,21 @@ def apply(
     """Make the machine what `settings` say. `say` gets what was changed, `warn` what the operator should know."""
     with Systemd() as systemd:
         running = running_ports(systemd)
-        orphans = _stop_orphans(systemd, settings, running) if restart else set()
-        prepared = prepare(settings, running - orphans, systemd.version(), accept_disks=accept_disks)
+        version = systemd.version()
+        orphans: set[int] = set()
+        if restart and running - set(settings.ports):
+            # Before anything is stopped it has to be known that the rest can be applied.
+            prepare(settings, running, version, accept_disks=accept_disks)
+            orphans = _stop_orphans(systemd, settings, running)
+        prepared = prepare(settings, running - orphans, version, accept_disks=accept_disks)
         for warning in prepared.warnings + machine_warnings(settings):
             warn(warning)
         changed = _write(prepared, say)
         changed |= _set_boot(systemd, prepared, say, warn)
-        if changed:
-            systemd.reload()
         applied = _applied(prepared)
+        # An apply that was interrupted after its writing has left units that systemd has not read.
+        if changed or applied.revisions() != prepared.before.revisions():
+            systemd.reload()
         if save_applied(applied):
             say(f"wrote {APPLIED_PATH}")
             changed = True
@@ -160,11 +168,13 @@ def apply(
 
 
 def _stop_orphans(systemd: Systemd, settings: Settings, running: set[int]) -> set[int]:
+    """Stop the ports that record and are no longer configured; those that are stopped then."""
     orphans = running - set(settings.ports)
     for index in orphans:
         leave_stop_note(index, "apply")
-    systemd.run_jobs("Stop", [f"sdi-record@{index}.service" for index in sorted(orphans)], JOB_LIMIT_S * 4)
-    return orphans
+    units = {index: f"sdi-record@{index}.service" for index in sorted(orphans)}
+    results = systemd.run_jobs("Stop", units.values(), STOP_LIMIT_S)
+    return {index for index, unit in units.items() if results[unit] == DONE}
 
 
 def _write(prepared: Prepared, say: Callable[[str], None]) -> bool:
@@ -218,7 +228,12 @@ def _set_boot(systemd: Systemd, prepared: Prepared, say: Callable[[str], None], 
         say(f"disabled {unit} for boot")
     if not os.path.lexists(TARGET_WANT):
         enable.add(TARGET)
-    systemd.set_enabled(enable, disable)
+    for on, off in [((unit,), ()) for unit in sorted(enable)] + [((), (unit,)) for unit in sorted(disable)]:
+        try:
+            systemd.set_enabled(on, off)
+        except SystemdError as error:
+            # A masked port must not keep the others from being enabled.
+            warn(str(error))
     return bool(enable or disable)
 
 

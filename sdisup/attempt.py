@@ -70,6 +70,11 @@ class Attempt:
         self._file = RecordingFile(place, options.sync_interval_s, wake)
 
     @property
+    def sync_problem(self) -> str:
+        """Why the recording may not survive a power cut; empty if it does."""
+        return self._file.sync_problem
+
+    @property
     def ffmpeg_pid(self) -> int | None:
         return self._ffmpeg.pid if self._ffmpeg else None
 

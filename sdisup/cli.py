@@ -106,15 +106,21 @@ def _enable(arguments: argparse.Namespace) -> int:
 
     value = arguments.command == "enable"
     ports = _selected(arguments)
-    # What is there must be valid before anything is added to it.
-    Settings.load()
-    path = write(DEFAULT_PATH, [port.index for port in ports], value)
-    settings = Settings.load()
-    for port in ports:
-        configured = settings.ports.get(port.index)
-        if configured is None or configured.record_at_boot is not value:
-            hint = "a file that is read later in sdisup.toml.d says otherwise, or the port is no longer enabled"
-            raise SdisupError(f"{port.label}: record_at_boot in {path} does not hold", hint)
+    # What is there must be valid, and know these ports, before anything is added to it.
+    known = Settings.load().ports
+    gone = [port.label for port in ports if port.index not in known]
+    if gone:
+        raise SdisupError(f"{', '.join(gone)}: no longer configured", "sdisup apply makes systemd follow the file")
+    path, undo = write(DEFAULT_PATH, [port.index for port in ports], value)
+    try:
+        settings = Settings.load()
+        for port in ports:
+            if settings.ports[port.index].record_at_boot is not value:
+                hint = "a file that is read later in sdisup.toml.d says otherwise"
+                raise SdisupError(f"{port.label}: record_at_boot in {path} does not hold", hint)
+    except SdisupError:
+        undo()
+        raise
     return _report(start_ports(set_record_at_boot(settings, ports, print), 10.0))
 
 

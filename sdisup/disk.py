@@ -18,6 +18,10 @@ from collections.abc import Callable
 from sdisup.filesystem import filesystem_identity
 from sdisup.status import sync_directory
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 HEAD_BYTES = 1 << 16
 LEAST_FREE_BYTES = 4 << 20
 """Below this a file would hold seconds at most, and the next try comes soon."""
@@ -169,6 +173,8 @@ class RecordingFile:
         self._finish.acquire()
         self._is_finishing = False
         self._is_empty = False
+        self.sync_problem = ""
+        """Why what was written may not survive a power cut, in the operator's words; empty if it does."""
         self._descriptor = -1
         self._path = ""
         self._has_media = False
@@ -280,17 +286,21 @@ class RecordingFile:
         """
         try:
             # The new name too: without its directory's fsync a power cut may leave a file without one.
-            os.fsync(descriptor)
-            sync_directory(os.path.dirname(self._path))
+            self._sync(os.fsync, descriptor)
+            self._sync(sync_directory, os.path.dirname(self._path))
             # Not the lock: the thread that has waited for it holds it again.
             while not self._is_finishing:
                 time.sleep(self._sync_interval_s)
-                os.fdatasync(descriptor)
-        except OSError:
-            # FFmpeg's own write meets the same disk and says what is wrong with it.
-            pass
+                self._sync(os.fdatasync, descriptor)
         finally:
             os.close(descriptor)
+
+    def _sync(self, sync: Callable[[Any], None], what: int | str) -> None:
+        """A failure is kept, and the next round tries again: the kernel tells it once, and FFmpeg perhaps never."""
+        try:
+            sync(what)
+        except OSError as error:
+            self.sync_problem = f"disk error: what was recorded to {self._path} may not be durable: {error.strerror}"
 
     def _close(self, problem: str) -> None:
         size_bytes = 0
@@ -305,7 +315,7 @@ class RecordingFile:
             os.close(self._descriptor)
         except OSError as error:
             problem = problem or f"{self._path}: {error.strerror}"
-        self._tell(Closed(size_bytes, kept, problem))
+        self._tell(Closed(size_bytes, kept, problem or self.sync_problem))
 
     def _remove_empty(self) -> bool:
         """Remove the file that we made and that never held a frame; a retry each second would leave thousands."""

@@ -173,7 +173,7 @@ def start_ports(
 
     `request` makes what a port's start is to leave for its runner: a take.
     """
-    from sdisup.systemd import Systemd
+    from sdisup.systemd import DONE, WAITING, Systemd
 
     with Systemd() as systemd:
         ends: dict[int, Outcome] = {}
@@ -184,10 +184,14 @@ def start_ports(
             ends.update(_leave_requests([port for port in ports if port.index not in ends], request, requests))
         started = [port for port in ports if port.index not in ends]
         deadline = monotonic() + wait_s
+        unclaimed: set[int] = set(requests)
         try:
             results = _run_start_jobs(systemd, started, wait_s, restart)
+            # A runner that is only just starting still claims its own; what nobody claims expires.
+            done = {port.index for port in started if results[port.unit] != WAITING}
+            unclaimed &= done
         finally:
-            _take_back_requests(requests)
+            unclaimed = {index for index in unclaimed if _take_back(index, requests[index])}
         if restart:
             # The jobs' time was partly that of stopping.
             deadline = max(deadline, monotonic() + wait_s / 2)
@@ -195,6 +199,9 @@ def start_ports(
             result = results[port.unit]
             if isinstance(result, SdisupError):
                 ends[port.index] = Outcome(port, False, f"{port.label}: {result}")
+            elif port.index in unclaimed and result == DONE:
+                text = f"{port.label} was started by another program at the same moment, without this take"
+                ends[port.index] = Outcome(port, False, text)
         pending = [port for port in started if port.index not in ends]
         ends.update(_wait_for_first_frames(pending, deadline, wait_s, systemd, results))
     return [ends[port.index] for port in ports]
@@ -227,12 +234,10 @@ def _leave_requests(
     return ends
 
 
-def _take_back_requests(requests: Mapping[int, Request]) -> None:
-    if requests:
-        from sdisup.requests import take_back
+def _take_back(port_index: int, request: Request) -> bool:
+    from sdisup.requests import take_back
 
-        for index, request in requests.items():
-            take_back(index, request.request_id)
+    return take_back(port_index, request.request_id)
 
 
 def _run_start_jobs(
@@ -363,7 +368,6 @@ class RecorderManager:
         RuntimeError) for a port that records already, is just started by somebody else, or cannot record,
         and ConfigError for a `config` that is not possible.
         """
-        from sdisup.requests import take_back
         from sdisup.systemd import Systemd
 
         port = self._applied(port_index)
@@ -377,12 +381,15 @@ class RecorderManager:
                 systemd.reset_failed(port.unit)
                 result = systemd.run_jobs("Start", [port.unit], START_LIMIT_S)[port.unit]
             finally:
-                take_back(port.index, request.request_id)
+                is_unclaimed = _take_back(port.index, request)
             if isinstance(result, SdisupError):
                 raise result
             status = statuses([port], systemd)[0]
-        if status.state == "failed":
-            raise RecordingError(f"{port.label} does not record: {status.reason}")
+        if status.state in ("failed", "stopped"):
+            reason = status.reason or f"systemd's job ended with '{result}'"
+            raise RecordingError(f"{port.label} does not record: {reason}")
+        if is_unclaimed:
+            raise RecordingError(f"{port.label} was started by another program at the same moment")
         if status.request_id not in ("", request.request_id):
             raise RecordingError(f"{port.label} was started by another program at the same moment")
         return status

@@ -116,16 +116,18 @@ def leave_request(port_index: int, request: Request, directory: str = RUN_DIRECT
         os.unlink(temporary)
 
 
-def take_back(port_index: int, request_id: str, directory: str = RUN_DIRECTORY) -> None:
-    """Remove our own request if no runner claimed it."""
+def take_back(port_index: int, request_id: str, directory: str = RUN_DIRECTORY) -> bool:
+    """Remove our own request if no runner claimed it; whether that was so."""
     path = request_path(port_index, directory)
     try:
         document = json.loads(_read(path)[0])
         if isinstance(document, dict) and document.get("request_id") == request_id:
             os.unlink(path)
+            return True
     except (OSError, ValueError, RecursionError):
         # It was claimed, which is what it was for.
-        return
+        return False
+    return False
 
 
 def _remove_expired(path: str) -> None:

@@ -35,6 +35,7 @@ READY_AT_LATEST_S = 5.0
 GOOD_RECORDING_S = 60.0
 DISK_ANSWER_S = 5.0
 LEDGER_PATIENCE_S = 2.0
+LOOPS_A_RUNNER = 6
 CLOCK_STEP_S = 0.5
 WANTS_DIRECTORY = "/etc/systemd/system/sdi-record.target.wants"
 NO_AUDIO_S = 5.0
@@ -66,6 +67,7 @@ class Runner:
         self._has_run = False
         self._no_signal_since: float | None = None
         self._is_stopping = False
+        self._loops = 0
         self._reason = ""
         ledger_directory = options.ledger_directory or LEDGER_DIRECTORY
         ffprobe = ffprobe_beside(self._options.command[0])
@@ -98,6 +100,9 @@ class Runner:
             self._watch_clock()
             if self._exit_code is None:
                 self._reporter.publish(now, *self._state(now), self._attempt)
+        if self._is_stopping and self._exit_code == EXIT_RETRY:
+            # The stop came while FFmpeg's own end was being dealt with; it is a stop all the same.
+            self._end_stopped(file_end_from(self._memory.last_end))
         return self._exit_code
 
     def _announce_wait(self) -> None:
@@ -258,6 +263,9 @@ class Runner:
     def _conclude(self, attempt: Attempt, now: float) -> None:
         self._attempt = None
         end = attempt.end(now)
+        if attempt.judged == NO_AUDIO and not self._held_video(attempt) and end.status >= 0:
+            # A channel without frames looks the same at first; what FFmpeg says of its end tells them apart.
+            end.judged = ""
         cause = classify(end) if attempt.could_open else Cause("disk", RETRY, attempt.problem)
         file_end = self._file_end(attempt, end, cause, now)
         if attempt.kept:
@@ -284,7 +292,7 @@ class Runner:
             last_frame = self._chronicle.now().plus(meter.last_frame_at - now)
         return FileEnd(
             attempt.path,
-            verdict=file_verdict(end, meter.frames),
+            verdict=self._verdict(attempt, end),
             cause=cause.name,
             frames=meter.frames,
             duplicated=meter.dup_frames,
@@ -293,12 +301,21 @@ class Runner:
             last_frame=last_frame,
         )
 
+    def _verdict(self, attempt: Attempt, end: End) -> str:
+        verdict = file_verdict(end, attempt.meter.frames)
+        return f"incomplete: {attempt.sync_problem}" if verdict == "complete" and attempt.sync_problem else verdict
+
     def _stays(self, attempt: Attempt, cause: Cause) -> bool:
         """Whether the runner itself tries again, instead of ending for systemd to start it again."""
-        return (attempt.judged == NO_AUDIO and attempt.kept) or self._is_loop(attempt, cause)
+        return self._held_video(attempt) or self._is_loop(attempt, cause)
+
+    def _held_video(self, attempt: Attempt) -> bool:
+        """Whether FFmpeg had held video back for want of audio: then `q` wrote out all the seconds of it."""
+        least_frames = NO_AUDIO_S / 2 * (attempt.options.rate or 1.0)
+        return attempt.judged == NO_AUDIO and attempt.kept and attempt.meter.frames >= least_frames
 
     def _stay(self, attempt: Attempt, cause: Cause, now: float) -> None:
-        if attempt.judged == NO_AUDIO and attempt.kept:
+        if self._held_video(attempt):
             self._go_on_without_audio(now)
         elif cause.outcome == WAIT:
             self._wait_for_signal(cause, attempt.cpu_s, now)
@@ -324,6 +341,8 @@ class Runner:
             and attempt.meter.first_media_at is None
             and not cause.name.startswith("disk")
             and self._memory.failures >= len(BACKOFF_S) - 1
+            # Once a minute systemd starts it anew: only a new sandbox sees a device that came since.
+            and self._loops < LOOPS_A_RUNNER
         )
 
     def _wait_in_loop(self, cause: Cause, now: float) -> None:
@@ -331,6 +350,8 @@ class Runner:
             self._log.release(now, only_errors=True)
             self._say(WARNING, cause.reason)
         self._log.discard()
+        self._loops += 1
+        self._no_signal_since = None
         self._memory.failures += 1
         self._memory.restarts += 1
         self._memory.reason = self._reason = cause.reason
@@ -343,6 +364,9 @@ class Runner:
         if self._no_signal_since is None:
             self._no_signal_since = now
             self._say(WARNING, reason)
+            # The signal that comes back may carry audio.
+            self._memory.without_audio = False
+            self._memory.save()
         self._log.discard()
         self._reason = reason
         self._reporter.is_ready = True
@@ -351,6 +375,11 @@ class Runner:
     def _end_unasked(self, cause: Cause, file_end: FileEnd, now: float) -> None:
         """The next runner enters the file's end: waiting for the ledger's disk here would cost recording."""
         cannot_work = cause.outcome == FAIL
+        if cannot_work:
+            # No next runner will enter this one's end, and nothing is lost by waiting for the ledger.
+            self._chronicle.closed(file_end)
+            self._chronicle.waits(cause.name, self._memory.request.take)
+            self._chronicle.finish(LEDGER_PATIENCE_S)
         if cause.reason != self._memory.reason:
             self._log.release(now, only_errors=True)
         self._reporter.journal.report_unsaid()
@@ -377,14 +406,15 @@ class Runner:
         attempt, status = self._attempt, self._reporter.status
         if self._is_stopping:
             return "stopping", ""
+        if attempt is not None and attempt.phase == "opening" and now - attempt.began > DISK_ANSWER_S:
+            return "starting", f"{self._options.recordings} does not answer for {now - attempt.began:.0f} s"
         if self._no_signal_since is not None:
             return "no-signal", self._reason
         if attempt is None:
             return "backoff", self._reason
         if attempt.phase == "closing":
-            return status.state, status.reason
-        if attempt.phase == "opening" and now - attempt.began > DISK_ANSWER_S:
-            return "starting", f"{self._options.recordings} does not answer for {now - attempt.began:.0f} s"
+            state = "stalled" if status.state == "recording" else status.state
+            return state, status.reason or "FFmpeg ended; its file is being closed"
         state, reason = attempt.meter.state(now)
         return state, "; ".join(part for part in (reason, *self._remarks(attempt, now)) if part)
 
@@ -395,6 +425,8 @@ class Runner:
             remarks.append("without audio: none is embedded in the signal")
         if attempt.sample and attempt.sample.moved:
             remarks.append(f"{attempt.path} was moved away; recording goes on in it")
+        if attempt.sync_problem:
+            remarks.append(attempt.sync_problem)
         if self._chronicle.problem:
             remarks.append(self._chronicle.problem)
         if attempt.meter.drops_half(now):

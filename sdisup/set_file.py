@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import tomli_w
 
@@ -15,13 +15,14 @@ HEADER = "# Written by sdisup enable and sdisup disable; read after sdisup.toml,
 NAME = "90-set.toml"
 
 
-def set_record_at_boot(config_path: str, ports: Iterable[int], value: bool) -> str:
-    """Write `record_at_boot` of some ports, keeping what else the file says; returns its path.
+def set_record_at_boot(config_path: str, ports: Iterable[int], value: bool) -> tuple[str, Callable[[], None]]:
+    """Write `record_at_boot` of some ports, keeping what else the file says; its path, and what undoes it.
 
     Raises ConfigError if the file cannot be understood, SdisupError if it cannot be written.
     """
     path = os.path.join(f"{config_path}.d", NAME)
     document = _read(path)
+    former = tomli_w.dumps(document) if os.path.lexists(path) else None
     tables = document.setdefault("port", {})
     if not isinstance(tables, dict):
         raise ConfigError([f"{path}: port: must be a table"])
@@ -35,7 +36,14 @@ def set_record_at_boot(config_path: str, ports: Iterable[int], value: bool) -> s
         replace_file(path, (HEADER + tomli_w.dumps(document)).encode(), durable=True)
     except OSError as error:
         raise SdisupError(f"{path}: {error.strerror}", "run it as root") from error
-    return path
+
+    def undo() -> None:
+        if former is None:
+            os.unlink(path)
+        else:
+            replace_file(path, (HEADER + former).encode(), durable=True)
+
+    return path, undo
 
 
 def _read(path: str) -> dict[str, object]:

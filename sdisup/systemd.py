@@ -9,6 +9,7 @@ loop. A unit that does not exist reads as `inactive`: its LoadState says so.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
@@ -18,6 +19,8 @@ from sdisup.errors import SdisupError
 
 BUS_ADDRESS = "unix:path=/run/dbus/system_bus_socket"
 CALL_TIMEOUT_S = 10.0
+WAITING = "waiting"
+"""What run_jobs says of a job that is not over when its time is."""
 DONE = "done"
 """The result of a job that did what it was queued for; others are `failed`, `timeout`, `assert`, …"""
 
@@ -38,6 +41,23 @@ class UnitState(NamedTuple):
     sub: str
 
 
+def _connect(gio: Any, bus_class: Any, timeout_s: float) -> Any:
+    """What pydbus.connect() does, but not for ever: a bus that hangs would hang its clients in the handshake."""
+    flags = gio.DBusConnectionFlags
+    cancellable = gio.Cancellable()
+    timer = threading.Timer(timeout_s, cancellable.cancel)
+    timer.daemon = True
+    timer.start()
+    try:
+        address = os.environ.get("DBUS_SYSTEM_BUS_ADDRESS", BUS_ADDRESS)
+        connection = gio.DBusConnection.new_for_address_sync(
+            address, flags.AUTHENTICATION_CLIENT | flags.MESSAGE_BUS_CONNECTION, None, cancellable
+        )
+    finally:
+        timer.cancel()
+    return bus_class(connection)
+
+
 class Systemd:
     """A connection to systemd, for one task in one thread; use it in a `with`."""
 
@@ -45,8 +65,8 @@ class Systemd:
         """Raises SystemdError when there is no D-Bus, no systemd, or no pydbus."""
         self._timeout_s = timeout_s
         try:
-            import pydbus
             from gi.repository import Gio, GLib
+            from pydbus.bus import Bus
         except ImportError as error:
             raise SystemdError(
                 f"systemd cannot be reached: {error}",
@@ -59,8 +79,7 @@ class Systemd:
         self._context = GLib.MainContext.new()
         self._context.push_thread_default()
         try:
-            address = os.environ.get("DBUS_SYSTEM_BUS_ADDRESS", BUS_ADDRESS)
-            self._bus = pydbus.connect(address)
+            self._bus = _connect(Gio, Bus, timeout_s)
             self._manager = self._bus.get(".systemd1", timeout=int(timeout_s))
         except (GLib.Error, KeyError) as error:
             self._context.pop_thread_default()
@@ -82,7 +101,12 @@ class Systemd:
 
     def version(self) -> int:
         """systemd's major version, such as 257."""
-        digits = str(self._manager.Version).lstrip("v")[:3]
+        try:
+            properties = self._manager["org.freedesktop.DBus.Properties"]
+            text = properties.Get("org.freedesktop.systemd1.Manager", "Version", timeout=self._timeout_s)
+        except (self._glib.Error, KeyError) as error:
+            raise self._explain(error, "systemd") from error
+        digits = str(text).lstrip("v")[:3]
         return int(digits) if digits.isdigit() else 0
 
     def units(self, pattern: str) -> dict[str, UnitState]:
@@ -134,7 +158,7 @@ class Systemd:
             self._iterate(lambda: all(job in removed for job in jobs.values()), timeout_s)
         finally:
             subscription.disconnect()
-        results.update({unit: removed.get(job, "waiting") for unit, job in jobs.items()})
+        results.update({unit: removed.get(job, WAITING) for unit, job in jobs.items()})
         return results
 
     def _subscribe(self) -> None:
@@ -216,5 +240,8 @@ def explain(name: str, text: str, subject: str) -> SystemdError:
             "systemd cannot be reached: there is no D-Bus system bus here",
             "sdisup needs a system booted with systemd, and its dbus.service",
         )
+    if not name and ("cancelled" in text or "Timeout" in text or "timed out" in text):
+        # A bus that hangs: our own limit ended the handshake, or GLib's the call.
+        return SystemdError(*_EXPLANATIONS["NoReply"])
     detail = (text.partition(f"{name}:")[2].strip() if name else "") or text
     return SystemdError(f"{subject}: {detail}", "", name)

@@ -27,7 +27,7 @@ UNIT_DIRECTORY = "/etc/systemd/system"
 RUNNER = ("/usr/bin/python3", "-I", "-S", "/usr/lib/sdisup", "run")
 HEADER = "# Written by sdisup apply from /etc/sdisup/sdisup.toml; changes made here are lost."
 SHARED_UNITS = ("sdi-record@.service", "sdi-record-retry@.service", "sdi-record.target")
-STOP_MARGIN_S = 4
+STOP_MARGIN_S = 7
 
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@+=:,./-{}[]^!&*()<>|?~")
 

@@ -70,6 +70,28 @@ def test_without_systemd_it_says_so(appliance: Appliance) -> None:
     assert shown[2].split()[2] == "unknown"
 
 
+def test_a_bus_that_does_not_answer_is_said_in_time(appliance: Appliance) -> None:
+    configure(appliance, small_ports(1))
+    bus = appliance.run("systemctl show -P MainPID dbus.service").stdout.strip()
+    appliance.run(["kill", "-STOP", bus])
+    try:
+        for command in ("start 0", "apply --dry-run"):
+            result = sdisup(appliance, command, code=1, timeout_s=40)
+            assert "systemd did not answer in time" in result.stderr, result.stderr
+    finally:
+        appliance.run(["kill", "-CONT", bus])
+
+
+def test_a_masked_port_does_not_keep_others_from_being_applied(appliance: Appliance) -> None:
+    appliance.run("systemctl mask sdi-record@1")
+    configure(appliance, small_ports(3, "record_at_boot = true\n"), apply=False)
+    result = sdisup(appliance, "apply")
+    assert "sdi-record@1.service is masked" in result.stderr
+    for port in (0, 2):
+        wait_recording(appliance, port)
+    appliance.run("systemctl unmask sdi-record@1")
+
+
 def test_a_masked_port_is_named_and_does_not_stop_the_others(appliance: Appliance) -> None:
     configure(appliance, small_ports(3))
     appliance.run("systemctl mask sdi-record@1")

@@ -333,6 +333,7 @@ def test_a_drill_that_is_interrupted_leaves_nothing(appliance: Appliance) -> Non
     wait_nothing_left(appliance, 15)
 
 
+@pytest.mark.slow
 @pytest.mark.system
 @pytest.mark.journal_allows(r"^sdi-drill")
 def test_a_loop_device_goes_with_the_drill_and_with_the_power(new_appliance: Callable[..., Appliance]) -> None:

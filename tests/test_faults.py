@@ -451,7 +451,9 @@ def test_a_changed_resolution_begins_a_new_file(appliance: Appliance) -> None:
 FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
 
 
-@pytest.mark.parametrize("step", ["-3600", "+3600", "1970"])
+@pytest.mark.parametrize(
+    "step", ["-3600", pytest.param("+3600", marks=pytest.mark.slow), pytest.param("1970", marks=pytest.mark.slow)]
+)
 def test_the_clock_may_step_either_way(appliance: Appliance, step: str) -> None:
     configure(appliance, small_ports(1))
     appliance.write("/run/faketime", "+0")

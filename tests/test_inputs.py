@@ -108,6 +108,7 @@ def test_a_stream_a_file_and_a_fifo_record_each_in_its_own_sandbox(media: Applia
         assert {name.strip(",") for name in streams} == {"h264", "aac"}
 
 
+@pytest.mark.slow
 @pytest.mark.journal_allows(JOINED_LATE, r"Error during demuxing: Input/output error")
 def test_a_stream_that_ends_is_waited_for_and_recorded_again(media: Appliance) -> None:
     arguments = f'"-f", "mpegts", "-i", "udp://127.0.0.1:{UDP_PORT}?timeout=1000000"'

@@ -216,6 +216,33 @@ def test_takes_on_the_command_line(appliance: Appliance) -> None:
     assert ffmpegs(appliance) == []
 
 
+def test_a_take_is_not_lost_for_want_of_patience(appliance: Appliance) -> None:
+    configure(appliance, small_ports(1))
+    sdisup(appliance, "start 0 --take hasty --wait 0", code=1)
+    assert wait_recording(appliance, 0)["take"] == "hasty"
+
+
+def test_a_plain_start_that_comes_first_is_not_taken_for_the_take(appliance: Appliance) -> None:
+    configure(appliance, small_ports(1))
+    # Systemd starts the port; nobody has left a request. Then the program, which has just seen it stopped.
+    found = python(
+        appliance,
+        """
+import subprocess
+from sdisup import manager as module
+leave = module.leave_take_request
+def late(port, request):
+    subprocess.run(["systemctl", "start", "sdi-record@0"], check=True)
+    leave(port, request)
+module.leave_take_request = late
+print(json.dumps(caught(manager.start_recording, 0, RecorderConfig(take="mine"))))
+""",
+    )
+    assert "RuntimeError" in found[1]
+    assert "started by another program" in found[2]
+    assert status(appliance, 0)["take"] is None
+
+
 HOSTILE = [
     ("link", "is not honoured"),
     ("huge", "cannot be read"),
@@ -300,7 +327,14 @@ def test_enable_and_disable(appliance: Appliance) -> None:
     sdisup(appliance, "enable 7", code=4)
     sdisup(appliance, "enable", code=2)
     appliance.write("/etc/sdisup/sdisup.toml.d/95-mine.toml", "[port.1]\nrecord_at_boot = true\n")
+    before = appliance.read("/etc/sdisup/sdisup.toml.d/90-set.toml")
     assert "does not hold" in sdisup(appliance, "disable 1", code=1).stderr
+    # What failed left nothing behind, nor does a port that the file no longer knows.
+    assert appliance.read("/etc/sdisup/sdisup.toml.d/90-set.toml") == before
+    appliance.run("rm /etc/sdisup/sdisup.toml.d/*")
+    configure(appliance, small_ports(1), apply=False)
+    assert "no longer configured" in sdisup(appliance, "enable 2", code=1).stderr
+    assert not appliance.path("/etc/sdisup/sdisup.toml.d/90-set.toml").exists()
 
 
 def test_logs_shows_the_port_and_no_other(appliance: Appliance) -> None:

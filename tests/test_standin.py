@@ -25,6 +25,9 @@ from sdisup.config import parse_settings
 from sdisup.probe import probe_ffmpeg
 from sdisup.progress import LogLine, Progress, ProgressParser
 
+# The tests of sdisup with it, test_videomaster.py, are in every run; these are of the stand-in itself.
+pytestmark = pytest.mark.slow
+
 EIO, EINVAL, ERANGE, ENOMEM, ENOSPC = 251, 234, 222, 244, 228
 COMPLETE_S = 3.0  # how long FFmpeg may take to finish a file on a busy machine
 NO_SIGNAL_AT_START = ["Failed to stop stream", "Failed to stop stream"]

@@ -134,7 +134,7 @@ def test_no_braces_are_left_but_the_output(systemd_version: int) -> None:
 def test_every_template_that_is_there_is_rendered_or_copied_as_it_is() -> None:
     names = os.listdir(units.template_directory())
     templates = {name.removesuffix(".j2") for name in names if name.endswith(".j2")}
-    assert templates == {*SHARED_UNITS, "sdi-record-port.conf"}
+    assert templates == {*SHARED_UNITS, "sdi-record-port.conf", "sdi-drill.service"}
     for name in names:
         if not name.endswith((".j2", ".py", "__pycache__")):
             assert "{{" not in (Path(units.template_directory()) / name).read_text(), name
