@@ -14,11 +14,11 @@ from sdisup.notify import Notifier
 from sdisup.options import Options
 from sdisup.status import PortStatus, boot_id, read_status, utc_text, write_status
 
-PUBLISH_INTERVAL_S = 0.5
+PUBLISH_INTERVAL_S = 1.0
 
 
 class Reporter:
-    """One port's status, written when its state changes and twice a second. Times are CLOCK_MONOTONIC."""
+    """One port's status, written when its state changes and once a second. Times are CLOCK_MONOTONIC."""
 
     def __init__(self, options: Options, memory: Memory, run_directory: str) -> None:
         self._options = options
