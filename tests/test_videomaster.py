@@ -120,6 +120,22 @@ def test_a_missing_board_is_named_and_tried_again(card: Appliance) -> None:
     assert len(recordings(card)) == 1
 
 
+@pytest.mark.journal_allows(r"DELTACAST|integrity|Error opening input|Failed to (start|get)|Input/output error")
+def test_a_card_that_is_unplugged_while_it_records(card: Appliance) -> None:
+    configure(card, ports(1))
+    sdisup(card, "start 0")
+    first = wait_recording(card, 0, frames=50)
+    steer(card, 0, "crash", messages=["No DELTACAST boards detected"], status=251)
+    wait_for(lambda: status(card, 0)["restarts"] >= 1, 10, "FFmpeg's end is noticed", poll_s=0.05)
+    steer(card, 0, "board-missing")
+    missing = wait_state(card, 0, "backoff", timeout_s=10)
+    assert missing["reason"].startswith("board missing")
+    assert count_frames(card, first["current_file"]) >= 50 - 13
+    steer(card, 0, "ok")
+    again = wait_recording(card, 0, frames=10, timeout_s=20)
+    assert again["current_file"] != first["current_file"]
+
+
 @pytest.mark.journal_allows(SIGNAL_LOST)
 def test_a_stop_while_the_card_blocks_ends_with_a_complete_file(card: Appliance) -> None:
     configure(card, ports(1))
