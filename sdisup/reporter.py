@@ -43,7 +43,9 @@ class Reporter:
     def publish(self, now: float, state: str, reason: str, attempt: Attempt | None) -> None:
         """Tell the port's state; cheap when nothing changed and nothing is due."""
         has_changed = self._set_state(now, state, reason, attempt)
-        if has_changed or now >= self.next_at():
+        # The first count is news too: until then a port that records shows no frame.
+        is_first_count = attempt is not None and attempt.meter.frames > 0 and self.status.frame_count == 0
+        if has_changed or is_first_count or now >= self.next_at():
             self._write(now, attempt)
         if self.is_ready and not self._is_ready_told:
             self._is_ready_told = self._notifier.send("READY=1", f"STATUS={self._text}")
