@@ -75,7 +75,8 @@ def test_without_a_signal_it_waits_and_records_by_itself_when_it_comes(card: App
     first = status_file(card, 0)["updated_monotonic"]
     wait_for(lambda: status_file(card, 0)["updated_monotonic"] > first + 2.5, 5, "some tries have passed")
     assert card.journal("-u", "sdi-record@0", after_cursor=cursor) == []
-    assert recordings(card) == []
+    # Each try makes a file and takes it away again; between two there is none.
+    wait_for(lambda: recordings(card) == [], 3, "nothing is left of a try")
     steer(card, 0, "ok")
     back = wait_recording(card, 0, frames=10, timeout_s=5)
     assert back["restarts"] == 0
@@ -126,8 +127,6 @@ def test_a_card_that_is_unplugged_while_it_records(card: Appliance) -> None:
     sdisup(card, "start 0")
     first = wait_recording(card, 0, frames=50)
     steer(card, 0, "crash", messages=["No DELTACAST boards detected"], status=251)
-    wait_for(lambda: status(card, 0)["restarts"] >= 1, 10, "FFmpeg's end is noticed", poll_s=0.05)
-    steer(card, 0, "board-missing")
     missing = wait_state(card, 0, "backoff", timeout_s=10)
     assert missing["reason"].startswith("board missing")
     assert count_frames(card, first["current_file"]) >= 50 - 13
