@@ -114,26 +114,6 @@ class Systemd:
         listed = self._call("units", "ListUnitsByPatterns", [], [pattern])
         return {unit[0]: UnitState(unit[2], unit[3], unit[4]) for unit in listed}
 
-    def service_properties(self, unit: str, *names: str) -> dict[str, Any]:
-        """Some properties of a service, such as StatusText or Result."""
-        path = self._call(unit, "LoadUnit", unit)
-        try:
-            proxy = self._bus.get(".systemd1", path, timeout=int(self._timeout_s))
-            properties = proxy["org.freedesktop.systemd1.Service"]
-            return {name: getattr(properties, name) for name in names}
-        except (self._glib.Error, KeyError, AttributeError) as error:
-            raise self._explain(error, unit) from error
-
-    def queue(self, verb: str, units: Iterable[str]) -> dict[str, SystemdError]:
-        """Queue `Start`, `Stop` or `Restart` for each unit and return at once; what was refused, by unit."""
-        refused = {}
-        for unit in units:
-            try:
-                self._call(unit, f"{verb}Unit", unit, "replace")
-            except SystemdError as error:
-                refused[unit] = error
-        return refused
-
     def run_jobs(self, verb: str, units: Iterable[str], timeout_s: float) -> dict[str, str | SystemdError]:
         """Queue a job for each unit, all at once, and wait for them; each unit's result or refusal.
 
