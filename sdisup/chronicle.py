@@ -3,7 +3,8 @@
 The runner tells what happens and goes on. One thread turns it into entries (story.py) and writes them;
 another counts the frames of files that were cut off, which may take minutes. What goes on just now is in
 `N.open.json` beside the ledger, written before a file gets its first frame, so that the next runner can
-enter what a crash or a power cut left.
+enter what a crash or a power cut left. While the ledger cannot be written, the same is kept in /run, with
+the entries that wait.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ import os
 import time
 from collections import deque
 
-from sdisup.ledger import Entry, append_entries, ledger_path, open_path
-from sdisup.moments import FileEnd, Moment, TakenFile
+from sdisup.ledger import append_entries, last_entry, ledger_path, open_path, waiting_path
+from sdisup.moments import FileEnd, Interval, Moment, TakenFile, end_of
 from sdisup.requests import LIFETIME_S, boottime_ns, stop_note_path
 from sdisup.status import boot_id, read_json, replace_file
 from sdisup.story import Story
 
 RETRY_S = 5.0
+COUNT_PATIENCE_S = 1.0
+"""Part of the patience that a stop has for the ledger (runner.LEDGER_PATIENCE_S)."""
 
 
 class Chronicle:
@@ -29,6 +32,7 @@ class Chronicle:
     def __init__(self, port_index: int, directory: str, ffprobe: str, run_directory: str) -> None:
         self._path = ledger_path(port_index, directory)
         self._open_path = open_path(port_index, directory)
+        self._waiting_path = waiting_path(port_index, run_directory)
         self._ffprobe = ffprobe
         self._run_directory = run_directory
         self._story = Story(port_index)
@@ -39,8 +43,8 @@ class Chronicle:
         self._ended = _thread.allocate_lock()
         self._ended.acquire()
         self._is_counting = False
+        self._is_kept = True
         self._has_opened = False
-        self._unwritten: list[Entry] = []
         self._fault = ""
         self.problem = ""
         """Why entries wait in memory, in the operator's words; empty when all are written."""
@@ -103,12 +107,22 @@ class Chronicle:
                 name, arguments = self._tasks.popleft()
                 if name == "end":
                     self._write()
+                    self._await_count()
                     self._ended.release()
                     return
                 self._do(name, arguments)
                 self._write()
             self._wake.acquire(timeout=RETRY_S if self.problem else 3600.0)
             if self.problem:
+                self._write()
+
+    def _await_count(self) -> None:
+        """A short file that was cut off is entered before the runner ends; a long one by the next runner."""
+        deadline = time.monotonic() + COUNT_PATIENCE_S
+        while self._is_counting and (left_s := deadline - time.monotonic()) > 0:
+            self._wake.acquire(timeout=left_s)
+            while self._tasks:
+                self._do(*self._tasks.popleft())
                 self._write()
 
     def _do(self, name: str, arguments: tuple[object, ...]) -> None:
@@ -121,26 +135,36 @@ class Chronicle:
 
     def _write(self) -> None:
         """Entries first, then what is open: a cut in between enters something twice, which readers see, never not."""
-        self._unwritten += self._story.take_ready()
+        ready = self._story.take_ready()
         try:
-            if self._unwritten:
-                append_entries(self._path, self._unwritten)
-                self._unwritten = []
+            if ready:
+                append_entries(self._path, ready)
+                ready = []
             replace_file(self._open_path, json.dumps(self._story.as_dict()).encode(), durable=True)
-            self.problem = self._fault
         except OSError as error:
-            waiting = len(self._unwritten)
-            self.problem = f"the ledger cannot be written ({error.strerror}); {waiting} entries wait in memory"
+            self._story.put_back(ready)
+            self.problem = f"the ledger cannot be written ({error.strerror}); {len(ready)} entries wait in memory"
+            self._keep_waiting()
+            return
+        self.problem = self._fault
+        if self._is_kept:
+            self._is_kept = not _removed(self._waiting_path)
+
+    def _keep_waiting(self) -> None:
+        """What cannot be written is kept where it outlives this runner, though not the system."""
+        self._is_kept = True
+        try:
+            replace_file(self._waiting_path, json.dumps(self._story.as_dict()).encode())
+        except OSError as error:
+            self.problem += f", and go with this runner ({self._waiting_path}: {error.strerror})"
 
     def _do_begin(
         self, last_end: FileEnd | None, cause: str, is_restart: bool, records_at_boot: bool, take: str | None
     ) -> None:
         now, story = self.now(), self._story
-        try:
-            story.recall(read_json(self._open_path))
-        except (OSError, ValueError):
-            # Nothing was open; or what says so cannot be read, and the time until now is in no entry.
-            story.interval = None
+        if not recall(story, self._waiting_path, self._open_path):
+            # Nothing was ever recorded; or what would say how it went on is lost, but not from when on.
+            story.interval = _since_last(last_entry(self._path))
         story.begin(
             now,
             now.plus(-up_seconds()),
@@ -195,6 +219,33 @@ class Chronicle:
     def _count(self, file: TakenFile) -> None:
         readable, rate = count_frames(self._ffprobe, file.path)
         self._post("counted", file, readable, rate, _size_bytes(file.path))
+
+
+def recall(story: Story, *paths: str) -> bool:
+    """Take up the first of these open records that there is; whether there was one."""
+    for path in paths:
+        try:
+            if story.recall(read_json(path)):
+                return True
+        except (OSError, ValueError):
+            continue
+    return False
+
+
+def _removed(path: str) -> bool:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        # It stays with what is written by now; readers take what is entered twice once.
+        return False
+    return True
+
+
+def _since_last(entry: dict[str, object] | None) -> Interval | None:
+    end = end_of(entry) if entry else None
+    return Interval("gap", "open record lost", end, None) if end else None
 
 
 def _size_bytes(path: str) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from sdisup.accounts import Account, Window, account_of, line_of, scan
 from sdisup.applied import Applied, AppliedPort, is_port_number
 from sdisup.chronicle import up_seconds
-from sdisup.ledger import LEDGER_DIRECTORY, Problem, ledger_path, open_path
+from sdisup.ledger import LEDGER_DIRECTORY, Problem, ledger_path, open_path, waiting_path
 from sdisup.moments import Moment
 from sdisup.ongoing import Present, rows_of, waiting_entries
 from sdisup.status import RUN_DIRECTORY, PortStatus, boot_id, is_locked, read_json, read_status
@@ -58,7 +58,7 @@ def port_account(
 ) -> tuple[Account, list[str]]:
     """One port's account. Its open record is read first: what it enters meanwhile is then found in the ledger."""
     present = present_of(port, run_directory)
-    story, problems = open_story(port.index, directory)
+    story, problems = open_story(port.index, directory, run_directory)
     rows = rows_of(story, present)
     waiting = [line_of(entry) for entry in waiting_entries(story)]
     path = ledger_path(port.index, directory)
@@ -66,7 +66,7 @@ def port_account(
     problems += in_ledger
     remarks = [str(problem) for problem in problems]
     if present.status is not None and "the ledger cannot be written" in present.status.reason:
-        remarks.append(f"{port.label}: {present.status.reason}; what is said here lacks it")
+        remarks.append(f"{port.label}: {present.status.reason}")
     return account, remarks
 
 
@@ -87,13 +87,20 @@ def _status(index: int, run_directory: str) -> PortStatus | None:
         return None
 
 
-def open_story(index: int, directory: str = LEDGER_DIRECTORY) -> tuple[Story, list[Problem]]:
+def open_story(
+    index: int, directory: str = LEDGER_DIRECTORY, run_directory: str = RUN_DIRECTORY
+) -> tuple[Story, list[Problem]]:
     """A port's open record, and why it could not be read; an empty one where there is none."""
-    story, path = Story(index), open_path(index, directory)
-    try:
-        is_known = story.recall(read_json(path))
-    except FileNotFoundError:
-        return story, []
-    except (OSError, ValueError) as error:
-        return story, [Problem(path, 0, str(error))]
-    return story, [] if is_known else [Problem(path, 0, "is no open record of this port, or of a newer version")]
+    story = Story(index)
+    problems: list[Problem] = []
+    for path in (waiting_path(index, run_directory), open_path(index, directory)):
+        try:
+            if story.recall(read_json(path)):
+                return story, problems
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as error:
+            problems.append(Problem(path, 0, str(error)))
+        else:
+            problems.append(Problem(path, 0, "is no open record of this port, or of a newer version"))
+    return story, problems

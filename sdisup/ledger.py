@@ -14,7 +14,7 @@ import os
 import stat
 from collections.abc import Iterator
 
-from sdisup.status import STATE_DIRECTORY, sync_directory
+from sdisup.status import RUN_DIRECTORY, STATE_DIRECTORY, sync_directory
 
 LEDGER_DIRECTORY = f"{STATE_DIRECTORY}/ledger"
 VERSION = 1
@@ -46,6 +46,11 @@ def ledger_path(port_index: int, directory: str = LEDGER_DIRECTORY) -> str:
 def open_path(port_index: int, directory: str = LEDGER_DIRECTORY) -> str:
     """Where a port's runner keeps what is not in the ledger yet: the open file and interval (story.py)."""
     return f"{directory}/{port_index}.open.json"
+
+
+def waiting_path(port_index: int, run_directory: str = RUN_DIRECTORY) -> str:
+    """Where the open record is kept, with the entries that wait, while the ledger cannot be written."""
+    return f"{run_directory}/{port_index}.ledger.json"
 
 
 def encode_entry(entry: Entry) -> bytes:
@@ -80,6 +85,21 @@ def append_entries(path: str, entries: list[Entry]) -> None:
         os.close(descriptor)
     if is_new:
         sync_directory(os.path.dirname(path))
+
+
+def last_entry(path: str) -> Entry | None:
+    """The last line that is an entry, looked for in the ledger's last LINE_LIMIT_BYTES; None if there is none."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            size = os.fstat(descriptor).st_size
+            data = os.pread(descriptor, LINE_LIMIT_BYTES, max(0, size - LINE_LIMIT_BYTES))
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return None
+    found = (decode_line(path, 0, line) for line in reversed(data.split(b"\n")))
+    return next((entry for entry in found if not isinstance(entry, Problem)), None)
 
 
 def read_ledger(path: str) -> Iterator[Entry | Problem]:

@@ -6,6 +6,9 @@ anything else: what a crash leaves is read by the next runner, and must never st
 
 from __future__ import annotations
 
+_FIELDS = ((0, 4), (5, 2), (8, 2), (11, 2), (14, 2))
+"""Where year, month, day, hour and minute stand in a ledger's time, and how wide."""
+
 
 class Moment:
     """A point in time: `wall` seconds since 1970, and `monotonic` seconds, which only mean something in `boot`.
@@ -46,6 +49,21 @@ def moment_from(value: object) -> Moment | None:
         if all(isinstance(number, int | float) and abs(number) < 1e11 for number in (wall, monotonic)):
             return Moment(float(wall), float(monotonic), boot)
     return None
+
+
+def end_of(entry: dict[str, object]) -> Moment | None:
+    """When a ledger's entry ended; None if it cannot be told."""
+    text, monotonic = str(entry.get("end")), entry.get("end_monotonic")
+    try:
+        year, month, day, hour, minute = (int(text[at : at + width]) for at, width in _FIELDS)
+        seconds = float(text[17:23])
+    except ValueError:
+        return None
+    # Months counted from March on, a leap day is a year's last (the Gregorian calendar's usual reckoning).
+    year, month = (year, month - 3) if month > 2 else (year - 1, month + 9)
+    days = year * 365 + year // 4 - year // 100 + year // 400 + (153 * month + 2) // 5 + day - 719469
+    wall = days * 86400 + hour * 3600 + minute * 60 + seconds
+    return moment_from([wall, monotonic, entry.get("boot_id")])
 
 
 class FileEnd:

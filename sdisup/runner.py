@@ -303,7 +303,8 @@ class Runner:
 
     def _verdict(self, attempt: Attempt, end: End) -> str:
         verdict = file_verdict(end, attempt.meter.frames)
-        return f"incomplete: {attempt.sync_problem}" if verdict == "complete" and attempt.sync_problem else verdict
+        problem = attempt.problem or attempt.sync_problem
+        return f"incomplete: {problem}" if verdict == "complete" and problem else verdict
 
     def _stays(self, attempt: Attempt, cause: Cause) -> bool:
         """Whether the runner itself tries again, instead of ending for systemd to start it again."""

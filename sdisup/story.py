@@ -76,6 +76,10 @@ class Story:
                 ready.append(item)
         return ready
 
+    def put_back(self, entries: list[Entry]) -> None:
+        """Entries that could not be written wait before all others."""
+        self._queue[:0] = entries
+
     def _waits_for_count(self, item: Item) -> bool:
         if isinstance(item, Interval):
             return item.end is None and self.to_count() is not None

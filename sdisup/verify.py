@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from functools import cache
+from itertools import chain
 
 from sdisup.accounts import Row, Window, row_of
 from sdisup.applied import AppliedPort
 from sdisup.chronicle import count_frames
 from sdisup.errors import SdisupError
 from sdisup.history import open_story, present_of
-from sdisup.ledger import LEDGER_DIRECTORY, Problem, ledger_path, read_ledger
-from sdisup.ongoing import rows_of
+from sdisup.ledger import LEDGER_DIRECTORY, Entry, Problem, ledger_path, read_ledger
+from sdisup.ongoing import rows_of, waiting_entries
 
 
 class Verdict:
@@ -45,24 +46,25 @@ def known_files(ports: Sequence[AppliedPort], window: Window, directory: str = L
         rows = rows_of(story, present_of(port))
         known.open.update({row.path: row for row in rows if row.kind == "file" and row.path})
         known.problems += problems
-        _read(ledger_path(port.index, directory), window, known)
+        for entry in chain(read_ledger(ledger_path(port.index, directory)), waiting_entries(story)):
+            if isinstance(entry, Problem):
+                known.problems.append(entry)
+            else:
+                _add(known, entry, window)
     for path in known.files:
         # It was entered after its open record was read.
         known.open.pop(path, None)
     return known
 
 
-def _read(path: str, window: Window, known: Known) -> None:
-    for entry in read_ledger(path):
-        if isinstance(entry, Problem):
-            known.problems.append(entry)
-        elif entry["kind"] == "delete":
-            known.deleted.add(str(entry.get("path")))
-        elif entry["kind"] == "file":
-            start, end = str(entry["start"]), str(entry["end"])
-            row = row_of(entry, start, end, 0.0)
-            if row.path and window.cut(start, end, 0.0):
-                known.files.setdefault(row.path, row)
+def _add(known: Known, entry: Entry, window: Window) -> None:
+    if entry["kind"] == "delete":
+        known.deleted.add(str(entry.get("path")))
+    elif entry["kind"] == "file":
+        start, end = str(entry["start"]), str(entry["end"])
+        row = row_of(entry, start, end, 0.0)
+        if row.path and window.cut(start, end, 0.0):
+            known.files.setdefault(row.path, row)
 
 
 def verify(known: Known, paths: Sequence[str], ffprobe: str) -> Iterator[Verdict]:

@@ -18,8 +18,10 @@ from appliance import wait_for
 
 from sdisup import chronicle
 from sdisup.chronicle import Chronicle, count_frames, is_going_down, noted_stopper, says, up_seconds
+from sdisup.history import open_story
 from sdisup.ledger import Entry, read_ledger
 from sdisup.moments import FileEnd
+from sdisup.ongoing import waiting_entries
 from sdisup.requests import leave_stop_note
 
 FFPROBE = shutil.which("ffprobe") or "ffprobe"
@@ -35,9 +37,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 class Runner:
     """What a runner does with its chronicle: every call is timed, since none may wait."""
 
-    def __init__(self, directory: Path, ffprobe: str = FFPROBE) -> None:
+    def __init__(self, directory: Path, ffprobe: str = FFPROBE, run_directory: Path | None = None) -> None:
         self.directory = directory
-        self.chronicle = Chronicle(3, str(directory), ffprobe, str(directory))
+        self.chronicle = Chronicle(3, str(directory), ffprobe, str(run_directory or directory))
         self.slowest_s = 0.0
 
     def __getattr__(self, name: str) -> Any:
@@ -169,6 +171,66 @@ def test_a_directory_that_is_missing_costs_nothing_but_time(tmp_path: Path) -> N
     assert runner.open()["interval"]["what"] == "signal lost"
     assert runner.chronicle.finish(5)
     assert runner.slowest_s < AT_ONCE_S
+
+
+def test_what_cannot_be_written_outlives_its_runner(tmp_path: Path) -> None:
+    """The ledger's disk is full while FFmpeg crashes: the next runner writes what this one could not."""
+    directory, run_directory = tmp_path / "missing", tmp_path / "run"
+    run_directory.mkdir()
+    first = Runner(directory, run_directory=run_directory).begin_()
+    end = first.record(str(tmp_path / "a.mp4"))
+    first.waits("signal lost", None)
+    first.closed(end)
+    first.waits("crash", None)
+    wait_for(lambda: "2 entries wait in memory" in first.chronicle.problem, 10, "the problem is said")
+    assert not first.chronicle.finish(5)
+    second = Runner(directory, run_directory=run_directory).begin_(None, "crash", is_restart=True)
+    second.record(str(tmp_path / "b.mp4"))
+    wait_for(lambda: "3 entries wait in memory" in second.chronicle.problem, 10, "it goes on waiting")
+    # A query beside them finds what waits.
+    story, problems = open_story(3, str(directory), str(run_directory))
+    assert (kinds(waiting_entries(story)), problems) == (
+        [("gap", "start"), ("file", "complete"), ("gap", "crash")],
+        [],
+    )
+    directory.mkdir()
+    assert kinds(second.wait_entries(3)) == [("gap", "start"), ("file", "complete"), ("gap", "crash")]
+    wait_for(lambda: os.listdir(run_directory) == [], 10, "nothing waits any more")
+    assert second.chronicle.problem == ""
+    assert second.open()["file"]["path"] == str(tmp_path / "b.mp4")
+
+
+def test_a_record_of_what_waited_is_written_once(tmp_path: Path) -> None:
+    """A cut between the ledger's line and the removal: the next runner enters it again, which readers see."""
+    first = Runner(tmp_path).begin_()
+    wait_for(lambda: (tmp_path / "3.open.json").exists(), 10, "the record is there")
+    kept = (tmp_path / "3.open.json").read_bytes()
+    first.record(str(tmp_path / "a.mp4"))
+    first.wait_entries(1)
+    (tmp_path / "3.ledger.json").write_bytes(kept)
+    second = Runner(tmp_path).begin_()
+    second.record(str(tmp_path / "b.mp4"))
+    found = second.wait_entries(2)
+    assert [entry["start"] for entry in found] == [found[0]["start"]] * 2
+    assert not (tmp_path / "3.ledger.json").exists()
+
+
+@pytest.mark.parametrize("content", [None, "", "{", '{"v": 1, "port_index": 4}'])
+def test_time_whose_open_record_is_lost_is_missing(tmp_path: Path, content: str | None) -> None:
+    """Somebody removed it, or a repair of the filesystem did: the ledger's last line says from when on."""
+    first = Runner(tmp_path).begin_()
+    first.closed(first.record(str(tmp_path / "a.mp4"), frames=3))
+    assert first.chronicle.finish(5)
+    known = first.entries()[-1]
+    if content is None:
+        (tmp_path / "3.open.json").unlink()
+    else:
+        (tmp_path / "3.open.json").write_text(content)
+    second = Runner(tmp_path).begin_()
+    second.record(str(tmp_path / "b.mp4"))
+    found = second.wait_entries(3)
+    assert kinds(found)[2:] == [("gap", "open record lost")]
+    assert (found[2]["start"], found[2]["start_monotonic"]) == (known["end"], known["end_monotonic"])
 
 
 def test_a_disk_that_hangs_makes_nobody_wait(tmp_path: Path) -> None:
@@ -364,6 +426,18 @@ def test_a_count_that_takes_long_holds_up_neither_the_runner_nor_a_stop(tmp_path
         ("gap", "runner killed"),
         ("file", "complete"),
     ]
+
+
+def test_a_count_that_is_quick_is_entered_before_the_end(tmp_path: Path, cut: tuple[str, int]) -> None:
+    runner = Runner(tmp_path).begin_()
+    end = runner.record(cut[0])
+    end.verdict = "incomplete: disk full"
+    runner.closed(end)
+    runner.stopped(None)
+    assert runner.chronicle.finish(2)
+    assert kinds(runner.entries())[:2] == [("gap", "start"), ("file", "incomplete: disk full")]
+    assert runner.entries()[1]["frames"] == cut[1]
+    assert runner.open()["queue"] == []
 
 
 def test_says() -> None:

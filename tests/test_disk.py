@@ -574,6 +574,30 @@ def test_a_growing_file_is_made_durable_again_and_again(
     assert recorder.closed(file).kept
 
 
+def test_a_failed_sync_is_tried_again_and_not_forgotten(
+    recorder: Recorder, media: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel tells a lost write once: to whoever syncs next, and perhaps never to FFmpeg."""
+    calls = threading.Semaphore(0)
+    errors = [OSError(5, "Input/output error")]
+    true_sync = os.fdatasync
+
+    def sync(descriptor: int) -> None:
+        calls.release()
+        if errors:
+            raise errors.pop()
+        true_sync(descriptor)
+
+    monkeypatch.setattr(os, "fdatasync", sync)
+    file, path = recorder.opened()
+    path.write_bytes(media["mkv"])
+    assert all(calls.acquire(timeout=DEADLINE_S) for _ in range(3))
+    words = f"disk error: what was recorded to {path} may not be durable: Input/output error"
+    assert file.sync_problem == words
+    closed = recorder.closed(file)
+    assert (closed.kept, closed.problem) == (True, words)
+
+
 def test_finish_may_be_said_twice_and_at_once(recorder: Recorder) -> None:
     file = recorder.open()
     file.finish()

@@ -25,9 +25,11 @@ from sdisup.ledger import (
     Problem,
     append_entries,
     encode_entry,
+    last_entry,
     ledger_path,
     open_path,
     read_ledger,
+    waiting_path,
 )
 
 NOBODY = 65534
@@ -355,6 +357,24 @@ def test_memory_is_that_of_a_few_lines(path: str) -> None:
     assert int(grown_kib) < 8 << 10
 
 
+@pytest.mark.parametrize("after", [b"", b'{"v":1,"kind":"ga', b"x\n\xff\n\n", b'{"v":9,"kind":"gap"}\n'])
+def test_the_last_entry(path: str, after: bytes) -> None:
+    assert last_entry(path) is None
+    append_entries(path, [entry(1), entry(2)])
+    with open(path, "ab") as file:
+        file.write(after)
+    assert last_entry(path) == entry(2)
+    with open(path, "ab") as file:
+        file.write(b"x" * LINE_LIMIT_BYTES)
+    assert last_entry(path) is None
+
+
+def test_the_last_entry_of_no_file(path: str) -> None:
+    os.mkdir(path)
+    assert last_entry(path) is None
+
+
 def test_places() -> None:
+    assert waiting_path(3) == "/run/sdisup/3.ledger.json"
     assert ledger_path(3) == "/var/lib/sdisup/ledger/3.jsonl"
     assert open_path(3) == "/var/lib/sdisup/ledger/3.open.json"

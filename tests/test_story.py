@@ -22,11 +22,13 @@ from sdisup.moments import (
     Interval,
     Moment,
     TakenFile,
+    end_of,
     file_end_from,
     interval_from,
     moment_from,
     taken_file_from,
 )
+from sdisup.status import utc_text
 from sdisup.story import QUEUE_LIMIT, Story
 from sdisup.times import unix_time
 
@@ -632,3 +634,16 @@ def test_without_cuts_the_intervals_touch(history: list[tuple[str, float]], reco
     spans = [entry for entry in port.entered if entry.get("cause") != "cannot keep up"]
     for one, next_one in pairwise(spans):
         assert abs(unix_time(str(one["end"])) - unix_time(str(next_one["start"]))) < 0.003, (one, next_one)
+
+
+@given(st.floats(0, 7e9), st.floats(0, 1e8))
+def test_when_an_entry_ended_can_be_read_back(wall: float, monotonic: float) -> None:
+    at = Moment(wall, monotonic, "boot")
+    found = end_of({"end": utc_text(at.wall), "end_monotonic": at.monotonic, "boot_id": "boot"})
+    assert found is not None
+    assert (found.wall, found.monotonic, found.boot) == (at.wall, at.monotonic, "boot")
+
+
+@pytest.mark.parametrize("entry", [{}, {"end": 7}, {"end": "soon"}, {"end": "2026-01-31T12:00:00.000Z"}])
+def test_an_entry_without_a_usable_end(entry: Entry) -> None:
+    assert end_of(entry) is None
