@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from sdisup.applied import APPLIED_PATH, Applied, AppliedPort, load_applied, save_applied
 from sdisup.command import Capabilities, missing_capabilities
 from sdisup.config import Settings
-from sdisup.errors import SdisupError
+from sdisup.errors import SdisupError, root_hint
 from sdisup.filesystem import filesystem_identity, is_system_disk
 from sdisup.manager import STOP_LIMIT_S, UNIT_PATTERN, statuses
 from sdisup.probe import probe_ffmpeg
@@ -126,11 +126,24 @@ def running_ports(systemd: Systemd) -> set[int]:
     }
 
 
-def dry_run(settings: Settings) -> tuple[str, list[str]]:
-    """What apply would change, as a unified diff (empty if nothing), and its warnings."""
+def dry_run(settings: Settings, *, restart: bool) -> tuple[str, list[str], list[str]]:
+    """What apply would change in files, as a unified diff (empty if nothing), what else it would do, its warnings."""
     with Systemd() as systemd:
-        prepared = prepare(settings, running_ports(systemd), systemd.version())
-    return prepared.plan.diff(), prepared.warnings + machine_warnings(settings)
+        running = running_ports(systemd)
+        orphans = running - set(settings.ports) if restart else set()
+        prepared = prepare(settings, running - orphans, systemd.version())
+        applied = _applied(prepared)
+        start, pending = _due(systemd, applied)
+    enable, disable = _boot_changes(prepared)
+    consequences = [
+        *(f"stop port {index}, which is no longer configured" for index in sorted(orphans)),
+        *(f"enable {unit} for boot" for unit in sorted(enable)),
+        *(f"disable {unit} for boot" for unit in sorted(disable)),
+        *(f"start {applied.ports[index].label}" for index in start),
+        *(f"{'restart' if restart else 'leave'} {applied.ports[index].label}, "
+          "which records with its former unit" for index in pending),
+    ]  # fmt: skip
+    return prepared.plan.diff(), consequences, prepared.warnings + machine_warnings(settings)
 
 
 def apply(
@@ -181,7 +194,7 @@ def _write(prepared: Prepared, say: Callable[[str], None]) -> bool:
     try:
         carry_out(prepared.plan)
     except OSError as error:
-        raise SdisupError(f"{error.filename}: {error.strerror}", "run it as root: sudo sdisup apply") from error
+        raise SdisupError(f"{error.filename}: {error.strerror}", root_hint(error, "sdisup apply")) from error
     for path in prepared.plan.write:
         say(f"wrote {path}")
     for path in prepared.plan.remove:
@@ -212,12 +225,17 @@ def _applied(prepared: Prepared) -> Applied:
     return Applied(dict(sorted(ports.items())), files)
 
 
-def _set_boot(systemd: Systemd, prepared: Prepared, say: Callable[[str], None], warn: Callable[[str], None]) -> bool:
-    """`record_at_boot` is the only truth about booting; what a plain systemctl enable did is undone and said."""
+def _boot_changes(prepared: Prepared) -> tuple[set[str], set[str]]:
+    """The units to enable and to disable, so that `record_at_boot` is the only truth about booting."""
     wanted = {f"sdi-record@{port.index}.service" for port in prepared.settings.ports.values() if port.record_at_boot}
     enabled = set(os.listdir(WANTS_DIRECTORY)) if os.path.isdir(WANTS_DIRECTORY) else set()
+    return wanted - enabled, {unit for unit in enabled - wanted if unit.startswith("sdi-record@")}
+
+
+def _set_boot(systemd: Systemd, prepared: Prepared, say: Callable[[str], None], warn: Callable[[str], None]) -> bool:
+    """Enable and disable; what a plain systemctl enable did is undone and said."""
     before = {port.unit: port.record_at_boot for port in prepared.before.ports.values()}
-    enable, disable = wanted - enabled, {unit for unit in enabled - wanted if unit.startswith("sdi-record@")}
+    enable, disable = _boot_changes(prepared)
     for unit in sorted(enable):
         if before.get(unit) is True:
             warn(f"{unit} was disabled with systemctl, but record_at_boot is true; enabled again")
@@ -237,6 +255,13 @@ def _set_boot(systemd: Systemd, prepared: Prepared, say: Callable[[str], None], 
     return bool(enable or disable)
 
 
+def _due(systemd: Systemd, applied: Applied) -> tuple[list[int], list[int]]:
+    """The ports that should record and do not, and those that record with an older unit."""
+    found = statuses(list(applied.ports.values()), systemd)
+    start = [s.port_index for s in found if s.should_record and s.state in ("stopped", "failed")]
+    return start, [s.port_index for s in found if s.config_pending]
+
+
 def _follow_up(
     systemd: Systemd,
     applied: Applied,
@@ -246,9 +271,7 @@ def _follow_up(
     warn: Callable[[str], None],
 ) -> bool:
     """Start what should record and does not; restart, or only report, what records with an older unit."""
-    found = statuses(list(applied.ports.values()), systemd)
-    start = [s.port_index for s in found if s.should_record and s.state in ("stopped", "failed")]
-    pending = [s.port_index for s in found if s.config_pending]
+    start, pending = _due(systemd, applied)
     for port in prepared.kept:
         warn(f"{port.label} is no longer configured but records; sdisup stop {port.index}, then sdisup apply again")
     if not restart:
@@ -256,16 +279,18 @@ def _follow_up(
             warn(f"{applied.ports[index].label} records on with its former unit; "
                  f"sdisup apply --restart or sdisup restart {index} makes it take the new one")  # fmt: skip
         pending = []
-    for verb, indexes in (("Start", start), ("Restart", pending)):
+    # A restart begins with a stop, which takes as long as the source may block.
+    for verb, indexes, limit_s in (("Start", start, JOB_LIMIT_S), ("Restart", pending, STOP_LIMIT_S)):
         for index in indexes:
             systemd.reset_failed(applied.ports[index].unit)
             if verb == "Restart":
                 leave_stop_note(index, "apply")
-            say(f"{verb.lower()}ed {applied.ports[index].label}")
-        results = systemd.run_jobs(verb, [applied.ports[index].unit for index in indexes], JOB_LIMIT_S)
+        results = systemd.run_jobs(verb, [applied.ports[index].unit for index in indexes], limit_s)
         for index in indexes:
             result = results[applied.ports[index].unit]
-            if result != DONE:
+            if result == DONE:
+                say(f"{verb.lower()}ed {applied.ports[index].label}")
+            else:
                 warn(f"{applied.ports[index].label} has not begun to record ({result}); see: sdisup status {index}")
     return bool(start or pending)
 
@@ -289,7 +314,7 @@ def set_record_at_boot(settings: Settings, ports: list[AppliedPort], say: Callab
         try:
             save_applied(applied)
         except OSError as error:
-            raise SdisupError(f"{APPLIED_PATH}: {error.strerror}", "run it as root") from error
+            raise SdisupError(f"{APPLIED_PATH}: {error.strerror}", root_hint(error)) from error
         chosen = [applied.ports[port.index] for port in ports]
         found = statuses(chosen, systemd)
     return [port for port, s in zip(chosen, found, strict=True) if s.should_record and s.state == "stopped"]

@@ -213,11 +213,13 @@ def _apply(arguments: argparse.Namespace) -> int:
 
     settings = Settings.load(arguments.config)
     if arguments.dry_run:
-        difference, warnings = dry_run(settings)
+        difference, consequences, warnings = dry_run(settings, restart=arguments.restart)
         for warning in warnings:
             remark(f"warning: {warning}")
         sys.stdout.write(difference)
-        if not difference:
+        for consequence in consequences:
+            remark(f"would {consequence}")
+        if not difference and not consequences:
             remark("nothing to change")
         return EXIT_DONE
     apply(

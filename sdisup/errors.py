@@ -23,6 +23,13 @@ class SdisupError(Exception):
         return f"{self.message} ({self.hint})" if self.hint else self.message
 
 
+def root_hint(error: OSError, command: str = "") -> str:
+    """The next step where `error` is that only root may: `run it as root: sudo COMMAND`; empty for any other."""
+    if error.errno not in (1, 13):  # EPERM, EACCES
+        return ""
+    return f"run it as root: sudo {command}" if command else "run it as root"
+
+
 class UsageError(SdisupError):
     """The command was called in a way that it does not have."""
 

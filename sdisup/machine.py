@@ -25,7 +25,7 @@ from sdisup.codecs import find_rate
 from sdisup.command import missing_capabilities
 from sdisup.config import Port, Settings
 from sdisup.custom_input import Input, parse_inputs
-from sdisup.errors import SdisupError
+from sdisup.errors import SdisupError, root_hint
 from sdisup.probe import Found, list_sources, probe_ffmpeg
 from sdisup.settings_table import MAX_PORTS, check_value, rows
 from sdisup.status import is_locked
@@ -70,7 +70,7 @@ def pending(settings: Settings, quick: bool = False) -> str:
     if not is_changed and not quick:
         from sdisup.apply import dry_run
 
-        is_changed = bool(dry_run(settings)[0])
+        is_changed = bool(dry_run(settings, restart=False)[0])
     return "the units are not what the configuration says: sdisup apply (--dry-run shows it)" if is_changed else ""
 
 
@@ -410,4 +410,4 @@ def write_starter(text: str, path: str) -> None:
     except FileExistsError:
         raise SdisupError(f"{path} exists and is not overwritten", "sdisup init --output - only shows it") from None
     except OSError as error:
-        raise SdisupError(f"{path}: {error.strerror}", "run it as root, or name another file") from error
+        raise SdisupError(f"{path}: {error.strerror}", root_hint(error) or "name another file") from error

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 import tomli_w
 
-from sdisup.errors import ConfigError, SdisupError
+from sdisup.errors import ConfigError, SdisupError, root_hint
 from sdisup.status import replace_file
 
 HEADER = "# Written by sdisup enable and sdisup disable; read after sdisup.toml, key by key.\n"
@@ -35,7 +35,7 @@ def set_record_at_boot(config_path: str, ports: Iterable[int], value: bool) -> t
         os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
         replace_file(path, (HEADER + tomli_w.dumps(document)).encode(), durable=True)
     except OSError as error:
-        raise SdisupError(f"{path}: {error.strerror}", "run it as root") from error
+        raise SdisupError(f"{path}: {error.strerror}", root_hint(error)) from error
 
     def undo() -> None:
         if former is None:
