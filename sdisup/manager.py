@@ -336,7 +336,8 @@ def leave_take_request(port: AppliedPort, request: Request) -> None:
 class RecorderManager:
     """Drives the recordings of one configuration. Synchronous, and callable from any thread.
 
-    It holds no connection and no state between calls: D-Bus and systemd may go away and come back.
+    It holds no connection between calls, and of what it has learnt only what FFmpeg can do: D-Bus and systemd may
+    go away and come back.
     Async callers use `asyncio.to_thread`. All methods raise SystemdError when systemd cannot be asked.
     """
 
@@ -454,7 +455,12 @@ def make_request(
     if problems:
         raise ConfigError([f"{port.label}: {problem}" for problem in problems])
     values: dict[str, str | list[str] | None] = {}
-    if str(config.codec) != port.codec or config.container is not None:
+    is_changed = config.codec not in (None, port.codec) or config.container is not None
+    if os.geteuid() and (is_changed or path is not None or config.name is not None):
+        # The runner would ignore it: it decides what is executed and written.
+        wanted = "a codec, container, path or name of its own"
+        raise SdisupError(f"{port.label}: only root may give a take {wanted}", "run it as root")
+    if is_changed:
         changed = builder().port_for(config, port.index)
         values = {
             "argv": list(builder().build_command(config, port.index)),

@@ -28,14 +28,14 @@ def codec_type(name: str) -> CodecType:
 
 @dataclass(frozen=True)
 class RecorderConfig:
-    """What one take is to be; None keeps what the port is configured to.
+    """What one take is to be; None keeps what the port is configured to, also for `codec`, whose default is H264.
 
     `recording_path` is a directory at or below the port's recordings, made if it is missing; `container`
     one of the codec's (`mp4`, `mov`, `mkv`); `name` begins the file's name; `take` is the take's name,
     `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`.
     """
 
-    codec: CodecType = CodecType.H264
+    codec: CodecType | None = CodecType.H264
     recording_path: str | None = None
     container: str | None = None
     name: str | None = None
@@ -62,7 +62,7 @@ class FFmpegCommandBuilder:
         index = next(iter(ports), 0) if port_index is None else port_index
         if index not in ports:
             raise UnknownPortError(f"port {index} is not configured", "sdisup apply makes it known to systemd")
-        return override_port(ports[index], codec=str(config.codec), container=config.container)
+        return override_port(ports[index], codec=config.codec and str(config.codec), container=config.container)
 
     def build_command(self, config: RecorderConfig, port_index: int | None = None) -> list[str]:
         """The argument list, from FFmpeg's path to the literal `{output}`, which the runner replaces.

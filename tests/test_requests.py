@@ -14,6 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdisup import requests
+from sdisup.applied import AppliedPort
+from sdisup.errors import ConfigError, SdisupError
+from sdisup.manager import make_request
+from sdisup.recording import CodecType, FFmpegCommandBuilder, RecorderConfig
 from sdisup.requests import (
     Request,
     RequestError,
@@ -310,3 +314,49 @@ def test_no_document_breaks_a_runner(tmp_path_factory: pytest.TempPathFactory, v
 
 def test_the_limit_is_designs() -> None:
     assert requests.LIFETIME_S == 30
+
+
+# ---- Making ----
+
+
+def never_asked() -> FFmpegCommandBuilder:
+    raise AssertionError("only a codec or container of its own needs the configuration")
+
+
+PORT = AppliedPort(3, "CAM3", codec="prores", recordings=RECORDINGS, record_at_boot=False, revision="")
+
+
+def test_a_take_without_a_codec_keeps_the_ports() -> None:
+    made = make_request(PORT, RecorderConfig(codec=None, take="final"), never_asked)
+    assert (made.take, made.codec, made.argv) == ("final", None, None)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        RecorderConfig(CodecType.H264),
+        RecorderConfig(None, container="mkv"),
+        RecorderConfig(None, recording_path=f"{RECORDINGS}/a"),
+        RecorderConfig(None, name="CAM"),
+    ],
+)
+def test_what_a_runner_would_ignore_is_refused(config: RecorderConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only root decides what is executed and written; anybody else would get another recording than asked for."""
+    monkeypatch.setattr(os, "geteuid", lambda: NOBODY)
+    with pytest.raises(SdisupError, match="only root may give a take a codec, container, path or name"):
+        make_request(PORT, config, never_asked)
+    assert make_request(PORT, RecorderConfig(CodecType.PRORES, take="t"), never_asked).take == "t"
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (RecorderConfig(take="../../x"), "take: '../../x' is not a letter or digit"),
+        (RecorderConfig(name="a b"), "name: 'a b' is not a letter or digit"),
+        (RecorderConfig(recording_path="/etc"), "recording_path: '/etc' is not at or below /srv/recordings"),
+    ],
+)
+def test_an_impossible_take_is_refused(config: RecorderConfig, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_request(PORT, config, never_asked)
+    assert str(caught.value).startswith(f"port 3 (CAM3): {words}")
