@@ -9,33 +9,34 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
+import test_recording
 from appliance import CHECKOUT_INSIDE, Appliance, installed_layer, push_checkout
 from conftest import SAVE_STATE
 from drive import (
-    RECORDINGS,
     configure,
-    count_frames,
-    ffmpegs,
     recordings,
     sdisup,
     small_ports,
-    status,
     wait_recording,
 )
 from test_recording import (
-    test_a_runner_that_cannot_be_executed_costs_little_and_heals,
+    test_a_port_records_a_playable_file_with_all_its_frames,
+    test_a_port_that_is_not_configured_does_not_start,
     test_a_stop_ends_the_wait_of_a_runner_that_cannot_be_executed,
     test_after_a_reboot_the_ports_that_should_record_do,
     test_after_kill_9_it_records_again_with_exactly_one_ffmpeg,
+    test_start_waits_for_the_first_frame_on_disk,
     test_what_cannot_work_is_said_at_once_and_not_retried,
 )
 
 # Not defined here, and yet this module's.
 __all__ = [
-    "test_a_runner_that_cannot_be_executed_costs_little_and_heals",
+    "test_a_port_records_a_playable_file_with_all_its_frames",
+    "test_a_port_that_is_not_configured_does_not_start",
     "test_a_stop_ends_the_wait_of_a_runner_that_cannot_be_executed",
     "test_after_a_reboot_the_ports_that_should_record_do",
     "test_after_kill_9_it_records_again_with_exactly_one_ffmpeg",
+    "test_start_waits_for_the_first_frame_on_disk",
     "test_what_cannot_work_is_said_at_once_and_not_retried",
 ]
 
@@ -95,26 +96,7 @@ def test_systemd_knows_all_that_the_units_say(appliance: Appliance) -> None:
     assert said == []
 
 
-@pytest.mark.parametrize(("codec", "container"), [("h264", "mp4"), ("h264", "mkv"), ("prores", "mov")])
-def test_a_port_records_a_playable_file_with_all_its_frames(appliance: Appliance, codec: str, container: str) -> None:
-    configure(appliance, small_ports(2, f'[port.1]\nname = "CAM1"\ncodec = "{codec}"\ncontainer = "{container}"\n'))
-    assert sdisup(appliance, "start CAM1").stdout.startswith(f"port 1 (CAM1) records to {RECORDINGS}/CAM1_20")
-    live = wait_recording(appliance, 1, frames=50)
-    assert sdisup(appliance, "status").stdout.splitlines()[2].split()[:3] == ["1", "CAM1", "recording"]
-    assert sdisup(appliance, "stop CAM1").stdout == "port 1 (CAM1) is stopped\n"
-    stopped = status(appliance, 1)
-    assert stopped["state"] == "stopped"
-    assert recordings(appliance) == [live["current_file"]]
-    assert count_frames(appliance, live["current_file"]) == stopped["take_frames"] >= 50
-
-
-@pytest.mark.journal_allows(r"Assertion failed")
-def test_a_port_that_is_not_configured_does_not_start(appliance: Appliance) -> None:
-    configure(appliance, small_ports(2))
-    cursor = appliance.journal_cursor()
-    result = appliance.run("systemctl start sdi-record@99", check=False)
-    assert (result.returncode != 0, len(result.stderr.splitlines())) == (True, 1)
-    said = [str(entry["MESSAGE"]) for entry in appliance.journal(after_cursor=cursor)]
-    assert any("not configured (put it into /etc/sdisup/sdisup.toml, then run: sdisup apply)" in text for text in said)
-    assert "no such port is configured" in sdisup(appliance, "start 99", code=4).stderr
-    assert ffmpegs(appliance) == []
+@pytest.mark.slow
+@pytest.mark.journal_allows(r"NAMESPACE|mount namespacing|Failed to start|226")
+def test_a_runner_that_cannot_be_executed_heals(appliance: Appliance) -> None:
+    test_recording.test_a_runner_that_cannot_be_executed_heals(appliance)

@@ -28,9 +28,9 @@ SIGNAL_LOST = r"slot lock|data buffers|Error during demuxing|Output file is empt
 NO_SIGNAL = r"matches no streams|Failed to stop stream|Failed to set value|Error opening output files"
 
 
-def ports(count: int, container: str = "mkv") -> str:
+def ports(count: int) -> str:
     """A configuration; a Matroska file has a length only once it was finished."""
-    return f'[appliance]\nports = {count}\nffmpeg = "{INSTALLED}"\n[defaults]\ncontainer = "{container}"\n'
+    return f'[appliance]\nports = {count}\nffmpeg = "{INSTALLED}"\n[defaults]\ncontainer = "mkv"\n'
 
 
 @pytest.fixture
@@ -155,24 +155,61 @@ def test_a_stop_while_the_card_blocks_ends_with_a_complete_file(card: Appliance)
 
 
 @pytest.mark.journal_allows(SIGNAL_LOST)
-@pytest.mark.parametrize("container", ["mkv", "mp4"])
-def test_locked_without_frames_is_no_signal_and_leaves_no_file(card: Appliance, container: str) -> None:
-    configure(card, ports(1, container))
-    steer(card, 0, "no-frames", no_frames_s=1)
+def test_locked_without_frames_is_no_signal_and_leaves_no_file(card: Appliance) -> None:
+    configure(card, ports(2) + '[port.1]\ncontainer = "mp4"\n')
+    for port in (0, 1):
+        steer(card, port, "no-frames", no_frames_s=1)
+    cursor = card.journal_cursor()
+    card.run("systemctl start sdi-record@0 sdi-record@1")
+    for port in (0, 1):
+        waiting = wait_state(card, port, "no-signal", timeout_s=8)
+        assert f"board 0 channel {port}" in waiting["reason"]
+        assert status_file(card, port)["restarts"] == 0
+    first = status_file(card, 1)["updated_monotonic"]
+    wait_for(lambda: status_file(card, 1)["updated_monotonic"] > first + 4, 6, "two more tries have passed")
+    # A file without a frame, of which FFmpeg 7.1 makes a valid mp4, is no recording and no signal.
+    for port in (0, 1):
+        said = [str(entry["MESSAGE"]) for entry in card.journal("-u", f"sdi-record@{port}", after_cursor=cursor)]
+        assert not [text for text in said if "signal is back" in text]
+    assert not [path for path in recordings(card) if card.path(path).stat().st_size > 0]
+    for port in (0, 1):
+        steer(card, port, "ok")
+    for port in (0, 1):
+        wait_recording(card, port, frames=10, timeout_s=8)
+    assert len(recordings(card)) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.journal_allows(SIGNAL_LOST)
+def test_locked_without_frames_for_as_long_as_the_card_waits_is_no_crash(card: Appliance) -> None:
+    """The card is waited for twenty seconds: a runner that lost its patience earlier would kill and restart."""
+    configure(card, ports(1))
+    steer(card, 0, "no-frames", no_frames_s=20)
     cursor = card.journal_cursor()
     card.run("systemctl start sdi-record@0")
-    waiting = wait_state(card, 0, "no-signal", timeout_s=8)
+    waiting = wait_state(card, 0, "no-signal", timeout_s=30)
     assert "board 0 channel 0" in waiting["reason"]
     assert status_file(card, 0)["restarts"] == 0
-    first = status_file(card, 0)["updated_monotonic"]
-    wait_for(lambda: status_file(card, 0)["updated_monotonic"] > first + 4, 6, "two more tries have passed")
-    # A file without a frame, of which FFmpeg 7.1 makes a valid mp4, is no recording and no signal.
     said = [str(entry["MESSAGE"]) for entry in card.journal("-u", "sdi-record@0", after_cursor=cursor)]
-    assert not [text for text in said if "signal is back" in text]
+    assert not [text for text in said if "SIGTERM" in text or "SIGKILL" in text]
     assert not [path for path in recordings(card) if card.path(path).stat().st_size > 0]
+
+
+@pytest.mark.slow
+@pytest.mark.journal_allows(SIGNAL_LOST, NO_SIGNAL)
+def test_a_signal_that_comes_back_is_recorded_with_its_audio(card: Appliance) -> None:
+    configure(card, ports(1))
+    steer(card, 0, "no-audio")
+    card.run("systemctl start sdi-record@0")
+    wait_for(lambda: "without audio" in status_file(card, 0)["reason"], 30, "it records without audio")
+    steer(card, 0, "no-signal", lost_s=2)
+    wait_state(card, 0, "no-signal")
     steer(card, 0, "ok")
-    wait_recording(card, 0, frames=10, timeout_s=8)
-    assert len(recordings(card)) == 1
+    found = wait_recording(card, 0, frames=10)
+    assert found["reason"] == ""
+    sdisup(card, "stop 0")
+    options = "-v error -select_streams a -show_entries stream=codec_name -of csv=p=0"
+    assert card.run(["ffprobe", *options.split(), found["current_file"]]).stdout.strip() == "aac"
 
 
 @pytest.mark.journal_allows(SIGNAL_LOST)
