@@ -15,13 +15,15 @@ import os
 import time
 from collections import deque
 
-from sdisup.ledger import append_entries, last_entry, ledger_path, open_path, waiting_path
+from sdisup.ledger import Problem, append_entries, last_entry, ledger_path, open_path, waiting_path
 from sdisup.moments import FileEnd, Interval, Moment, TakenFile, end_of
 from sdisup.requests import LIFETIME_S, boottime_ns, stop_note_path
 from sdisup.status import boot_id, read_json, replace_file
 from sdisup.story import Story
 
 RETRY_S = 5.0
+RECORD_LIMIT_BYTES = 16 << 20
+"""Some ten thousand entries may wait for the ledger's disk."""
 COUNT_PATIENCE_S = 1.0
 """Part of the patience that a stop has for the ledger (runner.LEDGER_PATIENCE_S)."""
 
@@ -44,6 +46,7 @@ class Chronicle:
         self._ended.acquire()
         self._is_counting = False
         self._is_kept = True
+        self._serial = 0
         self._has_opened = False
         self._fault = ""
         self.problem = ""
@@ -140,7 +143,7 @@ class Chronicle:
             if ready:
                 append_entries(self._path, ready)
                 ready = []
-            replace_file(self._open_path, json.dumps(self._story.as_dict()).encode(), durable=True)
+            replace_file(self._open_path, self._record(), durable=True)
         except OSError as error:
             self._story.put_back(ready)
             self.problem = f"the ledger cannot be written ({error.strerror}); {len(ready)} entries wait in memory"
@@ -150,11 +153,15 @@ class Chronicle:
         if self._is_kept:
             self._is_kept = not _removed(self._waiting_path)
 
+    def _record(self) -> bytes:
+        self._serial += 1
+        return json.dumps({**self._story.as_dict(), "serial": self._serial}).encode()
+
     def _keep_waiting(self) -> None:
         """What cannot be written is kept where it outlives this runner, though not the system."""
         self._is_kept = True
         try:
-            replace_file(self._waiting_path, json.dumps(self._story.as_dict()).encode())
+            replace_file(self._waiting_path, self._record())
         except OSError as error:
             self.problem += f", and go with this runner ({self._waiting_path}: {error.strerror})"
 
@@ -162,7 +169,9 @@ class Chronicle:
         self, last_end: FileEnd | None, cause: str, is_restart: bool, records_at_boot: bool, take: str | None
     ) -> None:
         now, story = self.now(), self._story
-        if not recall(story, self._waiting_path, self._open_path):
+        records, _ = read_records(self._waiting_path, self._open_path)
+        self._serial = max((serial for serial, _ in records), default=0)
+        if not any(story.recall(record) for _, record in records):
             # Nothing was ever recorded; or what would say how it went on is lost, but not from when on.
             story.interval = _since_last(last_entry(self._path))
         story.begin(
@@ -221,15 +230,21 @@ class Chronicle:
         self._post("counted", file, readable, rate, _size_bytes(file.path))
 
 
-def recall(story: Story, *paths: str) -> bool:
-    """Take up the first of these open records that there is; whether there was one."""
+def read_records(*paths: str) -> tuple[list[tuple[int, object]], list[Problem]]:
+    """The open records at these places with their serial numbers, the newest first, and what cannot be read."""
+    records: list[tuple[int, object]] = []
+    problems = []
     for path in paths:
         try:
-            if story.recall(read_json(path)):
-                return True
-        except (OSError, ValueError):
+            record = read_json(path, RECORD_LIMIT_BYTES)
+        except FileNotFoundError:
             continue
-    return False
+        except (OSError, ValueError) as error:
+            problems.append(Problem(path, 0, str(error)))
+            continue
+        serial = record.get("serial") if isinstance(record, dict) else None
+        records.append((serial if isinstance(serial, int) else 0, record))
+    return sorted(records, key=lambda known: -known[0]), problems
 
 
 def _removed(path: str) -> bool:

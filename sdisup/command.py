@@ -95,11 +95,6 @@ def _label(ports: Sequence[Port]) -> str:
     return f"ports {', '.join(words)}"
 
 
-def container_suffix(port: Port) -> str:
-    """The ending of the port's files, with its dot."""
-    return f".{port.container}"
-
-
 def has_audio(source: Source) -> bool:
     return audio_channel_count(source) > 0
 

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 from sdisup.accounts import Account, Window, account_of, line_of, scan
 from sdisup.applied import Applied, AppliedPort, is_port_number
-from sdisup.chronicle import up_seconds
+from sdisup.chronicle import read_records, up_seconds
 from sdisup.ledger import LEDGER_DIRECTORY, Problem, ledger_path, open_path, waiting_path
 from sdisup.moments import Moment
 from sdisup.ongoing import Present, rows_of, waiting_entries
-from sdisup.status import RUN_DIRECTORY, PortStatus, boot_id, is_locked, read_json, read_status
+from sdisup.status import RUN_DIRECTORY, PortStatus, boot_id, is_locked, read_status
 from sdisup.story import Story
 
 
@@ -92,15 +92,8 @@ def open_story(
 ) -> tuple[Story, list[Problem]]:
     """A port's open record, and why it could not be read; an empty one where there is none."""
     story = Story(index)
-    problems: list[Problem] = []
-    for path in (waiting_path(index, run_directory), open_path(index, directory)):
-        try:
-            if story.recall(read_json(path)):
-                return story, problems
-        except FileNotFoundError:
-            continue
-        except (OSError, ValueError) as error:
-            problems.append(Problem(path, 0, str(error)))
-        else:
-            problems.append(Problem(path, 0, "is no open record of this port, or of a newer version"))
+    path = open_path(index, directory)
+    records, problems = read_records(waiting_path(index, run_directory), path)
+    if records and not any(story.recall(record) for _, record in records):
+        problems.append(Problem(path, 0, "is no open record of this port, or of a newer version"))
     return story, problems

@@ -267,17 +267,17 @@ def sync_directory(path: str) -> None:
         os.close(descriptor)
 
 
-def read_json(path: str) -> object:
-    """The decoded file; OSError if it cannot be read, ValueError if it is no JSON or no regular file."""
+def read_json(path: str, limit_bytes: int = SIZE_LIMIT_BYTES) -> object:
+    """The decoded file; OSError if it cannot be read, ValueError if it is no JSON, no regular file, or too large."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     # open() of a directory's descriptor would raise and leave it open; a FIFO's would read as None.
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise ValueError(f"{path} is no regular file")
     with open(descriptor, "rb") as file:
-        content = file.read(SIZE_LIMIT_BYTES + 1)
-    if len(content) > SIZE_LIMIT_BYTES:
-        raise ValueError(f"{path} is larger than {SIZE_LIMIT_BYTES} bytes")
+        content = file.read(limit_bytes + 1)
+    if len(content) > limit_bytes:
+        raise ValueError(f"{path} is larger than {limit_bytes} bytes")
     try:
         return json.loads(content)
     except RecursionError as error:

@@ -80,9 +80,13 @@ class Systemd:
         self._context.push_thread_default()
         try:
             self._bus = _connect(Gio, Bus, timeout_s)
+        except GLib.Error as error:
+            self._context.pop_thread_default()
+            raise self._explain(error, "systemd") from error
+        try:
             self._manager = self._bus.get(".systemd1", timeout=int(timeout_s))
         except (GLib.Error, KeyError) as error:
-            self._context.pop_thread_default()
+            self.__exit__(None, None, None)
             raise self._explain(error, "systemd") from error
 
     def __enter__(self) -> Systemd:

@@ -200,14 +200,29 @@ def test_what_cannot_be_written_outlives_its_runner(tmp_path: Path) -> None:
     assert second.open()["file"]["path"] == str(tmp_path / "b.mp4")
 
 
+def test_of_two_records_the_newer_one_counts(tmp_path: Path) -> None:
+    """A cut between the open record and the removal of what waited: that is of before, and must not count."""
+    first = Runner(tmp_path).begin_()
+    wait_for(lambda: (tmp_path / "3.open.json").exists(), 10, "the record is there")
+    former = (tmp_path / "3.open.json").read_bytes()
+    first.record(str(tmp_path / "a.mp4"))
+    wait_for(lambda: first.open()["file"] and first.open()["file"]["start"], 10, "the open record has the file")
+    (tmp_path / "3.ledger.json").write_bytes(former)
+    story, problems = open_story(3, str(tmp_path), str(tmp_path))
+    assert (story.file is not None, problems) == (True, [])
+    second = Runner(tmp_path).begin_()
+    second.record(str(tmp_path / "b.mp4"))
+    assert kinds(second.wait_entries(2)) == [("gap", "start"), ("gap", "runner killed")]
+
+
 def test_a_record_of_what_waited_is_written_once(tmp_path: Path) -> None:
     """A cut between the ledger's line and the removal: the next runner enters it again, which readers see."""
     first = Runner(tmp_path).begin_()
     wait_for(lambda: (tmp_path / "3.open.json").exists(), 10, "the record is there")
-    kept = (tmp_path / "3.open.json").read_bytes()
+    kept = json.loads((tmp_path / "3.open.json").read_text())
     first.record(str(tmp_path / "a.mp4"))
     first.wait_entries(1)
-    (tmp_path / "3.ledger.json").write_bytes(kept)
+    (tmp_path / "3.ledger.json").write_text(json.dumps({**kept, "serial": 1000}))
     second = Runner(tmp_path).begin_()
     second.record(str(tmp_path / "b.mp4"))
     found = second.wait_entries(2)

@@ -13,7 +13,6 @@ from sdisup.command import (
     PROGRESS_PERIOD_S,
     Capabilities,
     build_ffmpeg_arguments,
-    container_suffix,
     has_audio,
     missing_capabilities,
 )
@@ -94,8 +93,8 @@ def test_the_channel_is_the_ports_index_unless_it_is_given() -> None:
     assert value_of(build(make_port(index=5)), "-i") == "stream 5 on board 0"
 
 
-def test_container_suffix() -> None:
-    assert [container_suffix(make_port(codec=codec)) for codec in ("h264", "prores")] == [".mp4", ".mov"]
+def test_containers_by_default() -> None:
+    assert [make_port(codec=codec).container for codec in ("h264", "prores")] == ["mp4", "mov"]
 
 
 # ---- What an FFmpeg lacks ----

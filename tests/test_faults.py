@@ -414,8 +414,32 @@ def test_an_idle_input_costs_little(appliance: Appliance) -> None:
     assert status(appliance, 0)["restarts"] == 0
 
 
+@pytest.mark.slow
+@pytest.mark.journal_allows(r"NAMESPACE|mount namespacing|Failed to start|226")
+def test_a_loop_that_never_reaches_the_runner_costs_little(appliance: Appliance) -> None:
+    configure(appliance, small_ports(1))
+    appliance.write("/etc/systemd/system/sdi-record@0.service.d/90.conf", "[Service]\nReadWritePaths=/nonexistent\n")
+    cursor = appliance.journal_cursor()
+    appliance.run("systemctl daemon-reload; systemctl start sdi-record@0", check=False)
+
+    def wait_rounds(count: int) -> tuple[float, float]:
+        """When so many rounds of tries had ended, and what systemd and all that it reaped had used by then."""
+
+        def are_over() -> bool:
+            said = [str(entry["MESSAGE"]) for entry in appliance.journal(after_cursor=cursor)]
+            return len([text for text in said if "Starts port 0 again" in text]) >= count
+
+        wait_for(are_over, 60, f"{count} rounds are over", poll_s=0.2)
+        return time.monotonic(), _cpu_seconds(appliance, 1)
+
+    (begun, before), (ended, after) = wait_rounds(1), wait_rounds(4)
+    share = (after - before) / (ended - begun)
+    print(f"a loop that never reaches the runner: {100 * share:.2f} % of a core")
+    assert 0 < share < 0.05
+
+
 def _cpu_seconds(appliance: Appliance, pid: object) -> float:
-    """A runner's CPU time, with that of the children that it reaped."""
+    """A process's CPU time, with that of the children that it reaped."""
     fields = appliance.read(f"/proc/{pid}/stat").rpartition(")")[2].split()
     return sum(int(field) for field in fields[11:15]) / 100
 

@@ -367,33 +367,6 @@ def test_a_runner_that_cannot_be_executed_heals(appliance: Appliance) -> None:
     assert time.monotonic() - mended < 15, mended - begun
 
 
-@pytest.mark.slow
-@pytest.mark.journal_allows(r"NAMESPACE|mount namespacing|Failed to start|226")
-def test_a_loop_that_never_reaches_the_runner_costs_little(appliance: Appliance) -> None:
-    configure(appliance, small_ports(1))
-    appliance.write("/etc/systemd/system/sdi-record@0.service.d/90.conf", "[Service]\nReadWritePaths=/nonexistent\n")
-    cursor = appliance.journal_cursor()
-    appliance.run("systemctl daemon-reload; systemctl start sdi-record@0", check=False)
-
-    def wait_cycle(number: int) -> tuple[float, float]:
-        """When the wait before another round began so often, and what the whole system had used of a core."""
-        wait_for(
-            lambda: (
-                len([e for e in appliance.journal(after_cursor=cursor) if "Starts port 0 again" in str(e)]) > number
-            ),
-            30,
-            f"round {number} is over",
-            poll_s=0.2,
-        )
-        used = dict(line.split() for line in appliance.read("/sys/fs/cgroup/cpu.stat").splitlines())
-        return time.monotonic(), int(used["usage_usec"]) / 1e6
-
-    (begun, before), (ended, after) = wait_cycle(0), wait_cycle(3)
-    share = (after - before) / (ended - begun)
-    print(f"a loop that never reaches the runner: {100 * share:.2f} % of a core, with all of the system")
-    assert share < 0.05
-
-
 @pytest.mark.journal_allows(r"NAMESPACE|mount namespacing|Failed to start|226")
 def test_a_stop_ends_the_wait_of_a_runner_that_cannot_be_executed(appliance: Appliance) -> None:
     configure(appliance, small_ports(1))

@@ -51,6 +51,19 @@ def a_status(**values: Any) -> PortStatus:
     return PortStatus(**{"port_index": 3, "name": "CAM3", "state": "recording", "boot_id": "B", **values})
 
 
+PROMISED = """
+port_index is_recording frame_count fps bitrate_mbps uptime_seconds current_file codec schema name state reason
+dropped_frames duplicated_frames missing_frames speed bytes_written last_frame_at started_at updated_at
+updated_monotonic boot_id take take_started_at take_frames restarts pid invocation_id runner_version unit
+config_pending disk_free_bytes disk_remaining_seconds
+"""
+
+
+def test_no_field_that_programs_rely_on_is_missing_or_renamed() -> None:
+    """Written out: a field that is renamed everywhere at once would pass every other test."""
+    assert set(PROMISED.split()) <= set(PortStatus(port_index=3).as_dict())
+
+
 # ---- replace_file ----
 
 
