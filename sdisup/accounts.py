@@ -6,13 +6,12 @@ goes on just now is not in it (ongoing.py finds it). Times are UTC texts, which 
 
 from __future__ import annotations
 
-import json
 import re
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from sys import intern
 
-from sdisup.ledger import LINE_LIMIT_BYTES, Entry, Problem, decode_line, encode_entry, read_lines
+from sdisup.ledger import Entry, Problem, decode_chunk, read_chunks
 from sdisup.status import utc_text
 from sdisup.times import unix_time
 
@@ -21,45 +20,74 @@ TOO_SHORT_S = 0.05
 REPEATS_WITHIN = 600
 """A crash can have entered at most what waited at once (story.QUEUE_LIMIT) a second time."""
 
-Line = tuple[str, str, str, str, float, bytes]
-"""Of an entry: kind, start, end, start_monotonic, seconds, and the whole line."""
+Line = tuple[str, str, str, str, str, str, str, str, str, str, str, str, str, str, str]
+"""An entry as texts, empty for what it has not: kind, take, start, end, start_monotonic, seconds, a gap's cause or
+a stop's by, frames_missing, path, frames, duplicated, dropped, bytes, codec, ended."""
+PATH = 8
 
 # A line as sdisup itself writes it, in plain letters. Any other way to write an entry is decoded.
-_OWN_LINE = re.compile(
+_OWN_LINES = re.compile(
     (
-        r'\{"v":1,"kind":"(file|gap|stop|clock)","port_index":[0-9],"take":(?:null|TEXT),"boot_id":TEXT,'
-        r'"start":"([0-9-]{10}T[0-9:.]{12}Z)","end":"([0-9-]{10}T[0-9:.]{12}Z)","start_monotonic":(NUMBER),'
-        r'"end_monotonic":NUMBER,"seconds":(NUMBER)(?:,"[a-z_]+":(?:NUMBER|TEXT))*\}'
+        r'^\{"v":1,"kind":"(file|gap|stop|clock)","port_index":(?:0|[1-9][0-9]?),"take":(?:null|"(TEXT)"),'
+        r'"boot_id":"TEXT","start":"([0-9-]{10}T[0-9:.]{12}Z)","end":"([0-9-]{10}T[0-9:.]{12}Z)",'
+        r'"start_monotonic":(NUMBER),"end_monotonic":NUMBER,"seconds":(NUMBER)'
+        r'(?:,"(?:cause|by)":"(TEXT)")?(?:,"frames_missing":(COUNT))?(?:,"path":"(TEXT)")?(?:,"frames":(COUNT),'
+        r'"duplicated":(COUNT),"dropped":(COUNT),"bytes":(COUNT),"codec":"(TEXT)","ended":"(TEXT)",'
+        r'"ffmpeg_version":"TEXT")?\}$'
     )
-    .replace("TEXT", r'"[ !#-\[\]-~]*"')
+    .replace("TEXT", r"[ !#-\[\]-~]{0,8000}")
     .replace("NUMBER", r"-?(?:0|[1-9][0-9]{0,11})(?:\.[0-9]+)?")
+    .replace("COUNT", r"(?:0|[1-9][0-9]{0,15})"),
+    re.MULTILINE,
 )
 
 
-def scan(path: str) -> Iterator[Line | Problem]:
-    """The entries of a ledger in the order of its lines, and a Problem for each line that is none."""
-    own = _OWN_LINE.fullmatch
-    for found in read_lines(path):
+def scan(path: str) -> Iterator[Sequence[Line | Problem]]:
+    """The entries of a ledger in the order of its lines, some hundred at a time; a Problem for a line that is none."""
+    for found in read_chunks(path):
         if isinstance(found, Problem):
-            yield found
+            yield [found]
             continue
-        number, lines = found
-        for index, line in enumerate(lines):
-            # Bytes of other letters become some that the pattern does not take.
-            match = own(line.decode("latin-1")) if len(line) <= LINE_LIMIT_BYTES else None
-            if match:
-                kind, start, end, monotonic, seconds = match.groups()
-                yield kind, start, end, monotonic, float(seconds), line
-            elif line:
-                entry = decode_line(path, number + index, line)
-                yield entry if isinstance(entry, Problem) else line_of(entry)
+        number, count, chunk = found
+        # Bytes of other letters become some that the pattern does not take.
+        own = _OWN_LINES.findall(chunk.decode("latin-1"))
+        if len(own) == count and chunk[-1:] == b"\n":
+            yield own
+        else:
+            entries = decode_chunk(path, number, chunk)
+            yield [entry if isinstance(entry, Problem) else line_of(entry) for entry in entries]
 
 
 def line_of(entry: Entry) -> Line:
     """A valid entry's line."""
-    kind, start, end, seconds = entry["kind"], entry["start"], entry["end"], entry["seconds"]
-    monotonic = str(entry.get("start_monotonic"))
-    return str(kind), str(start), str(end), monotonic, float(str(seconds)), encode_entry(entry)
+    kind, get = entry["kind"], entry.get
+    is_file = kind == "file"
+    return (
+        str(kind),
+        _text(get("take")),
+        str(entry["start"]),
+        str(entry["end"]),
+        str(get("start_monotonic")),
+        str(entry["seconds"]),
+        "" if is_file else _text(get("cause" if kind == "gap" else "by")),
+        _whole(get("frames_missing")),
+        _text(get("path")),
+        _whole(get("frames")),
+        _whole(get("duplicated")),
+        _whole(get("dropped")),
+        _whole(get("bytes")),
+        _text(get("codec")),
+        _text(get("ended")),
+    )
+
+
+def _text(value: object) -> str:
+    """A ledger's text; what JSON allows and nobody can print is replaced."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""
+
+
+def _whole(value: object) -> str:
+    return str(value) if isinstance(value, int) and -(1 << 63) < value < 1 << 63 else ""
 
 
 class Window:
@@ -129,40 +157,20 @@ class Row:
         self.not_before = ""
 
 
-def row_of(entry: Entry, start: str, end: str, seconds: float) -> Row:
-    """An entry's row, in the part that is asked for."""
-    get = entry.get
-    if entry["kind"] != "file":
-        what = intern(_text(get("cause" if entry["kind"] == "gap" else "by")))
-        row = Row(str(entry["kind"]), what, start=start, end=end, seconds=seconds)
-        row.frames = _whole(get("frames_missing"))
+def row_of(line: Line, start: str, end: str, seconds: float) -> Row:
+    """A line's row, in the part that is asked for."""
+    kind, take, _, _, _, _, what, missing, path, frames, duplicated, dropped, size_bytes, codec, ended = line
+    row = Row(kind, intern(ended if kind == "file" else what), start=start, end=end, seconds=seconds)
+    row.path, row.take = path or None, take or None
+    if kind != "file":
+        row.frames = int(missing) if missing else None
     else:
-        row = Row("file", intern(_text(get("ended"))), start=start, end=end, seconds=seconds)
-        row.codec = intern(_text(get("codec")))
-        row.frames, row.size_bytes = _whole(get("frames")), _whole(get("bytes"))
-        row.duplicated, row.dropped = _whole(get("duplicated")), _whole(get("dropped"))
-    row.path, row.take = _text(get("path")) or None, _text(get("take")) or None
+        row.frames = int(frames) if frames else None
+        row.codec = intern(codec)
+        row.duplicated = int(duplicated) if duplicated else None
+        row.dropped = int(dropped) if dropped else None
+        row.size_bytes = int(size_bytes) if size_bytes else None
     return row
-
-
-def _row_of_line(text: bytes, start: str, end: str, seconds: float) -> Row:
-    """A line's row. Most gaps have a cause and nothing else to show, and are not worth decoding."""
-    before, _, cause = text.rstrip(b"\n").rpartition(b',"cause":"')
-    # Without a backslash no text holds a quote, so that this can only be the last field.
-    if b"\\" in text or b'"take":null,' not in before or cause[-2:] != b'"}' or b'"' in cause[:-2]:
-        return row_of(json.loads(text), start, end, seconds)
-    return Row("gap", intern(cause[:-2].decode("utf-8", "replace")), start=start, end=end, seconds=seconds)
-
-
-def _text(value: object) -> str:
-    """A ledger's text; what JSON allows and nobody can print is replaced."""
-    if not isinstance(value, str) or value.isascii():
-        return value if isinstance(value, str) else ""
-    return value.encode("utf-8", "replace").decode()
-
-
-def _whole(value: object) -> int | None:
-    return value if isinstance(value, int) else None
 
 
 class Account:
@@ -205,50 +213,50 @@ class Recent:
     """
 
     def __init__(self) -> None:
-        self.lines: deque[Line] = deque()
+        self.lines: list[Line] = []
         self._newest = ""
 
-    def merged(self, found: Iterable[Line | Problem], problems: list[Problem]) -> Iterator[Line]:
+    def merged(self, found: Iterable[Sequence[Line | Problem]], problems: list[Problem]) -> Iterator[list[Line]]:
         """The lines without repetitions, all but the last REPEATS_WITHIN; problems go into their list."""
-        lines = self.lines
-        for line in found:
-            if isinstance(line, Problem):
-                problems.append(line)
-                continue
-            if line[1] > self._newest:
-                self._newest = line[1]
-            elif self._merge(line):
-                continue
-            lines.append(line)
-            if len(lines) > REPEATS_WITHIN:
-                yield lines.popleft()
+        held = self.lines
+        for lines in found:
+            for line in lines:
+                if isinstance(line, Problem):
+                    problems.append(line)
+                elif line[2] > self._newest:
+                    self._newest = line[2]
+                    held.append(line)
+                elif not self._merge(line):
+                    held.append(line)
+            if len(held) > REPEATS_WITHIN:
+                yield held[:-REPEATS_WITHIN]
+                del held[:-REPEATS_WITHIN]
 
     def _merge(self, line: Line) -> bool:
         """Whether the line repeats an earlier one: the same kind, beginning and file."""
+        kind, _, start, _, monotonic, seconds = line[:6]
         for index in range(len(self.lines) - 1, -1, -1):
             earlier = self.lines[index]
-            if earlier[1] < line[1]:
+            if earlier[2] < start:
                 return False
-            is_alike = (earlier[0], earlier[1], earlier[3]) == (line[0], line[1], line[3])
-            if is_alike and path_of(earlier) == path_of(line):
-                if line[0] != "file" and line[4] > earlier[4]:
+            if (earlier[0], earlier[2], earlier[4], earlier[PATH]) == (kind, start, monotonic, line[PATH]):
+                if kind != "file" and float(seconds) > float(earlier[5]):
                     self.lines[index] = line
                 return True
         return False
 
     def holds(self, row: Row) -> bool:
         """Whether what was open was entered meanwhile."""
-        alike = (line for line in self.lines if (line[0], line[1]) == (row.kind, row.start))
-        return any(path_of(line) == row.path for line in alike)
-
-
-def path_of(line: Line) -> object:
-    """The file that an entry is about; None if it is about none."""
-    return json.loads(line[5]).get("path")
+        sought = (row.kind, row.start, row.path or "")
+        return any((line[0], line[2], line[PATH]) == sought for line in self.lines)
 
 
 def account_of(
-    kind: str, found: Iterable[Line | Problem], waiting: Iterable[Line], open_rows: Iterable[Row], window: Window
+    kind: str,
+    found: Iterable[Sequence[Line | Problem]],
+    waiting: Sequence[Line],
+    open_rows: Iterable[Row],
+    window: Window,
 ) -> tuple[Account, list[Problem]]:
     """A port's account; its list is of `kind`, `file` or `gap`.
 
@@ -256,24 +264,29 @@ def account_of(
     """
     account, recent = Account(kind), Recent()
     problems: list[Problem] = []
-    for lines in (found, waiting):
-        for line in recent.merged(lines, problems):
-            _add_line(account, line, window)
-    for line in recent.lines:
-        _add_line(account, line, window)
+    for lines in recent.merged(chain(found, [waiting]), problems):
+        _add_lines(account, lines, window)
+    _add_lines(account, recent.lines, window)
     for row in open_rows:
         if not recent.holds(row):
             _add_row(account, row, window)
     return account, problems
 
 
-def _add_line(account: Account, line: Line, window: Window) -> None:
-    kind, start, end, _, seconds, text = line
-    if start >= window.until or (end <= window.since and start < end) or kind not in ("file", "gap", "stop"):
-        return
-    part = window.cut(start, end, seconds)
-    if part is not None and account.add(kind, part[2]):
-        account.rows.append(_row_of_line(text, *part))
+def _add_lines(account: Account, lines: list[Line], window: Window) -> None:
+    since, until = window.since, window.until
+    for line in lines:
+        kind, _, start, end, _, length = line[:6]
+        if start >= until or (end <= since and start < end) or kind not in ("file", "gap", "stop"):
+            continue
+        seconds = float(length)
+        if start < since or end > until:
+            part = window.cut(start, end, seconds)
+            if part is None:
+                continue
+            start, end, seconds = part
+        if account.add(kind, seconds):
+            account.rows.append(row_of(line, start, end, seconds))
 
 
 def _add_row(account: Account, row: Row, window: Window) -> None:

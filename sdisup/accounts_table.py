@@ -11,6 +11,7 @@ from sdisup.times import LocalTexts, length_text
 
 NOTHING = "-"
 _TIME_WIDTH = 25
+_UNKNOWN, _ONGOING = "unknown".ljust(_TIME_WIDTH), "ongoing".ljust(_TIME_WIDTH)
 
 PortAccount = tuple[int, str, Account]
 """A port's index, its name, and its account."""
@@ -37,8 +38,8 @@ def file_lines(found: Sequence[PortAccount]) -> Iterator[str]:
         for row in account.rows:
             size = NOTHING if row.size_bytes is None else f"{row.size_bytes / 1e6:.1f}"
             ended = row.note or ("is being recorded" if row.is_open else row.what)
-            path = _printable(row.path or NOTHING)
-            yield f"{begin}{lines.row(row)}{size:>9}  {path:<{width}}  {_printable(ended)}"
+            path = _printable(row.path or NOTHING).ljust(width)
+            yield f"{begin}{lines.row(row)}{size:>9}  {path}  {_printable(ended)}"
 
 
 class _Lines:
@@ -47,6 +48,7 @@ class _Lines:
     def __init__(self, found: Sequence[PortAccount]) -> None:
         takes = max((len(row.take) for _, _, account in found for row in account.rows if row.take), default=0)
         self._name_width, self._take_width = _name_width(found), max(4, takes)
+        self._no_take = NOTHING.ljust(self._take_width)
         self._local = LocalTexts().text
         times = f"{'START':<{_TIME_WIDTH}}  {'END':<{_TIME_WIDTH}}"
         self.header = (
@@ -57,12 +59,13 @@ class _Lines:
         return f"{port:>4}  {name:<{self._name_width}}  "
 
     def row(self, row: Row) -> str:
-        start = self._local(row.start) if row.start else "unknown"
-        end = "ongoing" if row.is_open else self._local(row.end) if row.end else "unknown"
+        # Local times are of the column's width by themselves; to see to that takes its time with 100,000 rows.
+        start = self._local(row.start) if row.start else _UNKNOWN
+        end = _ONGOING if row.is_open else self._local(row.end) if row.end else _UNKNOWN
         length = "unknown" if row.seconds is None else length_text(row.seconds)
         frames = NOTHING if row.frames is None else row.frames
-        take = _printable(row.take) if row.take else NOTHING
-        return f"{start:<{_TIME_WIDTH}}  {end:<{_TIME_WIDTH}}  {length:>11}  {frames:>9}  {take:<{self._take_width}}  "
+        take = _printable(row.take).ljust(self._take_width) if row.take else self._no_take
+        return f"{start}  {end}  {length:>11}  {frames:>9}  {take}  "
 
 
 def _name_width(found: Sequence[PortAccount]) -> int:
@@ -101,16 +104,18 @@ def _remarks(account: Account) -> Iterator[str]:
 def document_lines(name: str, found: Sequence[PortAccount]) -> Iterator[str]:
     """The JSON document `{"gaps": […], "sums": […]}` with a line a row, without ever being whole in memory."""
     document = gap_document if name == "gaps" else file_document
+    # json.dumps() would make an encoder for each row.
+    encode = json.JSONEncoder(ensure_ascii=False).encode
     yield f'{{"{name}": ['
     last = ""
     for port_index, port_name, account in found:
         for row in account.rows:
             if last:
                 yield f"{last},"
-            last = "  " + json.dumps(document(port_index, port_name, row), ensure_ascii=False)
+            last = "  " + encode(document(port_index, port_name, row))
     if last:
         yield last
-    sums = (json.dumps(document, ensure_ascii=False) for document in sum_documents(found))
+    sums = (encode(document) for document in sum_documents(found))
     yield '], "sums": ['
     yield ",\n".join(f"  {text}" for text in sums)
     yield "]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import sys
@@ -145,6 +146,8 @@ def _account(arguments: argparse.Namespace) -> int:
     from sdisup import accounts_table as table
     from sdisup.history import accounts
 
+    # What is made of a ledger has no cycles; to look for some again and again takes half of the time.
+    gc.disable()
     is_gaps = arguments.command == "gaps"
     window = _window(arguments)
     found, remarks = accounts("gap" if is_gaps else "file", _with_ledgers(arguments.ports), window)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import time
 from collections.abc import Sequence
@@ -41,15 +40,10 @@ def accounts(
 ) -> tuple[list[tuple[int, str, Account]], list[str]]:
     """Each port's account with its index and name, and what could not be read, in the operator's words."""
     found, remarks = [], []
-    # What is made of a ledger has no cycles; to look for some again and again takes half of the time.
-    gc.disable()
-    try:
-        for port in ports:
-            account, problems = port_account(kind, port, window, directory, run_directory)
-            found.append((port.index, port.name, account))
-            remarks += problems
-    finally:
-        gc.enable()
+    for port in ports:
+        account, problems = port_account(kind, port, window, directory, run_directory)
+        found.append((port.index, port.name, account))
+        remarks += problems
     return found, remarks
 
 

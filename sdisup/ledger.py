@@ -107,18 +107,16 @@ def read_ledger(path: str) -> Iterator[Entry | Problem]:
 
     Memory is that of a few hundred lines.
     """
-    for found in read_lines(path):
+    for found in read_chunks(path):
         if isinstance(found, Problem):
             yield found
-            continue
-        number, lines = found
-        for index, line in enumerate(lines):
-            if line:
-                yield decode_line(path, number + index, line)
+        else:
+            number, _, chunk = found
+            yield from decode_chunk(path, number, chunk)
 
 
-def read_lines(path: str) -> Iterator[tuple[int, list[bytes]] | Problem]:
-    """Some hundred lines at a time, without their ends, and the first one's number.
+def read_chunks(path: str) -> Iterator[tuple[int, int, bytes] | Problem]:
+    """The first one's number, how many they are, and some hundred whole lines. Only the last one may lack its end.
 
     Nothing for a missing file. A link, what is no file, and what is not of the directory's owner (nor of
     root, who may write anything) is one Problem. Of a line that is too long there is only the beginning.
@@ -136,9 +134,10 @@ def read_lines(path: str) -> Iterator[tuple[int, list[bytes]] | Problem]:
             yield Problem(path, 0, problem)
             return
         number = 1
-        for lines in _split(descriptor):
-            yield number, lines
-            number += len(lines)
+        for chunk in _chunks(descriptor):
+            count = chunk.count(b"\n")
+            yield number, count, chunk
+            number += count
     except OSError as error:
         yield Problem(path, 0, f"cannot be read: {error.strerror}")
     finally:
@@ -153,19 +152,25 @@ def _wrong_file(path: str, status: os.stat_result) -> str:
     return ""
 
 
-def _split(descriptor: int) -> Iterator[list[bytes]]:
+def _chunks(descriptor: int) -> Iterator[bytes]:
     rest = b""
     while data := os.read(descriptor, READ_BYTES):
-        *lines, last = data.split(b"\n")
-        if lines:
-            lines[0] = rest + lines[0]
-            yield lines
-            rest = last
+        whole = data.rfind(b"\n") + 1
+        if whole:
+            yield rest + data[:whole]
+            rest = data[whole:]
         else:
             # One byte more than a line may have is enough to know it by.
-            rest = (rest + last)[: LINE_LIMIT_BYTES + 1]
+            rest = (rest + data)[: LINE_LIMIT_BYTES + 1]
     if rest:
-        yield [rest]
+        yield rest
+
+
+def decode_chunk(path: str, number: int, chunk: bytes) -> Iterator[Entry | Problem]:
+    """The entries of some lines, of which the first one is the file's `number`th; empty lines are nothing."""
+    for index, line in enumerate(chunk.split(b"\n")):
+        if line:
+            yield decode_line(path, number + index, line)
 
 
 def decode_line(path: str, number: int, line: bytes) -> Entry | Problem:

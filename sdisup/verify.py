@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import chain
 
-from sdisup.accounts import Row, Window, row_of
+from sdisup.accounts import Row, Window, line_of, row_of
 from sdisup.applied import AppliedPort
 from sdisup.chronicle import count_frames
 from sdisup.errors import SdisupError
@@ -62,7 +62,7 @@ def _add(known: Known, entry: Entry, window: Window) -> None:
         known.deleted.add(str(entry.get("path")))
     elif entry["kind"] == "file":
         start, end = str(entry["start"]), str(entry["end"])
-        row = row_of(entry, start, end, 0.0)
+        row = row_of(line_of(entry), start, end, 0.0)
         if row.path and window.cut(start, end, 0.0):
             known.files.setdefault(row.path, row)
 

@@ -44,21 +44,23 @@ def paris(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def entry(kind: str, start: float, end: float, what: str = "", **values: object) -> Entry:
     """An entry of a port; times are seconds after T."""
-    name = {"gap": "cause", "stop": "by", "file": "ended"}.get(kind, "x")
     known: Entry = {
         "v": 1, "kind": kind, "port_index": 3, "take": None, "boot_id": "b", "start": utc_text(T + start),
         "end": utc_text(T + end), "start_monotonic": float(start), "end_monotonic": float(end),
-        "seconds": float(round(end - start, 3)), name: what,
+        "seconds": float(round(end - start, 3)),
     }  # fmt: skip
     if kind == "file":
-        known.update(path=f"/r/{start}.mp4", frames=int((end - start) * 25), bytes=1000, codec="h264", dropped=0)
+        known.update(path=f"/r/{start}.mp4", frames=int((end - start) * 25), duplicated=0, dropped=0, bytes=1000)
+        known.update(codec="h264", ended=what, ffmpeg_version="Lavf61.7.103")
+    else:
+        known[{"gap": "cause", "stop": "by"}.get(kind, "x")] = what
     return {**known, **values}
 
 
 def account(entries: list[Entry], kind: str = "gap", window: Window | None = None, **more: Any) -> Account:
     rows = more.get("rows", [])
     waiting = [line_of(found) for found in more.get("waiting", [])]
-    found, problems = account_of(kind, [line_of(one) for one in entries], waiting, rows, window or Window())
+    found, problems = account_of(kind, [[line_of(one) for one in entries]], waiting, rows, window or Window())
     assert problems == []
     return found
 
@@ -527,9 +529,8 @@ def year(tmp_path_factory: pytest.TempPathFactory) -> Path:
     entries = []
     for number in range(50_000):
         at = number * 600
-        more = {"duplicated": 0, "codec": "h264", "ffmpeg_version": "Lavf61.7.103"}
         path = f"/srv/recordings/CAM3_20260131T120000Z_{number}.mp4"
-        entries.append(entry("file", at, at + 598, "complete", boot_id="0" * 36, path=path, **more))
+        entries.append(entry("file", at, at + 598, "complete", boot_id="0" * 36, path=path))
         entries.append(entry("gap", at + 598, at + 600, "killed", boot_id="0" * 36))
     append_entries(ledger_path(3, str(directory)), entries)
     return directory
@@ -549,13 +550,13 @@ def test_a_ledger_of_100_000_lines(year: Path, command: str, days: int) -> None:
 
 
 def test_all_of_100_000_lines_listed(year: Path) -> None:
-    """Fifty thousand rows take longer to write than the ledger takes to read; memory keeps its bound."""
+    """Half a second on a quiet machine; the bound leaves room for a busy one."""
     output, code, seconds, megabytes, _ = fresh(year, "recordings", "--json")
     document = json.loads(output)
     assert (code, len(document["recordings"])) == (0, 50_000)
     assert document["sums"][0]["recorded_seconds"] == 50_000 * 598
     assert megabytes < 50
-    assert seconds < 3
+    assert seconds < 1
 
 
 def test_the_commands_exit_codes(tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ class Port:
                 rest.stopped("test", self.now, None)
             entries += rest.take_ready()
         assert [wrong_entry(entry) for entry in entries if wrong_entry(entry)] == []
-        found, problems = account_of("gap", [line_of(entry) for entry in entries], [], [], Window())
+        found, problems = account_of("gap", [[line_of(entry) for entry in entries]], [], [], Window())
         assert problems == []
         return found
 
