@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 from sys import intern
 
-from sdisup.ledger import Entry, Problem, decode_chunk, read_chunks
+from sdisup.ledger import TIME, Entry, Problem, decode_chunk, read_chunks
 from sdisup.status import utc_text
 from sdisup.times import unix_time
 
@@ -22,20 +22,22 @@ REPEATS_WITHIN = 600
 
 Line = tuple[str, str, str, str, str, str, str, str, str, str, str, str, str, str, str]
 """An entry as texts, empty for what it has not: kind, take, start, end, start_monotonic, seconds, a gap's cause or
-a stop's by, frames_missing, path, frames, duplicated, dropped, bytes, codec, ended."""
+a stop's by, frames_missing, path, frames, duplicated, dropped, bytes, codec, ended. Without seconds nobody knows
+how long it was."""
 PATH = 8
 
-# A line as sdisup itself writes it, in plain letters. Any other way to write an entry is decoded.
+# A line as sdisup itself writes it, without a backslash. Any other way to write an entry is decoded.
 _OWN_LINES = re.compile(
     (
         r'^\{"v":1,"kind":"(file|gap|stop|clock)","port_index":(?:0|[1-9][0-9]?),"take":(?:null|"(TEXT)"),'
-        r'"boot_id":"TEXT","start":"([0-9-]{10}T[0-9:.]{12}Z)","end":"([0-9-]{10}T[0-9:.]{12}Z)",'
+        r'"boot_id":"TEXT","start":"(TIME)","end":"(TIME)",'
         r'"start_monotonic":(NUMBER),"end_monotonic":NUMBER,"seconds":(NUMBER)'
         r'(?:,"(?:cause|by)":"(TEXT)")?(?:,"frames_missing":(COUNT))?(?:,"path":"(TEXT)")?(?:,"frames":(COUNT),'
         r'"duplicated":(COUNT),"dropped":(COUNT),"bytes":(COUNT),"codec":"(TEXT)","ended":"(TEXT)",'
         r'"ffmpeg_version":"TEXT")?\}$'
     )
-    .replace("TEXT", r"[ !#-\[\]-~]{0,8000}")
+    .replace("TIME", TIME)
+    .replace("TEXT", r'[^"\\\x00-\x1f]{0,8000}')
     .replace("NUMBER", r"-?(?:0|[1-9][0-9]{0,11})(?:\.[0-9]+)?")
     .replace("COUNT", r"(?:0|[1-9][0-9]{0,15})"),
     re.MULTILINE,
@@ -49,8 +51,10 @@ def scan(path: str) -> Iterator[Sequence[Line | Problem]]:
             yield [found]
             continue
         number, count, chunk = found
-        # Bytes of other letters become some that the pattern does not take.
-        own = _OWN_LINES.findall(chunk.decode("latin-1"))
+        try:
+            own = _OWN_LINES.findall(chunk.decode())
+        except UnicodeDecodeError:
+            own = []
         if len(own) == count and chunk[-1:] == b"\n":
             yield own
         else:
@@ -68,7 +72,7 @@ def line_of(entry: Entry) -> Line:
         str(entry["start"]),
         str(entry["end"]),
         str(get("start_monotonic")),
-        str(entry["seconds"]),
+        "" if get("length") == "unknown" else str(entry["seconds"]),
         "" if is_file else _text(get("cause" if kind == "gap" else "by")),
         _whole(get("frames_missing")),
         _text(get("path")),
@@ -108,7 +112,11 @@ class Window:
         first, last = max(start, since), min(end, until)
         if first >= last:
             return None
-        share = (unix_time(last) - unix_time(first)) / (unix_time(end) - unix_time(start))
+        try:
+            share = (unix_time(last) - unix_time(first)) / (unix_time(end) - unix_time(start))
+        except ValueError:
+            # It looks like a time and is none, such as the 31st of February.
+            share = 1.0
         return first, last, seconds * share
 
 
@@ -157,7 +165,7 @@ class Row:
         self.not_before = ""
 
 
-def row_of(line: Line, start: str, end: str, seconds: float) -> Row:
+def row_of(line: Line, start: str, end: str, seconds: float | None) -> Row:
     """A line's row, in the part that is asked for."""
     kind, take, _, _, _, _, what, missing, path, frames, duplicated, dropped, size_bytes, codec, ended = line
     row = Row(kind, intern(ended if kind == "file" else what), start=start, end=end, seconds=seconds)
@@ -213,42 +221,36 @@ class Recent:
     """
 
     def __init__(self) -> None:
-        self.lines: list[Line] = []
-        self._newest = ""
+        self._held: dict[tuple[str, str, str, str], Line] = {}
+
+    @property
+    def lines(self) -> list[Line]:
+        return list(self._held.values())
 
     def merged(self, found: Iterable[Sequence[Line | Problem]], problems: list[Problem]) -> Iterator[list[Line]]:
         """The lines without repetitions, all but the last REPEATS_WITHIN; problems go into their list."""
-        held = self.lines
+        held = self._held
         for lines in found:
             for line in lines:
                 if isinstance(line, Problem):
                     problems.append(line)
-                elif line[2] > self._newest:
-                    self._newest = line[2]
-                    held.append(line)
-                elif not self._merge(line):
-                    held.append(line)
+                    continue
+                key = line[0], line[2], line[4], line[PATH]
+                earlier = held.setdefault(key, line)
+                if earlier is not line and line[0] != "file" and _is_longer(line, earlier):
+                    held[key] = line
             if len(held) > REPEATS_WITHIN:
-                yield held[:-REPEATS_WITHIN]
-                del held[:-REPEATS_WITHIN]
-
-    def _merge(self, line: Line) -> bool:
-        """Whether the line repeats an earlier one: the same kind, beginning and file."""
-        kind, _, start, _, monotonic, seconds = line[:6]
-        for index in range(len(self.lines) - 1, -1, -1):
-            earlier = self.lines[index]
-            if earlier[2] < start:
-                return False
-            if (earlier[0], earlier[2], earlier[4], earlier[PATH]) == (kind, start, monotonic, line[PATH]):
-                if kind != "file" and float(seconds) > float(earlier[5]):
-                    self.lines[index] = line
-                return True
-        return False
+                oldest = list(islice(held, len(held) - REPEATS_WITHIN))
+                yield [held.pop(key) for key in oldest]
 
     def holds(self, row: Row) -> bool:
         """Whether what was open was entered meanwhile."""
         sought = (row.kind, row.start, row.path or "")
-        return any((line[0], line[2], line[PATH]) == sought for line in self.lines)
+        return any((kind, start, path) == sought for kind, start, _, path in self._held)
+
+
+def _is_longer(line: Line, earlier: Line) -> bool:
+    return bool(line[5] and earlier[5]) and float(line[5]) > float(earlier[5])
 
 
 def account_of(
@@ -279,8 +281,8 @@ def _add_lines(account: Account, lines: list[Line], window: Window) -> None:
         kind, _, start, end, _, length = line[:6]
         if start >= until or (end <= since and start < end) or kind not in ("file", "gap", "stop"):
             continue
-        seconds = float(length)
-        if start < since or end > until:
+        seconds = float(length) if length else None
+        if seconds is not None and (start < since or end > until):
             part = window.cut(start, end, seconds)
             if part is None:
                 continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import io
 import json
 import os
 import sys
@@ -47,6 +48,8 @@ def _status(arguments: argparse.Namespace) -> int:
     from sdisup.manager import records_as_it_should, statuses
 
     found = statuses(_selected(arguments))
+    code = EXIT_DONE if all(records_as_it_should(status) for status in found) else EXIT_NOT_RECORDING
+    arguments.code = code
     if arguments.json:
         print(json.dumps([status.as_dict() for status in found], ensure_ascii=False, indent=2))
     elif found:
@@ -55,7 +58,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
         colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
         print(status_table(found, monotonic(), colour=colour))
-    return EXIT_DONE if all(records_as_it_should(status) for status in found) else EXIT_NOT_RECORDING
+    return code
 
 
 def _report(outcomes: Sequence[Outcome]) -> int:
@@ -153,14 +156,17 @@ def _account(arguments: argparse.Namespace) -> int:
     found, remarks = accounts("gap" if is_gaps else "file", _with_ledgers(arguments.ports), window)
     for text in remarks:
         remark(text)
+    # What cannot be read is no proof that nothing is missing. Before the printing, whose reader may go.
+    is_whole = not remarks and not any(account.gaps for _, _, account in found)
+    code = EXIT_DONE if is_whole or not getattr(arguments, "fail_if_any", False) else EXIT_FAILED
+    arguments.code = code
     if arguments.json:
         lines = table.document_lines(arguments.command, found)
     else:
         lines = table.gap_lines(found) if is_gaps else table.file_lines(found)
         lines = table.with_sums(lines, found)
     sys.stdout.writelines(f"{line}\n" for line in lines)
-    has_gap = any(account.gaps for _, _, account in found)
-    return EXIT_FAILED if is_gaps and arguments.fail_if_any and has_gap else EXIT_DONE
+    return code
 
 
 def _with_ledgers(words: list[str]) -> list[AppliedPort]:
@@ -191,6 +197,8 @@ def _verify(arguments: argparse.Namespace) -> int:
     known = known_files(_with_ledgers([]), _window(arguments))
     for problem in known.problems:
         remark(str(problem))
+    # Until all are read; whoever reads the verdicts may go earlier.
+    arguments.code = EXIT_FAILED
     is_good = True
     for verdict in verify(known, arguments.files, find_ffprobe()):
         print(verdict, flush=True)
@@ -382,6 +390,9 @@ def _parser() -> argparse.ArgumentParser:
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     arguments = _parser().parse_args(_with_times_joined(sys.argv[1:] if words is None else words))
+    # A file's name may hold bytes that no encoding knows; they are shown, and are JSON, as an escape.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         run: Callable[[argparse.Namespace], int] = arguments.run
         code = run(arguments)
@@ -399,9 +410,10 @@ def main(words: Sequence[str] | None = None) -> int:
             remark(f"hint: {error.hint}")
         return error.exit_code
     except BrokenPipeError:
-        # Who read the output has gone (`sdisup status | head`); Python must not try to flush it again.
+        # Who read the output has gone (`sdisup status | head`); Python must not try to flush it again. What there was
+        # to say is said by the exit code all the same.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_DONE
+        return int(getattr(arguments, "code", EXIT_DONE))
     except OSError as error:
         remark(f"sdisup: {error.filename or 'the system'}: {error.strerror or error}")
         return EXIT_FAILED

@@ -13,14 +13,27 @@ a card's clock may differ from the system's."""
 
 
 def interval_entries(port_index: int, interval: Interval) -> list[Entry]:
-    """A gap's or a stop's entry; none for one without a length."""
+    """A gap's or a stop's entry; none for one without a length.
+
+    Over a reboot only the wall clock knows the length; where that was put back, nobody does, and it says so.
+    """
     end = interval.end or interval.start
     seconds = interval.seconds(end)
-    if seconds < 0.001:
+    is_unknown = interval.start.boot != end.boot and seconds <= 0
+    if seconds < 0.001 and not is_unknown:
         return []
     entry = _entry(port_index, interval.kind, interval.take, interval.start, end, seconds)
     entry["cause" if interval.kind == "gap" else "by"] = interval.what
+    if is_unknown:
+        entry["length"] = "unknown"
     return [entry]
+
+
+def late_entry(port_index: int, interval: Interval, before: Moment, now: Moment, step_s: float) -> Entry:
+    """What an interval over a reboot was longer than the clock showed, which is put right by a step only now."""
+    entry = _entry(port_index, interval.kind, interval.take, before, now, step_s)
+    entry["cause" if interval.kind == "gap" else "by"] = interval.what
+    return entry
 
 
 def file_entries(

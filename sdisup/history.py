@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from sdisup.accounts import Account, Window, account_of, line_of, scan
 from sdisup.applied import Applied, AppliedPort, is_port_number
 from sdisup.chronicle import read_records, up_seconds
-from sdisup.ledger import LEDGER_DIRECTORY, Problem, ledger_path, open_path, waiting_path
+from sdisup.ledger import LEDGER_DIRECTORY, Problem, last_entry, ledger_path, open_path, waiting_path
 from sdisup.moments import Moment
 from sdisup.ongoing import Present, rows_of, waiting_entries
 from sdisup.status import RUN_DIRECTORY, PortStatus, boot_id, is_locked, read_status
 from sdisup.story import Story
+
+CATCH_UP_S = 0.3
 
 
 def with_ledgers(applied: Applied, directory: str = LEDGER_DIRECTORY) -> Applied:
@@ -53,13 +55,18 @@ def port_account(
     """One port's account. Its open record is read first: what it enters meanwhile is then found in the ledger."""
     present = present_of(port, run_directory)
     story, problems = open_story(port.index, directory, run_directory)
+    if present.is_behind(story):
+        # Between an event's status and its entry there are some milliseconds.
+        time.sleep(CATCH_UP_S)
+        present = present_of(port, run_directory)
+        story, problems = open_story(port.index, directory, run_directory)
     rows = rows_of(story, present)
     waiting = [line_of(entry) for entry in waiting_entries(story)]
     path = ledger_path(port.index, directory)
     account, in_ledger = account_of(kind, scan(path), waiting, rows, window)
     problems += in_ledger
     remarks = [str(problem) for problem in problems]
-    if present.status is not None and "the ledger cannot be written" in present.status.reason:
+    if present.status is not None and "the ledger" in present.status.reason:
         remarks.append(f"{port.label}: {present.status.reason}")
     return account, remarks
 
@@ -88,6 +95,10 @@ def open_story(
     story = Story(index)
     path = open_path(index, directory)
     records, problems = read_records(waiting_path(index, run_directory), path)
-    if records and not any(story.recall(record) for _, record in records):
+    if any(story.recall(record) for _, record in records):
+        return story, problems
+    if records:
         problems.append(Problem(path, 0, "is no open record of this port, or of a newer version"))
+    if not problems and last_entry(ledger_path(index, directory)):
+        problems.append(Problem(path, 0, "is missing, and with it what went on since the ledger's last entry"))
     return story, problems

@@ -11,7 +11,9 @@ import errno
 import fcntl
 import json
 import os
+import re
 import stat
+import time
 from collections.abc import Iterator
 
 from sdisup.status import RUN_DIRECTORY, STATE_DIRECTORY, sync_directory
@@ -21,6 +23,10 @@ VERSION = 1
 KINDS = ("file", "gap", "stop", "clock", "observation", "delete")
 LINE_LIMIT_BYTES = 1 << 16
 READ_BYTES = 1 << 17
+LOCK_TRIES, LOCK_PAUSE_S = 10, 0.02
+
+TIME = r"[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-6][0-9]\.[0-9]{3}Z"
+_TIME = re.compile(TIME)
 
 Entry = dict[str, object]
 
@@ -72,7 +78,7 @@ def append_entries(path: str, entries: list[Entry]) -> None:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
             raise PermissionError(errno.EPERM, "is not a file of the recording's own user", path)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _lock(descriptor)
         size = os.fstat(descriptor).st_size
         is_torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
         data = (b"\n" if is_torn else b"") + b"".join(encode_entry(entry) for entry in entries)
@@ -80,11 +86,26 @@ def append_entries(path: str, entries: list[Entry]) -> None:
             # What is there of it would look like entries that the next attempt writes again.
             os.ftruncate(descriptor, size)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
-        os.fdatasync(descriptor)
+        try:
+            os.fdatasync(descriptor)
+        except OSError:
+            os.ftruncate(descriptor, size)
+            raise
     finally:
         os.close(descriptor)
     if is_new:
         sync_directory(os.path.dirname(path))
+
+
+def _lock(descriptor: int) -> None:
+    """Take the file's lock; OSError if somebody keeps it, who may be anybody that can read the file."""
+    for _ in range(LOCK_TRIES):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            time.sleep(LOCK_PAUSE_S)
+    raise OSError(errno.EAGAIN, "somebody else keeps it locked")
 
 
 def last_entry(path: str) -> Entry | None:
@@ -204,4 +225,4 @@ def wrong_entry(entry: object) -> str:
 
 def _is_time(value: object) -> bool:
     """Whether it looks as status.utc_text writes it, 2026-01-31T12:00:00.000Z: such texts sort as the times do."""
-    return isinstance(value, str) and len(value) == 24 and value[10] == "T" and value[-1] == "Z" and value.isascii()
+    return isinstance(value, str) and _TIME.fullmatch(value) is not None

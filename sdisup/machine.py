@@ -26,6 +26,7 @@ from sdisup.command import missing_capabilities
 from sdisup.config import Port, Settings
 from sdisup.custom_input import Input, parse_inputs
 from sdisup.errors import SdisupError, root_hint
+from sdisup.policy import ffprobe_beside
 from sdisup.probe import Found, list_sources, probe_ffmpeg
 from sdisup.settings_table import MAX_PORTS, check_value, rows
 from sdisup.status import is_locked
@@ -149,8 +150,15 @@ def _file_problems(settings: Settings, looks: Mapping[str, Look]) -> list[str]:
 
 def _executable_problems(settings: Settings) -> list[str]:
     if os.path.isfile(settings.ffmpeg) and os.access(settings.ffmpeg, os.X_OK):
-        return []
+        return _ffprobe_problems(settings)
     return [f"{settings.ffmpeg} is missing or cannot be executed: install it, or name another in [appliance]"]
+
+
+def _ffprobe_problems(settings: Settings) -> list[str]:
+    if shutil.which(ffprobe_beside(settings.ffmpeg)):
+        return []
+    return [f"there is no ffprobe beside {settings.ffmpeg} nor on PATH: nobody can count the frames of a file that was "
+            "cut off; install it: apt-get install ffmpeg"]  # fmt: skip
 
 
 def _ffmpeg_problems(settings: Settings) -> list[str]:
@@ -159,7 +167,7 @@ def _ffmpeg_problems(settings: Settings) -> list[str]:
     except SdisupError as error:
         return [str(error)]
     ports = settings.ports.values()
-    found = missing_capabilities(ports, settings.ffmpeg, capabilities)
+    found = missing_capabilities(ports, settings.ffmpeg, capabilities) + _ffprobe_problems(settings)
     kinds = {port.source.kind for port in ports} & capabilities.inputs
     if "decklink" in kinds:
         found += _decklink_problems(settings)

@@ -106,7 +106,7 @@ class TakenFile:
     """A file that is being recorded, or was and is not entered yet: `end` is then how it ended, `closed` when.
 
     `opened` is when it was made, `start` when its first frame came, None before that is known; `rate` the
-    source's frames/s, 0 if unknown.
+    source's frames/s, 0 if unknown; `size_bytes` its size when it ended.
     """
 
     def __init__(self, path: str, take: str | None, codec: str, rate: float, opened: Moment | None = None) -> None:
@@ -119,6 +119,7 @@ class TakenFile:
         self.start: Moment | None = None
         self.closed: Moment | None = None
         self.end: FileEnd | None = None
+        self.size_bytes = 0
 
     def as_dict(self) -> dict[str, object]:
         moments = {name: getattr(self, name) for name in ("opened", "start", "closed")}
@@ -138,6 +139,8 @@ def taken_file_from(value: object) -> TakenFile | None:
     file.start = moment_from(value.get("start"))
     file.closed = moment_from(value.get("closed"))
     file.end = file_end_from(value.get("end"))
+    size_bytes = value.get("size_bytes")
+    file.size_bytes = size_bytes if isinstance(size_bytes, int) and 0 <= size_bytes < 1 << 63 else 0
     return file
 
 

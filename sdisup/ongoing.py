@@ -15,11 +15,13 @@ from sdisup.story import Story
 from sdisup.times import unix_time
 
 NOT_COUNTED = "its frames are not counted yet"
+BEHIND = "the port goes on without it, and what came then is not entered yet: see sdisup status"
 UNTIL_STARTED = "is not known until the port is started"
 
 
 class Present:
-    """What is known of a port now: `is_alive` whether its runner lives, `boot` when this boot began."""
+    """What is known of a port now: `is_alive` whether its runner lives, `boot` when this boot began, `stopped_at` when
+    it was stopped, by the status of one that does not live."""
 
     def __init__(
         self,
@@ -35,6 +37,16 @@ class Present:
         self.is_alive = is_alive
         self.records_at_boot = records_at_boot
         self.status = status if is_alive else None
+        self.stopped_at: Moment | None = None
+        if status is not None and not is_alive and status.state == "stopped" and status.boot_id == now.boot:
+            self.stopped_at = now.plus(status.state_since_monotonic - now.monotonic)
+
+    def is_behind(self, story: Story) -> bool:
+        """Whether the open record says something else than the living runner's status: it could not be written."""
+        status = self.status
+        if status is None or story.file is None or story.file.start is None:
+            return status is not None and status.is_recording
+        return status.current_file != story.file.path
 
 
 def waiting_entries(story: Story) -> list[Entry]:
@@ -44,6 +56,8 @@ def waiting_entries(story: Story) -> list[Entry]:
 
 def rows_of(story: Story, present: Present) -> list[Row]:
     """Files, gaps and stops that are in no entry yet, oldest first."""
+    if present.stopped_at is not None and story.file is None:
+        story.stopped_unseen(present.stopped_at)
     if not present.is_alive and (story.file is None or story.file.start is None):
         story.rebooted(present.boot, records_at_boot=present.records_at_boot)
     rows: list[Row] = []
@@ -101,8 +115,12 @@ def _uncounted(file: TakenFile) -> Row:
 def _alive(file: TakenFile, start: Moment, present: Present) -> list[Row]:
     """The file that a living runner records, up to now; up to its last frame while none come."""
     status = present.status
-    if status is None or status.current_file != file.path:
+    if status is None:
         return [_open_file(file, start, start.seconds_to(present.now), utc_text(present.now.wall))]
+    if status.current_file != file.path:
+        row = _open_file(file, start, None, None)
+        row.note = BEHIND
+        return [row]
     missing_s = status.missing_frames / file.rate if file.rate else 0.0
     last, rows = present.now, []
     if status.state == "stalled" and status.last_frame_at:

@@ -23,12 +23,13 @@ from sdisup.chronicle import Chronicle
 from sdisup.journal import ERROR, INFO, NOTICE, WARNING, FFmpegLog, Journal
 from sdisup.ledger import LEDGER_DIRECTORY
 from sdisup.memory import Memory
+from sdisup.moments import Moment
 from sdisup.options import OptionError, Options, parse_options
 from sdisup.policy import BACKOFF_S, backoff_s, expects_audio, ffprobe_beside, no_signal_wait_s, without_audio
 from sdisup.reporter import Reporter
 from sdisup.requests import RequestError, claim_request
-from sdisup.status import RUN_DIRECTORY, monotonic, take_lock, utc_text
-from sdisup.story import FileEnd, file_end_from
+from sdisup.status import RUN_DIRECTORY, boot_id, monotonic, read_status, take_lock, utc_text
+from sdisup.story import CLOCK_STEP_S, FileEnd, file_end_from
 
 EXIT_RETRY, EXIT_CANNOT_WORK = 1, 78
 READY_AT_LATEST_S = 5.0
@@ -36,7 +37,6 @@ GOOD_RECORDING_S = 60.0
 DISK_ANSWER_S = 5.0
 LEDGER_PATIENCE_S = 2.0
 LOOPS_A_RUNNER = 6
-CLOCK_STEP_S = 0.5
 WANTS_DIRECTORY = "/etc/systemd/system/sdi-record.target.wants"
 NO_AUDIO_S = 5.0
 NO_AUDIO = "no frame within 5 s of the start: the signal may carry no audio"
@@ -58,6 +58,7 @@ class Runner:
             command=request.argv,
         )
         self._directory = request.recording_path or options.recordings
+        self._stopped_at = _stopped_at(options.port, run_directory)
         self._reporter = Reporter(self._options, memory, run_directory)
         self._log = FFmpegLog(self._reporter.journal)
         self._say = self._reporter.say
@@ -92,12 +93,14 @@ class Runner:
             is_restart=self._memory.is_restart,
             records_at_boot=os.path.lexists(f"{WANTS_DIRECTORY}/{self._reporter.status.unit}"),
             take=self._memory.request.take,
+            stopped_at=self._stopped_at,
         )
         while self._exit_code is None:
             self._wait_for_events()
+            # Before anything is entered by a clock that was moved.
+            self._watch_clock()
             now = monotonic()
             self._tick(now)
-            self._watch_clock()
             if self._exit_code is None:
                 self._reporter.publish(now, *self._state(now), self._attempt)
         if self._is_stopping and self._exit_code == EXIT_RETRY:
@@ -383,6 +386,8 @@ class Runner:
             self._chronicle.finish(LEDGER_PATIENCE_S)
         if cause.reason != self._memory.reason:
             self._log.release(now, only_errors=True)
+        else:
+            self._chronicle.hand_over()
         self._reporter.journal.report_unsaid()
         is_news = cannot_work or cause.reason != self._memory.reason
         self._memory.reason, self._memory.cause = cause.reason, cause.name
@@ -433,6 +438,18 @@ class Runner:
         if attempt.meter.drops_half(now):
             remarks.append(f"half of the frames are dropped: has the signal more than {self._options.rate:g} fps?")
         return remarks
+
+
+def _stopped_at(port_index: int, run_directory: str) -> Moment | None:
+    """When the port was stopped, by the status of this boot that says so."""
+    try:
+        status = read_status(port_index, run_directory)
+    except ValueError:
+        return None
+    if status is None or status.state != "stopped" or status.boot_id != boot_id():
+        return None
+    since = status.state_since_monotonic
+    return Moment(time.time() - monotonic() + since, since, status.boot_id)
 
 
 def _begin_take(memory: Memory, options: Options, run_directory: str) -> str:

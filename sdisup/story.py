@@ -7,12 +7,14 @@ since the gap begins where the file's content ends.
 
 from __future__ import annotations
 
-from sdisup.entries import clock_entry, extent, file_entries, interval_entries
+from sdisup.entries import clock_entry, extent, file_entries, interval_entries, late_entry
 from sdisup.ledger import VERSION, Entry
 from sdisup.moments import FileEnd as FileEnd
 from sdisup.moments import Interval, Moment, TakenFile, interval_from, taken_file_from
 from sdisup.moments import file_end_from as file_end_from
 
+CLOCK_STEP_S = 0.1
+"""Slewing moves the clock by 0.5 ms a second at most (adjtimex(2)); what is more, at once, is a step."""
 STOPPING_S = 1.0
 """Ending FFmpeg is part of a stop up to this long; a longer time without frames before it is a gap."""
 QUEUE_LIMIT = 500
@@ -28,6 +30,8 @@ class Story:
         self.port_index = port_index
         self.file: TakenFile | None = None
         self.interval: Interval | None = None
+        self.crossed: Interval | None = None
+        """The interval that ended in this boot and began in an earlier one, until the clock is put right."""
         self._queue: list[Item] = []
 
     # What outlives a crash.
@@ -40,6 +44,7 @@ class Story:
             "port_index": self.port_index,
             "file": file and file.as_dict(),
             "interval": interval and interval.as_dict(),
+            "crossed": self.crossed and self.crossed.as_dict(),
             "queue": queue,
         }
 
@@ -51,6 +56,7 @@ class Story:
             return False
         self.file = taken_file_from(document.get("file"))
         self.interval = interval_from(document.get("interval"))
+        self.crossed = interval_from(document.get("crossed"))
         queue = document.get("queue")
         items = [_item_from(item) for item in queue] if isinstance(queue, list) else []
         self._queue += [item for item in items if item is not None]
@@ -64,9 +70,10 @@ class Story:
 
     def take_ready(self) -> list[Entry]:
         """The entries that wait for no count any more, out of the queue."""
-        if len(self._queue) > QUEUE_LIMIT and (file := self.to_count()):
+        file = self.to_count()
+        if file is not None and len(self._queue) - self._queue.index(file) > QUEUE_LIMIT:
             # A count that does not end, on a disk that hangs; FFmpeg's own numbers are the best there are.
-            self.counted(file, None, 0)
+            self.counted(file, None, file.size_bytes)
         ready: list[Entry] = []
         while self._queue and not self._waits_for_count(self._queue[0]):
             item = self._queue.pop(0)
@@ -77,8 +84,12 @@ class Story:
         return ready
 
     def put_back(self, entries: list[Entry]) -> None:
-        """Entries that could not be written wait before all others."""
+        """Entries that are not written yet wait before all others."""
         self._queue[:0] = entries
+
+    def entered(self, count: int) -> None:
+        """So many of the entries that take_ready gave are written."""
+        del self._queue[:count]
 
     def _waits_for_count(self, item: Item) -> bool:
         if isinstance(item, Interval):
@@ -105,10 +116,20 @@ class Story:
         if isinstance(before, Interval) and before.end is None:
             before.end = start = start.not_before(before.start)
             last = last.not_before(start)
-        self._queue[at : at + 1] = file_entries(self.port_index, file, end, frames, size_bytes, start, last)
+            self._note_crossed(before)
+        found: list[Item] = [*file_entries(self.port_index, file, end, frames, size_bytes, start, last)]
         following = next((item for item in self._queue[at:] if isinstance(item, Interval)), self.interval)
-        if following is not None:
+        if following is not None and following.kind == "stop":
+            # A stop begins with the stop: what was received before it and is not in the file is missing.
+            lost = Interval("gap", "cut off", last, file.take)
+            lost.end = following.start
+            if lost.seconds(following.start) > STOPPING_S:
+                found.append(lost)
+            else:
+                following.start = last
+        elif following is not None:
             following.start = last
+        self._queue[at : at + 1] = found
 
     # What happens.
 
@@ -123,14 +144,18 @@ class Story:
         is_restart: bool,
         records_at_boot: bool,
         take: str | None,
+        stopped_at: Moment | None = None,
     ) -> None:
         """A runner began; `boot` is when the system did.
 
         `last_end` and `cause` are the earlier runner's last words, if it could say any; `left_bytes` is the size
-        of the file that it left open.
+        of the file that it left open; `stopped_at` is when the port was stopped without its runner.
         """
+        self._find_step(now)
         if self.file is not None:
             self.closed(self._end_of_left(self.file, last_end, now), left_bytes, now)
+        if stopped_at is not None:
+            self.stopped_unseen(stopped_at)
         if self.interval is None:
             self.waits("start", now, take)
         self.rebooted(boot, records_at_boot=records_at_boot)
@@ -164,7 +189,7 @@ class Story:
         file, self.file = self.file, None
         if file is None or file.path != end.path or (file.start is None and not size_bytes):
             return
-        file.end, file.closed = end, now
+        file.end, file.closed, file.size_bytes = end, now, size_bytes
         if file.start is None:
             # Nobody saw its first frame; when it was counted, what goes on now ends there.
             if self.interval is not None:
@@ -194,6 +219,23 @@ class Story:
         self._end_interval(now)
         self.interval = Interval("stop", by, start, take)
 
+    def stopped_unseen(self, at: Moment) -> None:
+        """The port was stopped when no runner lived that could enter it: one that failed, or had to be killed."""
+        interval = self.interval
+        if interval is not None and interval.kind == "gap" and interval.start.boot == at.boot:
+            at = at.not_before(interval.start)
+            self._end_interval(at)
+            self.interval = Interval("stop", "operator", at, interval.take)
+
+    def _find_step(self, now: Moment) -> None:
+        """The clock may have been moved while no runner lived: against the monotonic clock of this boot."""
+        known = self.interval.start if self.interval else self.file and (self.file.start or self.file.opened)
+        if not known or known.boot != now.boot:
+            return
+        step_s = (now.wall - now.monotonic) - (known.wall - known.monotonic)
+        if abs(step_s) > CLOCK_STEP_S:
+            self.clock_stepped(Moment(now.wall - step_s, now.monotonic, now.boot), now)
+
     def rebooted(self, boot: Moment, *, records_at_boot: bool) -> None:
         """The machine went down and came up at `boot`: cleanly if the runner was told, else by power."""
         interval = self.interval
@@ -201,7 +243,8 @@ class Story:
             return
         boot = boot.not_before(interval.start)
         if interval.kind == "gap":
-            if not interval.what.endswith("power"):
+            # What had ended for good did not go on until then, and there was no runner to hear of a shutdown.
+            if not interval.what.endswith("power") and interval.what != "cannot work":
                 interval.what = f"{interval.what}, then power"
         elif records_at_boot and interval.what == "shutdown":
             self.interval = Interval("gap", "reboot", interval.start, interval.take)
@@ -214,6 +257,11 @@ class Story:
         """The wall clock moved against the monotonic one; `seconds` is by how much, forwards positive."""
         step_s = (now.wall - before.wall) - (now.monotonic - before.monotonic)
         self._queue.append(clock_entry(self.port_index, before, now, step_s))
+        crossed, self.crossed = self.crossed, None
+        if crossed is not None and crossed.end is not None and crossed.end.boot == now.boot and step_s > 0:
+            # The clock was behind when the system came up (no battery, or the time that was saved last): only now
+            # it is known how long the system was down.
+            self._queue.append(late_entry(self.port_index, crossed, before, now, step_s))
         # What goes on began by the old clock; should it outlast this boot, only the wall clock will know how long.
         if self.interval is not None:
             self.interval.start = _moved(self.interval.start, step_s, now.boot)
@@ -225,7 +273,12 @@ class Story:
         if self.interval is not None:
             self.interval.end = now
             self._queue.append(self.interval)
+            self._note_crossed(self.interval)
         self.interval = None
+
+    def _note_crossed(self, interval: Interval) -> None:
+        if interval.end is not None and interval.end.boot != interval.start.boot:
+            self.crossed = interval_from(interval.as_dict())
 
 
 def _item_from(value: object) -> Item | None:

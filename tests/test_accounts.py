@@ -561,6 +561,7 @@ def test_all_of_100_000_lines_listed(year: Path) -> None:
 
 def test_the_commands_exit_codes(tmp_path: Path) -> None:
     append_entries(ledger_path(3, str(tmp_path)), NIGHT)
+    Path(open_path(3, str(tmp_path))).write_text(json.dumps(Story(3).as_dict()))
     assert fresh(tmp_path, "gaps", "--fail-if-any", "--since", utc_text(T))[1] == 1
     assert fresh(tmp_path, "gaps", "--fail-if-any", "--until", utc_text(T))[1] == 0
     assert fresh(tmp_path, "gaps", "--since", "-2x")[1] == 2
@@ -568,6 +569,53 @@ def test_the_commands_exit_codes(tmp_path: Path) -> None:
     assert fresh(tmp_path, "gaps", "9")[1] == 4
     assert fresh(tmp_path, "gaps", "3", "--since", "-2h")[1] == 0
 
+
+def test_what_cannot_be_read_is_no_proof_that_nothing_is_missing(tmp_path: Path) -> None:
+    append_entries(ledger_path(3, str(tmp_path)), NIGHT)
+    arguments = ("gaps", "--fail-if-any", "--until", utc_text(T))
+    assert fresh(tmp_path, *arguments)[1] == 1
+    Path(open_path(3, str(tmp_path))).write_text(json.dumps(Story(3).as_dict()))
+    assert fresh(tmp_path, *arguments)[1] == 0
+    with open(ledger_path(3, str(tmp_path)), "ab") as file:
+        file.write(b"foreign\n")
+    assert fresh(tmp_path, *arguments)[1] == 1
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {**entry("gap", 5, 9, "x"), "end": "2026-02-31T12:00:00.000Z"},
+        {**entry("gap", 5, 9, "x"), "end": "2026-01-31T25:00:00.000Z"},
+        {**entry("gap", 5, 9, "x"), "start": "0000-00-00T00:00:00.000Z"},
+        entry("file", 5, 9, "\udcff", path="/r/\udcff\n.mp4", bytes=10**400, frames=-(10**400)),
+    ],
+)
+def test_hostile_lines_are_answered_without_a_traceback(tmp_path: Path, odd: Entry) -> None:
+    Path(ledger_path(3, str(tmp_path))).write_text(json.dumps(odd) + "\n")
+    for command in ("gaps", "recordings"):
+        for more in ((), ("--json",), ("--since", utc_text(T + 6)), ("--since", utc_text(T + 6), "--json")):
+            assert fresh(tmp_path, command, *more)[1] == 0
+
+
+def test_an_open_record_with_any_name_is_answered(tmp_path: Path) -> None:
+    record = {**Story(3).as_dict(), "file": {**recorded(), "path": "/r/\udcff\0.mp4"}}
+    Path(open_path(3, str(tmp_path))).write_text(json.dumps(record))
+    (tmp_path / "3.jsonl").write_text("")
+    assert fresh(tmp_path, "recordings", "--json")[1] == 0
+    assert fresh(tmp_path, "recordings")[1] == 0
+
+
+@pytest.mark.parametrize("step_s", [0, -3600, 3600])
+@pytest.mark.parametrize("count", [3, 500])
+def test_a_batch_that_was_entered_twice_counts_once(step_s: float, count: int) -> None:
+    """A crash between the ledger and the open record: in whatever order its lines begin."""
+    batch = [entry("clock", 100, 100 + step_s), entry("gap", -5, 10, "x")]
+    batch += [entry("file" if number % 2 else "gap", number, number + 1, "y") for number in range(count, 0, -1)]
+    once, twice = account(batch), account(batch + batch)
+    assert (sums(twice), twice.gaps, twice.files) == (sums(once), once.gaps, once.files)
+
+
+MISSING = "is missing, and with it what went on since the ledger's last entry; skipped"
 
 # ---- Verifying ----
 
@@ -636,7 +684,8 @@ def test_files_that_are_recorded_or_counted_now(tmp_path: Path, probe: str) -> N
 def test_files_of_a_time(tmp_path: Path) -> None:
     append_entries(ledger_path(3, str(tmp_path)), NIGHT)
     known = known_files([port()], Window(T + 150, T + 250), str(tmp_path))
-    assert (list(known.files), known.problems) == (["/r/110.mp4"], [])
+    assert list(known.files) == ["/r/110.mp4"]
+    assert [str(problem).partition(": ")[2] for problem in known.problems] == [MISSING]
 
 
 def test_a_missing_ffprobe_is_an_error(tmp_path: Path) -> None:

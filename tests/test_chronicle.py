@@ -19,7 +19,7 @@ from appliance import wait_for
 from sdisup import chronicle
 from sdisup.chronicle import Chronicle, count_frames, is_going_down, noted_stopper, says, up_seconds
 from sdisup.history import open_story
-from sdisup.ledger import Entry, read_ledger
+from sdisup.ledger import Entry, append_entries, read_ledger
 from sdisup.moments import FileEnd
 from sdisup.ongoing import waiting_entries
 from sdisup.requests import leave_stop_note
@@ -248,22 +248,59 @@ def test_time_whose_open_record_is_lost_is_missing(tmp_path: Path, content: str 
     assert (found[2]["start"], found[2]["start_monotonic"]) == (known["end"], known["end_monotonic"])
 
 
-def test_a_disk_that_hangs_makes_nobody_wait(tmp_path: Path) -> None:
-    """Somebody holds the ledger's lock, so that a write waits as on a disk that does not answer."""
+def test_a_disk_that_hangs_makes_nobody_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What happens meanwhile is said, and left to the next runner, however many there are before the disk answers."""
+    answers = threading.Event()
+    true_append = append_entries
+    monkeypatch.setattr(chronicle, "append_entries", lambda *given: (answers.wait(60), true_append(*given)))
+    monkeypatch.setattr(chronicle, "DISK_PATIENCE_S", 0.3)
+    # The recordings are on a disk that answers.
+    run_directory = tmp_path / "run"
+    run_directory.mkdir()
+    path = ""
+    for number in range(3):
+        runner = Runner(tmp_path, run_directory=run_directory).begin_(is_restart=number > 0)
+        for part in range(100):
+            path = str(tmp_path / f"{number}.{part}.mp4")
+            runner.closed(runner.record(path, frames=1))
+            runner.waits("signal lost", None)
+        wait_for(lambda: "does not answer" in runner.chronicle.problem, 10, "it is said")  # noqa: B023
+        began = time.monotonic()
+        if number < 2:
+            runner.hand_over()
+        else:
+            runner.stopped(None)
+            assert not runner.chronicle.finish(0.2)
+        assert time.monotonic() - began < 1
+        assert runner.slowest_s < AT_ONCE_S
+        assert runner.entries() == []
+    answers.set()
+    last = Runner(tmp_path, run_directory=run_directory).begin_()
+    # What the first writes of the others held comes now too, and is there twice.
+    wait_for(lambda: len({e.get("path") for e in last.entries()} - {None}) == 300, 10, "all files are entered")
+    assert path in [entry.get("path") for entry in last.entries()]
+
+
+def test_a_ledger_that_somebody_keeps_locked_is_said(tmp_path: Path) -> None:
     (tmp_path / "3.jsonl").write_text("")
     with open(tmp_path / "3.jsonl", "rb") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         runner = Runner(tmp_path).begin_()
-        for number in range(200):
-            runner.closed(runner.record(str(tmp_path / f"{number}.mp4")))
-            runner.waits("signal lost", None)
-        began = time.monotonic()
-        assert not runner.chronicle.finish(0.2)
-        assert 0.2 <= time.monotonic() - began < 1
-        assert runner.slowest_s < AT_ONCE_S
-        assert runner.entries() == []
-    # The lock fell: what waited is written, though nobody waits for it any more.
-    assert len(runner.wait_entries(400)) >= 400
+        runner.closed(runner.record(str(tmp_path / "a.mp4")))
+        wait_for(lambda: "somebody else keeps it locked" in runner.chronicle.problem, 10, "it is said")
+    assert kinds(runner.wait_entries(2)) == [("gap", "start"), ("file", "complete")]
+
+
+def test_a_file_that_cannot_be_counted_waits_and_is_said(tmp_path: Path, cut: tuple[str, int]) -> None:
+    leave_open(tmp_path, cut[0])
+    runner = Runner(tmp_path, "/nonexistent/ffprobe").begin_()
+    runner.record(str(tmp_path / "b.mp4"))
+    wait_for(lambda: "cannot count the frames" in runner.chronicle.problem, 10, "it is said")
+    assert kinds(runner.entries()) == [("gap", "start")]
+    # The next runner has an ffprobe.
+    runner.hand_over()
+    found = Runner(tmp_path).begin_().wait_entries(2)
+    assert (found[1]["path"], found[1]["frames"]) == cut
 
 
 def test_what_cannot_be_written_at_the_end_is_said(tmp_path: Path) -> None:

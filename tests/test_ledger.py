@@ -198,6 +198,22 @@ def test_without_space_nothing_of_it_is_left_and_the_next_try_is_whole(path: str
     assert entries(path) == [entry(1), entry(2)]
 
 
+def test_lines_that_may_not_be_durable_are_taken_back(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are tried again, and would be there once more with every try."""
+    append_entries(path, [entry(1)])
+
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", fail)
+        for _ in range(3):
+            with pytest.raises(OSError):
+                append_entries(path, [entry(2)])
+    append_entries(path, [entry(2)])
+    assert entries(path) == [entry(1), entry(2)]
+
+
 def test_a_full_disk(tmp_path: Path) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(tmp_path)], check=True)
     try:
@@ -339,7 +355,7 @@ def test_both_readers_agree_on_any_content(tmp_path_factory: pytest.TempPathFact
 def test_what_the_runner_writes_is_read_without_decoding_it(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a query of 100,000 lines takes five times as long, and nothing but a clock would show it."""
     start, end = Moment(1.7e9, 5.0, "b"), Moment(1.7e9 + 60, 65.0, "b")
-    file = TakenFile("/srv/recordings/CAM3_20260131T120000Z.mp4", "final", "h264", 25.0, start)
+    file = TakenFile("/srv/aufnahmen/Süd/CAM3_20260131T120000Z.mp4", "final", "h264", 25.0, start)
     file.ffmpeg_version = "Lavf61.7.103"
     verdict = FileEnd(file.path, verdict="cut off: FFmpeg was killed", cause="killed", missing=100, dropped=3)
     gap, stop = Interval("gap", "disk full, then power", start, None), Interval("stop", "operator", start, "t-1")
