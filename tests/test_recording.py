@@ -390,8 +390,9 @@ def test_a_stop_that_had_to_kill_stays_a_stop(appliance: Appliance) -> None:
     )
     wait_for(lambda: active_state(appliance, 0) in ("failed", "inactive"), 15, "it is down", poll_s=0.1)
     # What heals a runner that cannot be executed would begin it again after 8 s.
-    retry = appliance.run("systemctl is-active sdi-record-retry@0", check=False).stdout.strip()
-    assert retry in ("inactive", "failed")
+    asked = "systemctl is-active sdi-record-retry@0"
+    wait_for(lambda: appliance.run(asked, check=False).stdout.strip() != "activating", 5, "its condition was looked at")
+    assert appliance.run(asked, check=False).stdout.strip() in ("inactive", "failed")
     assert ffmpegs(appliance) == []
 
 
