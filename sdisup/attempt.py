@@ -66,6 +66,8 @@ class Attempt:
         self._exit_status = 0
         self._close_by = 0.0
         self.is_unwanted = False
+        self.is_abandoned = False
+        """Whether a thread still waits for the disk, which keeps the process: to end it would not end it."""
         place = Place(options.recordings, directory, options.name, options.container, options.filesystem)
         self._file = RecordingFile(place, options.sync_interval_s, wake)
 
@@ -73,6 +75,16 @@ class Attempt:
     def sync_problem(self) -> str:
         """Why the recording may not survive a power cut; empty if it does."""
         return self._file.sync_problem
+
+    @property
+    def is_deleted(self) -> bool:
+        """Whether its file was removed while it was recorded, with all that was in it."""
+        return self.sample is not None and self.sample.deleted
+
+    @property
+    def wrote_no_audio(self) -> bool:
+        """Whether FFmpeg said at its end that it wrote none: `audio:0KiB`, before 7.0 `audio:0kB`."""
+        return any("audio:0KiB" in text or "audio:0kB" in text for _, _, text in self._lines)
 
     @property
     def ffmpeg_pid(self) -> int | None:
@@ -110,7 +122,7 @@ class Attempt:
         self._take_disk_events(now)
         if self.phase == "closing" and now >= self._close_by:
             self.problem = "the disk has not closed the file in time; going on without waiting for it"
-            self.phase = "ended"
+            self.phase, self.is_abandoned = "ended", True
         elif self.phase == "opening" and self.is_unwanted and now >= self._close_by:
             self.problem = "the disk has not made the file in time"
             self.phase = "ended"

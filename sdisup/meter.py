@@ -83,7 +83,7 @@ class Meter:
         self.rate = rate
         self.deficit = Deficit(rate)
         self.blocks = 0
-        self._drop_rate = Rate()
+        self._drop_rate, self._dup_rate = Rate(), Rate()
         self.frames = 0
         self.dup_frames = 0
         self.drop_frames = 0
@@ -91,7 +91,7 @@ class Meter:
         self.size_bytes = 0
         self.first_media_at: float | None = None
         self.last_frame_at: float | None = None
-        self._last_growth_at = started
+        self._last_growth_at = self._sized_at = started
         self._frame_rate = Rate()
         self._byte_rate = Rate()
 
@@ -109,22 +109,40 @@ class Meter:
         self.speed = speed
         self._frame_rate.add(now, self.frames)
         self._drop_rate.add(now, self.drop_frames)
+        self._dup_rate.add(now, self.dup_frames)
         return new
 
     def drops_half(self, now: float) -> bool:
         """Whether about as many frames are dropped as kept: the source has twice the configured rate."""
         return self.rate > 0 and self._drop_rate.per_second(now) > 0.8 * self.rate
 
+    def rate_change(self, now: float) -> str:
+        """What shows that the source has changed to twice or half the configured rate, and had not before; or "".
+
+        FFmpeg keeps to the rate by leaving out or repeating every second frame (VIDEOMASTER.md 9). A file that
+        began so is of a source that was configured wrong, and another one would be no better.
+        """
+        if self.drops_half(now) and 1.5 * self.drop_frames < self.frames:
+            return f"half of the frames are dropped: the signal has more than {self.rate:g} fps"
+        if self.rate > 0 and self._dup_rate.per_second(now) > 0.4 * self.rate and 3 * self.dup_frames < self.frames:
+            return f"half of the frames are repeated: the signal has less than {self.rate:g} fps"
+        return ""
+
+    def growthless_s(self) -> float:
+        """For how long the file had not grown when its size was looked at last, in seconds."""
+        return self._sized_at - self._last_growth_at
+
     def media(self, now: float) -> None:
         """The first frame is on disk."""
         if self.first_media_at is None:
-            self.first_media_at = self._last_growth_at = now
+            self.first_media_at = self._last_growth_at = self._sized_at = now
 
     def size(self, now: float, size_bytes: int) -> None:
         """Take the file's size in."""
         if size_bytes > self.size_bytes:
             self._last_growth_at = now
             self.size_bytes = size_bytes
+        self._sized_at = now
         self._byte_rate.add(now, self.size_bytes)
 
     def fps(self, now: float) -> float:

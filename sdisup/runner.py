@@ -18,12 +18,14 @@ import time
 from collections.abc import Sequence
 
 from sdisup.attempt import Attempt
-from sdisup.causes import FAIL, RETRY, WAIT, Cause, End, classify, file_verdict
+from sdisup.causes import FAIL, RETRY, VIDEOMASTER, WAIT, Cause, End, classify, file_verdict
 from sdisup.chronicle import Chronicle
 from sdisup.journal import ERROR, INFO, NOTICE, WARNING, FFmpegLog, Journal
 from sdisup.ledger import LEDGER_DIRECTORY
 from sdisup.memory import Memory
+from sdisup.meter import NO_GROWTH_S
 from sdisup.moments import Moment
+from sdisup.notify import Notifier
 from sdisup.options import OptionError, Options, parse_options
 from sdisup.policy import BACKOFF_S, backoff_s, expects_audio, ffprobe_beside, no_signal_wait_s, without_audio
 from sdisup.reporter import Reporter
@@ -34,9 +36,11 @@ from sdisup.story import CLOCK_STEP_S, FileEnd, file_end_from
 EXIT_RETRY, EXIT_CANNOT_WORK = 1, 78
 READY_AT_LATEST_S = 5.0
 GOOD_RECORDING_S = 60.0
+LOCK_WAIT_S = 8.0
+"""Below the unit's WatchdogSec=."""
 DISK_ANSWER_S = 5.0
 LEDGER_PATIENCE_S = 2.0
-LOOPS_A_RUNNER = 6
+LOOPS_A_RUNNER, DISK_LOOPS_A_RUNNER, DISK_LOOPS = 6, 2, 10
 WANTS_DIRECTORY = "/etc/systemd/system/sdi-record.target.wants"
 NO_AUDIO_S = 5.0
 NO_AUDIO = "no frame within 5 s of the start: the signal may carry no audio"
@@ -201,6 +205,9 @@ class Runner:
             self._say(INFO, f"FFmpeg {attempt.ffmpeg_pid} started; records to {attempt.path}")
 
     def _on_first_media(self, attempt: Attempt, now: float) -> None:
+        if self._no_signal_since is None:
+            # A crash loop that gets this far each time would say all of it each time.
+            self._log.discard()
         self._log.release(now)
         self._log.is_quiet = False
         if self._memory.cause:
@@ -248,14 +255,21 @@ class Runner:
         if meter.first_media_at is None:
             if expects_audio(options) and meter.blocks == 0 and frameless_s > NO_AUDIO_S:
                 return NO_AUDIO
-            if frameless_s > options.start_timeout_s:
-                return f"no frame within {options.start_timeout_s:.0f} s of FFmpeg's start"
+            if attempt.sample and attempt.sample.moved:
+                return f"file deleted: {attempt.path} was removed, or moved away, before its first frame"
+            if now - meter.started > options.start_timeout_s:
+                # Frames that arrive and are not in the file count for nothing.
+                where = " on disk" if meter.frames else ""
+                return f"no frame{where} within {options.start_timeout_s:.0f} s of FFmpeg's start"
             return ""
         if frameless_s > options.stall_timeout_s:
             return f"stalled: no new frame for {frameless_s:.0f} s"
-        if attempt.format_change:
-            return f"format changed: {attempt.format_change}"
-        if attempt.sample and attempt.sample.deleted:
+        if meter.growthless_s() > max(NO_GROWTH_S, options.stall_timeout_s):
+            return f"stalled: the file has not grown for {meter.growthless_s():.0f} s"
+        format_change = attempt.format_change or (options.source == VIDEOMASTER and meter.rate_change(now))
+        if format_change:
+            return f"format changed: {format_change}"
+        if attempt.is_deleted:
             return f"file deleted: {attempt.path} was removed while it was recorded"
         if now - meter.first_media_at > GOOD_RECORDING_S:
             self._memory.good_minute()
@@ -266,7 +280,7 @@ class Runner:
     def _conclude(self, attempt: Attempt, now: float) -> None:
         self._attempt = None
         end = attempt.end(now)
-        if attempt.judged == NO_AUDIO and not self._held_video(attempt) and end.status >= 0:
+        if attempt.judged == NO_AUDIO and attempt.meter.frames == 0 and end.status >= 0:
             # A channel without frames looks the same at first; what FFmpeg says of its end tells them apart.
             end.judged = ""
         cause = classify(end) if attempt.could_open else Cause("disk", RETRY, attempt.problem)
@@ -290,6 +304,9 @@ class Runner:
 
     def _file_end(self, attempt: Attempt, end: End, cause: Cause, now: float) -> FileEnd:
         meter = attempt.meter
+        if attempt.is_deleted:
+            # What it held counts for nothing: its time is a gap.
+            return FileEnd(attempt.path, verdict="lost: deleted while it was recorded", cause=cause.name)
         last_frame = None
         if meter.last_frame_at is not None:
             last_frame = self._chronicle.now().plus(meter.last_frame_at - now)
@@ -311,12 +328,14 @@ class Runner:
 
     def _stays(self, attempt: Attempt, cause: Cause) -> bool:
         """Whether the runner itself tries again, instead of ending for systemd to start it again."""
-        return self._held_video(attempt) or self._is_loop(attempt, cause)
+        return self._held_video(attempt) or attempt.is_abandoned or self._is_loop(attempt, cause)
 
     def _held_video(self, attempt: Attempt) -> bool:
         """Whether FFmpeg had held video back for want of audio: then `q` wrote out all the seconds of it."""
         least_frames = NO_AUDIO_S / 2 * (attempt.options.rate or 1.0)
-        return attempt.judged == NO_AUDIO and attempt.kept and attempt.meter.frames >= least_frames
+        is_held = attempt.judged == NO_AUDIO and attempt.kept and attempt.meter.frames >= least_frames
+        # A disk that took its time to make the file looks the same until FFmpeg counts what it wrote.
+        return is_held and attempt.wrote_no_audio
 
     def _stay(self, attempt: Attempt, cause: Cause, now: float) -> None:
         if self._held_video(attempt):
@@ -334,19 +353,18 @@ class Runner:
         self._wait_until = now
 
     def _is_loop(self, attempt: Attempt, cause: Cause) -> bool:
-        """Whether this is a crash loop at its slowest, where nothing was recorded.
+        """Whether this is a crash loop at its slowest.
 
         Its restarts by systemd would cost as much as FFmpeg's own failing starts, and seven journal lines
-        each. The disk's troubles always end the runner: only a new sandbox sees a disk mounted anew.
+        each. Once a minute it is started anew all the same: only a new sandbox sees a device that came since, or a
+        disk that was mounted; a disk's trouble of less than two minutes is looked at anew each time.
         """
+        is_disk = cause.name.startswith("disk") or not attempt.could_open
+        slowest = len(BACKOFF_S) - 1
         return (
             cause.outcome == RETRY
-            and attempt.could_open
-            and attempt.meter.first_media_at is None
-            and not cause.name.startswith("disk")
-            and self._memory.failures >= len(BACKOFF_S) - 1
-            # Once a minute systemd starts it anew: only a new sandbox sees a device that came since.
-            and self._loops < LOOPS_A_RUNNER
+            and self._memory.failures >= slowest + (DISK_LOOPS if is_disk else 0)
+            and self._loops < (DISK_LOOPS_A_RUNNER if is_disk else LOOPS_A_RUNNER)
         )
 
     def _wait_in_loop(self, cause: Cause, now: float) -> None:
@@ -361,7 +379,7 @@ class Runner:
         self._memory.reason = self._reason = cause.reason
         self._memory.save()
         self._reporter.status.restarts = self._memory.restarts
-        self._wait_until = now + BACKOFF_S[-1]
+        self._wait_until = now + backoff_s(self._memory.failures)
 
     def _wait_for_signal(self, cause: Cause, cpu_s: float, now: float) -> None:
         reason = f"{cause.name} on {self._options.input}; waiting"
@@ -465,6 +483,18 @@ def _begin_take(memory: Memory, options: Options, run_directory: str) -> str:
     return problem
 
 
+def _wait_for_former_runner(port_index: int, journal: Journal) -> int:
+    """A runner that was killed is not gone while a thread of it waits for a hanging disk, and keeps its lock.
+
+    Without a wait systemd would start the next one at once, and again.
+    """
+    text = f"port {port_index}: another runner records it already, or was killed and waits for a disk that hangs"
+    journal.say(ERROR, text)
+    Notifier().send("READY=1", f"STATUS={text}")
+    time.sleep(LOCK_WAIT_S)
+    return EXIT_RETRY
+
+
 def _drain(descriptor: int) -> None:
     try:
         while os.read(descriptor, 4096):
@@ -486,8 +516,7 @@ def main(arguments: Sequence[str]) -> int:
         # Held, not closed, until this process ends.
         take_lock(options.port, run_directory)
     except BlockingIOError:
-        journal.say(ERROR, f"port {options.port}: another runner records it already")
-        return EXIT_RETRY
+        return _wait_for_former_runner(options.port, journal)
     except OSError as error:
         hint = "make it: systemd-tmpfiles --create sdisup.conf"
         journal.say(ERROR, f"port {options.port}: no lock in {run_directory}: {error.strerror}; {hint}")

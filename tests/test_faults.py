@@ -295,6 +295,11 @@ def test_a_file_that_is_deleted_or_moved_while_it_is_recorded(appliance: Applian
     wait_for(lambda: status(appliance, 0)["restarts"] == 1, 15, "a new file is begun", poll_s=0.1)
     third = wait_recording(appliance, 0, frames=10)
     assert third["current_file"] != second["current_file"]
+    # What was in it is missing, and no recording.
+    entered = ledger(appliance, 0)
+    assert second["current_file"] not in [line.get("path") for line in entered]
+    (lost,) = [line for line in entered if str(line.get("cause")).startswith("file deleted")]
+    assert lost["seconds"] > second["frame_count"] / RATE - 0.5
 
 
 @pytest.mark.journal_allows(r"the status cannot be written|No such file")
@@ -380,9 +385,9 @@ def test_a_crash_loop_backs_off_and_costs_little(appliance: Appliance) -> None:
     cursor = appliance.journal_cursor()
     before, begun = _cpu_seconds(appliance, slow["pid"]), time.monotonic()
     later = wait_for(
-        lambda: found if (found := status(appliance, 0))["restarts"] >= slow["restarts"] + 1 else None,
-        40,
-        "one more",
+        lambda: found if (found := status(appliance, 0))["restarts"] >= slow["restarts"] + 3 else None,
+        60,
+        "three more",
         poll_s=0.5,
     )
     assert later["pid"] == slow["pid"]
@@ -394,6 +399,27 @@ def test_a_crash_loop_backs_off_and_costs_little(appliance: Appliance) -> None:
     # And it heals by itself.
     appliance.run("ln -sf /usr/bin/ffmpeg /usr/local/bin/misbehaves")
     wait_recording(appliance, 0, timeout_s=15)
+
+
+@pytest.mark.slow
+@pytest.mark.journal_allows(r"killed|Failed")
+def test_a_crash_loop_that_records_a_little_each_time_says_little(appliance: Appliance) -> None:
+    configure(appliance, small_ports(1))
+    replace_ffmpeg(appliance, 0, '#!/bin/sh\nexec timeout --foreground -s KILL 3 /usr/bin/ffmpeg "$@"\n')
+    appliance.run("systemctl start sdi-record@0", check=False)
+
+    def wait_rounds(count: int) -> str:
+        wait_for(lambda: status(appliance, 0)["restarts"] >= count, 120, f"{count} ends", poll_s=0.2)
+        return appliance.journal_cursor()
+
+    cursor = wait_rounds(7)
+    wait_rounds(9)
+    said = [str(entry["MESSAGE"]) for entry in appliance.journal(after_cursor=cursor) if "sdi-record@0" in str(entry)]
+    assert len(said) <= 2 * 4, said
+    # Each of them is a recording, and all that lies between them is missing.
+    files = [line for line in ledger(appliance, 0) if line["kind"] == "file"]
+    assert len(files) >= 8
+    assert all(line["frames"] >= RATE for line in files)
 
 
 @pytest.mark.slow

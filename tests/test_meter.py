@@ -190,3 +190,47 @@ def test_media_is_told_once(start: float) -> None:
     meter = recording(start)
     meter.media(start + 100)
     assert meter.first_media_at == start
+
+
+@STARTS
+def test_a_file_whose_size_nobody_can_tell_is_not_one_that_does_not_grow(start: float) -> None:
+    """To end FFmpeg for that would cost a recording that may be good."""
+    meter = recording(start)
+    meter.size(start + 1, 100)
+    assert meter.growthless_s() == 0
+    meter.size(start + 9, 100)
+    assert meter.growthless_s() == 8
+    meter.size(start + 10, 101)
+    assert meter.growthless_s() == 0
+
+
+def rate_changes(clean_s: int, kept: int, dropped: int, repeated: int) -> list[str]:
+    """What is said each quarter of a second: clean at first, then so many frames in each."""
+    meter = Meter(0, 24)
+    frames = drops = dups = 0
+    said = []
+    for quarter in range(1, 4 * 60):
+        is_clean = quarter <= 4 * clean_s
+        frames += 6 if is_clean else kept
+        drops += 0 if is_clean else dropped
+        dups += 0 if is_clean else repeated
+        meter.progress(quarter / 4, frames, dups, drops, 1.0)
+        said.append(meter.rate_change(quarter / 4))
+    return said
+
+
+def test_a_signal_that_changes_to_twice_or_half_its_rate_is_told_within_seconds() -> None:
+    for clean_s in (8, 30):
+        double, half = rate_changes(clean_s, 6, 6, 0), rate_changes(clean_s, 6, 0, 3)
+        assert set(double[: 4 * clean_s]) == set(half[: 4 * clean_s]) == {""}
+        assert "dropped: the signal has more than 24 fps" in double[4 * (clean_s + 4)]
+        assert "repeated: the signal has less than 24 fps" in half[4 * (clean_s + 4)]
+
+
+def test_a_signal_that_was_so_from_the_start_has_not_changed() -> None:
+    """Another file would be no better; and the next one would be of that kind."""
+    assert set(rate_changes(0, 6, 6, 0)) | set(rate_changes(0, 6, 0, 3)) == {""}
+
+
+def test_some_frames_that_are_left_out_are_no_other_rate() -> None:
+    assert set(rate_changes(20, 6, 2, 0)) | set(rate_changes(20, 5, 0, 1)) == {""}
