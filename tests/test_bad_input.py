@@ -6,7 +6,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from appliance import Appliance
+from appliance import Appliance, wait_for
 from drive import configure, sdisup, small_ports, status, statuses, wait_recording
 
 pytestmark = pytest.mark.system
@@ -162,6 +162,35 @@ def test_a_torn_status_file_is_said_and_disturbs_nobody(appliance: Appliance) ->
         assert found == {0: "stopped", 1: "recording"}, torn
     sdisup(appliance, "start 0")
     sdisup(appliance, "stop --all")
+
+
+KEEP_LOCK = """
+import fcntl, os
+lock = os.open("/run/sdisup/0.lock", os.O_RDWR | os.O_CREAT, 0o644)
+fcntl.lockf(lock, fcntl.LOCK_EX)
+os.read(os.open("/run/keeper.fifo", os.O_RDONLY), 1)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.journal_allows(r"another runner records it already|Failed")
+def test_a_lock_that_somebody_keeps_makes_no_storm(appliance: Appliance) -> None:
+    """A runner that was killed is not gone while a thread of it waits for a disk that hangs."""
+    configure(appliance, small_ports(1))
+    appliance.write("/root/keeper.py", KEEP_LOCK)
+    appliance.run(
+        "mkfifo /run/keeper.fifo && systemd-run -q --unit=keeper python3 /root/keeper.py"
+    )
+    wait_for(lambda: appliance.path("/run/sdisup/0.lock").exists(), 5, "the lock is made")
+    cursor = appliance.journal_cursor()
+    appliance.run("chown sdisup:sdisup /run/sdisup/0.lock; systemctl start sdi-record@0")
+    shown = "systemctl show -P NRestarts sdi-record@0"
+    wait_for(lambda: int(appliance.run(shown).stdout) >= 1, 12, "it was started again", poll_s=0.2)
+    said = [str(entry["MESSAGE"]) for entry in appliance.journal("-u", "sdi-record@0", after_cursor=cursor)]
+    assert len([text for text in said if "another runner records it already" in text]) in (1, 2), said
+    appliance.run("echo > /run/keeper.fifo")
+    wait_recording(appliance, 0, timeout_s=15)
+    appliance.run("rm /run/keeper.fifo")
 
 
 def test_a_torn_record_of_what_was_applied_is_written_anew(appliance: Appliance) -> None:
