@@ -15,7 +15,7 @@ from sdisup.applied import APPLIED_PATH, Applied, AppliedPort, load_applied, sav
 from sdisup.command import Capabilities, missing_capabilities
 from sdisup.config import Settings
 from sdisup.errors import SdisupError, root_hint
-from sdisup.filesystem import filesystem_identity, is_system_disk
+from sdisup.filesystem import filesystem_identity, is_named, is_same_filesystem, is_system_disk
 from sdisup.manager import STOP_LIMIT_S, UNIT_PATTERN, statuses
 from sdisup.probe import probe_ffmpeg
 from sdisup.requests import leave_stop_note
@@ -84,12 +84,16 @@ def _filesystems(settings: Settings, before: Applied, warnings: list[str], accep
         except OSError:
             # Missing now, which is a warning of its own.
             now = former
-        if former and now != former and not accept_disks:
-            warnings.append(
-                f"{directory} is on {now}, not on {former} as when it was last applied, and is not "
-                "recorded to: mount the disk; or, if this is meant, run: sdisup apply --accept-disks"
-            )
-            now = former
+        if former and not accept_disks:
+            if not is_same_filesystem(former, now):
+                warnings.append(
+                    f"{directory} is on {now}, not on {former} as when it was last applied, and is not "
+                    "recorded to: mount the disk; or, if this is meant, run: sdisup apply --accept-disks"
+                )
+                now = former
+            elif is_named(former):
+                # This kernel may not tell the name that another one told.
+                now = former
         # On the system's own disk no other is expected, and one that is mounted later is welcome.
         found[directory] = "" if is_system_disk(now) else now
     return found

@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from sdisup.filesystem import filesystem_identity
+from sdisup.filesystem import filesystem_identity, is_same_filesystem
 from sdisup.status import sync_directory
 
 TYPE_CHECKING = False
@@ -218,7 +218,7 @@ class RecordingFile:
         """Why nothing may be written here now: another filesystem than apply found, or no space at all."""
         place = self._place
         found = filesystem_identity(place.recordings)
-        if place.filesystem and found != place.filesystem:
+        if place.filesystem and not is_same_filesystem(place.filesystem, found):
             return (
                 f"{place.recordings} is on {found}, not on {place.filesystem} as when it was applied: mount the "
                 "disk; or, if this is meant, run: sdisup apply --accept-disks"

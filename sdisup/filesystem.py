@@ -14,6 +14,9 @@ MOUNTINFO = "/proc/self/mountinfo"
 
 # _IOR(0x15, 0, struct fsuuid2), linux/fs.h; Linux 6.9 and later. One byte of length, sixteen of UUID.
 FS_IOC_GETFSUUID = 0x80111500
+# _IOR('X', 100, struct xfs_fsop_geom_v1), fs/xfs/libxfs/xfs_fs.h: the same UUID on every kernel, and for any user.
+XFS_IOC_FSGEOMETRY_V1 = 0x80705864
+XFS_GEOMETRY_BYTES, XFS_UUID = 112, slice(64, 80)
 # Their statvfs f_fsid is made from their UUID (statfs(2) leaves it open; fs/ext4/super.c, fs/btrfs/super.c).
 UUID_IN_FSID = frozenset({"ext2", "ext3", "ext4", "btrfs"})
 WITH_ROOT = " with /"
@@ -37,6 +40,25 @@ def filesystem_identity(path: str) -> str:
     return f"{identity}{WITH_ROOT}" if device == os.stat("/").st_dev else identity
 
 
+def is_same_filesystem(remembered: str, found: str) -> bool:
+    """Whether two identities may be of one filesystem.
+
+    One without a name is of any filesystem of its kind: a kernel may tell the name that another one did not,
+    and a disk must not be refused for the kernel's sake.
+    """
+    if is_system_disk(remembered) != is_system_disk(found):
+        return False
+    (kind, _, name), (found_kind, _, found_name) = (
+        identity.removesuffix(WITH_ROOT).partition(":") for identity in (remembered, found)
+    )
+    return kind == found_kind and (name == found_name or not name or not found_name)
+
+
+def is_named(identity: str) -> bool:
+    """Whether an identity tells its filesystem from others of its kind."""
+    return ":" in identity
+
+
 def is_system_disk(identity: str) -> bool:
     """Whether an identity is that of the filesystem of `/`."""
     return identity.endswith(WITH_ROOT)
@@ -51,10 +73,14 @@ def _name(descriptor: int, kind: str, source: str) -> str:
     if ":" in source or source.startswith("//"):
         return source
     try:
-        answer = fcntl.ioctl(descriptor, FS_IOC_GETFSUUID, bytes(17))
+        if kind == "xfs":
+            uuid = fcntl.ioctl(descriptor, XFS_IOC_FSGEOMETRY_V1, bytes(XFS_GEOMETRY_BYTES))[XFS_UUID]
+        else:
+            answer = fcntl.ioctl(descriptor, FS_IOC_GETFSUUID, bytes(17))
+            uuid = answer[1 : 1 + answer[0]]
     except OSError:
         return ""
-    return f"uuid-{answer[1 : 1 + answer[0]].hex()}" if any(answer[1:]) else ""
+    return f"uuid-{uuid.hex()}" if any(uuid) else ""
 
 
 def _mount_id(descriptor: int) -> str:

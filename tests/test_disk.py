@@ -225,8 +225,8 @@ class Recorder:
         with self._told:
             self._told.notify_all()
 
-    def open(self, container: str = "mkv", directory: Path | None = None) -> RecordingFile:
-        place = Place(str(self.directory), str(directory or self.directory), "CAM3", container)
+    def open(self, container: str = "mkv", directory: Path | None = None, filesystem: str = "") -> RecordingFile:
+        place = Place(str(self.directory), str(directory or self.directory), "CAM3", container, filesystem)
         self.files.append(RecordingFile(place, 0.02, self._wake))
         return self.files[-1]
 
@@ -474,6 +474,23 @@ def test_a_directory_that_is_a_file(recorder: Recorder, tmp_path: Path) -> None:
     recorder.directory.touch()
     failed = recorder.wait(recorder.open(), OpenFailed)
     assert failed.reason == f"no file can be made in {tmp_path}/file: Not a directory"
+
+
+@pytest.mark.parametrize(
+    ("remembered", "is_right"),
+    [("xfs:uuid-2f3c", True), ("xfs", True), ("xfs:uuid-aaaa", False), ("ext4:fsid-2f3c", False)],
+)
+def test_another_disk_than_apply_found_is_not_written_to(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch, remembered: str, is_right: bool
+) -> None:
+    monkeypatch.setattr(disk, "filesystem_identity", lambda path: "xfs:uuid-2f3c")
+    file = recorder.open(filesystem=remembered)
+    if is_right:
+        assert recorder.wait(file, Opened).path
+    else:
+        reason = recorder.wait(file, OpenFailed).reason
+        assert reason.startswith(f"{recorder.directory} is on xfs:uuid-2f3c, not on {remembered} as when")
+        assert os.listdir(recorder.directory) == []
 
 
 def failing_open(monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:

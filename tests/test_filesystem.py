@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sdisup import filesystem
-from sdisup.filesystem import filesystem_identity, mounted
+from sdisup.filesystem import filesystem_identity, is_same_filesystem, mounted
 
 # proc(5), and lines of a Debian 12 and 13: a root, a bind of its /srv, an NFS, a path with a space, a btrfs
 # subvolume, whose directories have another device than its mount says.
@@ -80,26 +83,91 @@ def test_without_proc_it_still_answers(tmp_path: Path, monkeypatch: pytest.Monke
     assert filesystem_identity(str(tmp_path)).startswith("unknown")
 
 
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
-    """An ext4 filesystem in a file, mounted: the file and the mount point."""
+@pytest.mark.parametrize(
+    ("remembered", "found", "expected"),
+    [
+        ("xfs:uuid-2f3c", "xfs:uuid-2f3c", True),
+        ("xfs:uuid-2f3c", "xfs:uuid-aaaa", False),
+        # before and after an upgrade of the kernel, and back
+        ("xfs", "xfs:uuid-2f3c", True),
+        ("xfs:uuid-2f3c", "xfs", True),
+        ("xfs", "xfs", True),
+        ("tmpfs", "tmpfs", True),
+        # the mount point of a disk that is not mounted
+        ("xfs", "xfs:uuid-2f3c with /", False),
+        ("xfs", "xfs with /", False),
+        ("xfs:uuid-2f3c", "xfs:uuid-2f3c with /", False),
+        ("xfs with /", "xfs:uuid-2f3c", False),
+        ("xfs with /", "xfs:uuid-2f3c with /", True),
+        ("xfs:uuid-2f3c with /", "xfs:uuid-aaaa with /", False),
+        ("xfs", "ext4:fsid-5d1c", False),
+        ("xfs", "ext4", False),
+        ("ext4:fsid-5d1c", "ext3:fsid-5d1c", False),
+        ("nfs", "nfs4:server:/export", False),
+        ("nfs4:server:/export", "nfs4:server:/export", True),
+        ("nfs4:server:/export", "nfs4:server:/other", False),
+        ("fuseblk", "fuse", False),
+    ],
+)
+def test_what_has_no_name_is_any_of_its_kind(remembered: str, found: str, expected: bool) -> None:
+    assert is_same_filesystem(remembered, found) is expected
+
+
+MAKE = {
+    "ext4": (["mkfs.ext4", "-q", "-F"], 4 << 20),
+    "xfs": (["mkfs.xfs", "-q", "-f"], 320 << 20),
+}
+
+
+@pytest.fixture(params=MAKE)
+def disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Path, Path]]:
+    """A filesystem in a file, mounted: the file and the mount point."""
+    command, size_bytes = MAKE[request.param]
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"no {command[0]} here")
     image, point = tmp_path / "image", tmp_path / "mounted"
     point.mkdir()
     with image.open("wb") as file:
-        file.truncate(4 << 20)
-    subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True)
+        file.truncate(size_bytes)
+    subprocess.run([*command, str(image)], check=True)
     subprocess.run(["mount", "-o", "loop", str(image), str(point)], check=True)
     yield image, point
     subprocess.run(["umount", str(point)], check=False)
 
 
+# What Linux 6.18 answered XFS_IOC_FSGEOMETRY_V1 on a disk of which blkid said
+# UUID="2966a5e5-5e26-421e-a4c0-3a1d22282f27", and FS_IOC_GETFSUUID the same.
+GEOMETRY = bytes.fromhex(
+    "0010000001000000005000000400000000400000000200000002000019000000004001000000000000000000000000000000000000000000"
+    "06000100000000002966a5e55e26421ea4c03a1d22282f27000000000000000000000000cacc770000020000001000000010000000000000"
+)
+
+
+def test_an_xfs_has_its_name_on_a_kernel_that_does_not_tell_uuids(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Debian 12's, 6.1, does not: a name that came with its upgrade would be another disk's."""
+
+    def old_kernel(_: int, code: int, argument: bytes) -> bytes:
+        if (code, len(argument)) != (0x80705864, len(GEOMETRY)):
+            raise OSError(errno.ENOTTY, "Inappropriate ioctl for device")
+        return GEOMETRY
+
+    device = tmp_path.stat().st_dev
+    (tmp_path / "mountinfo").write_text(f"61 28 {os.major(device)}:{os.minor(device)} / / rw - xfs /dev/sdb1 rw\n")
+    monkeypatch.setattr(filesystem, "MOUNTINFO", str(tmp_path / "mountinfo"))
+    monkeypatch.setattr(fcntl, "ioctl", old_kernel)
+    assert filesystem_identity(str(tmp_path)).startswith("xfs:uuid-2966a5e55e26421ea4c03a1d22282f27")
+
+
 def test_a_disk_has_the_same_identity_wherever_it_is_mounted(disk: tuple[Path, Path], tmp_path: Path) -> None:
     image, point = disk
     first = filesystem_identity(str(point))
-    assert first.startswith("ext4:fsid-")
+    assert first.startswith(("ext4:fsid-", "xfs:uuid-"))
     assert not first.endswith(" with /")
     subprocess.run(["umount", str(point)], check=True)
-    assert filesystem_identity(str(point)) != first, "the mount point of a disk that is missing is on another one"
+    missing = filesystem_identity(str(point))
+    assert not is_same_filesystem(first, missing), "the mount point of a disk that is missing is on another one"
     subprocess.run(["mount", "-o", "loop", str(image), str(point)], check=True)
     assert filesystem_identity(str(point)) == first
     (point / "deep").mkdir()

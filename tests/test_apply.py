@@ -1,0 +1,71 @@
+"""What apply remembers of the recordings' disks; what it does with systemd is in the system tests."""
+
+from __future__ import annotations
+
+import pytest
+
+from sdisup import apply
+from sdisup.applied import Applied, AppliedPort
+from sdisup.config import parse_settings
+
+DIRECTORY = "/srv/recordings"
+SETTINGS = parse_settings(
+    [("test.toml", {"appliance": {"ports": 2, "recordings": DIRECTORY}, "defaults": {"source": {"kind": "test"}}})]
+)
+
+
+@pytest.mark.parametrize(
+    ("former", "now", "accepted", "remembered"),
+    [
+        ("", "ext4:fsid-5d1c", False, "ext4:fsid-5d1c"),
+        ("ext4:fsid-5d1c", "ext4:fsid-5d1c", False, "ext4:fsid-5d1c"),
+        # A name that can be had now replaces none, and is not lost to a kernel that cannot tell it.
+        ("xfs", "xfs:uuid-2f3c", False, "xfs:uuid-2f3c"),
+        ("xfs:uuid-2f3c", "xfs", False, "xfs:uuid-2f3c"),
+        ("xfs", "xfs", False, "xfs"),
+        # The disk is missing.
+        ("xfs:uuid-2f3c", None, False, "xfs:uuid-2f3c"),
+        # The operator's word: this is the disk, also where its name is not told.
+        ("xfs:uuid-2f3c", "xfs", True, "xfs"),
+        ("xfs:uuid-2f3c", "xfs:uuid-aaaa", True, "xfs:uuid-aaaa"),
+        ("xfs:uuid-2f3c", "ext4:fsid-5d1c with /", True, ""),
+        # On the system's own disk any other is welcome.
+        ("", "ext4:fsid-5d1c with /", False, ""),
+    ],
+)
+def test_what_is_remembered_of_a_disk(
+    monkeypatch: pytest.MonkeyPatch, former: str, now: str | None, accepted: bool, remembered: str
+) -> None:
+    assert found_after(monkeypatch, former, now, accepted) == (remembered, [])
+
+
+@pytest.mark.parametrize(
+    ("former", "now"),
+    [
+        ("xfs:uuid-2f3c", "xfs:uuid-aaaa"),
+        ("xfs:uuid-2f3c", "ext4:fsid-5d1c with /"),
+        ("xfs", "xfs:uuid-2f3c with /"),
+        ("xfs", "ext4:fsid-5d1c"),
+    ],
+)
+def test_another_disk_is_told_and_the_former_one_remembered(
+    monkeypatch: pytest.MonkeyPatch, former: str, now: str
+) -> None:
+    remembered, warnings = found_after(monkeypatch, former, now, accepted=False)
+    assert remembered == former
+    assert len(warnings) == 1 and warnings[0].startswith(f"{DIRECTORY} is on {now}, not on {former} as when")
+
+
+def found_after(monkeypatch: pytest.MonkeyPatch, former: str, now: str | None, accepted: bool) -> tuple[str, list[str]]:
+    def identity(path: str) -> str:
+        assert path == DIRECTORY
+        if now is None:
+            raise FileNotFoundError(2, "No such file or directory")
+        return now
+
+    monkeypatch.setattr(apply, "filesystem_identity", identity)
+    before = Applied({0: AppliedPort(0, "port0", "h264", DIRECTORY, False, "rev", former)}, [])
+    warnings: list[str] = []
+    filesystems = apply._filesystems(SETTINGS, before, warnings, accepted)
+    assert list(filesystems) == [DIRECTORY]
+    return filesystems[DIRECTORY], warnings
