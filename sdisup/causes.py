@@ -10,6 +10,11 @@ FFmpeg cannot work with these arguments, and no retry will change that).
 from __future__ import annotations
 
 RETRY, WAIT, FAIL = "retry", "wait", "fail"
+ERROR, WARNING = 3, 4
+"""Priorities of log lines, as syslog counts."""
+STALLED = "stalled"
+"""What a stall's `judged` begins with."""
+DISK_FULL, DISK_ERROR = "disk full", "disk error"
 
 
 class Cause:
@@ -27,9 +32,12 @@ class Cause:
 
 
 class Row:
-    """One line of the table: any of `patterns` in a log line, and the conditions, make it this cause."""
+    """One line of the table: any of `patterns` in a log line, and the conditions, make it this cause.
 
-    __slots__ = ("name", "needs_frames", "outcome", "patterns", "source")
+    `beside`: words of which one has to be in what the same part of FFmpeg said (`[out#0/mp4 @ 0x…]`).
+    """
+
+    __slots__ = ("beside", "name", "needs_frames", "outcome", "patterns", "source")
 
     def __init__(
         self,
@@ -39,26 +47,59 @@ class Row:
         *,
         source: str | None = None,
         needs_frames: bool | None = None,
+        beside: tuple[str, ...] = (),
     ) -> None:
         self.name = name
         self.outcome = outcome
         self.patterns = patterns
         self.source = source
         self.needs_frames = needs_frames
+        self.beside = beside
+
+    def applies(self, end: End) -> bool:
+        """Whether this row may explain an end, if the words are there."""
+        if self.source not in (None, end.source) or self.needs_frames not in (None, end.frames > 0):
+            return False
+        return self.outcome != FAIL or end.status > 0
+
+    def line(self, end: End) -> str:
+        """The first line that holds one of the patterns: what follows it is its consequence.
+
+        A warning will do, but nothing is given up for one.
+        """
+        least = ERROR if self.outcome == FAIL else WARNING
+        for priority, text in end.lines:
+            if priority <= least and _holds(text, self.patterns) and (not self.beside or self._is_beside(end, text)):
+                return text
+        return ""
+
+    def _is_beside(self, end: End, text: str) -> bool:
+        speaker = text.partition("]")[0]
+        return any(other.partition("]")[0] == speaker and _holds(other, self.beside) for _, other in end.lines)
+
+
+def _holds(text: str, patterns: tuple[str, ...]) -> bool:
+    return any(words in text for words in patterns)
 
 
 VIDEOMASTER = "videomaster"
 DECKLINK = "decklink"
 
 TABLE = (
+    # libavdevice/v4l2.c: [video4linux2,v4l2 @ 0x…] [error] ioctl(VIDIOC_STREAMON): No space left on device
+    # Of a USB bus without bandwidth for one more camera (Documentation/driver-api/usb/error-codes.rst).
+    Row("no USB bandwidth", RETRY, ("ioctl(VIDIOC_STREAMON): No space left on device",)),
     # [out#0/matroska @ 0x…] [error] Error writing trailer: No space left on device
     # [error] av_interleaved_write_frame(): No space left on device     (FFmpeg 5.1)
-    Row("disk full", RETRY, ("No space left on device", "Disk quota exceeded")),
+    Row(DISK_FULL, RETRY, ("No space left on device", "Disk quota exceeded")),
     # [error] /srv/recordings/CAM3_….mkv: Read-only file system
-    # [out#0/mp4 @ 0x…] [error] Error muxing a packet / Error writing trailer: Input/output error
-    Row("disk error", RETRY, ("Read-only file system", "Error writing trailer", "Error closing file",
-                              "Error muxing a packet", "av_interleaved_write_frame(): Input/output error",
-                              "Stale file handle")),
+    # [out#0/mp4 @ 0x…] [error] Error writing trailer: Input/output error
+    Row(DISK_ERROR, RETRY, ("Read-only file system", "Error writing trailer", "Error closing file",
+                            "av_interleaved_write_frame(): Input/output error", "Stale file handle")),
+    # [out#0/matroska @ 0x…] [error] Error muxing a packet
+    # [out#0/matroska @ 0x…] [error] Task finished with error code: -5 (Input/output error)
+    # A muxer that refuses a packet (-22, Invalid argument) says the first line too.
+    Row(DISK_ERROR, RETRY, ("Error muxing a packet",), beside=("Input/output error",)),
     # VIDEOMASTER.md 8: the cable was pulled; ten seconds later
     # [error] Timeout while waiting for slot lock / Failed to get data buffers
     Row("signal lost", WAIT, ("Timeout while waiting for slot lock", "Failed to get data buffers"),
@@ -194,41 +235,43 @@ _EMPTY_WORDS = (
 
 
 def classify(end: End) -> Cause:
-    """The cause of an end that nobody asked for."""
+    """The cause of an end that nobody asked for.
+
+    What the runner judged is one by itself. But a stall is only what was seen: a lost signal or a disk, of which
+    FFmpeg spoke while it was waited for or ended (VIDEOMASTER.md 8: after 10 s), is why.
+    """
+    said = _said_cause(end)
     if end.judged:
+        if said and end.judged.startswith(STALLED) and (said.outcome == WAIT or said.name in (DISK_FULL, DISK_ERROR)):
+            return said
         return Cause(end.judged, RETRY, end.judged)
+    return said or _unsaid_cause(end)
+
+
+def _said_cause(end: End) -> Cause | None:
+    """The first row of the table that explains an end."""
     for row in TABLE:
-        if row.source not in (None, end.source) or row.needs_frames not in (None, end.frames > 0):
-            continue
-        text = _first_line(end, row.patterns)
+        text = row.line(end) if row.applies(end) else ""
         if text:
-            return Cause(row.name, row.outcome, _reason(row, text))
+            return Cause(row.name, row.outcome, f"{row.name}: {_plain(text)}")
+    return None
+
+
+def _unsaid_cause(end: End) -> Cause:
     last_words = _last_error(end)
     if end.status < 0:
         return Cause("killed", RETRY, f"FFmpeg was killed by signal {-end.status}")
     if end.status == 0 and not last_words:
         return Cause("ended", RETRY, "FFmpeg ended by itself: its source came to an end")
-    said = f": {last_words}" if last_words else ""
-    return Cause("crash", RETRY, f"FFmpeg exited with {end.status}{said}")
-
-
-def _first_line(end: End, patterns: tuple[str, ...]) -> str:
-    """The first warning or worse that holds one of the patterns: what follows it is its consequence."""
-    for priority, text in end.lines:
-        if priority <= 4 and any(pattern in text for pattern in patterns):
-            return text
-    return ""
+    shown = f": {last_words}" if last_words else ""
+    return Cause("crash", RETRY, f"FFmpeg exited with {end.status}{shown}")
 
 
 def _last_error(end: End) -> str:
     for priority, text in reversed(end.lines):
-        if priority <= 3 and not any(words in text for words in _EMPTY_WORDS):
+        if priority <= ERROR and not any(words in text for words in _EMPTY_WORDS):
             return _plain(text)
     return ""
-
-
-def _reason(row: Row, text: str) -> str:
-    return f"{row.name}: {_plain(text)}"
 
 
 def _plain(text: str) -> str:

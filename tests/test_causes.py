@@ -100,6 +100,17 @@ REAL = [
 [out#0/matroska @ 0x5645609fa9c0] [error] Error muxing a packet
 [out#0/matroska @ 0x5645609fa9c0] [error] Task finished with error code: -5 (Input/output error)
 """, "disk error", RETRY, 251, 100),
+    # libavdevice/v4l2.c; the kernel's usb_submit_urb() answers so when the bus has no bandwidth left.
+    Sample("USB bandwidth, 5.1", """
+[video4linux2,v4l2 @ 0x5612f97eb500] [error] ioctl(VIDIOC_STREAMON): No space left on device
+[error] /dev/video2: No space left on device
+""", "no USB bandwidth", RETRY, 1, 0, "v4l2"),
+    Sample("USB bandwidth, 7.1", """
+[video4linux2,v4l2 @ 0x5612f97eb500] [error] ioctl(VIDIOC_STREAMON): No space left on device
+[in#0 @ 0x55c739ab6280] [error] Error opening input: No space left on device
+[error] Error opening input file /dev/video2.
+[fatal] Error opening input files: No space left on device
+""", "no USB bandwidth", RETRY, 228, 0, "v4l2"),
     Sample("NFS", "[error] Error closing file a.mkv: Stale file handle", "disk error", RETRY, 0, 100),
     # ---- What cannot work ----
     Sample("encoder, 5.1", "[fatal] Unknown encoder 'prores_aw'", "cannot work", FAIL),
@@ -270,6 +281,16 @@ To ignore this, add a trailing '?' to the map.
 [video4linux2,v4l2 @ 0x5612f97eb500] [error] ioctl(VIDIOC_STREAMON): Device or resource busy
 """, "device busy", RETRY, 240),
     # ---- Ends that no row explains ----
+    Sample("a packet that the muxer refuses, 7.1", """
+[mp4 @ 0x5645609fa9c0] [error] Application provided duration: -512 is invalid
+[out#0/mp4 @ 0x5645609fa9c0] [error] Error muxing a packet
+[out#0/mp4 @ 0x5645609fa9c0] [error] Task finished with error code: -22 (Invalid argument)
+[out#0/mp4 @ 0x5645609fa9c0] [error] Terminating thread with return code -22 (Invalid argument)
+""", "crash", RETRY, 234, 100),
+    Sample("a packet that the muxer refuses while the input fails", """
+[out#0/mp4 @ 0x5645609fa9c0] [error] Error muxing a packet
+[in#0/v4l2 @ 0x5581d2b0bf00] [error] Error during demuxing: Input/output error
+""", "crash", RETRY, 234, 100),
     Sample("killed", "[info] Press [q] to stop, [?] for help", "killed", RETRY, -9, 100),
     Sample("out of memory", "", "killed", RETRY, -9, 0),
     Sample("crashed", "", "killed", RETRY, -11, 100),
@@ -392,8 +413,10 @@ def row_of(sample: Sample) -> Row | None:
     end = end_of(sample)
     for row in TABLE:
         applies = row.source in (None, end.source) and row.needs_frames in (None, end.frames > 0)
+        applies = applies and (row.outcome != FAIL or end.status > 0)
+        least = 3 if row.outcome == FAIL else 4
         if applies and any(
-            pattern in text for priority, text in end.lines if priority <= 4 for pattern in row.patterns
+            pattern in text for priority, text in end.lines if priority <= least for pattern in row.patterns
         ):
             return row
     return None
@@ -479,12 +502,68 @@ def test_the_same_words_at_a_harmless_level_explain_nothing(sample: Sample) -> N
     assert classify(end).name in ("killed", "ended", "crash")
 
 
-@pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.id)
-def test_what_the_runner_judged_needs_no_explanation(sample: Sample) -> None:
+@pytest.mark.parametrize("status", [0, -9, -15])
+@pytest.mark.parametrize("sample", [s for s in SAMPLES if s.outcome == FAIL], ids=lambda sample: sample.id)
+def test_nothing_is_given_up_that_did_not_end_by_itself_with_an_error(sample: Sample, status: int) -> None:
+    """Killed while it warned of something, or ended well: the words do not say that it can never work."""
+    cause = classify_sample(sample._replace(status=status))
+    assert cause.outcome == RETRY
+    assert cause.name == ("killed" if status else "crash")
+
+
+@pytest.mark.parametrize("status", [0, 1, 234, -9])
+@pytest.mark.parametrize("sample", [s for s in SAMPLES if s.outcome == FAIL], ids=lambda sample: sample.id)
+def test_nothing_is_given_up_for_a_warning(sample: Sample, status: int) -> None:
     end = end_of(sample)
-    end.judged = "stalled: no new frame for 5 s"
+    end.status = status
+    end.lines = [(4, text) for _, text in end.lines]
+    assert classify(end).outcome == RETRY
+
+
+@pytest.mark.parametrize(
+    "judged",
+    [
+        "no frame within 30 s of FFmpeg's start",
+        "format changed: Reconfiguring filter graph",
+        "file deleted: /srv/recordings/a.mkv was removed while it was recorded",
+        "/usr/bin/ffmpeg cannot be executed: No such file or directory",
+    ],
+)
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.id)
+def test_what_the_runner_judged_needs_no_explanation(sample: Sample, judged: str) -> None:
+    end = end_of(sample)
+    end.judged = judged
     cause = classify(end)
-    assert (cause.outcome, cause.reason) == (RETRY, end.judged)
+    assert (cause.outcome, cause.reason) == (RETRY, judged)
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.id)
+def test_a_stall_is_what_ffmpeg_says_of_a_signal_or_a_disk(sample: Sample) -> None:
+    """A cable pulled: FFmpeg says so after 10 s, and may still be closing its file when the runner's 12 s are over."""
+    end = end_of(sample)
+    end.judged = "stalled: no new frame for 12 s"
+    cause = classify(end)
+    if sample.outcome == WAIT or sample.name in ("disk full", "disk error"):
+        assert (cause.name, cause.outcome) == (sample.name, sample.outcome)
+    else:
+        assert (cause.outcome, cause.reason) == (RETRY, end.judged)
+
+
+def test_a_stall_is_a_lost_signal_whatever_else_was_said_and_however_ffmpeg_ended() -> None:
+    log = """
+[rawvideo @ 0x55d1] [error] Invalid buffer size, packet size 414720 < expected frame_size 4147200
+[videomaster @ 0x5581d2b0c0c0] [error] Timeout while waiting for slot lock
+[videomaster @ 0x5581d2b0c0c0] [error] Failed to get data buffers
+"""
+    for status in (0, 255, 251, -9):
+        end = end_of(Sample("", log, "", "", status, 750, VIDEOMASTER))
+        end.judged = "stalled: no new frame for 12 s"
+        assert (classify(end).name, classify(end).outcome) == ("signal lost", WAIT)
+
+
+def test_a_refused_packet_is_shown() -> None:
+    sample = next(sample for sample in SAMPLES if sample.id == "a packet that the muxer refuses, 7.1")
+    assert classify_sample(sample).reason == "FFmpeg exited with 234: Error muxing a packet"
 
 
 def test_permissions_devices_boards_disks_and_networks_are_always_retried() -> None:
@@ -508,5 +587,5 @@ def test_any_end_has_a_cause_and_a_reason(lines: list[tuple[int, str]], status: 
     cause = classify(End(status=status, frames=frames, lines=lines, source=source))
     assert cause.outcome in (RETRY, WAIT, FAIL)
     assert cause.name and cause.reason
-    assert cause.outcome != FAIL or frames == 0
+    assert cause.outcome != FAIL or (frames == 0 and status > 0 and any(priority <= 3 for priority, _ in lines))
     assert cause.outcome != WAIT or source in (VIDEOMASTER, DECKLINK)
