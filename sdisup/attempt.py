@@ -20,7 +20,8 @@ from sdisup.progress import LogLine, Progress, ProgressParser, muxer_version
 CLOSE_PATIENCE_S = 3.0
 LOG_LINES_KEPT = 80
 LAST_WORDS_S = 15.0
-"""What FFmpeg logged longer before its end does not explain it; a lost SDI signal takes it 10 s."""
+"""What FFmpeg logged longer before its end, or before it was told to end, does not explain it; a lost SDI signal takes
+it 10 s, and an end by the ladder as long again."""
 
 
 class Attempt:
@@ -68,6 +69,7 @@ class Attempt:
         self.is_unwanted = False
         self.is_abandoned = False
         """Whether a thread still waits for the disk, which keeps the process: to end it would not end it."""
+        self._ending_since: float | None = None
         place = Place(options.recordings, directory, options.name, options.container, options.filesystem)
         self._file = RecordingFile(place, options.sync_interval_s, wake)
 
@@ -92,10 +94,11 @@ class Attempt:
 
     def end(self, now: float) -> End:
         """How its FFmpeg ended, for classification."""
+        ending_since = now if self._ending_since is None else self._ending_since
         return End(
             status=self._exit_status,
             frames=self.meter.frames,
-            lines=[(priority, text) for at, priority, text in self._lines if now - at <= LAST_WORDS_S],
+            lines=[(priority, text) for at, priority, text in self._lines if ending_since - at <= LAST_WORDS_S],
             source=self.options.source,
             judged=self.judged,
             finished=self.finished,
@@ -104,6 +107,7 @@ class Attempt:
     def wind_down(self, now: float) -> None:
         """Begin to end FFmpeg by the ladder: on request, or because the runner judged it."""
         self.is_unwanted = True
+        self._ending_since = now if self._ending_since is None else self._ending_since
         self._close_by = now + CLOSE_PATIENCE_S
         if self._ladder is None and self._ffmpeg is not None:
             options = self.options
