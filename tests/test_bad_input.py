@@ -178,9 +178,7 @@ def test_a_lock_that_somebody_keeps_makes_no_storm(appliance: Appliance) -> None
     """A runner that was killed is not gone while a thread of it waits for a disk that hangs."""
     configure(appliance, small_ports(1))
     appliance.write("/root/keeper.py", KEEP_LOCK)
-    appliance.run(
-        "mkfifo /run/keeper.fifo && systemd-run -q --unit=keeper python3 /root/keeper.py"
-    )
+    appliance.run("mkfifo /run/keeper.fifo && systemd-run -q --unit=keeper python3 /root/keeper.py")
     wait_for(lambda: appliance.path("/run/sdisup/0.lock").exists(), 5, "the lock is made")
     cursor = appliance.journal_cursor()
     appliance.run("chown sdisup:sdisup /run/sdisup/0.lock; systemctl start sdi-record@0")
