@@ -148,6 +148,13 @@ def test_an_ffmpeg_without_the_input_is_a_warning_and_then_cannot_work(appliance
     # Nobody starts it again: what is missing since is told all the same.
     gap = json.loads(sdisup(appliance, "gaps 0 --json").stdout)["gaps"][-1]
     assert (gap["cause"], gap["ongoing"]) == ("cannot work", True)
+    # A stop ends it, though no runner is there to enter it.
+    sdisup(appliance, "stop 0")
+    gap = json.loads(sdisup(appliance, "gaps 0 --json").stdout)["gaps"][-1]
+    assert (gap["cause"], gap["ongoing"]) == ("cannot work", False)
+    sdisup(appliance, "start 0", code=1)
+    kinds = [json.loads(line)["kind"] for line in appliance.read("/var/lib/sdisup/ledger/0.jsonl").splitlines()]
+    assert kinds[-2:] == ["stop", "gap"]
 
 
 TORN = ("", "{", "[]", "null", '{"schema": 1}', '{"schema": 1, "port_index": "0"}', "\x00\xff")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
+import pytest
 from appliance import CHECKOUT
 
 
@@ -23,6 +25,20 @@ def test_the_demonstration_shows_what_it_promises_and_keeps_the_files_if_asked(t
         assert words in result.stdout + result.stderr, words
     # Four ports, and a second file of the one whose FFmpeg was killed.
     assert len([path for path in (tmp_path / "kept").rglob("*.mp4") if path.stat().st_size > 10_000]) == 5
+
+
+@pytest.mark.slow
+def test_a_later_demonstration_needs_no_network_and_leaves_nothing_but_the_cache_that_it_names(tmp_path: Path) -> None:
+    before = set(os.listdir("/run")) | set(os.listdir("/srv")) | set(os.listdir("/tmp"))
+    command = ["unshare", "--net", str(CHECKOUT / "install.sh"), "--demo"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    said = result.stdout + result.stderr
+    cache = os.environ.get("SDISUP_CACHE", "/var/cache/sdisup-appliance")
+    assert cache in said, said
+    assert set(os.listdir("/run")) | set(os.listdir("/srv")) | set(os.listdir("/tmp")) == before
+    assert not Path("/etc/sdisup").exists()
+    assert not Path("/usr/lib/sdisup").exists()
 
 
 def test_a_wrong_option_is_said() -> None:
