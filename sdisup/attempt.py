@@ -89,6 +89,11 @@ class Attempt:
         return any("audio:0KiB" in text or "audio:0kB" in text for _, _, text in self._lines)
 
     @property
+    def watch_problem(self) -> str:
+        """Why what `sample` says may be old; empty if it is not."""
+        return self._file.watch_problem
+
+    @property
     def ffmpeg_pid(self) -> int | None:
         return self._ffmpeg.pid if self._ffmpeg else None
 

@@ -27,6 +27,8 @@ LEAST_FREE_BYTES = 4 << 20
 """Below this a file would hold seconds at most, and the next try comes soon."""
 FIRST_LOOK_S = 0.02
 """How often the file is looked at until its first frame is there, in seconds."""
+SAMPLE_S = 1.0
+"""How often what it has become is told, in seconds."""
 
 MATROSKA_SEGMENT, MATROSKA_CLUSTER = b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75"
 """EBML ids: the Segment holds everything, the Clusters in it the frames (RFC 9559)."""
@@ -131,6 +133,7 @@ class Sample:
     """What the file and its filesystem are now.
 
     `moved`: the path no longer leads to the file, which is still somewhere; `deleted`: it is nowhere.
+    Before the first frame either means that FFmpeg, which opens the file by its path, may be writing another one.
     """
 
     __slots__ = ("deleted", "disk_free_bytes", "filesystem", "moved", "size_bytes")
@@ -175,9 +178,13 @@ class RecordingFile:
         self._is_empty = False
         self.sync_problem = ""
         """Why what was written may not survive a power cut, in the operator's words; empty if it does."""
+        self.watch_problem = ""
+        """Why not all of the last Sample is new, in the operator's words; empty again once it is."""
         self._descriptor = -1
         self._path = ""
         self._has_media = False
+        self._free_bytes = 0
+        self._is_moved = False
         _thread.start_new_thread(self._work, ())
 
     def finish(self, *, is_empty: bool = False) -> None:
@@ -205,14 +212,7 @@ class RecordingFile:
             return
         self._tell(Opened(self._path))
         _thread.start_new_thread(self._keep_durable, (os.dup(self._descriptor),))
-        try:
-            self._watch()
-        except OSError as error:
-            problem = f"{self._path}: {error.strerror}"
-            # FFmpeg may be writing still; Closed is told when it was asked for and not before.
-            if not self._is_finishing:
-                self._finish.acquire()
-        self._close(problem)
+        self._close(self._watch())
 
     def _wrong_place(self) -> str:
         """Why nothing may be written here now: another filesystem than apply found, or no space at all."""
@@ -224,9 +224,9 @@ class RecordingFile:
                 "disk; or, if this is meant, run: sdisup apply --accept-disks"
             )
         space = os.statvfs(place.recordings)
-        free_bytes = space.f_bavail * space.f_frsize
-        if free_bytes < LEAST_FREE_BYTES:
-            return f"disk full: {place.recordings} has {free_bytes / 1e6:.1f} MB free; free some space"
+        self._free_bytes = space.f_bavail * space.f_frsize
+        if self._free_bytes < LEAST_FREE_BYTES:
+            return f"disk full: {place.recordings} has {self._free_bytes / 1e6:.1f} MB free; free some space"
         return ""
 
     def _open(self) -> str:
@@ -246,20 +246,30 @@ class RecordingFile:
             return ""
         return f"{place.directory} holds ten thousand files of this second's name"
 
-    def _watch(self) -> None:
-        last_size = 0
+    def _watch(self) -> str:
+        """Look at the file until finish() is said; why the last look failed, if it did.
+
+        One that fails is not the last one: FFmpeg may be writing still, and a server or a directory's rights come back.
+        """
+        seen_bytes, told_at = 0, time.monotonic()
         while True:
-            interval_s = 1.0 if self._has_media else FIRST_LOOK_S
-            finishing = self._finish.acquire(timeout=interval_s)
-            size = os.fstat(self._descriptor).st_size
-            # The last look is never left out: FFmpeg's trailer may change what is in the middle.
-            if not self._has_media and (finishing or size > last_size):
-                last_size = size
-                self._look_for_media(size)
+            is_eager = not self._has_media and not self.watch_problem
+            finishing = self._finish.acquire(timeout=FIRST_LOOK_S if is_eager else SAMPLE_S)
+            problem = ""
+            try:
+                size = os.fstat(self._descriptor).st_size
+                # The last look is never left out: FFmpeg's trailer may change what is in the middle.
+                if not self._has_media and (finishing or size > seen_bytes):
+                    self._look_for_media(size)
+                    seen_bytes = size
+            except OSError as error:
+                problem = str(error.strerror)
             if finishing:
-                return
-            if self._has_media:
-                self._tell(self._sample(size))
+                return f"{self._path}: {problem}" if problem else ""
+            if self._has_media or problem or time.monotonic() - told_at >= SAMPLE_S:
+                told_at = time.monotonic()
+                problem = self._tell_sample() or problem
+                self.watch_problem = f"{self._path} cannot be looked at: {problem}" if problem else ""
 
     def _look_for_media(self, size_bytes: int) -> None:
         descriptor = self._descriptor
@@ -267,17 +277,32 @@ class RecordingFile:
             self._has_media = True
             self._tell(FirstMedia())
 
-    def _sample(self, size_bytes: int) -> Sample:
+    def _tell_sample(self) -> str:
+        """Tell what is known of the file; returns why something of it is not, which then is told as it last was."""
+        problem = ""
+        try:
+            ours = os.fstat(self._descriptor)
+        except OSError as error:
+            return str(error.strerror)
+        for look in (self._look_for_space, self._look_for_name):
+            try:
+                look(ours)
+            except OSError as error:
+                problem = str(error.strerror)
+        filesystem = f"{os.major(ours.st_dev)}:{os.minor(ours.st_dev)}"
+        self._tell(Sample(ours.st_size, self._free_bytes, filesystem, self._is_moved, deleted=ours.st_nlink == 0))
+        return problem
+
+    def _look_for_space(self, _ours: os.stat_result) -> None:
         space = os.fstatvfs(self._descriptor)
-        ours = os.fstat(self._descriptor)
+        self._free_bytes = space.f_bavail * space.f_frsize
+
+    def _look_for_name(self, ours: os.stat_result) -> None:
         try:
             named = os.stat(self._path, follow_symlinks=False)
-            moved = (named.st_dev, named.st_ino) != (ours.st_dev, ours.st_ino)
-        except FileNotFoundError:
-            moved = True
-        filesystem = f"{os.major(ours.st_dev)}:{os.minor(ours.st_dev)}"
-        free_bytes = space.f_bavail * space.f_frsize
-        return Sample(size_bytes, free_bytes, filesystem, moved, deleted=ours.st_nlink == 0)
+            self._is_moved = (named.st_dev, named.st_ino) != (ours.st_dev, ours.st_ino)
+        except (FileNotFoundError, NotADirectoryError):
+            self._is_moved = True
 
     def _keep_durable(self, descriptor: int) -> None:
         """Invariant 5: at a power cut at most `sync_interval_s` of what FFmpeg wrote is lost.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -440,6 +441,86 @@ def test_a_recording_that_was_deleted_is_told(recorder: Recorder, media: dict[st
     assert not sample.deleted
     path.unlink()
     wait_until(lambda: recorder.wait(file, Sample).deleted)
+    assert recorder.closed(file).kept
+
+
+@pytest.mark.parametrize("action", ["moved", "replaced", "deleted"])
+def test_what_befalls_the_name_before_the_first_frame_is_told(recorder: Recorder, tmp_path: Path, action: str) -> None:
+    """FFmpeg opens the file by its name, which by then may lead to another one: no frame ever comes into ours."""
+    file, path = recorder.opened()
+    if action == "deleted":
+        path.unlink()
+    else:
+        os.rename(path, tmp_path / "moved")
+    if action == "replaced":
+        path.write_bytes(b"somebody else's")
+    sample = recorder.wait(file, Sample)
+    assert (sample.moved, sample.deleted, sample.size_bytes) == (True, action == "deleted", 0)
+
+
+def test_before_the_first_frame_the_runner_is_not_kept_busy(recorder: Recorder) -> None:
+    """A port without a signal makes a file each second, and may do so for months."""
+    file, _ = recorder.opened()
+    began = time.monotonic()
+    sample = recorder.wait(file, Sample)
+    assert time.monotonic() - began > 0.9
+    assert not sample.moved and not sample.deleted and sample.disk_free_bytes > 0
+
+
+FAILURES = pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ESTALE, "Stale file handle"),
+        PermissionError(errno.EACCES, "Permission denied"),
+        OSError(errno.EIO, "Input/output error"),
+    ],
+    ids=lambda error: errno.errorcode[error.errno],
+)
+
+
+@FAILURES
+@pytest.mark.parametrize("call", ["stat", "fstatvfs", "fstat", "pread"])
+def test_a_look_that_fails_is_told_and_the_watch_goes_on(
+    recorder: Recorder, media: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, call: str, error: OSError
+) -> None:
+    file, path = recorder.opened()
+    true_call = getattr(os, call)
+    fails = True
+
+    def fail(what: int | str, *arguments: int, **options: bool) -> object:
+        if fails and (what == str(path) or what == file._descriptor):
+            raise error
+        return true_call(what, *arguments, **options)
+
+    monkeypatch.setattr(disk, "SAMPLE_S", 0.02)
+    monkeypatch.setattr(os, call, fail)
+    path.write_bytes(media["mkv"])
+    wait_until(lambda: bool(file.watch_problem))
+    assert file.watch_problem == f"{path} cannot be looked at: {error.strerror}"
+    if call != "fstat":
+        # What is known is told all the same: a file that grows is not to be called stalled.
+        sample = recorder.wait(file, Sample)
+        assert (sample.size_bytes, sample.moved) == (len(media["mkv"]), False)
+        assert sample.disk_free_bytes > 0
+    fails = False
+    wait_until(lambda: not file.watch_problem)
+    wait_until(lambda: file._has_media)
+    assert recorder.wait(file, Sample).size_bytes == len(media["mkv"])
+    closed = recorder.closed(file)
+    assert (closed.kept, closed.problem) == (True, "")
+
+
+def test_a_directory_that_was_replaced_by_a_file_has_taken_the_recording_along(
+    recorder: Recorder, media: dict[str, bytes], tmp_path: Path
+) -> None:
+    file = recorder.open(directory=tmp_path / "match")
+    path = Path(recorder.wait(file, Opened).path)
+    path.write_bytes(media["mkv"])
+    recorder.wait(file, FirstMedia)
+    os.rename(tmp_path / "match", tmp_path / "elsewhere")
+    (tmp_path / "match").touch()
+    wait_until(lambda: recorder.wait(file, Sample).moved)
+    assert file.watch_problem == ""
     assert recorder.closed(file).kept
 
 
