@@ -67,6 +67,8 @@ def _holds_cluster(size_bytes: int, read: Callable[[int, int], bytes]) -> bool:
     offset = 0
     while offset + 12 <= size_bytes:
         head = read(12, offset)
+        if len(head) < 12:
+            return False
         id_bytes, size_byte_count = 9 - head[0].bit_length(), 0
         if id_bytes <= 4:
             size_byte_count = 9 - head[id_bytes].bit_length()
@@ -182,6 +184,8 @@ class RecordingFile:
         """Why not all of the last Sample is new, in the operator's words; empty again once it is."""
         self._descriptor = -1
         self._path = ""
+        self._unsynced: list[str] = []
+        """The directories that a directory was made in."""
         self._has_media = False
         self._free_bytes = 0
         self._is_moved = False
@@ -223,16 +227,22 @@ class RecordingFile:
                 f"{place.recordings} is on {found}, not on {place.filesystem} as when it was applied: mount the "
                 "disk; or, if this is meant, run: sdisup apply --accept-disks"
             )
-        space = os.statvfs(place.recordings)
+        # Another disk may be mounted below the recordings.
+        where = place.directory if os.path.isdir(place.directory) else place.recordings
+        space = os.statvfs(where)
         self._free_bytes = space.f_bavail * space.f_frsize
         if self._free_bytes < LEAST_FREE_BYTES:
-            return f"disk full: {place.recordings} has {self._free_bytes / 1e6:.1f} MB free; free some space"
+            return f"disk full: {where} has {self._free_bytes / 1e6:.1f} MB free; free some space"
         return ""
 
     def _open(self) -> str:
         """Invariant 3: O_EXCL makes the name ours whatever the clock does; FFmpeg then fills that file."""
         place = self._place
         if place.directory != place.recordings and os.path.isdir(place.recordings):
+            above = place.directory
+            while above and not os.path.isdir(above):
+                above = os.path.dirname(above)
+                self._unsynced.append(above)
             os.makedirs(place.directory, mode=0o775, exist_ok=True)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         for attempt in range(1, 10_000):
@@ -310,9 +320,10 @@ class RecordingFile:
         In a thread of its own: fdatasync may take seconds, and then sizes are still to be told.
         """
         try:
-            # The new name too: without its directory's fsync a power cut may leave a file without one.
+            # The new names too: without their directories' fsync a power cut may leave a file without one.
             self._sync(os.fsync, descriptor)
-            self._sync(sync_directory, os.path.dirname(self._path))
+            for directory in (os.path.dirname(self._path), *self._unsynced):
+                self._sync(sync_directory, directory)
             # Not the lock: the thread that has waited for it holds it again.
             while not self._is_finishing:
                 time.sleep(self._sync_interval_s)

@@ -31,6 +31,7 @@ from sdisup.disk import (
     file_name,
     holds_media,
 )
+from sdisup.status import sync_directory
 
 DEADLINE_S = 10.0
 FFMPEG = shutil.which("ffmpeg") or "ffmpeg"
@@ -191,6 +192,18 @@ def test_no_damage_raises(media: dict[str, bytes], data: st.DataObject) -> None:
     ):
         content[place] = value
     assert holds(container, bytes(content)) in (True, False)
+
+
+@CONTAINERS
+def test_a_file_that_shrinks_under_the_walk_is_no_media(media: dict[str, bytes], container: str) -> None:
+    """FFmpeg truncates it as it opens it, between the asking of its size and the reading."""
+    content = media[container]
+    for length in range(0, 80, 3):
+
+        def read(count: int, offset: int, part: bytes = content[:length]) -> bytes:
+            return part[offset : offset + count]
+
+        assert holds_media(container, len(content), read) is False
 
 
 def test_a_walk_never_reads_much(media: dict[str, bytes]) -> None:
@@ -527,6 +540,50 @@ def test_a_directory_that_was_replaced_by_a_file_has_taken_the_recording_along(
 def test_a_directory_below_the_recordings_is_made(recorder: Recorder, tmp_path: Path) -> None:
     file = recorder.open(directory=tmp_path / "match" / "day")
     assert Path(recorder.wait(file, Opened).path).parent == tmp_path / "match" / "day"
+
+
+@pytest.mark.parametrize(
+    ("existing", "below", "synced"),
+    [
+        ("", "match/day", {"match/day", "match", ""}),
+        ("", "match/day/", {"match/day", "match", ""}),
+        ("match", "match/day", {"match/day", "match"}),
+        ("match/day", "match/day", {"match/day"}),
+        ("", "", {""}),
+    ],
+)
+def test_directories_that_are_made_are_made_durable_in_theirs(
+    recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, existing: str, below: str, synced: set[str]
+) -> None:
+    """What is synced in a directory that a power cut takes away is lost with it."""
+    done: list[str] = []
+
+    def sync(path: str) -> None:
+        sync_directory(path)
+        done.append(os.path.relpath(path, tmp_path))
+
+    monkeypatch.setattr(disk, "sync_directory", sync)
+    (tmp_path / existing).mkdir(parents=True, exist_ok=True)
+    place = Place(str(tmp_path), f"{tmp_path}/{below}" if below else str(tmp_path), "CAM3", "mkv")
+    file = RecordingFile(place, 0.02, recorder._wake)
+    recorder.files.append(file)
+    wanted = {directory or "." for directory in synced}
+    wait_until(lambda: set(done) >= wanted)
+    recorder.closed(file)
+    assert set(done) == wanted and file.sync_problem == ""
+
+
+def test_the_space_that_counts_is_where_the_file_goes(recorder: Recorder, tmp_path: Path) -> None:
+    """Another disk that somebody has mounted below the recordings is where the path says."""
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1M", "none", str(small)], check=True)
+    try:
+        failed = recorder.wait(recorder.open(directory=small), OpenFailed)
+        assert failed.reason == f"disk full: {small} has 1.0 MB free; free some space"
+        assert recorder.wait(recorder.open(), Opened).path
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
 
 
 def test_a_directory_that_is_a_link_is_where_it_leads(recorder: Recorder, tmp_path: Path) -> None:
