@@ -447,6 +447,8 @@ class Runner:
         remarks = []
         if self._memory.without_audio:
             remarks.append("without audio: none is embedded in the signal")
+        if attempt.watch_problem:
+            remarks.append(attempt.watch_problem)
         if attempt.sample and attempt.sample.moved:
             remarks.append(f"{attempt.path} was moved away; recording goes on in it")
         if attempt.sync_problem:

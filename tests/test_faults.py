@@ -356,6 +356,19 @@ def test_output_of_any_bytes_at_any_rate(appliance: Appliance) -> None:
     assert count_frames(appliance, recordings(appliance)[0]) >= 50
 
 
+@pytest.mark.journal_allows(r"removed, or moved away")
+def test_a_file_that_is_taken_away_before_its_first_frame_costs_no_more_than_a_moment(appliance: Appliance) -> None:
+    """FFmpeg opens it by its name, a moment after the runner made it, and would write where nobody looks."""
+    configure(appliance, small_ports(1))
+    # The first time only.
+    script = '#!/bin/bash\n[ -e /run/sdisup/once ] || rm "${@: -1}"\ntouch /run/sdisup/once\nexec ffmpeg "$@"\n'
+    replace_ffmpeg(appliance, 0, script)
+    appliance.run("systemctl start sdi-record@0")
+    found = wait_recording(appliance, 0, frames=25)
+    assert found["restarts"] == 1
+    appliance.run("rm /run/sdisup/once")
+
+
 def test_an_stderr_that_closes_is_a_stall_in_the_end(appliance: Appliance) -> None:
     configure(appliance, small_ports(1, "stall_timeout_s = 2\n"))
     # The log goes nowhere after a second: no progress is seen any more, though the file grows.
