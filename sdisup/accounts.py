@@ -119,6 +119,10 @@ class Window:
             share = 1.0
         return first, last, seconds * share
 
+    def touches(self, row: Row) -> bool:
+        """Whether some of a row may be within, as far as its times are known."""
+        return (row.start or row.not_before) < self.until and (row.end or "~") > self.since
+
 
 class Row:
     """A file, a gap or a stop. `start` or `end` is None where it is not known, and then `seconds` too.
@@ -298,7 +302,7 @@ def _add_row(account: Account, row: Row, window: Window) -> None:
         if part is None:
             return
         row.start, row.end, row.seconds = part
-    elif (row.start or row.not_before) >= window.until or (row.end or "~") <= window.since:
+    elif not window.touches(row):
         return
     if account.add(row.kind, row.seconds):
         account.rows.append(row)

@@ -59,7 +59,7 @@ class Chronicle:
         """Who holds it may change the story: the writing thread but for its waits for the disk, or hand_over."""
         self._writes_since = 0.0
         self._serial = 0
-        self._is_counting = self._has_opened = False
+        self._has_begun = self._is_counting = self._has_opened = False
         self._count_not_before = 0.0
         self._is_handing_over, self._patience_s = False, DISK_PATIENCE_S
         self._unwritten = self._uncounted = self._fault = ""
@@ -130,11 +130,14 @@ class Chronicle:
         if not self._lock.acquire(timeout=0.1):
             # It is in the middle of an event; what was kept before that is there.
             return
+        if not self._has_begun:
+            # What an earlier runner left is not taken up, and must stay.
+            return
         # The lock is kept: a thread whose disk answers now must not go on beside this.
         self._is_handing_over, self._patience_s = True, 0.1
         while self._tasks:
             name, arguments = self._tasks.popleft()
-            if name not in ("begin", "end"):
+            if name != "end":
                 self._do(name, arguments)
         self._keep_waiting()
 
@@ -259,6 +262,7 @@ class Chronicle:
             take=take,
             stopped_at=stopped_at,
         )
+        self._has_begun = True
 
     def _do_opened(self, file: TakenFile) -> None:
         self._has_opened = True

@@ -422,7 +422,7 @@ class Runner:
             self._chronicle.closed(file_end)
         self._chronicle.stopped(self._memory.request.take)
         if not self._chronicle.finish(LEDGER_PATIENCE_S):
-            self._say(ERROR, self._chronicle.problem or "the ledger's disk does not answer; its last entries are lost")
+            self._say(ERROR, self._chronicle.problem or "the ledger's disk does not answer; its entries wait in memory")
         self._reporter.finish(monotonic(), "stopped", "")
         self._exit_code = 0
 

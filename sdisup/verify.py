@@ -44,7 +44,7 @@ def known_files(ports: Sequence[AppliedPort], window: Window, directory: str = L
     for port in ports:
         story, problems = open_story(port.index, directory)
         rows = rows_of(story, present_of(port))
-        known.open.update({row.path: row for row in rows if row.kind == "file" and row.path})
+        known.open.update({row.path: row for row in rows if row.kind == "file" and row.path and window.touches(row)})
         known.problems += problems
         for entry in chain(read_ledger(ledger_path(port.index, directory)), waiting_entries(story)):
             if isinstance(entry, Problem):

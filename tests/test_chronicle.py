@@ -281,6 +281,14 @@ def test_a_disk_that_hangs_makes_nobody_wait(tmp_path: Path, monkeypatch: pytest
     assert path in [entry.get("path") for entry in last.entries()]
 
 
+def test_a_runner_that_ends_before_it_began_leaves_what_was_left_to_it(tmp_path: Path) -> None:
+    (tmp_path / "3.ledger.json").write_text(json.dumps({"v": 1, "port_index": 3, "serial": 9, "queue": []}))
+    runner = Runner(tmp_path)
+    runner.waits("crash", None)
+    runner.hand_over()
+    assert json.loads((tmp_path / "3.ledger.json").read_text())["serial"] == 9
+
+
 def test_a_ledger_that_somebody_keeps_locked_is_said(tmp_path: Path) -> None:
     (tmp_path / "3.jsonl").write_text("")
     with open(tmp_path / "3.jsonl", "rb") as held:
