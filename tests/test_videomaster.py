@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
+from typing import Any
 
 import pytest
 from appliance import Appliance, wait_for
@@ -226,3 +228,104 @@ def test_a_signal_without_audio_is_recorded_without_it(card: Appliance) -> None:
     # What FFmpeg had held in memory until then was written out.
     assert is_finished(card, first)
     assert count_frames(card, first) > 50
+
+
+# ---------------------------------------------------------------- a format that changes
+
+
+def width(appliance: Appliance, path: str) -> str:
+    options = "-v error -select_streams v:0 -show_entries stream=width -of csv=p=0"
+    return appliance.run(["ffprobe", *options.split(), path]).stdout.strip().strip(",")
+
+
+def gaps(appliance: Appliance, port: int) -> list[dict[str, Any]]:
+    """The ledger's gaps but for that before the first frame."""
+    lines = appliance.read(f"/var/lib/sdisup/ledger/{port}.jsonl").splitlines()
+    return [line for line in map(json.loads, lines) if line["kind"] == "gap" and line["cause"] != "start"]
+
+
+def change(card: Appliance, mode: str, frames: int = 50, **signal: Any) -> dict[str, Any]:
+    """Change the signal of a port that records; its status before that."""
+    configure(card, ports(1))
+    sdisup(card, "start 0")
+    before = wait_recording(card, 0, frames=frames)
+    steer(card, 0, "format-change", mode=mode, **signal)
+    return before
+
+
+def wait_new_file(card: Appliance, before: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+    """Wait until the port records another file than before."""
+
+    def is_new() -> dict[str, Any] | None:
+        found = wait_recording(card, 0, frames=10, timeout_s=timeout_s)
+        return found if found["current_file"] != before["current_file"] else None
+
+    return wait_for(is_new, timeout_s, "a new file is begun", poll_s=0.05)
+
+
+@pytest.mark.journal_allows(r"Invalid buffer size|Invalid data|Error|format changed|Task finished|Terminating")
+def test_a_signal_that_becomes_a_smaller_one_begins_a_new_file(card: Appliance) -> None:
+    """VIDEOMASTER.md 9: FFmpeg says so of each frame."""
+    before = change(card, "smaller", size="160x90")
+    after = wait_new_file(card, before, 10)
+    assert after["restarts"] == 1
+    sdisup(card, "stop 0")
+    first, second = recordings(card)
+    assert (width(card, first), width(card, second)) == ("320", "160")
+    assert is_finished(card, first)
+    # Nothing of before the change is lost, and next to nothing of the new signal.
+    assert count_frames(card, first) >= before["frame_count"]
+    (gap,) = gaps(card, 0)
+    assert gap["cause"].startswith("format changed")
+    assert gap["seconds"] < 2
+
+
+def test_a_signal_that_becomes_a_larger_one_is_not_seen_until_the_next_start(card: Appliance) -> None:
+    """VIDEOMASTER.md 9: nothing shows it; so the port says what it sees, which are frames at their rate."""
+    before = change(card, "larger", size="640x360")
+    later = wait_recording(card, 0, frames=before["frame_count"] + 150)
+    assert (later["current_file"], later["restarts"], later["reason"]) == (before["current_file"], 0, "")
+    sdisup(card, "restart 0")
+    wait_recording(card, 0, frames=10)
+    sdisup(card, "stop 0")
+    assert [width(card, path) for path in recordings(card)] == ["320", "640"]
+    assert all(is_finished(card, path) for path in recordings(card))
+
+
+@pytest.mark.slow
+@pytest.mark.journal_allows(SIGNAL_LOST, NO_SIGNAL)
+def test_a_signal_that_stops_to_become_another_begins_a_new_file(card: Appliance) -> None:
+    """VIDEOMASTER.md 9: no frames, then as a cable that was pulled: ten seconds later the file is closed."""
+    before = change(card, "stop", size="640x360")
+    wait_state(card, 0, "stalled", timeout_s=5)
+    after = wait_new_file(card, before, 25)
+    assert after["restarts"] == 0
+    sdisup(card, "stop 0")
+    first, second = recordings(card)
+    assert (width(card, first), width(card, second)) == ("320", "640")
+    assert is_finished(card, first)
+    assert count_frames(card, first) >= before["frame_count"]
+    found = gaps(card, 0)
+    assert {gap["cause"] for gap in found} <= {"signal lost", "no signal"}
+    # The ten seconds of the card belong to no file.
+    assert 9 < sum(gap["seconds"] for gap in found) < 15
+
+
+@pytest.mark.slow
+def test_a_signal_that_becomes_one_of_twice_the_rate_begins_one_new_file(card: Appliance) -> None:
+    """VIDEOMASTER.md 9: half of the frames are dropped. In the next file they are too, from its start: that is said,
+    and no reason for yet another file."""
+    before = change(card, "double-rate", frames=300, rate=50)
+    after = wait_new_file(card, before, 15)
+    assert after["restarts"] == 1
+    later = wait_recording(card, 0, frames=400)
+    assert (later["current_file"], later["restarts"]) == (after["current_file"], 1)
+    assert "half of the frames are dropped" in later["reason"]
+    assert "25 fps" in later["reason"]
+    sdisup(card, "stop 0")
+    assert len(recordings(card)) == 2
+    assert all(is_finished(card, path) for path in recordings(card))
+    assert count_frames(card, recordings(card)[0]) >= before["frame_count"]
+    (gap,) = gaps(card, 0)
+    assert gap["cause"].startswith("format changed")
+    assert gap["seconds"] < 2
