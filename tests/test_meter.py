@@ -319,6 +319,13 @@ def test_a_hiccup_that_is_made_up_is_not_counted(begin: float) -> None:
     assert (deficit.frames, deficit.pace_fps) == (0, None)
 
 
+def test_a_block_that_is_late_by_little_owes_nothing() -> None:
+    """What it lacks the next one has, also where a step ends between the two."""
+    late = [(now, frames - 8 if now == 20.25 else frames) for now, frames in at_rate(25.0, 60)]
+    deficit = owed(25.0, late)
+    assert (deficit.frames, deficit.pace_fps) == (0, None)
+
+
 def test_a_second_that_is_not_made_up_is_counted_once() -> None:
     before = at_rate(25.0, 15.0)
     now, frames = before[-1]
