@@ -41,17 +41,19 @@ class Deficit:
     """Frames that a source of a known rate should have delivered and did not.
 
     Against monotonic time, in steps of PACE_S between progress blocks. A late block makes one step
-    short and the next one long, so what is owed is carried on; a card's clock may differ from the
-    system's by 100 ppm for months, so a little is forgiven in each step (DESIGN.md, Ledger).
+    short and the next one long, so what is owed is carried on, and sure only after the next step; a
+    card's clock may differ from the system's by 100 ppm for months, so a little is forgiven in each
+    step (DESIGN.md, Ledger).
     """
 
     def __init__(self, rate: float) -> None:
         self._rate = rate
         self._owed = 0.0
+        self._missing = 0
         self._at: float | None = None
         self._frames = 0
         self.frames = 0
-        """How many frames are missing so far."""
+        """How many frames are missing so far. Those of the last step may still come."""
         self.pace_fps: float | None = None
         """The rate of the last step, in frames per second, when it was too low; else None."""
 
@@ -65,11 +67,16 @@ class Deficit:
         if elapsed_s < PACE_S:
             return
         expected, got = self._rate * elapsed_s, frames - self._frames
+        owed_before = self._owed
         self._owed = max(-self._tolerance(), self._owed + expected - got - expected * DRIFT)
-        if self._owed > self._tolerance():
-            self.frames = max(self.frames, int(self._owed))
+        # What is owed at the end of two steps stays so; of one it may just come a block late.
+        self._missing = max(self._missing, self._counted(min(owed_before, self._owed)))
+        self.frames = max(self._missing, self._counted(self._owed))
         self.pace_fps = got / elapsed_s if got < expected * (1 - TOO_SLOW) else None
         self._at, self._frames = now, frames
+
+    def _counted(self, owed: float) -> int:
+        return int(owed) if owed > self._tolerance() else 0
 
     def _tolerance(self) -> float:
         return max(4.0, self._rate * 0.4)
