@@ -73,6 +73,7 @@ def test_without_systemd_it_says_so(appliance: Appliance) -> None:
     assert shown[2].split()[2] == "unknown"
 
 
+@pytest.mark.slow
 def test_a_bus_that_does_not_answer_is_said_in_time(appliance: Appliance) -> None:
     configure(appliance, small_ports(1))
     bus = appliance.run("systemctl show -P MainPID dbus.service").stdout.strip()

@@ -360,6 +360,7 @@ exec /usr/bin/ffmpeg "$@"
 """
 
 
+@pytest.mark.slow
 @pytest.mark.system
 @pytest.mark.journal_allows(r"^sdi-drill")
 def test_a_bound_that_is_exceeded_is_exit_1(appliance: Appliance) -> None:

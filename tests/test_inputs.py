@@ -81,16 +81,18 @@ def test_a_stream_a_file_and_a_fifo_record_each_in_its_own_sandbox(media: Applia
     media.run("systemctl start --no-block sdi-record@0 sdi-record@1 sdi-record@2 sdi-record@3")
     send(media, "udp", f"udp://127.0.0.1:{UDP_PORT}?pkt_size=1316")
     send(media, "fifo", "/srv/media/in.fifo")
+    begun = {}
     for port in (0, 1, 2, 3):
         wait_recording(media, port, frames=50, timeout_s=40)
         # FFmpeg 6.1 and later begins with what the sender had ready. The rate is the stream's own. One joined
         # between two key frames has sound before its first picture, which FFmpeg then repeats: at most a GOP's
         # length. Once it runs nothing is made up or left out.
-        begun = wait_for_rate(media, port, 25)
-        assert begun["dropped_frames"] + begun["duplicated_frames"] <= 5 + (GOP_FRAMES if port in (0, 2) else 0), begun
-        later = wait_recording(media, port, frames=begun["frame_count"] + 50)
+        begun[port] = found = wait_for_rate(media, port, 25)
+        assert found["dropped_frames"] + found["duplicated_frames"] <= 5 + (GOP_FRAMES if port in (0, 2) else 0), found
+    for port, found in begun.items():
+        later = wait_recording(media, port, frames=found["frame_count"] + 50)
         for counter in ("dropped_frames", "duplicated_frames"):
-            assert later[counter] == begun[counter], (begun, later)
+            assert later[counter] == found[counter], (found, later)
     expected = {
         0: ("AF_INET AF_INET6 AF_UNIX", "yes"),
         1: ("AF_UNIX", "yes"),

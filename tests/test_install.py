@@ -199,7 +199,7 @@ def test_what_it_is_asked_wrongly(bare: Appliance) -> None:
 # ---------------------------------------------------------------- when something fails
 
 
-@pytest.mark.parametrize("is_update", [False, True], ids=["first", "update"])
+@pytest.mark.parametrize("is_update", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["first", "update"])
 def test_a_failure_at_any_step_leaves_everything_as_it_was(bare: Appliance, is_update: bool) -> None:
     bare.write(CONFIGURATION, small_ports(2))
     if is_update:

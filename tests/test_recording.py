@@ -294,57 +294,52 @@ def test_status_is_said_in_a_table_and_by_its_exit_code(appliance: Appliance) ->
 
 
 @pytest.mark.journal_allows(r"watchdog|Watchdog|Failed with result")
-def test_a_frozen_runner_is_caught_by_the_watchdog(appliance: Appliance) -> None:
-    configure(appliance, small_ports(1))
-    sdisup(appliance, "start 0")
-    before = wait_recording(appliance, 0, frames=25)
-    appliance.run(["kill", "-STOP", str(before["pid"])])
-    stale = wait_state(appliance, 0, "unknown", timeout_s=9)
-    assert "no word from the runner" in stale["reason"]
-    wait_for(lambda: status(appliance, 0)["restarts"] == 1, 20, "the watchdog has acted", poll_s=0.2)
-    wait_recording(appliance, 0, frames=25)
-    assert len(ffmpegs(appliance)) == 1
-
-
-def test_a_frozen_ffmpeg_is_seen_and_replaced(appliance: Appliance) -> None:
-    configure(appliance, small_ports(1, "stall_timeout_s = 4\nstop_quit_s = 0.5\nstop_term_s = 0.5\n"))
-    sdisup(appliance, "start 0")
-    before = wait_recording(appliance, 0, frames=25)
+def test_a_frozen_runner_and_a_frozen_ffmpeg_are_seen_and_replaced(appliance: Appliance) -> None:
+    configure(appliance, small_ports(2, "stall_timeout_s = 4\nstop_quit_s = 0.5\nstop_term_s = 0.5\n"))
+    sdisup(appliance, "start 0,1")
+    before = {port: wait_recording(appliance, port, frames=25) for port in (0, 1)}
     frozen = time.monotonic()
-    appliance.run(["kill", "-STOP", str(before["ffmpeg_pid"])])
-    stalled = wait_state(appliance, 0, "stalled", timeout_s=6)
-    assert stalled["is_recording"] is False
-    wait_for(lambda: status(appliance, 0)["restarts"] == 1, 15, "the stall is acted upon", poll_s=0.05)
+    appliance.run(["kill", "-STOP", str(before[0]["pid"]), str(before[1]["ffmpeg_pid"])])
+    assert wait_state(appliance, 1, "stalled", timeout_s=6)["is_recording"] is False
+    wait_for(lambda: status(appliance, 1)["restarts"] == 1, 15, "the stall is acted upon", poll_s=0.05)
     # stall_timeout_s + 1 s to act, and the ladder's two steps until SIGKILL.
     assert time.monotonic() - frozen < 4 + 1 + 1 + 0.5
-    wait_recording(appliance, 0, frames=10)
-    assert len(ffmpegs(appliance)) == 1
+    # The runner's own word is old by then, and systemd's watchdog sees it.
+    assert "no word from the runner" in wait_state(appliance, 0, "unknown", timeout_s=9)["reason"]
+    wait_for(lambda: status(appliance, 0)["restarts"] == 1, 20, "the watchdog has acted", poll_s=0.2)
+    for port in (0, 1):
+        wait_recording(appliance, port, frames=10)
+    assert len(ffmpegs(appliance)) == 2
 
 
+# What befalls a directory, and what is said; the last one is well.
 BROKEN = {
-    f"rmdir {RECORDINGS}": "does not exist; mount it or make it: install -d",
-    f"chown root:root {RECORDINGS}; chmod 0755 {RECORDINGS}": "is not writable by the user sdisup",
-    f"rmdir {RECORDINGS}; touch {RECORDINGS}": "no file can be made in",
+    "/srv/a": ("rmdir /srv/a", "does not exist; mount it or make it: install -d"),
+    "/srv/b": ("chown root:root /srv/b; chmod 0755 /srv/b", "is not writable by the user sdisup"),
+    "/srv/c": ("rmdir /srv/c; touch /srv/c", "no file can be made in"),
+    "/srv/d": ("true", ""),
 }
 
 
 def test_a_recordings_directory_that_is_missing_heals_by_itself(appliance: Appliance) -> None:
-    configure(appliance, small_ports(2, "[port.0]\n[port.1]\nrecordings = '/srv/other'\n"))
-    appliance.run("install -d -o sdisup -g sdisup -m 2775 /srv/other")
-    mend = f"rm -rf {RECORDINGS}; install -d -o sdisup -g sdisup -m 2775 {RECORDINGS}"
+    ports = "".join(f"[port.{port}]\nrecordings = '{directory}'\n" for port, directory in enumerate(BROKEN))
+    make = "".join(f"rm -rf {path}; install -d -o sdisup -g sdisup -m 2775 {path};" for path in BROKEN)
     try:
-        for prepare, words in BROKEN.items():
-            appliance.run(prepare)
-            result = sdisup(appliance, "start 0 1 --wait 1", code=1)
-            assert words in result.stderr
-            assert "port 1 records" in result.stdout
-            appliance.run(mend)
-            wait_recording(appliance, 0)
-            sdisup(appliance, "stop 0")
-            appliance.run(mend)
+        appliance.run(make)
+        configure(appliance, small_ports(4, ports))
+        appliance.run("; ".join(prepare for prepare, _ in BROKEN.values()))
+        result = sdisup(appliance, "start --all --wait 1", code=1)
+        said = {line.split(":")[0]: line for line in result.stderr.splitlines()}
+        for port, (directory, (_, words)) in enumerate(BROKEN.items()):
+            assert words in said.get(f"port {port}", ""), result.stderr
+            assert directory in said.get(f"port {port}", directory)
+        assert "port 3 records to" in result.stdout
+        appliance.run(make.partition("rm -rf /srv/d")[0])
+        for port in range(4):
+            wait_recording(appliance, port)
+        assert status(appliance, 3)["restarts"] == 0
     finally:
-        appliance.run("sdisup stop --all; rm -rf /srv/other")
-        appliance.run(f"rm -rf {RECORDINGS}; install -d -o sdisup -g sdisup -m 2775 {RECORDINGS}")
+        appliance.run(f"sdisup stop --all; rm -rf {' '.join(BROKEN)}")
 
 
 @pytest.mark.journal_allows(r"NAMESPACE|mount namespacing|Failed to start|226")

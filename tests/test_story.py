@@ -701,7 +701,8 @@ def test_the_sum_is_the_time(history: list[tuple[str, float]], cuts: dict[int, s
     port.cuts = {}
     port.stop().count()
     account = port.account()
-    assert account.unknown == 0
+    # A step back that was cut off before it was written down, by the power: then nobody knows.
+    assert account.unknown <= (sum(event == "clock" for event, _ in history) if cuts else 0)
     assert total(account) - late_s(port.entered) == pytest.approx(port.at, abs=allowed_s)
     assert all(float(str(entry["seconds"])) >= 0 for entry in port.entered if entry["kind"] != "clock")
 

@@ -280,6 +280,7 @@ def test_a_signal_that_becomes_a_smaller_one_begins_a_new_file(card: Appliance) 
     assert gap["seconds"] < 2
 
 
+@pytest.mark.slow
 def test_a_signal_that_becomes_a_larger_one_is_not_seen_until_the_next_start(card: Appliance) -> None:
     """VIDEOMASTER.md 9: nothing shows it; so the port says what it sees, which are frames at their rate."""
     before = change(card, "larger", size="640x360")
