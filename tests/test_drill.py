@@ -308,6 +308,7 @@ def test_a_drill_passes_and_real_ports_beside_it_notice_nothing(appliance: Appli
     assert appliance.run("systemctl show -P NeedDaemonReload sdi-record@1").stdout.strip() == "yes"
 
 
+@pytest.mark.slow
 @pytest.mark.system
 @pytest.mark.journal_allows(r"^sdi-drill")
 def test_a_drill_that_is_interrupted_leaves_nothing(appliance: Appliance) -> None:

@@ -31,7 +31,7 @@ pytestmark = [
 PORTS = 8
 LEDGER = "/var/lib/sdisup/ledger"
 CARD_PORTS = (6, 7)
-SECONDS = float(os.environ.get("SDISUP_FAULT_SECONDS", "100"))
+SECONDS = float(os.environ.get("SDISUP_FAULT_SECONDS", "80"))
 SEED = int(os.environ.get("SDISUP_FAULT_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 31)
 CONFIGURATION = f"""\
 [appliance]
