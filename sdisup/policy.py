@@ -14,12 +14,18 @@ from sdisup.options import Options
 BACKOFF_S = (0.0, 0.0, 1.0, 2.0, 4.0, 8.0, 10.0)
 """The wait before a start, by how many ends in a row came before it; the last one is the cap."""
 NO_SIGNAL_RETRY_S, NO_SIGNAL_LATER_S, NO_SIGNAL_EAGER_S = 1.0, 3.0, 60.0
-NO_SIGNAL_SHARE = 0.018
+NO_SIGNAL_SHARE, LOOP_SHARE = 0.018, 0.0062
+"""Of a core: what FFmpeg's failing starts may cost without a signal, and in a crash loop."""
 
 
 def backoff_s(failures: int) -> float:
     """How long to wait before a start that follows `failures` ends without a good minute between them."""
     return BACKOFF_S[min(failures, len(BACKOFF_S) - 1)]
+
+
+def loop_wait_s(failures: int, cpu_s: float) -> float:
+    """How long to wait in a crash loop at its slowest, where FFmpeg's failing start cost `cpu_s` of a core."""
+    return max(backoff_s(failures), cpu_s / LOOP_SHARE if cpu_s < 1.0 else 0.0)
 
 
 def ffprobe_beside(ffmpeg: str) -> str:

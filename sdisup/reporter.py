@@ -14,11 +14,15 @@ from sdisup.notify import Notifier
 from sdisup.options import Options
 from sdisup.status import PortStatus, boot_id, read_status, utc_text, write_status
 
-PUBLISH_INTERVAL_S = 1.0
+PUBLISH_INTERVAL_S, IDLE_INTERVAL_S = 1.0, 2.5
+"""A reader takes a status of 5 s for one of a runner that hangs, and systemd wants its watchdog fed each 3.3 s."""
 
 
 class Reporter:
-    """One port's status, written when its state changes and once a second. Times are CLOCK_MONOTONIC."""
+    """One port's status, written when its state changes and once a second, less often while it only waits.
+
+    Times are CLOCK_MONOTONIC.
+    """
 
     def __init__(self, options: Options, memory: Memory, run_directory: str) -> None:
         self._options = options
@@ -38,7 +42,8 @@ class Reporter:
 
     def next_at(self) -> float:
         """When the status is due again."""
-        return self._written_at + PUBLISH_INTERVAL_S
+        is_idle = self.status.state in ("no-signal", "backoff")
+        return self._written_at + (IDLE_INTERVAL_S if is_idle else PUBLISH_INTERVAL_S)
 
     def publish(self, now: float, state: str, reason: str, attempt: Attempt | None) -> None:
         """Tell the port's state; cheap when nothing changed and nothing is due."""

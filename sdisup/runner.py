@@ -27,7 +27,15 @@ from sdisup.meter import NO_GROWTH_S
 from sdisup.moments import Moment
 from sdisup.notify import Notifier
 from sdisup.options import OptionError, Options, parse_options
-from sdisup.policy import BACKOFF_S, backoff_s, expects_audio, ffprobe_beside, no_signal_wait_s, without_audio
+from sdisup.policy import (
+    BACKOFF_S,
+    backoff_s,
+    expects_audio,
+    ffprobe_beside,
+    loop_wait_s,
+    no_signal_wait_s,
+    without_audio,
+)
 from sdisup.reporter import Reporter
 from sdisup.requests import RequestError, claim_request
 from sdisup.status import RUN_DIRECTORY, boot_id, monotonic, read_status, take_lock, utc_text
@@ -343,7 +351,7 @@ class Runner:
         elif cause.outcome == WAIT:
             self._wait_for_signal(cause, attempt.cpu_s, now)
         else:
-            self._wait_in_loop(cause, now)
+            self._wait_in_loop(cause, 0.0 if attempt.meter.frames else attempt.cpu_s, now)
 
     def _go_on_without_audio(self, now: float) -> None:
         """VIDEOMASTER.md 3: what FFmpeg held in memory is written out; the same start would hang again."""
@@ -367,7 +375,7 @@ class Runner:
             and self._loops < (DISK_LOOPS_A_RUNNER if is_disk else LOOPS_A_RUNNER)
         )
 
-    def _wait_in_loop(self, cause: Cause, now: float) -> None:
+    def _wait_in_loop(self, cause: Cause, cpu_s: float, now: float) -> None:
         if cause.reason != self._memory.reason:
             self._log.release(now, only_errors=True)
             self._say(WARNING, cause.reason)
@@ -379,7 +387,7 @@ class Runner:
         self._memory.reason = self._reason = cause.reason
         self._memory.save()
         self._reporter.status.restarts = self._memory.restarts
-        self._wait_until = now + backoff_s(self._memory.failures)
+        self._wait_until = now + loop_wait_s(self._memory.failures, cpu_s)
 
     def _wait_for_signal(self, cause: Cause, cpu_s: float, now: float) -> None:
         reason = f"{cause.name} on {self._options.input}; waiting"

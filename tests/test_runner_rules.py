@@ -8,7 +8,7 @@ from sdisup.causes import End, file_verdict, is_format_change
 from sdisup.command import Capabilities, build_ffmpeg_arguments
 from sdisup.config import parse_settings
 from sdisup.options import Options
-from sdisup.policy import backoff_s, expects_audio, no_signal_wait_s, without_audio
+from sdisup.policy import backoff_s, expects_audio, loop_wait_s, no_signal_wait_s, without_audio
 from sdisup.progress import muxer_version
 
 CAPABLE = Capabilities("7.1", frozenset(), frozenset(), hybrid_fragmented=True)
@@ -29,6 +29,15 @@ def test_an_idle_input_costs_at_most_two_per_cent_of_a_core(cpu_s: float) -> Non
     later_s = no_signal_wait_s(60, cpu_s)
     assert later_s >= 3
     assert cpu_s / (later_s + cpu_s) < 0.02
+
+
+@pytest.mark.parametrize("cpu_s", [0.0, 0.03, 0.08, 0.2])
+def test_a_crash_loop_waits_longer_where_ffmpeg_is_slow_to_fail(cpu_s: float) -> None:
+    wait_s = loop_wait_s(20, cpu_s)
+    assert wait_s >= 10
+    assert cpu_s / (wait_s + cpu_s) < 0.0065
+    # What took long was no failing start.
+    assert loop_wait_s(20, 5.0) == 10
 
 
 def end(status: int = 0, *, finished: bool = True, said: str = "") -> End:
