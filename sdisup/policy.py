@@ -14,7 +14,7 @@ from sdisup.options import Options
 BACKOFF_S = (0.0, 0.0, 1.0, 2.0, 4.0, 8.0, 10.0)
 """The wait before a start, by how many ends in a row came before it; the last one is the cap."""
 NO_SIGNAL_RETRY_S, NO_SIGNAL_LATER_S, NO_SIGNAL_EAGER_S = 1.0, 3.0, 60.0
-NO_SIGNAL_SHARE, LOOP_SHARE = 0.018, 0.0062
+NO_SIGNAL_SHARE, LOOP_SHARE = 0.018, 0.0065
 """Of a core: what FFmpeg's failing starts may cost without a signal, and in a crash loop."""
 
 
