@@ -920,6 +920,8 @@ codec = "h264"
 def demo(keep_recordings: Path | None = None) -> None:
     """Show on a real Debian, from installation to files, what sdisup does. Leaves only the cache."""
     started = time.monotonic()
+    if keep_recordings is not None and keep_recordings.exists() and not keep_recordings.is_dir():
+        raise ApplianceError(f"--keep {keep_recordings}: is no directory; name another")
     ensure_host_tools()
     clean_leftovers()
     say("A real Debian with a real systemd, in a container of its own; your machine stays as it is.")

@@ -41,6 +41,16 @@ def test_a_later_demonstration_needs_no_network_and_leaves_nothing_but_the_cache
     assert not Path("/usr/lib/sdisup").exists()
 
 
+def test_a_place_that_cannot_keep_recordings_is_said_before_anything_is_done(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    command = [str(CHECKOUT / "install.sh"), "--demo", "--keep", str(tmp_path / "file")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, check=False)
+    assert result.returncode == 1
+    assert "is no directory; name another" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_a_wrong_option_is_said() -> None:
     result = subprocess.run([str(CHECKOUT / "install.sh"), "--dmeo"], capture_output=True, text=True, check=False)
     assert result.returncode == 2
