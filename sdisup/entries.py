@@ -22,8 +22,7 @@ def interval_entries(port_index: int, interval: Interval) -> list[Entry]:
     is_unknown = interval.start.boot != end.boot and seconds <= 0
     if seconds < 0.001 and not is_unknown:
         return []
-    entry = _entry(port_index, interval.kind, interval.take, interval.start, end, seconds)
-    entry["cause" if interval.kind == "gap" else "by"] = interval.what
+    entry = _interval_entry(port_index, interval, interval.start, end, seconds)
     if is_unknown:
         entry["length"] = "unknown"
     return [entry]
@@ -31,7 +30,11 @@ def interval_entries(port_index: int, interval: Interval) -> list[Entry]:
 
 def late_entry(port_index: int, interval: Interval, before: Moment, now: Moment, step_s: float) -> Entry:
     """What an interval over a reboot was longer than the clock showed, which is put right by a step only now."""
-    entry = _entry(port_index, interval.kind, interval.take, before, now, step_s)
+    return _interval_entry(port_index, interval, before, now, step_s)
+
+
+def _interval_entry(port_index: int, interval: Interval, start: Moment, end: Moment, seconds: float) -> Entry:
+    entry = _entry(port_index, interval.kind, interval.take, start, end, seconds)
     entry["cause" if interval.kind == "gap" else "by"] = interval.what
     return entry
 

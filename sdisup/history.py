@@ -12,7 +12,7 @@ from sdisup.chronicle import read_records, up_seconds
 from sdisup.ledger import LEDGER_DIRECTORY, Problem, last_entry, ledger_path, open_path, waiting_path
 from sdisup.moments import Moment
 from sdisup.ongoing import Present, rows_of, waiting_entries
-from sdisup.status import RUN_DIRECTORY, PortStatus, boot_id, is_locked, read_status
+from sdisup.status import RUN_DIRECTORY, boot_id, find_status, is_locked
 from sdisup.story import Story
 
 CATCH_UP_S = 0.3
@@ -76,16 +76,9 @@ def present_of(port: AppliedPort, run_directory: str = RUN_DIRECTORY) -> Present
     is_alive = is_locked(port.index, run_directory)
     now = Moment(time.time(), time.monotonic(), boot_id())
     boot = now.plus(-up_seconds())
-    status = _status(port.index, run_directory)
+    # `sdisup status` says what is wrong with one that cannot be read; the ledger's answer does not depend on it.
+    status = find_status(port.index, run_directory)
     return Present(now, boot, is_alive=is_alive, records_at_boot=port.record_at_boot, status=status)
-
-
-def _status(index: int, run_directory: str) -> PortStatus | None:
-    try:
-        return read_status(index, run_directory)
-    except ValueError:
-        # `sdisup status` says what is wrong with it; the ledger's answer does not depend on it.
-        return None
 
 
 def open_story(

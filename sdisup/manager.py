@@ -15,6 +15,7 @@ from sdisup.errors import ConfigError, RecordingError, SdisupError, UnknownPortE
 from sdisup.status import (
     PortStatus,
     boot_id,
+    find_status,
     lock_holder,
     monotonic,
     read_status,
@@ -301,10 +302,7 @@ def _is_not_loaded(result: object) -> bool:
 
 def _mark_stopped(port: AppliedPort) -> None:
     """Leave the word `stopped` where no runner lived to leave it (a failed unit), so that apply respects the stop."""
-    try:
-        status = read_status(port.index)
-    except ValueError:
-        status = None
+    status = find_status(port.index)
     this_boot = boot_id()
     if status is not None and status.state == "stopped" and status.boot_id == this_boot:
         return

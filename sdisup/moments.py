@@ -6,6 +6,10 @@ anything else: what a crash leaves is read by the next runner, and must never st
 
 from __future__ import annotations
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sdisup.status import PortStatus
+
 _FIELDS = ((0, 4), (5, 2), (8, 2), (11, 2), (14, 2))
 """Where year, month, day, hour and minute stand in a ledger's time, and how wide."""
 
@@ -64,6 +68,13 @@ def end_of(entry: dict[str, object]) -> Moment | None:
     days = year * 365 + year // 4 - year // 100 + year // 400 + (153 * month + 2) // 5 + day - 719469
     wall = days * 86400 + hour * 3600 + minute * 60 + seconds
     return moment_from([wall, monotonic, entry.get("boot_id")])
+
+
+def stopped_at(status: PortStatus | None, now: Moment) -> Moment | None:
+    """When a port was stopped, by a status of this boot that says so."""
+    if status is None or status.state != "stopped" or status.boot_id != now.boot:
+        return None
+    return now.plus(status.state_since_monotonic - now.monotonic)
 
 
 class FileEnd:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from sdisup.accounts import Row
 from sdisup.entries import extent
 from sdisup.ledger import Entry, wrong_entry
-from sdisup.moments import FileEnd, Interval, Moment, TakenFile
+from sdisup.moments import FileEnd, Interval, Moment, TakenFile, stopped_at
 from sdisup.status import PortStatus, utc_text
 from sdisup.story import Story
 from sdisup.times import unix_time
@@ -37,9 +37,7 @@ class Present:
         self.is_alive = is_alive
         self.records_at_boot = records_at_boot
         self.status = status if is_alive else None
-        self.stopped_at: Moment | None = None
-        if status is not None and not is_alive and status.state == "stopped" and status.boot_id == now.boot:
-            self.stopped_at = now.plus(status.state_since_monotonic - now.monotonic)
+        self.stopped_at = None if is_alive else stopped_at(status, now)
 
     def is_behind(self, story: Story) -> bool:
         """Whether the open record says something else than the living runner's status: it could not be written."""

@@ -12,7 +12,7 @@ from sdisup.memory import Memory
 from sdisup.meter import Meter
 from sdisup.notify import Notifier
 from sdisup.options import Options
-from sdisup.status import PortStatus, boot_id, read_status, utc_text, write_status
+from sdisup.status import PortStatus, boot_id, find_status, utc_text, write_status
 
 PUBLISH_INTERVAL_S, IDLE_INTERVAL_S = 1.0, 2.5
 """A reader takes a status of 5 s for one of a runner that hangs, and systemd wants its watchdog fed each 3.3 s."""
@@ -113,13 +113,8 @@ class Reporter:
 
 
 def _first_status(options: Options, memory: Memory, run_directory: str) -> PortStatus:
-    before = None
-    if memory.is_restart:
-        try:
-            before = read_status(options.port, run_directory)
-        except ValueError:
-            # A torn file costs the frame count of the take, nothing else.
-            before = None
+    # A torn file costs the frame count of the take, nothing else.
+    before = find_status(options.port, run_directory) if memory.is_restart else None
     return PortStatus(
         port_index=options.port,
         name=options.name,

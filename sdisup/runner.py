@@ -24,7 +24,7 @@ from sdisup.journal import ERROR, INFO, NOTICE, WARNING, FFmpegLog, Journal
 from sdisup.ledger import LEDGER_DIRECTORY
 from sdisup.memory import Memory
 from sdisup.meter import NO_GROWTH_S
-from sdisup.moments import Moment
+from sdisup.moments import stopped_at
 from sdisup.notify import Notifier
 from sdisup.options import OptionError, Options, parse_options
 from sdisup.policy import (
@@ -38,7 +38,7 @@ from sdisup.policy import (
 )
 from sdisup.reporter import Reporter
 from sdisup.requests import RequestError, claim_request
-from sdisup.status import RUN_DIRECTORY, boot_id, monotonic, read_status, take_lock, utc_text
+from sdisup.status import RUN_DIRECTORY, find_status, monotonic, take_lock, utc_text
 from sdisup.story import CLOCK_STEP_S, FileEnd, file_end_from
 
 EXIT_RETRY, EXIT_CANNOT_WORK = 1, 78
@@ -70,7 +70,7 @@ class Runner:
             command=request.argv,
         )
         self._directory = request.recording_path or options.recordings
-        self._stopped_at = _stopped_at(options.port, run_directory)
+        status_before = find_status(options.port, run_directory)
         self._reporter = Reporter(self._options, memory, run_directory)
         self._log = FFmpegLog(self._reporter.journal)
         self._say = self._reporter.say
@@ -86,6 +86,7 @@ class Runner:
         ffprobe = ffprobe_beside(self._options.command[0])
         self._chronicle = Chronicle(options.port, ledger_directory, ffprobe, run_directory)
         self._clock = self._chronicle.now()
+        self._stopped_at = stopped_at(status_before, self._clock)
         self._poll = select.poll()
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._poll.register(self._wake_read, select.POLLIN)
@@ -466,18 +467,6 @@ class Runner:
         if attempt.meter.drops_half(now):
             remarks.append(f"half of the frames are dropped: has the signal more than {self._options.rate:g} fps?")
         return remarks
-
-
-def _stopped_at(port_index: int, run_directory: str) -> Moment | None:
-    """When the port was stopped, by the status of this boot that says so."""
-    try:
-        status = read_status(port_index, run_directory)
-    except ValueError:
-        return None
-    if status is None or status.state != "stopped" or status.boot_id != boot_id():
-        return None
-    since = status.state_since_monotonic
-    return Moment(time.time() - monotonic() + since, since, status.boot_id)
 
 
 def _begin_take(memory: Memory, options: Options, run_directory: str) -> str:

@@ -311,6 +311,14 @@ def read_status(port_index: int, directory: str = RUN_DIRECTORY) -> PortStatus |
 _FLOCK = struct.Struct("hhqqi4x")
 
 
+def find_status(port_index: int, directory: str = RUN_DIRECTORY) -> PortStatus | None:
+    """read_status() for those to whom a file that cannot be understood is as good as none."""
+    try:
+        return read_status(port_index, directory)
+    except ValueError:
+        return None
+
+
 def take_lock(port_index: int, directory: str = RUN_DIRECTORY) -> int:
     """Hold the port's lock for as long as this process lives; returns the descriptor.
 
