@@ -206,7 +206,7 @@ install_configuration() {
         say "configuration: $configuration, left as it is"
     else
         "$python" -I -B -c 'import sys; sys.path.insert(0, sys.argv[1])
-from sdisup.config import starter_toml
+from sdisup.config.settings import starter_toml
 sys.stdout.write(starter_toml())' "$here" >"$work/sdisup.toml"
         put_file "$work/sdisup.toml" "$configuration" 644
         say "configuration: a starter; edit it, then run: sdisup apply"
@@ -219,7 +219,7 @@ read_configuration() {
 import sys
 
 sys.path.insert(0, sys.argv[1])
-from sdisup.config import Settings
+from sdisup.config.settings import Settings
 from sdisup.errors import ConfigError
 
 try:
@@ -302,7 +302,7 @@ needed_packages() {
 assemble_code() {
     local tree=$1
     mkdir -p "$tree/sdisup/units"
-    cp -- "$here"/sdisup/*.py "$here/sdisup/py.typed" "$tree/sdisup/"
+    (cd "$here" && find sdisup -name '*.py' -print0 | xargs -0r cp --parents -t "$tree" -- sdisup/py.typed)
     cp -- "$here"/units/* "$tree/sdisup/units/"
     cat >"$tree/__main__.py" <<'TEXT'
 """What the units run: python3 -I -S /usr/lib/sdisup run …"""
@@ -323,7 +323,7 @@ import sys
 
 # The link is followed once: an update must not mix two versions in a process.
 sys.path.insert(0, os.path.realpath("/usr/lib/sdisup"))
-from sdisup.cli import main
+from sdisup.cli.main import main
 
 sys.exit(main())
 TEXT
@@ -334,7 +334,7 @@ TEXT
 # the commands that still run from it, until the next update.
 install_code() {
     local new former="" compiled
-    compiled=sdisup/__pycache__/runner.$("$python" -I -S -c 'import sys; print(sys.implementation.cache_tag)').pyc
+    compiled=sdisup/runner/__pycache__/main.$("$python" -I -S -c 'import sys; print(sys.implementation.cache_tag)').pyc
     assemble_code "$work/code"
     [ ! -L "$code" ] || former=$(readlink -- "$code")
     if [ -n "$former" ] && [ -e "$code/$compiled" ] &&

@@ -8,22 +8,22 @@ __version__ = "0.1.0"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from sdisup.config import Settings
+    from sdisup.config.settings import Settings
+    from sdisup.contract.status import PortStatus
+    from sdisup.control.api import CodecType, FFmpegCommandBuilder, RecorderConfig
+    from sdisup.control.ports import RecorderManager
     from sdisup.errors import ConfigError, RecordingError, SdisupError, UnknownPortError
-    from sdisup.manager import RecorderManager
-    from sdisup.recording import CodecType, FFmpegCommandBuilder, RecorderConfig
-    from sdisup.status import PortStatus
 
 _HOMES = {
-    "CodecType": "recording",
+    "CodecType": "control.api",
     "ConfigError": "errors",
-    "FFmpegCommandBuilder": "recording",
-    "PortStatus": "status",
-    "RecorderConfig": "recording",
-    "RecorderManager": "manager",
+    "FFmpegCommandBuilder": "control.api",
+    "PortStatus": "contract.status",
+    "RecorderConfig": "control.api",
+    "RecorderManager": "control.ports",
     "RecordingError": "errors",
     "SdisupError": "errors",
-    "Settings": "config",
+    "Settings": "config.settings",
     "UnknownPortError": "errors",
 }
 

@@ -9,10 +9,10 @@ import sys
 def main() -> int:
     """Run the part that the first argument asks for; returns the exit code."""
     if sys.argv[1:2] == ["run"]:
-        from sdisup.runner import main as run
+        from sdisup.runner.main import main as run
 
         return run(sys.argv[2:])
-    from sdisup.cli import main as command
+    from sdisup.cli.main import main as command
 
     return command()
 

@@ -17,17 +17,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sdisup
-from sdisup import accounts_table, history
-from sdisup.accounts import Account, Row, Window, account_of, line_of
-from sdisup.applied import Applied, AppliedPort
+from sdisup.cli import accounts as accounts_table
+from sdisup.cli.words import LocalTexts, length_text, parse_time, unix_time
+from sdisup.contract.applied import Applied, AppliedPort
+from sdisup.contract.status import PortStatus, utc_text
+from sdisup.control.verify import Known, known_files, verify
 from sdisup.errors import UsageError
-from sdisup.ledger import Entry, append_entries, ledger_path, open_path
-from sdisup.moments import FileEnd, Moment, TakenFile
-from sdisup.ongoing import Present, rows_of
-from sdisup.status import PortStatus, utc_text
-from sdisup.story import Story
-from sdisup.times import LocalTexts, length_text, parse_time, unix_time
-from sdisup.verify import Known, known_files, verify
+from sdisup.ledger import history
+from sdisup.ledger.accounts import Account, Row, Window, account_of, line_of
+from sdisup.ledger.lines import Entry, append_entries, ledger_path, open_path
+from sdisup.ledger.moments import FileEnd, Moment, TakenFile
+from sdisup.ledger.present import Present, rows_of
+from sdisup.ledger.story import Story
 
 T = 1.7e9
 PACKAGE = Path(sdisup.__file__).resolve().parent
@@ -499,7 +500,8 @@ def test_problems_are_told_and_the_rest_is_answered(tmp_path: Path) -> None:
 FRESH = """
 import json, resource, sys
 sys.path.insert(0, {root!r})
-from sdisup import cli, history
+from sdisup.cli import main as cli
+from sdisup.ledger import history
 directory, accounts, with_ledgers = {directory!r}, history.accounts, history.with_ledgers
 history.accounts = lambda kind, ports, window: accounts(kind, ports, window, directory, directory)
 history.with_ledgers = lambda applied: with_ledgers(applied, directory)

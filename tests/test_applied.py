@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdisup.applied import Applied, AppliedPort, applied_from, is_port_number, load_applied, save_applied
+from sdisup.contract.applied import Applied, AppliedPort, applied_from, is_port_number, load_applied, save_applied
 from sdisup.errors import SdisupError, UnknownPortError, UsageError
 
 

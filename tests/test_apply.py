@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from sdisup import apply
-from sdisup.applied import Applied, AppliedPort
-from sdisup.config import parse_settings
+from sdisup.config.settings import parse_settings
+from sdisup.contract.applied import Applied, AppliedPort
+from sdisup.control import apply
 
 DIRECTORY = "/srv/recordings"
 SETTINGS = parse_settings(

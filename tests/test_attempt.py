@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sdisup.attempt import Attempt
-from sdisup.causes import VIDEOMASTER
-from sdisup.options import Options
+from sdisup.contract.options import Options
+from sdisup.runner.attempt import Attempt
+from sdisup.runner.causes import VIDEOMASTER
 
 LOST = "[videomaster @ 0x5581d2b0c0c0] Timeout while waiting for slot lock"
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdisup.causes import DECKLINK, FAIL, RETRY, TABLE, VIDEOMASTER, WAIT, Cause, End, Row, classify
-from sdisup.progress import parse_log_line
+from sdisup.runner.causes import DECKLINK, FAIL, RETRY, TABLE, VIDEOMASTER, WAIT, Cause, End, Row, classify
+from sdisup.runner.progress import parse_log_line
 
 
 class Sample(NamedTuple):

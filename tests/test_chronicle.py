@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 from appliance import wait_for
 
-from sdisup import chronicle
-from sdisup.chronicle import Chronicle, count_frames, is_going_down, noted_stopper, says, up_seconds
-from sdisup.history import open_story
-from sdisup.ledger import Entry, append_entries, read_ledger
-from sdisup.moments import FileEnd
-from sdisup.ongoing import waiting_entries
-from sdisup.requests import leave_stop_note
+from sdisup.contract.requests import leave_stop_note
+from sdisup.ledger.history import open_story
+from sdisup.ledger.lines import Entry, append_entries, read_ledger
+from sdisup.ledger.moments import FileEnd
+from sdisup.ledger.present import waiting_entries
+from sdisup.runner import chronicle
+from sdisup.runner.chronicle import Chronicle, count_frames, is_going_down, noted_stopper, says, up_seconds
 
 FFPROBE = shutil.which("ffprobe") or "ffprobe"
 AT_ONCE_S = 0.1

@@ -8,17 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdisup import codecs
-from sdisup.command import (
+from sdisup.config import codecs
+from sdisup.config.settings import Port, parse_settings
+from sdisup.config.table import SOURCE_KINDS, rows
+from sdisup.encode.command import (
     PROGRESS_PERIOD_S,
     Capabilities,
     build_ffmpeg_arguments,
     has_audio,
     missing_capabilities,
 )
-from sdisup.config import Port, parse_settings
 from sdisup.errors import ConfigError
-from sdisup.settings_table import SOURCE_KINDS, rows
 
 ALL = frozenset({"libx264", "prores_aw", "aac", "pcm_s24le"})
 INPUTS = frozenset({"lavfi", "videomaster"})

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdisup import codecs, settings_table
-from sdisup.config import (
+from sdisup.config import codecs
+from sdisup.config import table as settings_table
+from sdisup.config.settings import (
     Port,
     Settings,
     Source,
@@ -23,8 +24,8 @@ from sdisup.config import (
     settings_markdown,
     starter_toml,
 )
+from sdisup.config.text import EXAMPLES
 from sdisup.errors import ConfigError
-from sdisup.settings_docs import EXAMPLES
 
 Document = dict[str, Any]
 TEST = {"kind": "test"}
@@ -333,7 +334,7 @@ def test_values_are_documented_as_they_are_written() -> None:
 
 def test_the_documented_configuration_is_that_of_the_table() -> None:
     documented = Path(__file__).parent.parent / "docs" / "configuration.md"
-    # To mend it: python3 -m sdisup.settings_docs > docs/configuration.md
+    # To mend it: python3 -m sdisup.config.text > docs/configuration.md
     assert documented.read_text() == settings_markdown()
 
 

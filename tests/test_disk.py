@@ -18,8 +18,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdisup import disk
-from sdisup.disk import (
+from sdisup.contract.status import sync_directory
+from sdisup.runner import disk
+from sdisup.runner.disk import (
     HEAD_BYTES,
     Closed,
     FirstMedia,
@@ -31,7 +32,6 @@ from sdisup.disk import (
     file_name,
     holds_media,
 )
-from sdisup.status import sync_directory
 
 DEADLINE_S = 10.0
 FFMPEG = shutil.which("ffmpeg") or "ffmpeg"

@@ -17,16 +17,17 @@ import pytest
 from appliance import Appliance, wait_for
 from drive import configure, sdisup, small_ports, status_file, wait_recording
 
-from sdisup import drill_signal, drill_stage
-from sdisup.command import Capabilities
-from sdisup.config import Settings
-from sdisup.drill_faults import known_faults, send
-from sdisup.drill_report import Limits, Result, exceeded, report_json, report_table, typical
-from sdisup.drill_stage import PLAIN_PORT, SIGNAL_PORT, check_machine, render_ports
+from sdisup.config.settings import Settings
+from sdisup.config.table import MAX_PORTS
+from sdisup.contract.status import PortStatus
+from sdisup.control.units import Machine, render
+from sdisup.drill import lost_signal as drill_signal
+from sdisup.drill import stage as drill_stage
+from sdisup.drill.faults import known_faults, send
+from sdisup.drill.report import Limits, Result, exceeded, report_json, report_table, typical
+from sdisup.drill.stage import PLAIN_PORT, SIGNAL_PORT, check_machine, render_ports
+from sdisup.encode.command import Capabilities
 from sdisup.errors import SdisupError
-from sdisup.settings_table import MAX_PORTS
-from sdisup.status import PortStatus
-from sdisup.units import Machine, render
 
 LIMITS = Limits(seen_s=1.0, again_s=0.15, acted_s=6.0)
 GOOD = Result("x", "FFmpeg hurt", 0.5, 5.5, 0.4, 0.3, gap_s=0.7, entered_s=0.6, causes=("killed",))
@@ -144,7 +145,7 @@ def test_an_ffmpeg_of_any_path_is_run_as_it_is() -> None:
     for index in (PLAIN_PORT, SIGNAL_PORT):
         text = own[f"/run/systemd/system/sdi-drill@{index}.service.d/10-sdisup.conf"]
         assert f'"{ffmpeg}" -hide_banner' in text
-        assert ("--source=videomaster" in text) == ("drill_signal.py" in text) == (index == SIGNAL_PORT)
+        assert ("--source=videomaster" in text) == ("drill/lost_signal.py" in text) == (index == SIGNAL_PORT)
 
 
 # ---- The played signal ----

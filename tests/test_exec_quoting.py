@@ -7,7 +7,7 @@ from appliance import Appliance
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sdisup.units import quote_all
+from sdisup.control.units import quote_all
 
 pytestmark = pytest.mark.system
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from sdisup import filesystem
-from sdisup.filesystem import filesystem_identity, is_same_filesystem, mounted
+from sdisup.contract import filesystem
+from sdisup.contract.filesystem import filesystem_identity, is_same_filesystem, mounted
 
 # proc(5), and lines of a Debian 12 and 13: a root, a bind of its /srv, an NFS, a path with a space, a btrfs
 # subvolume, whose directories have another device than its mount says.

@@ -21,10 +21,10 @@ from pathlib import Path
 
 import pytest
 
-from sdisup.codecs import CODECS, HOLD_BACK_LIMIT_S
-from sdisup.command import Capabilities, build_ffmpeg_arguments
-from sdisup.config import Port, parse_settings
-from sdisup.probe import probe_ffmpeg
+from sdisup.config.codecs import CODECS, HOLD_BACK_LIMIT_S
+from sdisup.config.settings import Port, parse_settings
+from sdisup.encode.command import Capabilities, build_ffmpeg_arguments
+from sdisup.encode.probe import probe_ffmpeg
 
 FFMPEGS = [name for name in (shutil.which("ffmpeg"), os.environ.get("SDISUP_TEST_FFMPEG")) if name]
 COMBINATIONS = [(codec.name, container) for codec in CODECS.values() for container in codec.containers]

@@ -502,7 +502,7 @@ def test_pip_installs_the_command_and_the_interface(appliance: Appliance) -> Non
     # The templates are in it: it finds nothing that differs from what the installed one applied.
     dry = appliance.run("/root/pip/bin/sdisup apply --dry-run")
     assert (dry.stdout, dry.stderr) == ("", "nothing to change\n")
-    where = "import sdisup.config; print(sdisup.__file__, sdisup.config.Settings.load().deltacast_port_count)"
+    where = "import sdisup; print(sdisup.__file__, sdisup.Settings.load().deltacast_port_count)"
     found = appliance.run(["/root/pip/bin/python", "-I", "-c", where]).stdout.split()
     assert (found[0].startswith("/root/pip/lib/"), found[1]) == (True, "2")
 
@@ -516,6 +516,6 @@ def test_the_wheel_holds_all_and_only_what_is_needed(tmp_path: Path) -> None:
     subprocess.run([*command, "--disable-pip-version-check", "--wheel-dir", str(tmp_path), str(source)], check=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    expected = {f"sdisup/{path.name}" for path in (CHECKOUT / "sdisup").glob("*.py")} | {"sdisup/py.typed"}
+    expected = {str(path.relative_to(CHECKOUT)) for path in (CHECKOUT / "sdisup").rglob("*.py")} | {"sdisup/py.typed"}
     expected |= {f"sdisup/units/{path.name}" for path in (CHECKOUT / "units").iterdir()}
     assert names == expected

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdisup.ffmpeg import FFmpegProcess, Ladder
+from sdisup.runner.ffmpeg import FFmpegProcess, Ladder
 
 DEADLINE_S = 10.0
 Spawn = Callable[..., FFmpegProcess]

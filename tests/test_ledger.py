@@ -18,9 +18,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdisup import accounts, ledger
-from sdisup.entries import clock_entry, file_entries, interval_entries
-from sdisup.ledger import (
+from sdisup.ledger import accounts
+from sdisup.ledger import lines as ledger
+from sdisup.ledger.entries import clock_entry, file_entries, interval_entries
+from sdisup.ledger.lines import (
     LINE_LIMIT_BYTES,
     Entry,
     Problem,
@@ -32,7 +33,7 @@ from sdisup.ledger import (
     read_ledger,
     waiting_path,
 )
-from sdisup.moments import FileEnd, Interval, Moment, TakenFile
+from sdisup.ledger.moments import FileEnd, Interval, Moment, TakenFile
 
 NOBODY = 65534
 
@@ -383,14 +384,14 @@ def test_memory_is_that_of_a_few_lines(path: str) -> None:
     program = (
         "import sys\n"
         "sys.path.insert(0, sys.argv[1])\n"
-        "from sdisup.ledger import read_ledger\n"
+        "from sdisup.ledger.lines import read_ledger\n"
         # Not ru_maxrss: that of a process that was just forked is its parent's.
         "def peak(): return next(int(l.split()[1]) for l in open('/proc/self/status') if l.startswith('VmHWM'))\n"
         "before = peak()\n"
         "count = sum(isinstance(found, dict) for found in read_ledger(sys.argv[2]))\n"
         "print(count, peak() - before)\n"
     )
-    command = [sys.executable, "-I", "-S", "-c", program, str(Path(ledger.__file__).parent.parent), path]
+    command = [sys.executable, "-I", "-S", "-c", program, str(Path(ledger.__file__).parent.parent.parent), path]
     count, grown_kib = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
     assert int(count) == 100_001
     assert int(grown_kib) < 8 << 10

@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdisup import cli, machine
-from sdisup.applied import Applied, AppliedPort, save_applied
-from sdisup.config import Settings, parse_settings
+from sdisup.cli import main as cli
+from sdisup.config.settings import Settings, parse_settings
+from sdisup.contract.applied import Applied, AppliedPort, save_applied
+from sdisup.control import check as machine
+from sdisup.control.check import Discovery, Look, look_at, problems, starter_toml, video_devices, write_starter
+from sdisup.encode.probe import Found, list_sources, parse_sources
 from sdisup.errors import SdisupError
-from sdisup.machine import Discovery, Look, look_at, problems, starter_toml, video_devices, write_starter
-from sdisup.probe import Found, list_sources, parse_sources
 
 STANDIN = str(Path(__file__).parent / "standin" / "ffmpeg")
 LOCKED = "stream {} on board 0"
@@ -183,7 +184,7 @@ def test_units_are_applied_or_pending(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def machine_load(path: str) -> Applied:
-    from sdisup.applied import load_applied
+    from sdisup.contract.applied import load_applied
 
     return load_applied(path)
 

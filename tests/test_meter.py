@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdisup.meter import DRIFT, NO_FRAME_S, NO_GROWTH_S, PACE_S, WINDOW_S, Deficit, Meter, Rate
+from sdisup.runner.meter import DRIFT, NO_FRAME_S, NO_GROWTH_S, PACE_S, WINDOW_S, Deficit, Meter, Rate
 
 # Zero is a time like any other, also where a value might be taken for "never".
 STARTS = pytest.mark.parametrize("start", [0.0, 1000.0])

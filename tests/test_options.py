@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdisup.options import OptionError, Options, format_options, parse_options
+from sdisup.contract.options import OptionError, Options, format_options, parse_options
 
 TEXT = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), max_size=20)
 SAMPLES: dict[str, str | int | float] = {"str": "CAM3", "int": 3, "float": 12.5}

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sdisup.encode.probe import has_hybrid_fragmented, parse_names, parse_version, probe_ffmpeg
 from sdisup.errors import SdisupError
-from sdisup.probe import has_hybrid_fragmented, parse_names, parse_version, probe_ffmpeg
 
 VERSION_5_1 = """\
 ffmpeg version 5.1.9-0+deb12u1 Copyright (c) 2000-2026 the FFmpeg developers

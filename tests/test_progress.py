@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdisup.progress import LINE_LIMIT_BYTES, LogLine, Progress, ProgressParser, parse_log_line
+from sdisup.runner.progress import LINE_LIMIT_BYTES, LogLine, Progress, ProgressParser, parse_log_line
 
 Fields = tuple[object, ...]
 

@@ -229,7 +229,7 @@ def test_a_plain_start_that_comes_first_is_not_taken_for_the_take(appliance: App
         appliance,
         """
 import subprocess
-from sdisup import manager as module
+from sdisup.control import ports as module
 leave = module.leave_take_request
 def late(port, request):
     subprocess.run(["systemctl", "start", "sdi-record@0"], check=True)
@@ -256,8 +256,8 @@ HOSTILE = {
     "argv": "cannot be run",
 }
 LEAVE_HOSTILE = """
-from sdisup.requests import boottime_ns
-from sdisup.status import boot_id
+from sdisup.contract.requests import boottime_ns
+from sdisup.contract.status import boot_id
 good = {"take": "t", "created_boottime_ns": boottime_ns(), "boot_id": boot_id(), "argv": None, "recording_path": None}
 evils = {"link": {}, "huge": {"take": "x" * (1 << 20)}, "yesterday": {"boot_id": "0" * 36},
          "expired": {"created_boottime_ns": boottime_ns() - 31 * 10**9},
@@ -296,7 +296,7 @@ def test_a_hostile_request_changes_nothing(appliance: Appliance) -> None:
 def test_a_request_that_is_not_of_root_may_only_name_a_take(appliance: Appliance) -> None:
     configure(appliance, small_ports(1))
     program = """
-from sdisup.requests import Request, leave_request
+from sdisup.contract.requests import Request, leave_request
 argv = ["/usr/bin/touch", "/run/sdisup/owned", "{output}"]
 leave_request(0, Request(take="mine", request_id="1", argv=argv, recording_path="/tmp", name="OTHER"))
 print("[]")

@@ -12,8 +12,8 @@ from appliance import CHECKOUT, Appliance
 from drive import SMALL, configure
 
 import sdisup
-from sdisup.requests import Request
-from sdisup.status import FIELDS, STATES
+from sdisup.contract.requests import Request
+from sdisup.contract.status import FIELDS, STATES
 
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
 DOCS = CHECKOUT / "docs"

@@ -24,7 +24,7 @@ from drive import (
     wait_state,
 )
 
-from sdisup.status import FIELDS
+from sdisup.contract.status import FIELDS
 
 pytestmark = pytest.mark.system
 

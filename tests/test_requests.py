@@ -13,12 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdisup import requests
-from sdisup.applied import AppliedPort
-from sdisup.errors import ConfigError, SdisupError
-from sdisup.manager import make_request
-from sdisup.recording import CodecType, FFmpegCommandBuilder, RecorderConfig
-from sdisup.requests import (
+from sdisup.contract import requests
+from sdisup.contract.applied import AppliedPort
+from sdisup.contract.requests import (
     Request,
     RequestError,
     boottime_ns,
@@ -29,7 +26,10 @@ from sdisup.requests import (
     request_path,
     take_back,
 )
-from sdisup.status import boot_id
+from sdisup.contract.status import boot_id
+from sdisup.control.api import CodecType, FFmpegCommandBuilder, RecorderConfig
+from sdisup.control.ports import make_request
+from sdisup.errors import ConfigError, SdisupError
 
 RECORDINGS = "/srv/recordings"
 ARGV = ["/usr/bin/ffmpeg", "-i", "x", "{output}"]

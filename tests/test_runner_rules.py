@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from sdisup.causes import End, file_verdict, is_format_change
-from sdisup.command import Capabilities, build_ffmpeg_arguments
-from sdisup.config import parse_settings
-from sdisup.options import Options
-from sdisup.policy import backoff_s, expects_audio, loop_wait_s, no_signal_wait_s, without_audio
-from sdisup.progress import muxer_version
+from sdisup.config.settings import parse_settings
+from sdisup.contract.options import Options
+from sdisup.encode.command import Capabilities, build_ffmpeg_arguments
+from sdisup.runner.causes import End, file_verdict, is_format_change
+from sdisup.runner.decide import backoff_s, expects_audio, loop_wait_s, no_signal_wait_s, without_audio
+from sdisup.runner.progress import muxer_version
 
 CAPABLE = Capabilities("7.1", frozenset(), frozenset(), hybrid_fragmented=True)
 

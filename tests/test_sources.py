@@ -19,11 +19,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sdisup.command import Capabilities, build_ffmpeg_arguments, has_audio, missing_capabilities
-from sdisup.config import Port, Source, parse_settings
-from sdisup.custom_input import FLAGS, GENERATORS, OTHERS, TEXTS, UNWANTED, VALUED, Input, parse_inputs
+from sdisup.config.settings import Port, Source, parse_settings
+from sdisup.encode.command import Capabilities, build_ffmpeg_arguments, has_audio, missing_capabilities
 from sdisup.errors import ConfigError
-from sdisup.sandbox import source_sandbox
+from sdisup.sources.custom import FLAGS, GENERATORS, OTHERS, TEXTS, UNWANTED, VALUED, Input, parse_inputs
+from sdisup.sources.sandbox import source_sandbox
 
 ALL = frozenset({"libx264", "prores_aw", "aac", "pcm_s24le"})
 KNOWS_ALL = Capabilities("7.1.5", ALL, frozenset({"lavfi", "decklink", "v4l2", "alsa"}), hybrid_fragmented=True)

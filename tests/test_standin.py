@@ -20,10 +20,10 @@ from typing import Any
 import pytest
 from standin_control import STANDIN, write_steering
 
-from sdisup.command import Capabilities, build_ffmpeg_arguments
-from sdisup.config import parse_settings
-from sdisup.probe import probe_ffmpeg
-from sdisup.progress import LogLine, Progress, ProgressParser
+from sdisup.config.settings import parse_settings
+from sdisup.encode.command import Capabilities, build_ffmpeg_arguments
+from sdisup.encode.probe import probe_ffmpeg
+from sdisup.runner.progress import LogLine, Progress, ProgressParser
 
 # The tests of sdisup with it, test_videomaster.py, are in every run; these are of the stand-in itself.
 pytestmark = pytest.mark.slow

@@ -18,8 +18,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sdisup import status as status_module
-from sdisup.status import (
+from sdisup.cli.tables import status_table
+from sdisup.contract import status as status_module
+from sdisup.contract.status import (
     FIELDS,
     SIZE_LIMIT_BYTES,
     STALE_AFTER_S,
@@ -37,9 +38,8 @@ from sdisup.status import (
     utc_text,
     write_status,
 )
-from sdisup.table import status_table
 
-PACKAGE_PARENT = str(Path(status_module.__file__).resolve().parent.parent)
+PACKAGE_PARENT = str(Path(status_module.__file__).resolve().parent.parent.parent)
 DEADLINE_S = 10.0
 
 
@@ -388,7 +388,7 @@ def test_the_boot_id_is_the_kernels() -> None:
 HOLDER = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from sdisup.status import take_lock
+from sdisup.contract.status import take_lock
 try:
     take_lock(3, sys.argv[2])
 except BlockingIOError:

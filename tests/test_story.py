@@ -14,10 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdisup.accounts import Account, Window, account_of, line_of
-from sdisup.entries import extent
-from sdisup.ledger import Entry, wrong_entry
-from sdisup.moments import (
+from sdisup.cli.words import unix_time
+from sdisup.contract.status import utc_text
+from sdisup.ledger.accounts import Account, Window, account_of, line_of
+from sdisup.ledger.entries import extent
+from sdisup.ledger.lines import Entry, wrong_entry
+from sdisup.ledger.moments import (
     FileEnd,
     Interval,
     Moment,
@@ -28,9 +30,7 @@ from sdisup.moments import (
     moment_from,
     taken_file_from,
 )
-from sdisup.status import utc_text
-from sdisup.story import QUEUE_LIMIT, Story
-from sdisup.times import unix_time
+from sdisup.ledger.story import QUEUE_LIMIT, Story
 
 RATE = 25.0
 EPOCH = 1.7e9

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdisup.status import STATES, PortStatus
-from sdisup.table import COLUMNS, duration_text, status_table
+from sdisup.cli.tables import COLUMNS, duration_text, status_table
+from sdisup.contract.status import STATES, PortStatus
 
 
 def recording(**values: Any) -> PortStatus:

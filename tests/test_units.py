@@ -12,12 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdisup import units
-from sdisup.command import Capabilities
-from sdisup.config import Settings, parse_settings
-from sdisup.errors import SdisupError
-from sdisup.systemd import SystemdError, explain
-from sdisup.units import (
+from sdisup.config.settings import Settings, parse_settings
+from sdisup.control import units
+from sdisup.control.systemd import SystemdError, explain
+from sdisup.control.units import (
     HEADER,
     SHARED_UNITS,
     UNIT_DIRECTORY,
@@ -32,6 +30,8 @@ from sdisup.units import (
     read_current,
     render,
 )
+from sdisup.encode.command import Capabilities
+from sdisup.errors import SdisupError
 
 Document = dict[str, Any]
 ENCODERS = frozenset({"libx264", "prores_ks", "prores", "aac", "pcm_s24le"})

@@ -1,0 +1,181 @@
+"""Accounts as tables for people and as JSON for programs: from rows to lines, one by one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+
+from sdisup.cli.tables import printable
+from sdisup.cli.words import LocalTexts, length_text
+from sdisup.ledger.accounts import Account, Row
+
+NOTHING = "-"
+_TIME_WIDTH = 25
+_UNKNOWN, _ONGOING = "unknown".ljust(_TIME_WIDTH), "ongoing".ljust(_TIME_WIDTH)
+
+PortAccount = tuple[int, str, Account]
+"""A port's index, its name, and its account."""
+
+
+def gap_lines(found: Sequence[PortAccount]) -> Iterator[str]:
+    """A header and a line a gap; FRAMES are those that are missing in a file that is there."""
+    lines = _Lines(found)
+    yield lines.header + "CAUSE"
+    for port_index, name, account in found:
+        begin = lines.begin(port_index, name)
+        for row in account.rows:
+            cause = f"{row.what} ({row.note})" if row.note else row.what
+            yield begin + lines.row(row) + _printable(cause)
+
+
+def file_lines(found: Sequence[PortAccount]) -> Iterator[str]:
+    """A header and a line a file; MB are 10^6 bytes."""
+    lines = _Lines(found)
+    width = max((len(row.path or "") for _, _, account in found for row in account.rows), default=4)
+    yield f"{lines.header}{'MB':>9}  {'FILE':<{width}}  ENDED"
+    for port_index, name, account in found:
+        begin = lines.begin(port_index, name)
+        for row in account.rows:
+            size = NOTHING if row.size_bytes is None else f"{row.size_bytes / 1e6:.1f}"
+            ended = row.note or ("is being recorded" if row.is_open else row.what)
+            path = _printable(row.path or NOTHING).ljust(width)
+            yield f"{begin}{lines.row(row)}{size:>9}  {path}  {_printable(ended)}"
+
+
+class _Lines:
+    """Lines of what files and gaps have in common, each as wide as the widest name and take."""
+
+    def __init__(self, found: Sequence[PortAccount]) -> None:
+        takes = max((len(row.take) for _, _, account in found for row in account.rows if row.take), default=0)
+        self._name_width, self._take_width = _name_width(found), max(4, takes)
+        self._no_take = NOTHING.ljust(self._take_width)
+        self._local = LocalTexts().text
+        times = f"{'START':<{_TIME_WIDTH}}  {'END':<{_TIME_WIDTH}}"
+        self.header = (
+            f"{self.begin('PORT', 'NAME')}{times}  {'LENGTH':>11}  {'FRAMES':>9}  {'TAKE':<{self._take_width}}  "
+        )
+
+    def begin(self, port: object, name: str) -> str:
+        return f"{port:>4}  {name:<{self._name_width}}  "
+
+    def row(self, row: Row) -> str:
+        # Local times are of the column's width by themselves; to see to that takes its time with 100,000 rows.
+        start = self._local(row.start) if row.start else _UNKNOWN
+        end = _ONGOING if row.is_open else self._local(row.end) if row.end else _UNKNOWN
+        length = "unknown" if row.seconds is None else length_text(row.seconds)
+        frames = NOTHING if row.frames is None else row.frames
+        take = _printable(row.take).ljust(self._take_width) if row.take else self._no_take
+        return f"{start}  {end}  {length:>11}  {frames:>9}  {take}  "
+
+
+def _name_width(found: Sequence[PortAccount]) -> int:
+    return max((len(name) for _, name, _ in found), default=4)
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else printable(text)
+
+
+def sum_lines(found: Sequence[PortAccount]) -> Iterator[str]:
+    """A header and a line a port: how long it was recorded, missing and stopped, in the time that is asked for."""
+    form = f"{{:>4}}  {{:<{_name_width(found)}}}  {{:>11}}  {{:>11}}  {{:>11}}  {{:>6}}  {{:>6}}"
+    yield form.format("PORT", "NAME", "RECORDED", "MISSING", "STOPPED", "FILES", "GAPS")
+    for port_index, name, account in found:
+        lengths = (account.recorded_s, account.missing_s, account.stopped_s)
+        texts = (length_text(seconds) for seconds in lengths)
+        line = form.format(port_index, name, *texts, account.files, account.gaps)
+        yield line + "".join(f"  {remark}" for remark in _remarks(account))
+
+
+def with_sums(lines: Iterable[str], found: Sequence[PortAccount]) -> Iterator[str]:
+    """The table, an empty line, and the sums."""
+    yield from lines
+    yield ""
+    yield from sum_lines(found)
+
+
+def _remarks(account: Account) -> Iterator[str]:
+    if account.short_gaps:
+        yield f"and {account.short_gaps} too short to list, {account.short_s:.2f}s together"
+    if account.unknown:
+        yield f"without {account.unknown} of unknown length"
+
+
+def document_lines(name: str, found: Sequence[PortAccount]) -> Iterator[str]:
+    """The JSON document `{"gaps": […], "sums": […]}` with a line a row, without ever being whole in memory."""
+    document = gap_document if name == "gaps" else file_document
+    # json.dumps() would make an encoder for each row.
+    encode = json.JSONEncoder(ensure_ascii=False).encode
+    yield f'{{"{name}": ['
+    last = ""
+    for port_index, port_name, account in found:
+        for row in account.rows:
+            if last:
+                yield f"{last},"
+            last = "  " + encode(document(port_index, port_name, row))
+    if last:
+        yield last
+    sums = (encode(document) for document in sum_documents(found))
+    yield '], "sums": ['
+    yield ",\n".join(f"  {text}" for text in sums)
+    yield "]}"
+
+
+def gap_document(port_index: int, name: str, row: Row) -> dict[str, object]:
+    """A gap for programs; times are UTC."""
+    return {
+        "port_index": port_index,
+        "name": name,
+        "start": row.start,
+        "end": row.end,
+        "seconds": _rounded(row.seconds),
+        "cause": row.what,
+        "frames_missing": row.frames,
+        "take": row.take,
+        "path": row.path,
+        "ongoing": row.is_open,
+        "note": row.note,
+    }
+
+
+def file_document(port_index: int, name: str, row: Row) -> dict[str, object]:
+    """A file for programs; times are UTC."""
+    return {
+        "port_index": port_index,
+        "name": name,
+        "start": row.start,
+        "end": row.end,
+        "seconds": _rounded(row.seconds),
+        "path": row.path,
+        "frames": row.frames,
+        "duplicated": row.duplicated,
+        "dropped": row.dropped,
+        "bytes": row.size_bytes,
+        "codec": row.codec,
+        "ended": row.what,
+        "take": row.take,
+        "ongoing": row.is_open,
+        "note": row.note,
+    }
+
+
+def sum_documents(found: Iterable[PortAccount]) -> list[dict[str, object]]:
+    """A port's sums for programs, in seconds."""
+    return [
+        {
+            "port_index": port_index,
+            "name": name,
+            "recorded_seconds": _rounded(account.recorded_s),
+            "missing_seconds": _rounded(account.missing_s),
+            "stopped_seconds": _rounded(account.stopped_s),
+            "files": account.files,
+            "gaps": account.gaps,
+            "short_gaps": account.short_gaps,
+            "unknown": account.unknown,
+        }
+        for port_index, name, account in found
+    ]
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)

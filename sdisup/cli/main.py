@@ -1,0 +1,421 @@
+"""The `sdisup` command: arguments, printing, exit codes. Data on stdout, remarks on stderr."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import io
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from sdisup import __version__
+from sdisup.contract.applied import AppliedPort, load_applied
+from sdisup.errors import ConfigError, SdisupError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sdisup.contract.requests import Request
+    from sdisup.control.ports import Outcome
+    from sdisup.ledger.accounts import Window
+
+EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_NOT_RECORDING = 0, 1, 2, 3
+PORTS_HELP = "ports: 3, 0-3, 0,2, CAM3, sdi-record@3"
+
+
+def remark(text: str) -> None:
+    """A line on stderr."""
+    print(text, file=sys.stderr)
+
+
+def _selected(arguments: argparse.Namespace) -> list[AppliedPort]:
+    """The ports that the command is for; those that change something want them said, or --all."""
+    applied = load_applied()
+    everything = getattr(arguments, "all", True)
+    if arguments.ports and getattr(arguments, "all", False):
+        raise UsageError("ports and --all together", "name the ports, or give --all alone")
+    if arguments.ports:
+        return applied.select(arguments.ports)
+    if not everything:
+        raise UsageError("which ports?", f"{PORTS_HELP}; or --all")
+    if not applied.ports:
+        remark("no port is configured: write /etc/sdisup/sdisup.toml, then run sdisup apply")
+    return list(applied.ports.values())
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from sdisup.control.ports import records_as_it_should, statuses
+
+    found = statuses(_selected(arguments))
+    code = EXIT_DONE if all(records_as_it_should(status) for status in found) else EXIT_NOT_RECORDING
+    arguments.code = code
+    if arguments.json:
+        print(json.dumps([status.as_dict() for status in found], ensure_ascii=False, indent=2))
+    elif found:
+        from sdisup.cli.tables import status_table
+        from sdisup.contract.status import monotonic
+
+        colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        print(status_table(found, monotonic(), colour=colour))
+    return code
+
+
+def _report(outcomes: Sequence[Outcome]) -> int:
+    for outcome in outcomes:
+        if outcome.ok:
+            print(outcome.text)
+        else:
+            remark(outcome.text)
+    return EXIT_DONE if all(outcome.ok for outcome in outcomes) else EXIT_FAILED
+
+
+def _start(arguments: argparse.Namespace) -> int:
+    from sdisup.control.ports import start_ports
+
+    return _report(
+        start_ports(
+            _selected(arguments),
+            arguments.wait,
+            restart=arguments.command == "restart",
+            request=_take_request(arguments),
+        )
+    )
+
+
+def _take_request(arguments: argparse.Namespace) -> Callable[[AppliedPort], Request] | None:
+    """What makes each port's request for a take; None for a plain start or restart."""
+    asked = {name: getattr(arguments, name, None) for name in ("take", "codec", "path")}
+    if not any(asked.values()):
+        return None
+    from sdisup.config.settings import Settings
+    from sdisup.control.api import FFmpegCommandBuilder, RecorderConfig, codec_type
+    from sdisup.control.ports import make_request
+
+    def settings() -> FFmpegCommandBuilder:
+        return FFmpegCommandBuilder(Settings.load())
+
+    def request(port: AppliedPort) -> Request:
+        codec = codec_type(asked["codec"] or port.codec)
+        return make_request(port, RecorderConfig(codec, asked["path"], take=asked["take"]), settings)
+
+    return request
+
+
+def _enable(arguments: argparse.Namespace) -> int:
+    from sdisup.config.edit import set_record_at_boot as write
+    from sdisup.config.settings import DEFAULT_PATH, Settings
+    from sdisup.control.apply import set_record_at_boot
+    from sdisup.control.ports import start_ports
+
+    value = arguments.command == "enable"
+    ports = _selected(arguments)
+    # What is there must be valid, and know these ports, before anything is added to it.
+    known = Settings.load().ports
+    gone = [port.label for port in ports if port.index not in known]
+    if gone:
+        raise SdisupError(f"{', '.join(gone)}: no longer configured", "sdisup apply makes systemd follow the file")
+    path, undo = write(DEFAULT_PATH, [port.index for port in ports], value)
+    try:
+        settings = Settings.load()
+        for port in ports:
+            if settings.ports[port.index].record_at_boot is not value:
+                hint = "a file that is read later in sdisup.toml.d says otherwise"
+                raise SdisupError(f"{port.label}: record_at_boot in {path} does not hold", hint)
+    except SdisupError:
+        undo()
+        raise
+    return _report(start_ports(set_record_at_boot(settings, ports, print), 10.0))
+
+
+def _logs(arguments: argparse.Namespace) -> int:
+    """journalctl with the right filters takes this process's place: its options, its pager, its exit code."""
+    units = [f"--unit={port.unit}" for port in _selected(arguments)] if arguments.ports else []
+    command = ["journalctl", *(units or ["--unit=sdi-record@*.service"])]
+    for option in ("follow", "boot"):
+        command += [f"--{option}"] if getattr(arguments, option) else []
+    for option in ("lines", "since", "until", "priority"):
+        value = getattr(arguments, option)
+        command += [f"--{option}={value}"] if value is not None else []
+    sys.stdout.flush()
+    try:
+        os.execvp(command[0], command)
+    except OSError as error:
+        raise SdisupError(f"journalctl cannot be run: {error.strerror}") from error
+
+
+def _account(arguments: argparse.Namespace) -> int:
+    """`gaps` and `recordings`: a table or JSON from the ledgers, and what goes on just now."""
+    from sdisup.cli import accounts as table
+    from sdisup.ledger.history import accounts
+
+    # What is made of a ledger has no cycles; to look for some again and again takes half of the time.
+    gc.disable()
+    is_gaps = arguments.command == "gaps"
+    window = _window(arguments)
+    found, remarks = accounts("gap" if is_gaps else "file", _with_ledgers(arguments.ports), window)
+    for text in remarks:
+        remark(text)
+    # What cannot be read is no proof that nothing is missing. Before the printing, whose reader may go.
+    is_whole = not remarks and not any(account.gaps for _, _, account in found)
+    code = EXIT_DONE if is_whole or not getattr(arguments, "fail_if_any", False) else EXIT_FAILED
+    arguments.code = code
+    if arguments.json:
+        lines = table.document_lines(arguments.command, found)
+    else:
+        lines = table.gap_lines(found) if is_gaps else table.file_lines(found)
+        lines = table.with_sums(lines, found)
+    sys.stdout.writelines(f"{line}\n" for line in lines)
+    return code
+
+
+def _with_ledgers(words: list[str]) -> list[AppliedPort]:
+    from sdisup.ledger.history import with_ledgers
+
+    applied = with_ledgers(load_applied())
+    return applied.select(words) if words else list(applied.ports.values())
+
+
+def _window(arguments: argparse.Namespace) -> Window:
+    import time
+
+    from sdisup.cli.words import parse_time
+    from sdisup.ledger.accounts import Window
+
+    now = time.time()
+    since, until = (text and parse_time(text, now) for text in (arguments.since, arguments.until))
+    if since and until and since >= until:
+        raise UsageError(f"--since {arguments.since} is not before --until {arguments.until}")
+    return Window(since or None, until or None)
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from sdisup.control.verify import find_ffprobe, known_files, verify
+
+    if arguments.files and (arguments.since or arguments.until):
+        raise UsageError("files and a time together", "name the files, or give --since and --until alone")
+    known = known_files(_with_ledgers([]), _window(arguments))
+    for problem in known.problems:
+        remark(str(problem))
+    # Until all are read; whoever reads the verdicts may go earlier.
+    arguments.code = EXIT_FAILED
+    is_good = True
+    for verdict in verify(known, arguments.files, find_ffprobe()):
+        print(verdict, flush=True)
+        is_good = is_good and verdict.is_good
+    return EXIT_DONE if is_good else EXIT_FAILED
+
+
+def _stop(arguments: argparse.Namespace) -> int:
+    from sdisup.control.ports import stop_ports
+
+    return _report(stop_ports(_selected(arguments)))
+
+
+def _drill(arguments: argparse.Namespace) -> int:
+    from sdisup.drill.main import drill
+
+    return drill(arguments.faults, as_json=arguments.json, remark=remark)
+
+
+def _apply(arguments: argparse.Namespace) -> int:
+    from sdisup.config.settings import Settings
+    from sdisup.control.apply import apply, dry_run
+
+    settings = Settings.load(arguments.config)
+    if arguments.dry_run:
+        difference, consequences, warnings = dry_run(settings, restart=arguments.restart)
+        for warning in warnings:
+            remark(f"warning: {warning}")
+        sys.stdout.write(difference)
+        for consequence in consequences:
+            remark(f"would {consequence}")
+        if not difference and not consequences:
+            remark("nothing to change")
+        return EXIT_DONE
+    apply(
+        settings,
+        restart=arguments.restart,
+        accept_disks=arguments.accept_disks,
+        say=print,
+        warn=lambda text: remark(f"warning: {text}"),
+    )
+    return EXIT_DONE
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from sdisup.config.settings import Settings
+    from sdisup.control.check import pending, problems
+
+    settings = Settings.load(arguments.config)
+    for warning in settings.warnings:
+        remark(f"warning: {warning}")
+    found = problems(settings, arguments.quick)
+    for problem in found:
+        print(problem)
+    try:
+        state = pending(settings, arguments.quick)
+    except SdisupError as error:
+        state = str(error)
+    if state:
+        remark(state)
+    if not found:
+        remark(f"{settings.path} is valid, and this machine has what it needs")
+    return EXIT_FAILED if found else EXIT_DONE
+
+
+def _init(arguments: argparse.Namespace) -> int:
+    from sdisup.control.check import discover, starter_toml, write_starter
+
+    if arguments.output != "-" and os.path.lexists(arguments.output):
+        raise SdisupError(f"{arguments.output} exists and is not overwritten", "sdisup init --output - only shows it")
+    found = discover()
+    for text in found.remarks:
+        remark(text)
+    text = starter_toml(found)
+    if arguments.output == "-":
+        sys.stdout.write(text)
+    else:
+        write_starter(text, arguments.output)
+        print(f"wrote {arguments.output}; edit it, then run: sdisup check, sdisup apply")
+    return EXIT_DONE
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 3600:
+        raise argparse.ArgumentTypeError("must be 0 to 3600 seconds")
+    return value
+
+
+def _add_times(command: argparse.ArgumentParser) -> None:
+    times = "now, today, yesterday, -2h, -30min, 2026-01-31, '2026-01-31 20:15' (local), 2026-01-31T19:15:00Z"
+    command.add_argument("--since", metavar="TIME", help=f"only what is after it: {times}")
+    command.add_argument("--until", metavar="TIME", help="only what is before it")
+
+
+def _with_times_joined(words: Sequence[str]) -> list[str]:
+    """`--since -2h` as `--since=-2h`: argparse takes what begins with a dash for an option of its own."""
+    joined: list[str] = []
+    for word in words:
+        if joined and joined[-1] in ("--since", "--until") and word[:1] == "-" and word[1:2].isdigit():
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sdisup",
+        description="Records SDI inputs around the clock: one systemd unit, sdi-record@PORT, and one FFmpeg a port.",
+        epilog="exit codes: 0 done, 1 failed, 2 usage or configuration, "
+        "3 (status) a port that should record does not, 4 unknown port",
+    )
+    parser.add_argument("--version", action="version", version=f"sdisup {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def add(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(run=run)
+        return command
+
+    status = add("status", _status, "what each port does, as a table or as JSON")
+    status.add_argument("ports", nargs="*", metavar="PORT", help=PORTS_HELP)
+    status.add_argument("--json", action="store_true", help="a JSON list, for programs")
+    for name, run, text in (
+        ("start", _start, "start ports and wait for the first frame on disk"),
+        ("stop", _stop, "stop ports and wait until their files are closed"),
+        ("restart", _start, "stop and start ports"),
+    ):
+        command = add(name, run, text)
+        command.add_argument("ports", nargs="*", metavar="PORT", help=PORTS_HELP)
+        command.add_argument("--all", action="store_true", help="all configured ports")
+        if run is _start:
+            command.add_argument(
+                "--wait", type=_seconds, default=10.0, metavar="S", help="how long to wait for a frame (10 s)"
+            )
+        if name == "start":
+            command.add_argument("--take", metavar="NAME", help="give what is recorded until the stop a name")
+            command.add_argument("--codec", metavar="CODEC", help="record this take in another codec")
+            command.add_argument("--path", metavar="DIR", help="a directory below the port's recordings, for this take")
+    for name, text in (
+        ("enable", "let ports record at boot, from now on"),
+        ("disable", "no longer let ports record at boot; one that records goes on"),
+    ):
+        command = add(name, _enable, text)
+        command.add_argument("ports", nargs="*", metavar="PORT", help=PORTS_HELP)
+        command.add_argument("--all", action="store_true", help="all configured ports")
+    logs = add("logs", _logs, "what ports and their FFmpegs said, from the journal")
+    logs.add_argument("ports", nargs="*", metavar="PORT", help=PORTS_HELP)
+    logs.add_argument("-f", "--follow", action="store_true", help="go on with what is said from now on")
+    logs.add_argument("-b", "--boot", action="store_true", help="only this boot")
+    logs.add_argument("-n", "--lines", metavar="N", help="only the last N lines")
+    logs.add_argument("-p", "--priority", metavar="LEVEL", help="only this priority and worse, such as warning")
+    logs.add_argument("--since", metavar="TIME", help="as journalctl has it: 'today', '-1h', '2026-01-31 12:00'")
+    logs.add_argument("--until", metavar="TIME")
+    for name, text in (
+        ("gaps", "what is missing of each port, since when, for how long and why"),
+        ("recordings", "what is recorded of each port: its files, their times and frames"),
+    ):
+        command = add(name, _account, text)
+        command.add_argument("ports", nargs="*", metavar="PORT", help=PORTS_HELP)
+        _add_times(command)
+        command.add_argument("--json", action="store_true", help="for programs; times are UTC then")
+        if name == "gaps":
+            command.add_argument("--fail-if-any", action="store_true", help="exit with 1 if there is a gap")
+    verify = add("verify", _verify, "read recorded files again and compare them with the ledger")
+    verify.add_argument("files", nargs="*", metavar="FILE", help="all files of that time without one")
+    _add_times(verify)
+    check = add("check", _check, "check the configuration and what this machine lacks for it; starts nothing")
+    check.add_argument("--quick", action="store_true", help="within a second: without running FFmpeg")
+    check.add_argument("--config", default="/etc/sdisup/sdisup.toml", metavar="FILE", help="another configuration")
+    init = add("init", _init, "write a commented configuration with the inputs that are found; overwrites nothing")
+    init.add_argument(
+        "--output", default="/etc/sdisup/sdisup.toml", metavar="FILE", help="another file; - only shows it"
+    )
+    drill = add("drill", _drill, "play faults on a port of its own, beside the real ones, and measure what each costs")
+    drill.add_argument("--fault", action="append", default=[], dest="faults", metavar="NAME", help="only this one")
+    drill.add_argument("--json", action="store_true", help="the report as JSON, for programs")
+    apply = add("apply", _apply, "make systemd's units what the configuration says")
+    apply.add_argument("--dry-run", action="store_true", help="only print the differences, as a unified diff")
+    apply.add_argument("--restart", action="store_true", help="restart recording ports whose unit changed")
+    apply.add_argument(
+        "--accept-disks", action="store_true", help="take the disks that recordings are on now for the right ones"
+    )
+    apply.add_argument("--config", default="/etc/sdisup/sdisup.toml", metavar="FILE", help="another configuration")
+    return parser
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    arguments = _parser().parse_args(_with_times_joined(sys.argv[1:] if words is None else words))
+    # A file's name may hold bytes that no encoding knows; they are shown, and are JSON, as an escape.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        run: Callable[[argparse.Namespace], int] = arguments.run
+        code = run(arguments)
+        sys.stdout.flush()
+        return code
+    except ConfigError as error:
+        for problem in error.problems:
+            remark(problem)
+        if error.hint:
+            remark(f"hint: {error.hint}")
+        return error.exit_code
+    except SdisupError as error:
+        remark(f"sdisup: {error.message}")
+        if error.hint:
+            remark(f"hint: {error.hint}")
+        return error.exit_code
+    except BrokenPipeError:
+        # Who read the output has gone (`sdisup status | head`); Python must not try to flush it again. What there was
+        # to say is said by the exit code all the same.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return int(getattr(arguments, "code", EXIT_DONE))
+    except OSError as error:
+        remark(f"sdisup: {error.filename or 'the system'}: {error.strerror or error}")
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        return 130

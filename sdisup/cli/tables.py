@@ -1,0 +1,78 @@
+"""The status as a table for people: pure, from PortStatus values to lines."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from sdisup.contract.status import PortStatus
+
+COLUMNS = ("PORT", "NAME", "STATE", "FOR", "FRAMES", "FPS", "SPEED", "Mb/s", "DROPPED", "FILE", "REASON")
+_RIGHT = {"PORT", "FOR", "FRAMES", "FPS", "SPEED", "Mb/s", "DROPPED"}
+COLOURS = {"recording": "32", "stopped": "2", "starting": "33", "stopping": "33", "no-signal": "33"}
+OTHER_COLOUR = "31"
+NOTHING = "-"
+
+
+def status_table(found: Sequence[PortStatus], now_monotonic: float, *, colour: bool) -> str:
+    """A header and a line a port; FOR is the time in that state, `Mb/s` 10^6 bits a second."""
+    rows = [_cells(status, now_monotonic) for status in found]
+    widths = [max(len(row[i]) for row in [COLUMNS, *rows]) for i in range(len(COLUMNS))]
+    lines = [_line(COLUMNS, widths)]
+    for row, status in zip(rows, found, strict=True):
+        line = _line(row, widths)
+        if colour:
+            # The state's cell alone, found by its place: its word may stand in a name too.
+            start = sum(widths[:2]) + 4
+            end = start + len(row[2])
+            code = COLOURS.get(status.state, OTHER_COLOUR)
+            line = f"{line[:start]}\x1b[{code}m{line[start:end]}\x1b[0m{line[end:]}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    padded = [
+        cell.rjust(width) if name in _RIGHT else cell.ljust(width)
+        for cell, width, name in zip(cells, widths, COLUMNS, strict=True)
+    ]
+    return "  ".join(padded).rstrip()
+
+
+def _cells(status: PortStatus, now_monotonic: float) -> list[str]:
+    running = status.current_file is not None
+    since = status.state_since_monotonic
+    reason = status.reason
+    if status.config_pending:
+        reason = "; ".join(part for part in (reason, "its next start takes a changed unit") if part)
+    cells = [
+        str(status.port_index),
+        status.name,
+        status.state,
+        duration_text(now_monotonic - since) if since and status.state != "unknown" else NOTHING,
+        str(status.frame_count) if running else NOTHING,
+        f"{status.fps:.1f}" if running else NOTHING,
+        f"{status.speed:.2f}x" if running and status.speed is not None else NOTHING,
+        f"{status.bitrate_mbps:.1f}" if running else NOTHING,
+        str(status.dropped_frames) if running else NOTHING,
+        os.path.basename(status.current_file or NOTHING),
+        reason,
+    ]
+    return [printable(cell) for cell in cells]
+
+
+def printable(text: str) -> str:
+    """The texts are of the recorder's user and its FFmpeg: they must not play with the reader's terminal."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+def duration_text(seconds: float) -> str:
+    """`7s`, `3m05s`, `2h07m`, `4d03h`: two units say enough."""
+    whole = max(0, int(seconds))
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600:02}h"

@@ -1,0 +1,56 @@
+"""sdisup.toml.d/90-set.toml: what commands set, kept apart from what people write."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Callable, Iterable
+
+import tomli_w
+
+from sdisup.contract.status import replace_file
+from sdisup.errors import ConfigError, SdisupError, root_hint
+
+HEADER = "# Written by sdisup enable and sdisup disable; read after sdisup.toml, key by key.\n"
+NAME = "90-set.toml"
+
+
+def set_record_at_boot(config_path: str, ports: Iterable[int], value: bool) -> tuple[str, Callable[[], None]]:
+    """Write `record_at_boot` of some ports, keeping what else the file says; its path, and what undoes it.
+
+    Raises ConfigError if the file cannot be understood, SdisupError if it cannot be written.
+    """
+    path = os.path.join(f"{config_path}.d", NAME)
+    document = _read(path)
+    former = tomli_w.dumps(document) if os.path.lexists(path) else None
+    tables = document.setdefault("port", {})
+    if not isinstance(tables, dict):
+        raise ConfigError([f"{path}: port: must be a table"])
+    for port in ports:
+        table = tables.setdefault(str(port), {})
+        if not isinstance(table, dict):
+            raise ConfigError([f"{path}: port.{port}: must be a table"])
+        table["record_at_boot"] = value
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+        replace_file(path, (HEADER + tomli_w.dumps(document)).encode(), durable=True)
+    except OSError as error:
+        raise SdisupError(f"{path}: {error.strerror}", root_hint(error)) from error
+
+    def undo() -> None:
+        if former is None:
+            os.unlink(path)
+        else:
+            replace_file(path, (HEADER + former).encode(), durable=True)
+
+    return path, undo
+
+
+def _read(path: str) -> dict[str, object]:
+    try:
+        with open(path, "rb") as file:
+            return tomllib.load(file)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ConfigError([f"{path}: {error}"], "mend the file or remove it") from error

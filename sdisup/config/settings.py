@@ -1,0 +1,300 @@
+"""sdisup.toml and sdisup.toml.d/*.toml -> checked, frozen values.
+
+`Settings.load` reads files (config_files.py); `parse_settings` is pure: it merges the documents
+(config_merge.py), checks each value by its row of settings_table.py, then what they are together
+(config_rules.py). Whatever the documents hold, the outcome is Settings or a ConfigError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
+
+from sdisup.config import codecs
+from sdisup.config import table as settings_table
+from sdisup.config.documents import read_documents
+from sdisup.config.merge import Findings, Layer, Tree, check_layer, find_leaf, fold_source, merge
+from sdisup.config.rules import combination_problems, doubts
+from sdisup.config.table import APPLIANCE, PORT, limit_s
+from sdisup.config.text import settings_markdown, starter_toml
+from sdisup.errors import ConfigError
+from sdisup.sources.custom import DEVICE_FORMATS, parse_inputs
+
+__all__ = [
+    "DEFAULT_PATH",
+    "Port",
+    "Settings",
+    "Source",
+    "override_port",
+    "parse_settings",
+    "settings_markdown",
+    "starter_toml",
+]
+
+DEFAULT_PATH = "/etc/sdisup/sdisup.toml"
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a port records: a kind of settings_table.SOURCE_KINDS and all of its options."""
+
+    kind: str
+    options: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        """The source in an operator's words, as it stands in messages and descriptions."""
+        if self.kind == "videomaster":
+            return f"board {self.options['board']} channel {self.options['channel']}"
+        if self.kind == "custom":
+            return str(parse_inputs(self.options["input"])[0])
+        return self.options.get("device") or f"{self.kind} source"
+
+    def devices(self) -> tuple[str, ...]:
+        """What no other port can read at the same time, as messages name it."""
+        if self.kind == "videomaster":
+            return (str(self),)
+        if self.kind == "custom":
+            inputs = parse_inputs(self.options["input"])
+            return tuple(entry.url for entry in inputs if entry.format in DEVICE_FORMATS)
+        devices = (self.options.get("device", ""), self.options.get("audio_device", "none"))
+        return tuple(device for device in devices if device not in ("", "none"))
+
+
+@dataclass(frozen=True)
+class Port:
+    """A configured port: every key of the table's "port" section, with its default where none was given.
+
+    `bitrate_kbps` is 0 where the codec's profile decides. `stop_start_quit_s` stands in for `stop_quit_s`
+    while FFmpeg has not delivered a frame.
+    """
+
+    index: int
+    name: str
+    source: Source
+    codec: str
+    container: str
+    bitrate_kbps: int
+    preset: str
+    prores_profile: str
+    threads: int
+    record_at_boot: bool
+    recordings: str
+    stall_timeout_s: float
+    start_timeout_s: float
+    sync_interval_s: float
+    stop_quit_s: float
+    stop_start_quit_s: float
+    stop_term_s: float
+
+    @property
+    def label(self) -> str:
+        """The port as messages name it: `port 3 (CAM3)`, or `port 3` when it has no name of its own."""
+        own_name = "" if self.name == f"port{self.index}" else f" ({self.name})"
+        return f"port {self.index}{own_name}"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A whole configuration. `ports` holds the enabled ones by index, ascending.
+
+    `warnings` are of the form of ConfigError's problems, about what works but hardly as it was meant.
+    """
+
+    path: str
+    port_count: int
+    recordings: str
+    ffmpeg: str
+    ports: Mapping[int, Port]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def deltacast_port_count(self) -> int:
+        """The same as `port_count`, by the name that the Python interface promised."""
+        return self.port_count
+
+    @classmethod
+    def load(cls, path: str = DEFAULT_PATH) -> Settings:
+        """The configuration of `path` and of the *.toml in `path`.d, in the order of their names.
+
+        Raises ConfigError with all that is wrong in any of the files.
+        """
+        documents, problems, hint = read_documents(path)
+        if not any(name == path for name, _ in documents):
+            # Without the main file, what the others say would be judged against mere defaults.
+            raise ConfigError(problems, hint)
+        try:
+            settings = parse_settings(documents)
+        except ConfigError as error:
+            raise ConfigError(problems + error.problems, hint) from None
+        if problems:
+            raise ConfigError(problems, hint)
+        return settings
+
+
+def parse_settings(documents: Sequence[tuple[str, Mapping[str, Any]]]) -> Settings:
+    """The settings that `documents`, pairs of file name and parsed TOML, hold together.
+
+    Raises ConfigError with every problem, each naming the file that the value came from.
+    """
+    found = Findings(documents[0][0] if documents else "sdisup.toml")
+    tree = merge(documents, found)
+    appliance, wrong = check_layer(tree.appliance, APPLIANCE, found)
+    port_count = settings_table.MAX_PORTS if "ports" in wrong else appliance["ports"]
+    _check_indexes(tree, port_count, found)
+    _check_defaults(tree, found)
+    resolved = [_resolve_port(index, tree, appliance["recordings"], found) for index in range(port_count)]
+    ports = [port for port in resolved if port is not None]
+    _check_names(ports, tree, found)
+    _check_devices(ports, tree, found)
+    if found.problems:
+        raise ConfigError(list(dict.fromkeys(found.problems)))
+    return Settings(
+        path=found.main_file,
+        port_count=port_count,
+        recordings=appliance["recordings"],
+        ffmpeg=appliance["ffmpeg"],
+        ports=MappingProxyType({port.index: port for port in ports}),
+        warnings=tuple(dict.fromkeys(found.warnings)),
+    )
+
+
+def override_port(
+    port: Port, *, codec: str | None = None, container: str | None = None, recordings: str | None = None
+) -> Port:
+    """`port` with another codec, container or directory, as one take may ask for.
+
+    A codec brings its own container and bit rate where the port's do not suit it. Raises ConfigError.
+    """
+    table = settings_table.rows(PORT)
+    given = {"codec": codec, "container": container, "recordings": recordings}
+    checked: dict[str, Any] = {}
+    problems = []
+    for key, value in given.items():
+        try:
+            if value is not None:
+                checked[key] = settings_table.check_value(table[key], value)
+        except ValueError as error:
+            problems.append(f"{port.label}: {key}: {error}")
+    if problems:
+        raise ConfigError(problems)
+    changed = codecs.CODECS[checked.get("codec", port.codec)]
+    if changed.name != port.codec:
+        checked["bitrate_kbps"] = changed.bitrate_kbps
+        if port.container not in changed.containers:
+            checked.setdefault("container", changed.default_container)
+    port = replace(port, **checked)
+    problems = [f"{port.label}: {keys[0]}: {text}" for keys, text in combination_problems(port)]
+    if problems:
+        raise ConfigError(problems)
+    return port
+
+
+def _check_indexes(tree: Tree, port_count: int, found: Findings) -> None:
+    for index, leaf in tree.headers.items():
+        if index >= port_count:
+            valid = f"[appliance] ports = {port_count} makes 0 to {port_count - 1}"
+            found.problem(leaf, f"there is no such port: {valid}")
+
+
+def _check_defaults(tree: Tree, found: Findings) -> None:
+    """Also what every port overrides has to be right."""
+    check_layer(tree.defaults.values, PORT, found)
+    folded = fold_source(tree.defaults.sources, found)
+    if folded is not None:
+        check_layer(folded[1], folded[0], found)
+
+
+def _resolve_port(index: int, tree: Tree, recordings: str, found: Findings) -> Port | None:
+    """The port; None when it is disabled or its source is wrong.
+
+    Where a value is wrong its default stands in, so that the rest is checked all the same.
+    """
+    own = tree.port(index)
+    sources = [*tree.defaults.sources, *own.sources]
+    values, wrong = check_layer({**tree.defaults.values, **own.values}, PORT, found)
+    source, wrong_options = _build_source(index, sources, found)
+    if not values.pop("enabled"):
+        return None
+    wrong_options |= _check_required(index, source, wrong_options, tree, found)
+    wrong |= {f"source.{key}" for key in wrong_options}
+    port = _build_port(index, values, source, recordings)
+    for keys, text in combination_problems(port):
+        if not wrong.intersection(keys):
+            found.problem(find_leaf(tree, index, keys, found), text)
+    for keys, text in doubts(port, set(own.values)):
+        found.warning(find_leaf(tree, index, keys, found), text)
+    return None if wrong_options else port
+
+
+def _build_source(index: int, layers: Iterable[Layer], found: Findings) -> tuple[Source, set[str]]:
+    """The source and the options that are wrong: all of them where its kind is."""
+    folded = fold_source(layers, found)
+    kind, layer = folded or (settings_table.DEFAULT_SOURCE_KIND, {})
+    options, wrong = check_layer(layer, kind, found)
+    by_index = {"videomaster": ("channel", index), "v4l2": ("device", f"/dev/video{index}")}
+    if kind in by_index:
+        key, value = by_index[kind]
+        options[key] = value if options[key] is None else options[key]
+    return Source(kind, MappingProxyType(options)), wrong if folded else set(options)
+
+
+def _check_required(index: int, source: Source, wrong: set[str], tree: Tree, found: Findings) -> set[str]:
+    """The keys that a source must have and that no table gives it; its kind itself may be wrong, too."""
+    table = settings_table.rows(source.kind)
+    missing = {key for key, row in table.items() if row.is_required and source.options[key] is None} - wrong
+    for key in sorted(missing):
+        found.problem(find_leaf(tree, index, (f"source.{key}",), found), f"is missing: {table[key].doc}")
+    return missing
+
+
+def _build_port(index: int, values: Mapping[str, Any], source: Source, recordings: str) -> Port:
+    """The port, with the defaults that depend on other settings."""
+    codec = codecs.CODECS[values["codec"]]
+    limits_s = {key: limit_s(key, source.kind) for key in settings_table.SOURCE_LIMITS_S}
+    stop_quit_s = values["stop_quit_s"] or limits_s["stop_quit_s"]
+    derived: dict[str, Any] = {
+        **limits_s,
+        "stop_start_quit_s": max(limits_s["stop_start_quit_s"], stop_quit_s),
+        "name": f"port{index}",
+        "recordings": recordings,
+        "container": codec.default_container,
+        "bitrate_kbps": codec.bitrate_kbps,
+    }
+    given = {key: value for key, value in values.items() if value is not None}
+    if codec.bitrate_kbps == 0:
+        given["bitrate_kbps"] = 0
+    return Port(index=index, source=source, **{**derived, **given})
+
+
+def _check_names(ports: Iterable[Port], tree: Tree, found: Findings) -> None:
+    owners: dict[str, Port] = {}
+    for port in ports:
+        other = owners.setdefault(port.name.lower(), port)
+        if other is not port:
+            # A default name is not what an operator can change: the given one is wrong.
+            is_given = "name" in tree.port(port.index).values
+            wrong, right = (port, other) if is_given else (other, port)
+            text = f"port {right.index} is called '{right.name}' already (capitals do not matter)"
+            found.problem(find_leaf(tree, wrong.index, ("name",), found), text)
+
+
+def _check_devices(ports: Iterable[Port], tree: Tree, found: Findings) -> None:
+    owners: dict[str, Port] = {}
+    for port in ports:
+        for device in port.source.devices():
+            other = owners.setdefault(device, port)
+            if other is not port:
+                leaf = find_leaf(tree, port.index, _device_keys(port.source, device), found)
+                what = "a channel" if port.source.kind == "videomaster" else "a device"
+                text = f"port {port.index} would read {device}, which port {other.index} reads"
+                found.problem(leaf, f"{text}: {what} has one reader")
+
+
+def _device_keys(source: Source, device: str) -> tuple[str, ...]:
+    if source.kind == "videomaster":
+        return ("source.channel", "source.board")
+    if source.kind == "custom":
+        return ("source.input",)
+    return ("source.device",) if device == source.options["device"] else ("source.audio_device",)

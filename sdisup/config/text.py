@@ -1,0 +1,136 @@
+"""The settings table as text: the reference for people, and the file that they start from."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+
+from sdisup.config.table import (
+    APPLIANCE,
+    DEFAULT_SOURCE_KIND,
+    PORT,
+    REQUIRED,
+    SOURCE_KINDS,
+    Setting,
+    rows,
+)
+
+TITLE = """# Configuration
+
+Made from sdisup/config/table.py by `python3 -m sdisup.config.text > docs/configuration.md`.
+
+`/etc/sdisup/sdisup.toml` is read first, then the `*.toml` in `/etc/sdisup/sdisup.toml.d` in the order of their
+names; a later file wins key by key. `sdisup check` checks it all, `sdisup apply` puts it into effect, and
+`sdisup init` writes a file to start from.
+"""
+
+EXAMPLES = {
+    "videomaster": 'source = { kind = "videomaster", board = 0, channel = 3, scan = "tff" }',
+    "decklink": 'source = { kind = "decklink", device = "DeckLink Duo (1)", rate = 50 }',
+    "v4l2": 'source = { kind = "v4l2", device = "/dev/video0", audio_device = "hw:1" }',
+    "custom": 'source = { kind = "custom", input = ["-i", "srt://192.0.2.7:9000?mode=caller"] }',
+    "test": 'source = { kind = "test", size = "640x360", rate = 25 }',
+}
+
+
+def settings_markdown() -> str:
+    """The reference of all settings, in Markdown."""
+    parts = [TITLE, "## `[appliance]`", "", *_table(rows(APPLIANCE).values()), ""]
+    parts += ["## `[defaults]` and `[port.N]`", ""]
+    parts += ["`[defaults]` holds for every port (all keys but `name`), `[port.N]` for port N alone.", ""]
+    parts += [*_table(rows(PORT).values()), ""]
+    for kind, doc in SOURCE_KINDS.items():
+        default = " The default kind." if kind == DEFAULT_SOURCE_KIND else ""
+        parts += [f'## `source = {{ kind = "{kind}" }}`', "", f"{_capital(doc)}.{default}", ""]
+        parts += ["```toml", EXAMPLES[kind], "```", "", *_table(rows(kind).values()), ""]
+    return "\n".join(parts)
+
+
+def starter_toml(active: Mapping[str, object] | None = None, ports: Sequence[str] = ()) -> str:
+    """A commented configuration with every key at its default; all but the sections are comments.
+
+    `active` are keys of [appliance] to set, `ports` whole [port.N] tables to put at its end.
+    """
+    lines = ["# sdisup's configuration: `sdisup check` checks it, `sdisup apply` puts it into effect.", ""]
+    lines += ["[appliance]", *_commented(rows(APPLIANCE).values(), active or {}), ""]
+    lines += ["# What holds for every port; a [port.N] overrides it.", "[defaults]"]
+    for kind, doc in SOURCE_KINDS.items():
+        lines += [f"# {_capital(doc)}:", f"# {EXAMPLES[kind]}" if kind != DEFAULT_SOURCE_KIND else _bare(kind)]
+        lines += [line for setting in rows(kind).values() for line in _summary(setting)]
+    lines += ["", *_commented(setting for setting in rows(PORT).values() if setting.key != "name"), ""]
+    if ports:
+        lines += ["# What was found on this machine; any of the above may stand here too.", *ports]
+    else:
+        lines += ["# One port's own settings: any of the above, and its name.", "# [port.0]", '# name = "CAM1"']
+    return "\n".join(lines) + "\n"
+
+
+def _bare(kind: str) -> str:
+    return f'# source = {{ kind = "{kind}" }}'
+
+
+def _table(settings: Iterable[Setting]) -> list[str]:
+    lines = ["| key | default | values | |", "|---|---|---|---|"]
+    for setting in settings:
+        default = f"`{_toml(setting.default)}`" if setting.default is not None else setting.default_doc
+        lines.append(f"| `{setting.key}` | {default} | {_values(setting)} | {setting.doc} |")
+    return lines
+
+
+def _commented(settings: Iterable[Setting], active: Mapping[str, object] = MappingProxyType({})) -> list[str]:
+    lines: list[str] = []
+    for setting in settings:
+        text = f"{setting.doc} ({_values(setting)})"
+        lines += ["", *textwrap.wrap(text, 100, initial_indent="# ", subsequent_indent="# ")]
+        if setting.key in active:
+            lines.append(f"{setting.key} = {_toml(active[setting.key])}")
+        elif setting.default is not None:
+            lines.append(f"# {setting.key} = {_toml(setting.default)}")
+        else:
+            lines.append(f"# {setting.key}: by default {setting.default_doc}")
+    return lines[1:]
+
+
+def _summary(setting: Setting) -> list[str]:
+    default = _toml(setting.default) if setting.default is not None else setting.default_doc
+    usual = REQUIRED if setting.is_required else f"by default {default}"
+    text = f"{setting.key}: {setting.doc} ({_values(setting)}; {usual})"
+    return textwrap.wrap(text, 100, initial_indent="#   ", subsequent_indent="#     ")
+
+
+def _values(setting: Setting) -> str:
+    if setting.allowed:
+        # As they are to be written: a codec is h264 and never H264.
+        return ", ".join(str(value) for value in setting.allowed) + (f" {setting.unit}" if setting.unit else "")
+    if setting.type in ("integer", "number"):
+        kind = "a number" if setting.type == "number" else "a whole number"
+        unit = f" {setting.unit}" if setting.unit else ""
+        return f"{kind}, {setting.minimum:g} to {setting.maximum:g}{unit}"
+    return {
+        "boolean": "true or false",
+        "path": "an absolute path",
+        "name": "a letter, then up to 31 letters, digits, `_`, `.` or `-`",
+        "size": "WIDTHxHEIGHT",
+        "text": "a name",
+        "word": "letters, digits and `_`",
+        "device": "a path below /dev",
+        "alsa": "none, or a device such as hw:1",
+        "audio": 'true, false or "optional"',
+        "arguments": "a list of strings",
+    }[setting.type]
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+if __name__ == "__main__":
+    sys.stdout.write(settings_markdown())

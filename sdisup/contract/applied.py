@@ -1,0 +1,157 @@
+"""/var/lib/sdisup/applied.json: what `sdisup apply` last did. Commands rely on it, not on the TOML.
+
+So a configuration that somebody is just editing, or has broken, stops nobody from starting, stopping
+and looking at ports. Standard library only: `sdisup status` reads it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from sdisup.contract.status import STATE_DIRECTORY, read_json, replace_file
+from sdisup.errors import SdisupError, UnknownPortError, UsageError
+
+APPLIED_PATH = f"{STATE_DIRECTORY}/applied.json"
+SCHEMA = 1
+
+
+class AppliedPort:
+    """A port as it was last applied.
+
+    `revision` is what its next start will take, `filesystem` the identity of what its recordings are on.
+    """
+
+    __slots__ = ("codec", "filesystem", "index", "name", "record_at_boot", "recordings", "revision")
+
+    def __init__(
+        self,
+        index: int,
+        name: str,
+        codec: str,
+        recordings: str,
+        record_at_boot: bool,
+        revision: str,
+        filesystem: str = "",
+    ) -> None:
+        self.filesystem = filesystem
+        self.index = index
+        self.name = name
+        self.codec = codec
+        self.recordings = recordings
+        self.record_at_boot = record_at_boot
+        self.revision = revision
+
+    @property
+    def unit(self) -> str:
+        return f"sdi-record@{self.index}.service"
+
+    @property
+    def label(self) -> str:
+        """The port as messages name it: `port 3 (CAM3)`."""
+        return f"port {self.index}" if self.name == f"port{self.index}" else f"port {self.index} ({self.name})"
+
+
+class Applied:
+    """All applied ports by index, and the files that apply wrote."""
+
+    __slots__ = ("files", "ports")
+
+    def __init__(self, ports: dict[int, AppliedPort], files: list[str]) -> None:
+        self.ports = ports
+        self.files = files
+
+    def revisions(self) -> dict[int, str]:
+        """What each port's next start takes."""
+        return {index: port.revision for index, port in self.ports.items()}
+
+    def select(self, words: list[str]) -> list[AppliedPort]:
+        """The ports that an operator means by `3`, `0-3`, `0,2`, `CAM3`, `sdi-record@3[.service]`, in order.
+
+        Raises UnknownPortError that names all that are not configured, UsageError for what is no port.
+        """
+        found: dict[int, AppliedPort] = {}
+        unknown = []
+        for word in ",".join(words).split(","):
+            for index in self._indexes(word):
+                if index in self.ports:
+                    found[index] = self.ports[index]
+                else:
+                    unknown.append(word)
+        if unknown:
+            names = ", ".join(dict.fromkeys(unknown))
+            raise UnknownPortError(f"{names}: no such port is configured", self._configured())
+        return [found[index] for index in sorted(found)]
+
+    def _indexes(self, word: str) -> list[int]:
+        by_name = [port.index for port in self.ports.values() if port.name.lower() == word.lower()]
+        if by_name:
+            return by_name
+        number = word.removeprefix("sdi-record@").removesuffix(".service")
+        first, dash, last = number.partition("-")
+        if is_port_number(first) and (is_port_number(last) if dash else number == first):
+            low, high = int(first), int(last or first)
+            if high < low:
+                raise UsageError(f"{word}: a range of ports goes from the lower to the higher", f"{high}-{low}")
+            return list(range(low, high + 1))
+        if not word:
+            raise UsageError("an empty port", "name ports as 3, 0-3, 0,2, CAM3 or sdi-record@3")
+        return [-1]
+
+    def _configured(self) -> str:
+        if not self.ports:
+            return "no port is: write /etc/sdisup/sdisup.toml, then run sdisup apply"
+        labels = ", ".join(port.label.removeprefix("port ") for port in self.ports.values())
+        return f"configured are {labels}"
+
+
+def is_port_number(text: str) -> bool:
+    """Whether `text` is a port in its one spelling: `01` is another unit than `1`."""
+    return text.isascii() and text.isdigit() and len(text) <= 3 and (text == "0" or not text.startswith("0"))
+
+
+def load_applied(path: str = APPLIED_PATH) -> Applied:
+    """What apply last did; nothing at all before the first apply. Raises SdisupError if it is unreadable."""
+    try:
+        return applied_from(read_json(path))
+    except FileNotFoundError:
+        return Applied({}, [])
+    except (OSError, ValueError) as error:
+        raise SdisupError(f"{path} cannot be read: {error}", "sdisup apply writes it anew") from error
+
+
+def applied_from(document: object) -> Applied:
+    """Decode it. Raises ValueError for what no apply wrote."""
+    if not isinstance(document, dict) or not isinstance(document.get("ports"), dict):
+        raise ValueError("it is not what sdisup apply writes")
+    ports = {}
+    for key, value in document["ports"].items():
+        if not is_port_number(key) or not isinstance(value, dict):
+            raise ValueError(f"{key!r} is not a port")
+        texts = {name: str(value.get(name, "")) for name in ("name", "codec", "recordings", "revision", "filesystem")}
+        ports[int(key)] = AppliedPort(int(key), record_at_boot=value.get("record_at_boot") is True, **texts)
+    files = document.get("files", [])
+    if not isinstance(files, list):
+        raise ValueError("its list of files is none")
+    return Applied(dict(sorted(ports.items())), [file for file in files if isinstance(file, str)])
+
+
+def save_applied(applied: Applied, path: str = APPLIED_PATH) -> bool:
+    """Write it durably, if it differs from what is there; whether it did. Raises OSError."""
+    document = {
+        "schema": SCHEMA,
+        "ports": {
+            str(port.index): {name: getattr(port, name) for name in AppliedPort.__slots__ if name != "index"}
+            for port in applied.ports.values()
+        },
+        "files": sorted(applied.files),
+    }
+    content = json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n"
+    try:
+        with open(path, "rb") as file:
+            if file.read() == content:
+                return False
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+    replace_file(path, content, durable=True)
+    return True

@@ -1,0 +1,324 @@
+"""`sdisup apply`: makes systemd's units what the configuration says, all or nothing, and no more.
+
+Invariant 9: an invalid configuration changes nothing; a second run changes nothing; a port that
+records is never interrupted unless asked.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sdisup.config.settings import Settings
+from sdisup.contract.applied import APPLIED_PATH, Applied, AppliedPort, load_applied, save_applied
+from sdisup.contract.filesystem import filesystem_identity, is_named, is_same_filesystem, is_system_disk
+from sdisup.contract.requests import leave_stop_note
+from sdisup.control.ports import STOP_LIMIT_S, UNIT_PATTERN, statuses
+from sdisup.control.systemd import DONE, Systemd, SystemdError
+from sdisup.control.units import (
+    UNIT_DIRECTORY,
+    Machine,
+    Plan,
+    Rendered,
+    carry_out,
+    drop_in_path,
+    make_plan,
+    read_current,
+    render,
+)
+from sdisup.encode.command import Capabilities, missing_capabilities
+from sdisup.encode.probe import probe_ffmpeg
+from sdisup.errors import SdisupError, root_hint
+
+TARGET = "sdi-record.target"
+WANTS_DIRECTORY = f"{UNIT_DIRECTORY}/{TARGET}.wants"
+TARGET_WANT = f"{UNIT_DIRECTORY}/multi-user.target.wants/{TARGET}"
+JOB_LIMIT_S = 15.0
+NO_CAPABILITIES = Capabilities(version="", encoders=frozenset(), inputs=frozenset(), hybrid_fragmented=False)
+
+
+@dataclass
+class Prepared:
+    """All that is known before anything is changed."""
+
+    settings: Settings
+    rendered: Rendered
+    machine: Machine
+    before: Applied
+    plan: Plan
+    warnings: list[str] = field(default_factory=list)
+    kept: list[AppliedPort] = field(default_factory=list)
+
+
+def prepare(settings: Settings, running: set[int], systemd_version: int, *, accept_disks: bool = False) -> Prepared:
+    """Check, render and compare; changes nothing. `running` are ports whose units must not lose their files."""
+    warnings = list(settings.warnings)
+    try:
+        before = load_applied()
+    except SdisupError as error:
+        warnings.append(f"{error.message}; it is written anew")
+        before = Applied({}, [])
+    filesystems = _filesystems(settings, before, warnings, accept_disks)
+    machine = Machine(_capabilities(settings, warnings), systemd_version, filesystems)
+    rendered = render(settings, machine)
+    kept = [port for index, port in before.ports.items() if index in running and index not in settings.ports]
+    ours = {*before.files, *glob.glob(drop_in_path(0).replace("@0", "@*"))} - {
+        drop_in_path(index) for index in running - set(settings.ports)
+    }
+    current = read_current({*rendered.files, *ours})
+    plan = make_plan(rendered.files, current, ours)
+    return Prepared(settings, rendered, machine, before, plan, warnings, kept)
+
+
+def _filesystems(settings: Settings, before: Applied, warnings: list[str], accept_disks: bool) -> dict[str, str]:
+    """What each directory of recordings is on. What was remembered holds until the operator says otherwise:
+    an apply while a disk is not mounted must not make its empty mount point the right place."""
+    remembered = {port.recordings: port.filesystem for port in before.ports.values() if port.filesystem}
+    found: dict[str, str] = {}
+    for directory in dict.fromkeys(port.recordings for port in settings.ports.values()):
+        former = remembered.get(directory, "")
+        try:
+            now = filesystem_identity(directory)
+        except OSError:
+            # Missing now, which is a warning of its own.
+            now = former
+        if former and not accept_disks:
+            if not is_same_filesystem(former, now):
+                warnings.append(
+                    f"{directory} is on {now}, not on {former} as when it was last applied, and is not "
+                    "recorded to: mount the disk; or, if this is meant, run: sdisup apply --accept-disks"
+                )
+                now = former
+            elif is_named(former):
+                # This kernel may not tell the name that another one told.
+                now = former
+        # On the system's own disk no other is expected, and one that is mounted later is welcome.
+        found[directory] = "" if is_system_disk(now) else now
+    return found
+
+
+def _capabilities(settings: Settings, warnings: list[str]) -> Capabilities:
+    """What the configured FFmpeg can do; what this machine lacks is a warning, not an error."""
+    try:
+        capabilities = probe_ffmpeg(settings.ffmpeg)
+    except SdisupError as error:
+        warnings.append(str(error))
+        return NO_CAPABILITIES
+    warnings += missing_capabilities(settings.ports.values(), settings.ffmpeg, capabilities)
+    return capabilities
+
+
+def machine_warnings(settings: Settings) -> list[str]:
+    """The recordings' directories that are missing, each with the command that makes it."""
+    directories = dict.fromkeys(port.recordings for port in settings.ports.values())
+    return [
+        f"{directory} does not exist; mount it or make it: install -d -o sdisup -g sdisup -m 2775 {directory}"
+        for directory in directories
+        if not os.path.isdir(directory)
+    ]
+
+
+def running_ports(systemd: Systemd) -> set[int]:
+    """The ports whose unit is neither inactive nor failed."""
+    units = systemd.units(UNIT_PATTERN)
+    return {
+        int(name.removeprefix("sdi-record@").removesuffix(".service"))
+        for name, state in units.items()
+        if state.active not in ("inactive", "failed") and name[11:-8].isdigit()
+    }
+
+
+def dry_run(settings: Settings, *, restart: bool) -> tuple[str, list[str], list[str]]:
+    """What apply would change in files, as a unified diff (empty if nothing), what else it would do, its warnings."""
+    with Systemd() as systemd:
+        running = running_ports(systemd)
+        orphans = running - set(settings.ports) if restart else set()
+        prepared = prepare(settings, running - orphans, systemd.version())
+        applied = _applied(prepared)
+        start, pending = _due(systemd, applied)
+    enable, disable = _boot_changes(prepared)
+    consequences = [
+        *(f"stop port {index}, which is no longer configured" for index in sorted(orphans)),
+        *(f"enable {unit} for boot" for unit in sorted(enable)),
+        *(f"disable {unit} for boot" for unit in sorted(disable)),
+        *(f"start {applied.ports[index].label}" for index in start),
+        *(f"{'restart' if restart else 'leave'} {applied.ports[index].label}, "
+          "which records with its former unit" for index in pending),
+    ]  # fmt: skip
+    return prepared.plan.diff(), consequences, prepared.warnings + machine_warnings(settings)
+
+
+def apply(
+    settings: Settings,
+    *,
+    restart: bool,
+    say: Callable[[str], None],
+    warn: Callable[[str], None],
+    accept_disks: bool = False,
+) -> None:
+    """Make the machine what `settings` say. `say` gets what was changed, `warn` what the operator should know."""
+    with Systemd() as systemd:
+        running = running_ports(systemd)
+        version = systemd.version()
+        orphans: set[int] = set()
+        if restart and running - set(settings.ports):
+            # Before anything is stopped it has to be known that the rest can be applied.
+            prepare(settings, running, version, accept_disks=accept_disks)
+            orphans = _stop_orphans(systemd, settings, running)
+        prepared = prepare(settings, running - orphans, version, accept_disks=accept_disks)
+        for warning in prepared.warnings + machine_warnings(settings):
+            warn(warning)
+        changed = _write(prepared, say)
+        changed |= _set_boot(systemd, prepared, say, warn)
+        applied = _applied(prepared)
+        # An apply that was interrupted after its writing has left units that systemd has not read.
+        if changed or applied.revisions() != prepared.before.revisions():
+            systemd.reload()
+        if save_applied(applied):
+            say(f"wrote {APPLIED_PATH}")
+            changed = True
+        changed |= _follow_up(systemd, applied, prepared, restart, say, warn)
+    if not changed:
+        say("nothing to change")
+
+
+def _stop_orphans(systemd: Systemd, settings: Settings, running: set[int]) -> set[int]:
+    """Stop the ports that record and are no longer configured; those that are stopped then."""
+    orphans = running - set(settings.ports)
+    for index in orphans:
+        leave_stop_note(index, "apply")
+    units = {index: f"sdi-record@{index}.service" for index in sorted(orphans)}
+    results = systemd.run_jobs("Stop", units.values(), STOP_LIMIT_S)
+    return {index for index, unit in units.items() if results[unit] == DONE}
+
+
+def _write(prepared: Prepared, say: Callable[[str], None]) -> bool:
+    try:
+        carry_out(prepared.plan)
+    except OSError as error:
+        raise SdisupError(f"{error.filename}: {error.strerror}", root_hint(error, "sdisup apply")) from error
+    for path in prepared.plan.write:
+        say(f"wrote {path}")
+    for path in prepared.plan.remove:
+        say(f"removed {path}")
+    return bool(prepared.plan)
+
+
+def _applied(prepared: Prepared) -> Applied:
+    ports = {
+        port.index: AppliedPort(
+            port.index,
+            port.name,
+            port.codec,
+            port.recordings,
+            port.record_at_boot,
+            prepared.rendered.revisions[port.index],
+            prepared.machine.filesystems.get(port.recordings, ""),
+        )
+        for port in prepared.settings.ports.values()
+    }
+    files = list(prepared.rendered.files)
+    for port in prepared.kept:
+        # It records on, and status goes on showing it; the next apply after its stop removes it.
+        ports[port.index] = AppliedPort(
+            port.index, port.name, port.codec, port.recordings, False, port.revision, port.filesystem
+        )
+        files.append(drop_in_path(port.index))
+    return Applied(dict(sorted(ports.items())), files)
+
+
+def _boot_changes(prepared: Prepared) -> tuple[set[str], set[str]]:
+    """The units to enable and to disable, so that `record_at_boot` is the only truth about booting."""
+    wanted = {f"sdi-record@{port.index}.service" for port in prepared.settings.ports.values() if port.record_at_boot}
+    enabled = set(os.listdir(WANTS_DIRECTORY)) if os.path.isdir(WANTS_DIRECTORY) else set()
+    return wanted - enabled, {unit for unit in enabled - wanted if unit.startswith("sdi-record@")}
+
+
+def _set_boot(systemd: Systemd, prepared: Prepared, say: Callable[[str], None], warn: Callable[[str], None]) -> bool:
+    """Enable and disable; what a plain systemctl enable did is undone and said."""
+    before = {port.unit: port.record_at_boot for port in prepared.before.ports.values()}
+    enable, disable = _boot_changes(prepared)
+    for unit in sorted(enable):
+        if before.get(unit) is True:
+            warn(f"{unit} was disabled with systemctl, but record_at_boot is true; enabled again")
+        say(f"enabled {unit} for boot")
+    for unit in sorted(disable):
+        if before.get(unit) is False:
+            warn(f"{unit} was enabled with systemctl, but record_at_boot is not set; disabled again")
+        say(f"disabled {unit} for boot")
+    if not os.path.lexists(TARGET_WANT):
+        enable.add(TARGET)
+    for on, off in [((unit,), ()) for unit in sorted(enable)] + [((), (unit,)) for unit in sorted(disable)]:
+        try:
+            systemd.set_enabled(on, off)
+        except SystemdError as error:
+            # A masked port must not keep the others from being enabled.
+            warn(str(error))
+    return bool(enable or disable)
+
+
+def _due(systemd: Systemd, applied: Applied) -> tuple[list[int], list[int]]:
+    """The ports that should record and do not, and those that record with an older unit."""
+    found = statuses(list(applied.ports.values()), systemd)
+    start = [s.port_index for s in found if s.should_record and s.state in ("stopped", "failed")]
+    return start, [s.port_index for s in found if s.config_pending]
+
+
+def _follow_up(
+    systemd: Systemd,
+    applied: Applied,
+    prepared: Prepared,
+    restart: bool,
+    say: Callable[[str], None],
+    warn: Callable[[str], None],
+) -> bool:
+    """Start what should record and does not; restart, or only report, what records with an older unit."""
+    start, pending = _due(systemd, applied)
+    for port in prepared.kept:
+        warn(f"{port.label} is no longer configured but records; sdisup stop {port.index}, then sdisup apply again")
+    if not restart:
+        for index in pending:
+            warn(f"{applied.ports[index].label} records on with its former unit; "
+                 f"sdisup apply --restart or sdisup restart {index} makes it take the new one")  # fmt: skip
+        pending = []
+    # A restart begins with a stop, which takes as long as the source may block.
+    for verb, indexes, limit_s in (("Start", start, JOB_LIMIT_S), ("Restart", pending, STOP_LIMIT_S)):
+        for index in indexes:
+            systemd.reset_failed(applied.ports[index].unit)
+            if verb == "Restart":
+                leave_stop_note(index, "apply")
+        results = systemd.run_jobs(verb, [applied.ports[index].unit for index in indexes], limit_s)
+        for index in indexes:
+            result = results[applied.ports[index].unit]
+            if result == DONE:
+                say(f"{verb.lower()}ed {applied.ports[index].label}")
+            else:
+                warn(f"{applied.ports[index].label} has not begun to record ({result}); see: sdisup status {index}")
+    return bool(start or pending)
+
+
+def set_record_at_boot(settings: Settings, ports: list[AppliedPort], say: Callable[[str], None]) -> list[AppliedPort]:
+    """Put `record_at_boot` of some applied ports into effect, and nothing else that the configuration changed.
+
+    Returns the ports that should record now and do not. Raises SdisupError.
+    """
+    applied = load_applied()
+    enable: set[str] = set()
+    disable: set[str] = set()
+    for port in ports:
+        wanted = settings.ports[port.index].record_at_boot
+        applied.ports[port.index].record_at_boot = wanted
+        (enable if wanted else disable).add(port.unit)
+        say(f"{port.label} {'records' if wanted else 'does not record'} at boot")
+    with Systemd() as systemd:
+        systemd.set_enabled(enable, disable)
+        systemd.reload()
+        try:
+            save_applied(applied)
+        except OSError as error:
+            raise SdisupError(f"{APPLIED_PATH}: {error.strerror}", root_hint(error)) from error
+        chosen = [applied.ports[port.index] for port in ports]
+        found = statuses(chosen, systemd)
+    return [port for port, s in zip(chosen, found, strict=True) if s.should_record and s.state == "stopped"]

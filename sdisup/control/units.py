@@ -1,0 +1,268 @@
+"""Values to unit text, and what has to change on disk for it: pure, but for `carry_out`.
+
+Every file begins with HEADER. A file that does not is somebody else's: it is never overwritten and
+never removed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import jinja2
+
+from sdisup.config.codecs import FPS
+from sdisup.config.settings import Port, Settings
+from sdisup.contract.options import Options, format_options
+from sdisup.contract.status import stage_file, sync_directory
+from sdisup.encode.command import Capabilities, build_ffmpeg_arguments
+from sdisup.errors import SdisupError
+from sdisup.sources.sandbox import source_sandbox
+
+UNIT_DIRECTORY = "/etc/systemd/system"
+RUNNER = ("/usr/bin/python3", "-I", "-S", "/usr/lib/sdisup", "run")
+HEADER = "# Written by sdisup apply from /etc/sdisup/sdisup.toml; changes made here are lost."
+SHARED_UNITS = ("sdi-record@.service", "sdi-record-retry@.service", "sdi-record.target")
+STOP_MARGIN_S = 7
+
+_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@+=:,./-{}[]^!&*()<>|?~")
+
+
+def quote(argument: str) -> str:
+    """One argument as systemd reads it back from a command line or a list (systemd.syntax(7)).
+
+    `$` stands as it is: the command carries the prefix `:`, which turns its expansion off. Raises
+    ValueError for what no unit file can hold: NUL, and text that is not UTF-8 (lone surrogates).
+    """
+    if "\0" in argument:
+        raise ValueError(f"{argument!r} holds a NUL character")
+    try:
+        argument.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{argument!r} is not UTF-8") from error
+    if argument and _PLAIN.issuperset(argument):
+        return argument
+    return '"' + "".join(_escape(character) for character in argument) + '"'
+
+
+def _escape(character: str) -> str:
+    if character in '"\\':
+        return "\\" + character
+    if character == "%":
+        return "%%"
+    if ord(character) < 0x20 or ord(character) == 0x7F:
+        return f"\\x{ord(character):02x}"
+    # systemd cuts lines at \n only, but an editor shows these as line ends.
+    if character in "\x85\u2028\u2029":
+        return f"\\u{ord(character):04x}"
+    return character
+
+
+def quote_all(arguments: Iterable[str]) -> str:
+    """A command line's words, separated by spaces."""
+    return " ".join(quote(argument) for argument in arguments)
+
+
+def drop_in_path(port_index: int, directory: str = UNIT_DIRECTORY) -> str:
+    return f"{directory}/sdi-record@{port_index}.service.d/10-sdisup.conf"
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """Unit files by path, and each port's revision: a digest of all that its next start would take."""
+
+    files: Mapping[str, str]
+    revisions: Mapping[int, str]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What units depend on beside the configuration: its FFmpeg, its systemd (such as 257), and the
+    identity of the filesystem (filesystem.py) that each directory of recordings has to be on."""
+
+    capabilities: Capabilities
+    systemd_version: int
+    filesystems: Mapping[str, str] = field(default_factory=dict)
+
+
+def render(settings: Settings, machine: Machine, directory: str = UNIT_DIRECTORY) -> Rendered:
+    """All units of a configuration on a machine. Raises SdisupError if a value cannot stand in a unit file."""
+    environment = _environment()
+    files = {
+        f"{directory}/{name}": environment.get_template(f"{name}.j2").render(
+            header=HEADER, unit_directory=directory, systemd_version=machine.systemd_version
+        )
+        for name in SHARED_UNITS
+    }
+    shared = files[f"{directory}/sdi-record@.service"]
+    revisions = {}
+    for index, port in settings.ports.items():
+        try:
+            draft = _render_port(environment, port, settings, machine, revision="")
+            revisions[index] = hashlib.sha256((shared + draft).encode()).hexdigest()[:12]
+            text = _render_port(environment, port, settings, machine, revision=revisions[index])
+        except ValueError as error:
+            raise SdisupError(f"{port.label}: {error}", "no unit file can hold that; change it") from error
+        files[drop_in_path(index, directory)] = text
+    return Rendered(files, revisions)
+
+
+def _render_port(
+    environment: jinja2.Environment, port: Port, settings: Settings, machine: Machine, revision: str
+) -> str:
+    command = build_ffmpeg_arguments(port, settings.ffmpeg, machine.capabilities)
+    filesystem = machine.filesystems.get(port.recordings, "")
+    runner = [*RUNNER, *format_options(runner_options(port, [], revision, filesystem))]
+    return environment.get_template("sdi-record-port.conf.j2").render(
+        header=HEADER,
+        port=port,
+        description=f"{port.label}, {port.source}".replace("%", "%%"),
+        timeout_stop_s=timeout_stop_s(port),
+        sandbox=source_sandbox(port.source).directives(),
+        recordings=quote(f"-{port.recordings}"),
+        runner=quote_all(runner[:-1]),
+        command=quote_all(command),
+    )
+
+
+def runner_options(port: Port, command: list[str], revision: str, filesystem: str) -> Options:
+    """What the runner is told about its port."""
+    return Options(
+        command,
+        port=port.index,
+        name=port.name,
+        codec=port.codec,
+        container=port.container,
+        source=port.source.kind,
+        input=str(port.source),
+        recordings=port.recordings,
+        revision=revision,
+        filesystem=filesystem,
+        rate=FPS.get(str(port.source.options.get("rate", "")), 0.0),
+        stall_timeout_s=port.stall_timeout_s,
+        start_timeout_s=port.start_timeout_s,
+        sync_interval_s=port.sync_interval_s,
+        stop_quit_s=port.stop_quit_s,
+        stop_start_quit_s=port.stop_start_quit_s,
+        stop_term_s=port.stop_term_s,
+    )
+
+
+def timeout_stop_s(port: Port) -> int:
+    """The ladder's whole length and a margin for closing the file, in seconds (TimeoutStopSec=)."""
+    return round(max(port.stop_quit_s, port.stop_start_quit_s) + port.stop_term_s + STOP_MARGIN_S)
+
+
+def template_directory() -> str:
+    """Where the templates are: inside the installed package, or beside it in a checkout."""
+    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    installed = os.path.join(here, "units")
+    return installed if os.path.isdir(installed) else os.path.join(os.path.dirname(here), "units")
+
+
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(template_directory()),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        autoescape=False,
+    )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What has to change: text to write by path, paths to remove, and what is there now."""
+
+    write: Mapping[str, str]
+    remove: tuple[str, ...]
+    current: Mapping[str, str] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.write or self.remove)
+
+    def diff(self) -> str:
+        """The differences as a unified diff."""
+        parts: list[str] = []
+        for path in sorted({*self.write, *self.remove}):
+            old, new = self.current.get(path, ""), self.write.get(path, "")
+            parts += difflib.unified_diff(
+                _lines(old),
+                _lines(new),
+                path if path in self.current else "/dev/null",
+                path if path in self.write else "/dev/null",
+            )
+        return "".join(parts)
+
+
+def _lines(text: str) -> list[str]:
+    """The lines with their ends; a last one without says so, as diff does, and does not run into the next."""
+    lines = text.splitlines(keepends=True)
+    if lines and not lines[-1].endswith("\n"):
+        lines[-1] += "\n\\ No newline at end of file\n"
+    return lines
+
+
+def make_plan(wanted: Mapping[str, str], current: Mapping[str, str], ours: Iterable[str]) -> Plan:
+    """Compare what is wanted with what is there; `ours` are the paths that an earlier apply wrote.
+
+    Raises SdisupError when a wanted path holds a file that sdisup did not write.
+    """
+    for path in wanted:
+        if path in current and not current[path].startswith(HEADER):
+            raise SdisupError(
+                f"{path} was not written by sdisup, and is not overwritten",
+                f"move it away, or put your changes into a drop-in: systemctl edit {os.path.basename(path)}",
+            )
+    write = {path: text for path, text in wanted.items() if current.get(path) != text}
+    remove = tuple(
+        path for path in sorted(set(ours)) if path not in wanted and current.get(path, "").startswith(HEADER)
+    )
+    return Plan(write, remove, {path: current[path] for path in (*write, *remove) if path in current})
+
+
+def read_current(paths: Iterable[str]) -> dict[str, str]:
+    """The files that are there. One that is no plain text file reads as foreign, so that it is left alone."""
+    current = {}
+    for path in paths:
+        try:
+            if not stat.S_ISREG(os.lstat(path).st_mode):
+                current[path] = ""
+                continue
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+            with open(descriptor, encoding="utf-8", newline="") as file:
+                current[path] = file.read(1 << 22)
+        except FileNotFoundError:
+            continue
+        except (OSError, UnicodeDecodeError):
+            current[path] = ""
+    return current
+
+
+def carry_out(plan: Plan) -> None:
+    """Write and remove, all or nothing: only when every new file is on disk does any take its place.
+
+    Raises OSError; then nothing has changed, unless the disk itself failed between two renames.
+    """
+    staged: dict[str, str] = {}
+    try:
+        for path, text in plan.write.items():
+            os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+            staged[path] = stage_file(path, text.encode())
+    except OSError:
+        for temporary in staged.values():
+            os.unlink(temporary)
+        raise
+    for path, temporary in staged.items():
+        os.replace(temporary, path)
+    for path in plan.remove:
+        os.unlink(path)
+    for directory in sorted({os.path.dirname(path) for path in (*plan.write, *plan.remove)}):
+        sync_directory(directory)
+        # An operator's own drop-in beside ours keeps the directory.
+        if directory.endswith(".service.d") and not os.listdir(directory):
+            os.rmdir(directory)

@@ -1,0 +1,129 @@
+"""Compares recorded files with what the ledger says of them: there, as large, as many readable frames."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import chain
+
+from sdisup.contract.applied import AppliedPort
+from sdisup.errors import SdisupError
+from sdisup.ledger.accounts import Row, Window, line_of, row_of
+from sdisup.ledger.history import open_story, present_of
+from sdisup.ledger.lines import LEDGER_DIRECTORY, Entry, Problem, ledger_path, read_ledger
+from sdisup.ledger.present import rows_of, waiting_entries
+from sdisup.runner.chronicle import count_frames
+
+
+class Verdict:
+    """What was found of a file; `is_good` unless it differs from its ledger line, or has none."""
+
+    def __init__(self, path: str, text: str, *, is_good: bool) -> None:
+        self.path = path
+        self.text = text
+        self.is_good = is_good
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.text}"
+
+
+class Known:
+    """What is known of files, by path: their entries, those that are not entered yet, and who deleted them."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, Row] = {}
+        self.open: dict[str, Row] = {}
+        self.deleted: set[str] = set()
+        self.problems: list[Problem] = []
+
+
+def known_files(ports: Sequence[AppliedPort], window: Window, directory: str = LEDGER_DIRECTORY) -> Known:
+    """All files of the ports in a time."""
+    known = Known()
+    for port in ports:
+        story, problems = open_story(port.index, directory)
+        rows = rows_of(story, present_of(port))
+        known.open.update({row.path: row for row in rows if row.kind == "file" and row.path and window.touches(row)})
+        known.problems += problems
+        for entry in chain(read_ledger(ledger_path(port.index, directory)), waiting_entries(story)):
+            if isinstance(entry, Problem):
+                known.problems.append(entry)
+            else:
+                _add(known, entry, window)
+    for path in known.files:
+        # It was entered after its open record was read.
+        known.open.pop(path, None)
+    return known
+
+
+def _add(known: Known, entry: Entry, window: Window) -> None:
+    if entry["kind"] == "delete":
+        known.deleted.add(str(entry.get("path")))
+    elif entry["kind"] == "file":
+        start, end = str(entry["start"]), str(entry["end"])
+        row = row_of(line_of(entry), start, end, 0.0)
+        if row.path and window.cut(start, end, 0.0):
+            known.files.setdefault(row.path, row)
+
+
+def verify(known: Known, paths: Sequence[str], ffprobe: str) -> Iterator[Verdict]:
+    """A verdict a file, one by one as they are read; all known files without `paths`. Raises SdisupError."""
+    if not paths:
+        paths = [*known.files, *known.open]
+    by_place = {_place(path): path for path in [*known.files, *known.open]} if paths else {}
+    for path in paths:
+        yield _verdict(known, path, by_place.get(_place(path)), ffprobe)
+
+
+def _place(path: str) -> tuple[str, str]:
+    """A file by its directory, whatever name leads there; the file itself may be gone."""
+    directory, name = os.path.split(os.path.abspath(path))
+    return _real(directory), name
+
+
+@cache
+def _real(directory: str) -> str:
+    return os.path.realpath(directory)
+
+
+def _verdict(known: Known, path: str, named: str | None, ffprobe: str) -> Verdict:
+    if named is None:
+        return Verdict(path, "is in no ledger", is_good=False)
+    if named in known.open:
+        row = known.open[named]
+        text = "is being recorded now" if row.is_open else f"ended; {row.note}"
+        return Verdict(path, text, is_good=os.path.lexists(named))
+    if named in known.deleted:
+        return Verdict(path, "was deleted by sdisup", is_good=True)
+    return _compared(path, named, known.files[named], ffprobe)
+
+
+def _compared(path: str, named: str, row: Row, ffprobe: str) -> Verdict:
+    try:
+        size_bytes = os.stat(named).st_size
+    except OSError as error:
+        return Verdict(path, f"differs: {error.strerror}; the ledger has {row.frames} frames", is_good=False)
+    frames, _ = count_frames(ffprobe, named)
+    if frames is None:
+        raise SdisupError(f"{ffprobe} cannot be run to read {named}", "it comes with FFmpeg: apt-get install ffmpeg")
+    differences = []
+    if frames != row.frames:
+        differences.append(f"{frames} frames can be read, the ledger has {row.frames}")
+    if size_bytes != row.size_bytes:
+        differences.append(f"it has {size_bytes} bytes, the ledger {row.size_bytes}")
+    if differences:
+        return Verdict(path, f"differs: {'; '.join(differences)}", is_good=False)
+    return Verdict(path, f"as the ledger says: {frames} frames, {size_bytes} bytes, {row.what}", is_good=True)
+
+
+def find_ffprobe() -> str:
+    """That of the FFmpeg that records, as it is configured; else the one on PATH."""
+    from sdisup.config.settings import Settings
+    from sdisup.runner.decide import ffprobe_beside
+
+    try:
+        return ffprobe_beside(Settings.load().ffmpeg)
+    except SdisupError:
+        # A configuration that is being edited is no reason not to look at files.
+        return "ffprobe"

@@ -1,0 +1,109 @@
+"""The faults that a drill plays, what is promised for each, and how the ledger has to call it. Times in seconds."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sdisup.config.settings import Port
+from sdisup.contract.status import PortStatus
+from sdisup.drill.report import Limits
+from sdisup.drill.stage import PLAIN_PORT, RECORDINGS, SIGNAL, SIGNAL_PORT, unit
+from sdisup.errors import SdisupError
+from sdisup.runner.decide import BACKOFF_S, NO_SIGNAL_RETRY_S
+from sdisup.runner.meter import NO_FRAME_S
+
+KILL_TO_RECORDING_S = 0.150
+"""kill -9 of FFmpeg to recording again, over FFmpeg's own start."""
+WATCHDOG_S = 10.0
+ROOM_S = 1.0
+"""For what has no number of its own: looking, systemd's work, a busy machine."""
+BALLAST = f"{RECORDINGS}/ballast"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`begin` plays it; where it lasts, `is_told` says when it was noticed, and `repair` ends it then.
+
+    `cause` is how the ledger has to begin its account; `is_stall` that FFmpeg is ended by the ladder; FFmpeg goes
+    on to receive material until it ends where `receives_on`.
+    """
+
+    name: str
+    title: str
+    cause: str
+    limits: Limits
+    begin: Callable[[PortStatus], None]
+    port: int = PLAIN_PORT
+    rounds: int = 1
+    is_stall: bool = False
+    receives_on: bool = False
+    is_told: Callable[[PortStatus], bool] | None = None
+    repair: Callable[[], None] | None = None
+
+
+def send(name: str, number: signal.Signals) -> Callable[[PortStatus], None]:
+    """Sends a signal to the process whose id is in that field of the status, if it is one of the drill's port."""
+
+    def to_process(status: PortStatus) -> None:
+        pid = getattr(status, name) or 0
+        process = os.pidfd_open(pid)
+        try:
+            with open(f"/proc/{pid}/cgroup", encoding="utf-8") as file:
+                if f"/{unit(status.port_index)}" not in file.read():
+                    raise SdisupError(f"process {pid} is none of {unit(status.port_index)}'s; it is left alone")
+            signal.pidfd_send_signal(process, number)
+        finally:
+            os.close(process)
+
+    return to_process
+
+
+def lose_signal(_: PortStatus) -> None:
+    os.unlink(SIGNAL)
+
+
+def give_signal() -> None:
+    with open(SIGNAL, "w", encoding="ascii"):
+        return
+
+
+def fill_disk(_: PortStatus) -> None:
+    """Take all that is free, by ever smaller pieces: FFmpeg writes meanwhile."""
+    descriptor = os.open(BALLAST, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    space = os.fstatvfs(descriptor)
+    size = space.f_bavail * space.f_frsize
+    while size >= space.f_frsize:
+        try:
+            os.posix_fallocate(descriptor, os.fstat(descriptor).st_size, size)
+        except OSError:
+            size //= 2
+    os.close(descriptor)
+
+
+def empty_disk() -> None:
+    os.unlink(BALLAST)
+
+
+def known_faults(plain: Port) -> list[Fault]:
+    """All faults, in the order in which they are played."""
+    stall_s, ladder_s = plain.stall_timeout_s, plain.stop_quit_s + plain.stop_term_s
+    stall = Limits(NO_FRAME_S + ROOM_S, stall_s + ladder_s + 2 * ROOM_S, acted_s=stall_s + ROOM_S)
+    return [
+        Fault("ffmpeg-killed", "FFmpeg killed", "killed", Limits(ROOM_S, KILL_TO_RECORDING_S),
+              send("ffmpeg_pid", signal.SIGKILL), rounds=3),
+        Fault("ffmpeg-frozen", "FFmpeg frozen", "stalled", stall,
+              send("ffmpeg_pid", signal.SIGSTOP), is_stall=True),
+        Fault("signal-lost", "signal lost and back", "signal lost",
+              Limits(NO_FRAME_S + ROOM_S, NO_SIGNAL_RETRY_S + ROOM_S), lose_signal,
+              port=SIGNAL_PORT, is_told=lambda status: status.state == "no-signal", repair=give_signal),
+        Fault("runner-killed", "runner killed", "runner killed", Limits(ROOM_S, ROOM_S),
+              send("pid", signal.SIGKILL), receives_on=True),
+        Fault("runner-frozen", "runner frozen", "runner killed", Limits(WATCHDOG_S + ROOM_S, WATCHDOG_S + 2 * ROOM_S),
+              send("pid", signal.SIGSTOP), receives_on=True),
+        Fault("disk-full", "disk full, then room", "disk full",
+              Limits(NO_FRAME_S + ROOM_S, max(BACKOFF_S) + ROOM_S), fill_disk, receives_on=True,
+              is_told=lambda status: "disk full" in status.reason, repair=empty_disk),
+    ]  # fmt: skip

@@ -1,0 +1,308 @@
+"""What ledgers answer: which time of a port is recorded, missing or stopped. Queries; nothing is changed.
+
+A ledger is read line by line and never held as a whole, and only the lines that are listed are decoded. What
+goes on just now is not in it (ongoing.py finds it). Times are UTC texts, which sort as the times do.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
+from sys import intern
+
+from sdisup.cli.words import unix_time
+from sdisup.contract.status import utc_text
+from sdisup.ledger.lines import TIME, Entry, Problem, decode_chunk, read_chunks
+
+TOO_SHORT_S = 0.05
+"""Gaps below this are no more than rounding: they are in the sums and not in the list."""
+REPEATS_WITHIN = 600
+"""A crash can have entered at most what waited at once (story.QUEUE_LIMIT) a second time."""
+
+Line = tuple[str, str, str, str, str, str, str, str, str, str, str, str, str, str, str]
+"""An entry as texts, empty for what it has not: kind, take, start, end, start_monotonic, seconds, a gap's cause or
+a stop's by, frames_missing, path, frames, duplicated, dropped, bytes, codec, ended. Without seconds nobody knows
+how long it was."""
+PATH = 8
+
+# A line as sdisup itself writes it, without a backslash. Any other way to write an entry is decoded.
+_OWN_LINES = re.compile(
+    (
+        r'^\{"v":1,"kind":"(file|gap|stop|clock)","port_index":(?:0|[1-9][0-9]?),"take":(?:null|"(TEXT)"),'
+        r'"boot_id":"TEXT","start":"(TIME)","end":"(TIME)",'
+        r'"start_monotonic":(NUMBER),"end_monotonic":NUMBER,"seconds":(NUMBER)'
+        r'(?:,"(?:cause|by)":"(TEXT)")?(?:,"frames_missing":(COUNT))?(?:,"path":"(TEXT)")?(?:,"frames":(COUNT),'
+        r'"duplicated":(COUNT),"dropped":(COUNT),"bytes":(COUNT),"codec":"(TEXT)","ended":"(TEXT)",'
+        r'"ffmpeg_version":"TEXT")?\}$'
+    )
+    .replace("TIME", TIME)
+    .replace("TEXT", r'[^"\\\x00-\x1f]{0,8000}')
+    .replace("NUMBER", r"-?(?:0|[1-9][0-9]{0,11})(?:\.[0-9]+)?")
+    .replace("COUNT", r"(?:0|[1-9][0-9]{0,15})"),
+    re.MULTILINE,
+)
+
+
+def scan(path: str) -> Iterator[Sequence[Line | Problem]]:
+    """The entries of a ledger in the order of its lines, some hundred at a time; a Problem for a line that is none."""
+    for found in read_chunks(path):
+        if isinstance(found, Problem):
+            yield [found]
+            continue
+        number, count, chunk = found
+        try:
+            own = _OWN_LINES.findall(chunk.decode())
+        except UnicodeDecodeError:
+            own = []
+        if len(own) == count and chunk[-1:] == b"\n":
+            yield own
+        else:
+            entries = decode_chunk(path, number, chunk)
+            yield [entry if isinstance(entry, Problem) else line_of(entry) for entry in entries]
+
+
+def line_of(entry: Entry) -> Line:
+    """A valid entry's line."""
+    kind, get = entry["kind"], entry.get
+    is_file = kind == "file"
+    return (
+        str(kind),
+        _text(get("take")),
+        str(entry["start"]),
+        str(entry["end"]),
+        str(get("start_monotonic")),
+        "" if get("length") == "unknown" else str(entry["seconds"]),
+        "" if is_file else _text(get("cause" if kind == "gap" else "by")),
+        _whole(get("frames_missing")),
+        _text(get("path")),
+        _whole(get("frames")),
+        _whole(get("duplicated")),
+        _whole(get("dropped")),
+        _whole(get("bytes")),
+        _text(get("codec")),
+        _text(get("ended")),
+    )
+
+
+def _text(value: object) -> str:
+    """A ledger's text; what JSON allows and nobody can print is replaced."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""
+
+
+def _whole(value: object) -> str:
+    return str(value) if isinstance(value, int) and -(1 << 63) < value < 1 << 63 else ""
+
+
+class Window:
+    """The time that is asked for, in Unix time; None for no limit."""
+
+    def __init__(self, since: float | None = None, until: float | None = None) -> None:
+        self.since = "" if since is None else utc_text(since)
+        self.until = "~" if until is None else utc_text(until)
+
+    def cut(self, start: str, end: str, seconds: float) -> tuple[str, str, float] | None:
+        """The part of an interval that is within; None for nothing. Its length by its share of the time."""
+        since, until = self.since, self.until
+        if start >= since and end <= until:
+            return (start, end, seconds) if start < until else None
+        if end <= start:
+            # The clock was put back meanwhile.
+            return (start, end, seconds) if since <= start < until else None
+        first, last = max(start, since), min(end, until)
+        if first >= last:
+            return None
+        try:
+            share = (unix_time(last) - unix_time(first)) / (unix_time(end) - unix_time(start))
+        except ValueError:
+            # It looks like a time and is none, such as the 31st of February.
+            share = 1.0
+        return first, last, seconds * share
+
+    def touches(self, row: Row) -> bool:
+        """Whether some of a row may be within, as far as its times are known."""
+        return (row.start or row.not_before) < self.until and (row.end or "~") > self.since
+
+
+class Row:
+    """A file, a gap or a stop. `start` or `end` is None where it is not known, and then `seconds` too.
+
+    `what` is a gap's cause, who stopped the port, or how a file ended; `frames` are a file's, or those that a gap
+    in a file misses. `is_open` says that it goes on; `note` what has to be known beside. `not_before` is what is
+    known of a `start` that is not.
+    """
+
+    __slots__ = (
+        "codec", "dropped", "duplicated", "end", "frames", "is_open", "kind", "not_before", "note", "path",
+        "seconds", "size_bytes", "start", "take", "what",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        kind: str,
+        what: str,
+        *,
+        start: str | None,
+        end: str | None,
+        seconds: float | None,
+        path: str | None = None,
+        take: str | None = None,
+        codec: str = "",
+        frames: int | None = None,
+        is_open: bool = False,
+        note: str = "",
+    ) -> None:
+        self.kind = kind
+        self.what = what
+        self.start = start
+        self.end = end
+        self.seconds = seconds
+        self.path = path
+        self.take = take
+        self.codec = codec
+        self.frames = frames
+        self.duplicated: int | None = None
+        self.dropped: int | None = None
+        self.size_bytes: int | None = None
+        self.is_open = is_open
+        self.note = note
+        self.not_before = ""
+
+
+def row_of(line: Line, start: str, end: str, seconds: float | None) -> Row:
+    """A line's row, in the part that is asked for."""
+    kind, take, _, _, _, _, what, missing, path, frames, duplicated, dropped, size_bytes, codec, ended = line
+    row = Row(kind, intern(ended if kind == "file" else what), start=start, end=end, seconds=seconds)
+    row.path, row.take = path or None, take or None
+    if kind != "file":
+        row.frames = int(missing) if missing else None
+    else:
+        row.frames = int(frames) if frames else None
+        row.codec = intern(codec)
+        row.duplicated = int(duplicated) if duplicated else None
+        row.dropped = int(dropped) if dropped else None
+        row.size_bytes = int(size_bytes) if size_bytes else None
+    return row
+
+
+class Account:
+    """A port's sums in seconds, and the rows of the kind that is asked for, in the ledger's order."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.rows: list[Row] = []
+        self.recorded_s = self.missing_s = self.stopped_s = self.short_s = 0.0
+        self.gaps = self.files = self.short_gaps = 0
+        self.unknown = 0
+        """How many files, gaps and stops are in no sum, since their length is not known."""
+
+    def add(self, kind: str, seconds: float | None) -> bool:
+        """Count one in; whether it is for the list."""
+        if seconds is None:
+            self.unknown += 1
+            seconds = 0.0
+        elif kind == "gap" and seconds < TOO_SHORT_S:
+            self.missing_s += seconds
+            self.short_s += seconds
+            self.short_gaps += 1
+            return False
+        if kind == "file":
+            self.recorded_s += seconds
+            self.files += 1
+        elif kind == "gap":
+            self.missing_s += seconds
+            self.gaps += 1
+        else:
+            self.stopped_s += seconds
+        return kind == self.kind
+
+
+class Recent:
+    """The last entries, held back until it is sure that none is entered again in another length.
+
+    A cut between an entry and the open record makes the next runner enter it again: then a file is the same,
+    and an interval that went on is longer.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[str, str, str, str], Line] = {}
+
+    @property
+    def lines(self) -> list[Line]:
+        return list(self._held.values())
+
+    def merged(self, found: Iterable[Sequence[Line | Problem]], problems: list[Problem]) -> Iterator[list[Line]]:
+        """The lines without repetitions, all but the last REPEATS_WITHIN; problems go into their list."""
+        held = self._held
+        for lines in found:
+            for line in lines:
+                if isinstance(line, Problem):
+                    problems.append(line)
+                    continue
+                key = line[0], line[2], line[4], line[PATH]
+                earlier = held.setdefault(key, line)
+                if earlier is not line and line[0] != "file" and _is_longer(line, earlier):
+                    held[key] = line
+            if len(held) > REPEATS_WITHIN:
+                oldest = list(islice(held, len(held) - REPEATS_WITHIN))
+                yield [held.pop(key) for key in oldest]
+
+    def holds(self, row: Row) -> bool:
+        """Whether what was open was entered meanwhile."""
+        sought = (row.kind, row.start, row.path or "")
+        return any((kind, start, path) == sought for kind, start, _, path in self._held)
+
+
+def _is_longer(line: Line, earlier: Line) -> bool:
+    return bool(line[5] and earlier[5]) and float(line[5]) > float(earlier[5])
+
+
+def account_of(
+    kind: str,
+    found: Iterable[Sequence[Line | Problem]],
+    waiting: Sequence[Line],
+    open_rows: Iterable[Row],
+    window: Window,
+) -> tuple[Account, list[Problem]]:
+    """A port's account; its list is of `kind`, `file` or `gap`.
+
+    `found` is its ledger, `waiting` the entries that are not in it yet, `open_rows` what goes on.
+    """
+    account, recent = Account(kind), Recent()
+    problems: list[Problem] = []
+    for lines in recent.merged(chain(found, [waiting]), problems):
+        _add_lines(account, lines, window)
+    _add_lines(account, recent.lines, window)
+    for row in open_rows:
+        if not recent.holds(row):
+            _add_row(account, row, window)
+    return account, problems
+
+
+def _add_lines(account: Account, lines: list[Line], window: Window) -> None:
+    since, until = window.since, window.until
+    for line in lines:
+        kind, _, start, end, _, length = line[:6]
+        if start >= until or (end <= since and start < end) or kind not in ("file", "gap", "stop"):
+            continue
+        seconds = float(length) if length else None
+        if seconds is not None and (start < since or end > until):
+            part = window.cut(start, end, seconds)
+            if part is None:
+                continue
+            start, end, seconds = part
+        if account.add(kind, seconds):
+            account.rows.append(row_of(line, start, end, seconds))
+
+
+def _add_row(account: Account, row: Row, window: Window) -> None:
+    """A row of what goes on, or waits to be entered: one whose length is not known is in no sum."""
+    if row.start is not None and row.end is not None and row.seconds is not None:
+        part = window.cut(row.start, row.end, row.seconds)
+        if part is None:
+            return
+        row.start, row.end, row.seconds = part
+    elif not window.touches(row):
+        return
+    if account.add(row.kind, row.seconds):
+        account.rows.append(row)

@@ -1,0 +1,122 @@
+"""Entries from what happened: when a file's frames came, and how long it and each interval lasted. Pure."""
+
+from __future__ import annotations
+
+from sdisup.contract.status import utc_text
+from sdisup.ledger.lines import VERSION, Entry
+from sdisup.ledger.moments import FileEnd, Interval, Moment, TakenFile
+
+AGREEMENT_S = 1.0
+AGREEMENT = 0.0002
+"""How far a file's frames may be from the time it took: a progress block late, and twice the 100 ppm by which
+a card's clock may differ from the system's."""
+
+
+def interval_entries(port_index: int, interval: Interval) -> list[Entry]:
+    """A gap's or a stop's entry; none for one without a length.
+
+    Over a reboot only the wall clock knows the length; where that was put back, nobody does, and it says so.
+    """
+    end = interval.end or interval.start
+    seconds = interval.seconds(end)
+    is_unknown = interval.start.boot != end.boot and seconds <= 0
+    if seconds < 0.001 and not is_unknown:
+        return []
+    entry = _interval_entry(port_index, interval, interval.start, end, seconds)
+    if is_unknown:
+        entry["length"] = "unknown"
+    return [entry]
+
+
+def late_entry(port_index: int, interval: Interval, before: Moment, now: Moment, step_s: float) -> Entry:
+    """What an interval over a reboot was longer than the clock showed, which is put right by a step only now."""
+    return _interval_entry(port_index, interval, before, now, step_s)
+
+
+def _interval_entry(port_index: int, interval: Interval, start: Moment, end: Moment, seconds: float) -> Entry:
+    entry = _entry(port_index, interval.kind, interval.take, start, end, seconds)
+    entry["cause" if interval.kind == "gap" else "by"] = interval.what
+    return entry
+
+
+def file_entries(
+    port_index: int, file: TakenFile, end: FileEnd, frames: int, size_bytes: int, start: Moment, last: Moment
+) -> list[Entry]:
+    """The entry of a file and that of the frames missing in it; none for an empty file."""
+    if not frames and not size_bytes:
+        return []
+    missing_s = end.missing / file.rate if file.rate else 0.0
+    recorded_s = max(0.0, start.seconds_to(last) - missing_s)
+    content_s = frames / file.rate if file.rate else recorded_s
+    if abs(recorded_s - content_s) <= _agreement_s(recorded_s):
+        recorded_s = content_s
+    entry = _entry(port_index, "file", file.take, start, last, recorded_s)
+    entry.update(
+        path=file.path,
+        frames=frames,
+        duplicated=end.duplicated,
+        dropped=end.dropped,
+        bytes=size_bytes,
+        codec=file.codec,
+        ended=end.verdict,
+        ffmpeg_version=file.ffmpeg_version,
+    )
+    if not missing_s:
+        return [entry]
+    gap = _entry(port_index, "gap", file.take, start, last, missing_s)
+    gap.update(cause="cannot keep up", frames_missing=end.missing, path=file.path)
+    return [entry, gap]
+
+
+def clock_entry(port_index: int, before: Moment, now: Moment, step_s: float) -> Entry:
+    """A step of the wall clock between two moments; `seconds` is by how much, forwards positive."""
+    return _entry(port_index, "clock", None, before, now, step_s)
+
+
+def _entry(port_index: int, kind: str, take: str | None, start: Moment, end: Moment, seconds: float) -> Entry:
+    return {
+        "v": VERSION,
+        "kind": kind,
+        "port_index": port_index,
+        "take": take,
+        "boot_id": end.boot,
+        "start": utc_text(start.wall),
+        "end": utc_text(end.wall),
+        "start_monotonic": start.monotonic,
+        "end_monotonic": end.monotonic,
+        "seconds": round(seconds, 3),
+    }
+
+
+def extent(file: TakenFile, end: FileEnd, frames: int) -> tuple[Moment, Moment]:
+    """When the first and the last of the file's `frames` came: as seen, and else by their number.
+
+    They are never outside of the time between the file's making and its closing.
+    """
+    content_s = (frames + end.missing) / file.rate if file.rate else 0.0
+    seen = end.last_frame
+    if seen is not None and file.rate:
+        # A kill costs frames that were counted, or comes after some that were not counted yet.
+        seen = seen.plus((frames - end.frames) / file.rate)
+    start = file.start or _unseen_start(file, seen, content_s)
+    last = start.plus(content_s)
+    # Where far fewer frames are there than time went by, what is missing is taken to be missing at the end.
+    if seen is not None and (not file.rate or last.seconds_to(seen) <= _agreement_s(content_s)):
+        last = seen
+    if file.closed is not None and file.closed.boot == last.boot:
+        last = last.not_after(file.closed)
+    return start, last.not_before(start)
+
+
+def _unseen_start(file: TakenFile, seen: Moment | None, content_s: float) -> Moment:
+    if seen is not None:
+        return seen.plus(-content_s).not_before(file.opened)
+    if file.opened is not None:
+        return file.opened
+    # By what is remembered a file has at least one of the three.
+    assert file.closed is not None
+    return file.closed.plus(-content_s)
+
+
+def _agreement_s(seconds: float) -> float:
+    return AGREEMENT_S + AGREEMENT * seconds

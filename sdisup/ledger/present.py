@@ -1,0 +1,169 @@
+"""What goes on at a port just now, or waits to be entered: from its open record (story.py) and its status.
+
+A record whose runner lives ends now. One of a dead runner, or of an earlier boot, says what was going on when
+it was written, and nobody knows yet how that ended: the port's next start finds out.
+"""
+
+from __future__ import annotations
+
+from sdisup.cli.words import unix_time
+from sdisup.contract.status import PortStatus, utc_text
+from sdisup.ledger.accounts import Row
+from sdisup.ledger.entries import extent
+from sdisup.ledger.lines import Entry, wrong_entry
+from sdisup.ledger.moments import FileEnd, Interval, Moment, TakenFile, stopped_at
+from sdisup.ledger.story import Story
+
+NOT_COUNTED = "its frames are not counted yet"
+BEHIND = "the port goes on without it, and what came then is not entered yet: see sdisup status"
+UNTIL_STARTED = "is not known until the port is started"
+
+
+class Present:
+    """What is known of a port now: `is_alive` whether its runner lives, `boot` when this boot began, `stopped_at` when
+    it was stopped, by the status of one that does not live."""
+
+    def __init__(
+        self,
+        now: Moment,
+        boot: Moment,
+        *,
+        is_alive: bool,
+        records_at_boot: bool = False,
+        status: PortStatus | None = None,
+    ) -> None:
+        self.now = now
+        self.boot = boot
+        self.is_alive = is_alive
+        self.records_at_boot = records_at_boot
+        self.status = status if is_alive else None
+        self.stopped_at = None if is_alive else stopped_at(status, now)
+
+    def is_behind(self, story: Story) -> bool:
+        """Whether the open record says something else than the living runner's status: it could not be written."""
+        status = self.status
+        if status is None or story.file is None or story.file.start is None:
+            return status is not None and status.is_recording
+        return status.current_file != story.file.path
+
+
+def waiting_entries(story: Story) -> list[Entry]:
+    """The entries that are complete and stand behind a file that is being counted."""
+    return [item for item in story.waiting() if isinstance(item, dict) and not wrong_entry(item)]
+
+
+def rows_of(story: Story, present: Present) -> list[Row]:
+    """Files, gaps and stops that are in no entry yet, oldest first."""
+    if present.stopped_at is not None and story.file is None:
+        story.stopped_unseen(present.stopped_at)
+    if not present.is_alive and (story.file is None or story.file.start is None):
+        story.rebooted(present.boot, records_at_boot=present.records_at_boot)
+    rows: list[Row] = []
+    before = ""
+    for item in story.waiting():
+        if isinstance(item, TakenFile):
+            rows.append(_uncounted(item))
+            before = item.path if rows[-1].end is None else ""
+        elif isinstance(item, Interval):
+            rows.append(_interval(item, item.end, before, is_open=False))
+            before = ""
+    if story.file is not None and story.file.start is not None:
+        rows += _alive(story.file, story.file.start, present) if present.is_alive else _left(story.file, present)
+    elif story.interval is not None:
+        rows.append(_interval(story.interval, present.now, before, is_open=True))
+    return rows
+
+
+def _interval(interval: Interval, end: Moment | None, before: str, *, is_open: bool) -> Row:
+    """`before` is a file whose end, and so this interval's beginning, is not known yet."""
+    start = utc_text(interval.start.wall)
+    row = Row(
+        interval.kind,
+        interval.what,
+        start=None if before else start,
+        end=utc_text(end.wall) if end else None,
+        seconds=interval.seconds(end) if end and not before else None,
+        take=interval.take,
+        is_open=is_open,
+        note=f"since the end of {before}; {NOT_COUNTED}" if before else "",
+    )
+    row.not_before = start
+    return row
+
+
+def _uncounted(file: TakenFile) -> Row:
+    """A file that has ended, and of which FFmpeg's own count is all there is, if that."""
+    end = file.end or FileEnd(file.path, verdict="cut off", cause="")
+    start, last = extent(file, end, end.frames)
+    is_known = end.last_frame is not None
+    return Row(
+        "file",
+        end.verdict,
+        start=utc_text(start.wall),
+        end=utc_text(last.wall) if is_known else None,
+        seconds=start.seconds_to(last) if is_known else None,
+        frames=end.frames if is_known else None,
+        take=file.take,
+        codec=file.codec,
+        path=file.path,
+        note=NOT_COUNTED,
+    )
+
+
+def _alive(file: TakenFile, start: Moment, present: Present) -> list[Row]:
+    """The file that a living runner records, up to now; up to its last frame while none come."""
+    status = present.status
+    if status is None:
+        return [_open_file(file, start, start.seconds_to(present.now), utc_text(present.now.wall))]
+    if status.current_file != file.path:
+        row = _open_file(file, start, None, None)
+        row.note = BEHIND
+        return [row]
+    missing_s = status.missing_frames / file.rate if file.rate else 0.0
+    last, rows = present.now, []
+    if status.state == "stalled" and status.last_frame_at:
+        last = present.now.plus(-_age_s(status))
+        rows = [_interval(Interval("gap", "stalled", last, file.take), present.now, "", is_open=True)]
+    seconds = max(0.0, start.seconds_to(last) - missing_s)
+    recorded = _open_file(file, start, seconds, utc_text(last.wall))
+    recorded.frames, recorded.size_bytes = status.frame_count, status.bytes_written
+    recorded.duplicated, recorded.dropped = status.duplicated_frames, status.dropped_frames
+    if missing_s:
+        gap = Row("gap", "cannot keep up", start=recorded.start, end=recorded.end, seconds=missing_s, is_open=True)
+        gap.frames, gap.take, gap.path = status.missing_frames, file.take, file.path
+        rows.insert(0, gap)
+    return [recorded, *rows]
+
+
+def _age_s(status: PortStatus) -> float:
+    """How long no frame had come when the runner wrote its status."""
+    try:
+        return max(0.0, unix_time(status.updated_at or "") - unix_time(status.last_frame_at or ""))
+    except ValueError:
+        return 0.0
+
+
+def _open_file(file: TakenFile, start: Moment, seconds: float | None, end: str | None) -> Row:
+    return Row(
+        "file",
+        "",
+        start=utc_text(start.wall),
+        end=end,
+        seconds=seconds,
+        take=file.take,
+        codec=file.codec,
+        path=file.path,
+        is_open=end is not None,
+    )
+
+
+def _left(file: TakenFile, present: Present) -> list[Row]:
+    """The file that a dead runner recorded, and the gap since, which began nobody knows when."""
+    assert file.start is not None
+    is_power = file.start.boot != present.now.boot
+    row = _open_file(file, file.start, None, None)
+    row.note = f"recording when {'the power went' if is_power else 'its runner ended'}; its end {UNTIL_STARTED}"
+    gap = Row("gap", "power" if is_power else "runner killed", start=None, end=utc_text(present.now.wall), seconds=None)
+    gap.take, gap.is_open, gap.not_before = file.take, True, utc_text(file.start.wall)
+    gap.note = f"since the end of {file.path}, which {UNTIL_STARTED}"
+    return [row, gap]

@@ -1,0 +1,295 @@
+"""What happens at a port, as entries that leave no time out: pure, moments passed in.
+
+From one file's last frame to the next one's first there is a gap or a stop. A file that was cut off is
+entered when its frames have been counted, which may take minutes; what came after it waits in the queue,
+since the gap begins where the file's content ends.
+"""
+
+from __future__ import annotations
+
+from sdisup.ledger.entries import clock_entry, extent, file_entries, interval_entries, late_entry
+from sdisup.ledger.lines import VERSION, Entry
+from sdisup.ledger.moments import FileEnd as FileEnd
+from sdisup.ledger.moments import Interval, Moment, TakenFile, interval_from, taken_file_from
+from sdisup.ledger.moments import file_end_from as file_end_from
+
+CLOCK_STEP_S = 0.1
+"""Slewing moves the clock by 0.5 ms a second at most (adjtimex(2)); what is more, at once, is a step."""
+STOPPING_S = 1.0
+"""Ending FFmpeg is part of a stop up to this long; a longer time without frames before it is a gap."""
+QUEUE_LIMIT = 500
+"""So many things may wait for a count; the next runner has to be able to read them in one go."""
+
+Item = Entry | TakenFile | Interval
+
+
+class Story:
+    """A port's state as its ledger sees it: the open file, the open interval, and what is to be entered."""
+
+    def __init__(self, port_index: int) -> None:
+        self.port_index = port_index
+        self.file: TakenFile | None = None
+        self.interval: Interval | None = None
+        self.crossed: Interval | None = None
+        """The interval that ended in this boot and began in an earlier one, until the clock is put right."""
+        self._queue: list[Item] = []
+
+    # What outlives a crash.
+
+    def as_dict(self) -> dict[str, object]:
+        queue = [item if isinstance(item, dict) else item.as_dict() for item in self._queue]
+        file, interval = self.file, self.interval
+        return {
+            "v": VERSION,
+            "port_index": self.port_index,
+            "file": file and file.as_dict(),
+            "interval": interval and interval.as_dict(),
+            "crossed": self.crossed and self.crossed.as_dict(),
+            "queue": queue,
+        }
+
+    def recall(self, document: object) -> bool:
+        """Take up what as_dict gave in an earlier runner, as far as it can be understood; whether it was one's."""
+        if not isinstance(document, dict) or document.get("port_index") != self.port_index:
+            return False
+        if document.get("v") != VERSION:
+            return False
+        self.file = taken_file_from(document.get("file"))
+        self.interval = interval_from(document.get("interval"))
+        self.crossed = interval_from(document.get("crossed"))
+        queue = document.get("queue")
+        items = [_item_from(item) for item in queue] if isinstance(queue, list) else []
+        self._queue += [item for item in items if item is not None]
+        return True
+
+    # What is to be entered.
+
+    def waiting(self) -> list[Item]:
+        """What is not entered yet, oldest first."""
+        return list(self._queue)
+
+    def take_ready(self) -> list[Entry]:
+        """The entries that wait for no count any more, out of the queue."""
+        file = self.to_count()
+        if file is not None and len(self._queue) - self._queue.index(file) > QUEUE_LIMIT:
+            # A count that does not end, on a disk that hangs; FFmpeg's own numbers are the best there are.
+            self.counted(file, None, file.size_bytes)
+        ready: list[Entry] = []
+        while self._queue and not self._waits_for_count(self._queue[0]):
+            item = self._queue.pop(0)
+            if isinstance(item, Interval):
+                ready += interval_entries(self.port_index, item)
+            elif isinstance(item, dict):
+                ready.append(item)
+        return ready
+
+    def put_back(self, entries: list[Entry]) -> None:
+        """Entries that are not written yet wait before all others."""
+        self._queue[:0] = entries
+
+    def entered(self, count: int) -> None:
+        """So many of the entries that take_ready gave are written."""
+        del self._queue[:count]
+
+    def _waits_for_count(self, item: Item) -> bool:
+        if isinstance(item, Interval):
+            return item.end is None and self.to_count() is not None
+        return isinstance(item, TakenFile)
+
+    def to_count(self) -> TakenFile | None:
+        """The file whose frames have to be counted next."""
+        return next((item for item in self._queue if isinstance(item, TakenFile)), None)
+
+    def counted(self, file: TakenFile, readable: int | None, size_bytes: int) -> None:
+        """A file of the queue was counted; `readable` is None where that was not possible.
+
+        What came before it ends where its content begins, and what came after begins where it ends.
+        """
+        if file not in self._queue:
+            # It took too long, and was entered without.
+            return
+        at = self._queue.index(file)
+        end = file.end or FileEnd(file.path, verdict="cut off: power", cause="power")
+        frames = end.frames if readable is None else readable
+        start, last = extent(file, end, frames)
+        before = self._queue[at - 1] if at else None
+        if isinstance(before, Interval) and before.end is None:
+            before.end = start = start.not_before(before.start)
+            last = last.not_before(start)
+            self._note_crossed(before)
+        found: list[Item] = [*file_entries(self.port_index, file, end, frames, size_bytes, start, last)]
+        following = next((item for item in self._queue[at:] if isinstance(item, Interval)), self.interval)
+        if following is not None and following.kind == "stop":
+            # A stop begins with the stop: what was received before it and is not in the file is missing.
+            lost = Interval("gap", "cut off", last, file.take)
+            lost.end = following.start
+            if lost.seconds(following.start) > STOPPING_S:
+                found.append(lost)
+            else:
+                following.start = last
+        elif following is not None:
+            following.start = last
+        self._queue[at : at + 1] = found
+
+    # What happens.
+
+    def begin(
+        self,
+        now: Moment,
+        boot: Moment,
+        *,
+        last_end: FileEnd | None,
+        left_bytes: int,
+        cause: str,
+        is_restart: bool,
+        records_at_boot: bool,
+        take: str | None,
+        stopped_at: Moment | None = None,
+    ) -> None:
+        """A runner began; `boot` is when the system did.
+
+        `last_end` and `cause` are the earlier runner's last words, if it could say any; `left_bytes` is the size
+        of the file that it left open; `stopped_at` is when the port was stopped without its runner.
+        """
+        self._find_step(now)
+        if self.file is not None:
+            self.closed(self._end_of_left(self.file, last_end, now), left_bytes, now)
+        if stopped_at is not None:
+            self.stopped_unseen(stopped_at)
+        if self.interval is None:
+            self.waits("start", now, take)
+        self.rebooted(boot, records_at_boot=records_at_boot)
+        if self.interval is not None and self.interval.kind == "stop":
+            # Somebody started the port: from here on it should record.
+            self.waits("start", now, take)
+        elif is_restart and cause:
+            self.waits(cause, now, take)
+
+    @staticmethod
+    def _end_of_left(file: TakenFile, last_end: FileEnd | None, now: Moment) -> FileEnd:
+        if last_end is not None and last_end.path == file.path:
+            return last_end
+        known = file.start or file.opened
+        cause = "runner killed" if known is not None and known.boot == now.boot else "power"
+        return FileEnd(file.path, verdict=f"cut off: {cause}", cause=cause)
+
+    def opened(self, file: TakenFile) -> None:
+        self.file = file
+
+    def media(self, at: Moment, ffmpeg_version: str) -> None:
+        """The first frame of the open file came at `at`: what went before is over."""
+        if self.file is not None and self.file.start is None:
+            # A source that delivers faster than time would begin before it was opened.
+            self.file.start = at.not_before(self.file.opened)
+            self.file.ffmpeg_version = ffmpeg_version
+            self._end_interval(self.file.start)
+
+    def closed(self, end: FileEnd, size_bytes: int, now: Moment) -> None:
+        """The open file ended. One that is not complete has to be counted before it is entered."""
+        file, self.file = self.file, None
+        if file is None or file.path != end.path or (file.start is None and not size_bytes):
+            return
+        file.end, file.closed, file.size_bytes = end, now, size_bytes
+        if file.start is None:
+            # Nobody saw its first frame; when it was counted, what goes on now ends there.
+            if self.interval is not None:
+                self._queue.append(self.interval)
+            self._queue.append(file)
+            after = now
+        elif end.verdict == "complete":
+            start, after = extent(file, end, end.frames)
+            self._queue += file_entries(self.port_index, file, end, end.frames, size_bytes, start, after)
+        else:
+            self._queue.append(file)
+            after = end.last_frame or file.start
+        self.interval = Interval("gap", end.cause, after, file.take)
+
+    def waits(self, cause: str, now: Moment, take: str | None) -> None:
+        """The port should record and does not, for `cause`."""
+        if self.interval is None or (self.interval.kind, self.interval.what) != ("gap", cause):
+            self._end_interval(now)
+            self.interval = Interval("gap", cause, now, take)
+
+    def stopped(self, by: str, now: Moment, take: str | None) -> None:
+        """The port was stopped. That FFmpeg needs a moment to end its file is part of it."""
+        interval, start = self.interval, now
+        is_ending = interval is not None and (interval.kind, interval.what) == ("gap", "stop")
+        if interval is not None and is_ending and interval.start.seconds_to(now) < STOPPING_S:
+            self.interval, start = None, interval.start
+        self._end_interval(now)
+        self.interval = Interval("stop", by, start, take)
+
+    def stopped_unseen(self, at: Moment) -> None:
+        """The port was stopped when no runner lived that could enter it: one that failed, or had to be killed."""
+        interval = self.interval
+        if interval is not None and interval.kind == "gap" and interval.start.boot == at.boot:
+            at = at.not_before(interval.start)
+            self._end_interval(at)
+            self.interval = Interval("stop", "operator", at, interval.take)
+
+    def _find_step(self, now: Moment) -> None:
+        """The clock may have been moved while no runner lived: against the monotonic clock of this boot."""
+        known = self.interval.start if self.interval else self.file and (self.file.start or self.file.opened)
+        if not known or known.boot != now.boot:
+            return
+        step_s = (now.wall - now.monotonic) - (known.wall - known.monotonic)
+        if abs(step_s) > CLOCK_STEP_S:
+            self.clock_stepped(Moment(now.wall - step_s, now.monotonic, now.boot), now)
+
+    def rebooted(self, boot: Moment, *, records_at_boot: bool) -> None:
+        """The machine went down and came up at `boot`: cleanly if the runner was told, else by power."""
+        interval = self.interval
+        if interval is None or interval.start.boot == boot.boot:
+            return
+        boot = boot.not_before(interval.start)
+        if interval.kind == "gap":
+            # What had ended for good did not go on until then, and there was no runner to hear of a shutdown.
+            if not interval.what.endswith("power") and interval.what != "cannot work":
+                interval.what = f"{interval.what}, then power"
+        elif records_at_boot and interval.what == "shutdown":
+            self.interval = Interval("gap", "reboot", interval.start, interval.take)
+        elif records_at_boot:
+            # A stop by hand holds until the next boot; from then on the port should record.
+            self._end_interval(boot)
+            self.interval = Interval("gap", "reboot", boot, None)
+
+    def clock_stepped(self, before: Moment, now: Moment) -> None:
+        """The wall clock moved against the monotonic one; `seconds` is by how much, forwards positive."""
+        step_s = (now.wall - before.wall) - (now.monotonic - before.monotonic)
+        self._queue.append(clock_entry(self.port_index, before, now, step_s))
+        crossed, self.crossed = self.crossed, None
+        if crossed is not None and crossed.end is not None and crossed.end.boot == now.boot and step_s > 0:
+            # The clock was behind when the system came up (no battery, or the time that was saved last): only now
+            # it is known how long the system was down.
+            self._queue.append(late_entry(self.port_index, crossed, before, now, step_s))
+        # What goes on began by the old clock; should it outlast this boot, only the wall clock will know how long.
+        if self.interval is not None:
+            self.interval.start = _moved(self.interval.start, step_s, now.boot)
+        if self.file is not None:
+            self.file.opened = self.file.opened and _moved(self.file.opened, step_s, now.boot)
+            self.file.start = self.file.start and _moved(self.file.start, step_s, now.boot)
+
+    def _end_interval(self, now: Moment) -> None:
+        if self.interval is not None:
+            self.interval.end = now
+            self._queue.append(self.interval)
+            self._note_crossed(self.interval)
+        self.interval = None
+
+    def _note_crossed(self, interval: Interval) -> None:
+        if interval.end is not None and interval.end.boot != interval.start.boot:
+            self.crossed = interval_from(interval.as_dict())
+
+
+def _item_from(value: object) -> Item | None:
+    """An item of the queue read back; None for what is none, and for a file of which no time is known."""
+    if isinstance(value, dict) and "v" in value:
+        return value
+    file = None if isinstance(value, dict) and "kind" in value else taken_file_from(value)
+    if file is not None:
+        return file if file.start or file.opened or file.closed else None
+    return interval_from(value)
+
+
+def _moved(moment: Moment, step_s: float, boot: str) -> Moment:
+    return Moment(moment.wall + step_s, moment.monotonic, boot) if moment.boot == boot else moment

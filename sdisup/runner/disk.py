@@ -1,0 +1,376 @@
+"""The recording's file, seen from threads of its own: a disk may hang for minutes, the runner never.
+
+Invariant 2: the runner's loop waits for nothing but its poll. So whatever touches the recordings'
+filesystem (making the file, asking its size, making it durable, closing it) is done here, and the loop
+is told by `events` and a byte in its wake-up pipe. FFmpeg itself writes the file; this holds it open
+beside it, because FFmpeg calls no fsync at all (FACTS 3: a power cut after 25 s left 0 bytes).
+"""
+
+from __future__ import annotations
+
+import _thread
+import errno
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+
+from sdisup.contract.filesystem import filesystem_identity, is_same_filesystem
+from sdisup.contract.status import sync_directory
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+HEAD_BYTES = 1 << 16
+LEAST_FREE_BYTES = 4 << 20
+"""Below this a file would hold seconds at most, and the next try comes soon."""
+FIRST_LOOK_S = 0.02
+"""How often the file is looked at until its first frame is there, in seconds."""
+SAMPLE_S = 1.0
+"""How often what it has become is told, in seconds."""
+
+MATROSKA_SEGMENT, MATROSKA_CLUSTER = b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75"
+"""EBML ids: the Segment holds everything, the Clusters in it the frames (RFC 9559)."""
+
+
+def holds_media(container: str, size_bytes: int, read: Callable[[int, int], bytes]) -> bool:
+    """Whether a growing file holds a frame that a player would find, not only its container's header.
+
+    `read(count, offset)` gives bytes of the file. mp4 and mov are walked box by box (ISO/IEC 14496-12):
+    frames are in the first `mdat`, and it has to be whole and described by a whole `moov` or `moof`: before it
+    while the file grows, behind it once FFmpeg has made an ordinary file of it.
+    """
+    if container == "mkv":
+        return _holds_cluster(size_bytes, read)
+    offset, described, has_frames = 0, False, False
+    while offset + 8 <= size_bytes:
+        head = read(16, offset)
+        length, kind = int.from_bytes(head[:4], "big"), head[4:8]
+        if length == 1:
+            length = int.from_bytes(head[8:16], "big")
+        if length < 8:
+            # Zero means "to the end of the file": it is being written.
+            return False
+        if offset + length > size_bytes:
+            return False
+        has_frames = has_frames or (kind == b"mdat" and length > 16)
+        described = described or kind in (b"moov", b"moof")
+        if has_frames and described:
+            return True
+        offset += length
+    return False
+
+
+def _holds_cluster(size_bytes: int, read: Callable[[int, int], bytes]) -> bool:
+    """Matroska is walked element by element (RFC 8794): frames are in the first Cluster, and it has to be whole."""
+    offset = 0
+    while offset + 12 <= size_bytes:
+        head = read(12, offset)
+        if len(head) < 12:
+            return False
+        id_bytes, size_byte_count = 9 - head[0].bit_length(), 0
+        if id_bytes <= 4:
+            size_byte_count = 9 - head[id_bytes].bit_length()
+        if not 1 <= size_byte_count <= 8:
+            return False
+        identifier = head[:id_bytes]
+        unknown = (1 << 7 * size_byte_count) - 1
+        length = int.from_bytes(head[id_bytes : id_bytes + size_byte_count], "big") & unknown
+        offset += id_bytes + size_byte_count
+        if identifier == MATROSKA_CLUSTER:
+            # Without a size it is a live stream's, whose frames follow one by one.
+            return length == unknown or offset + length <= size_bytes
+        if identifier != MATROSKA_SEGMENT:
+            offset += length
+    return False
+
+
+def file_name(name: str, container: str, now: float, attempt: int) -> str:
+    """`CAM3_20260131T120000Z.mp4`, and `…Z_2.mp4` for the second file of that name."""
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+    suffix = f"_{attempt}" if attempt > 1 else ""
+    return f"{name}_{stamp}{suffix}.{container}"
+
+
+class Place:
+    """Where a file is to be: `directory` is `recordings`, or below it and made if it is missing.
+
+    `filesystem` is the identity that the recordings' filesystem has to have; empty for any.
+    """
+
+    __slots__ = ("container", "directory", "filesystem", "name", "recordings")
+
+    def __init__(self, recordings: str, directory: str, name: str, container: str, filesystem: str = "") -> None:
+        self.recordings = recordings
+        self.filesystem = filesystem
+        self.directory = directory
+        self.name = name
+        self.container = container
+
+
+class Opened:
+    """The file exists, empty and ours alone."""
+
+    __slots__ = ("path",)
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+
+class OpenFailed:
+    """The file could not be made; `reason` in the operator's words."""
+
+    __slots__ = ("reason",)
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+
+class FirstMedia:
+    """The first frame is on disk."""
+
+
+class Sample:
+    """What the file and its filesystem are now.
+
+    `moved`: the path no longer leads to the file, which is still somewhere; `deleted`: it is nowhere.
+    Before the first frame either means that FFmpeg, which opens the file by its path, may be writing another one.
+    """
+
+    __slots__ = ("deleted", "disk_free_bytes", "filesystem", "moved", "size_bytes")
+
+    def __init__(self, size_bytes: int, disk_free_bytes: int, filesystem: str, moved: bool, deleted: bool) -> None:
+        self.size_bytes = size_bytes
+        self.disk_free_bytes = disk_free_bytes
+        self.filesystem = filesystem
+        self.moved = moved
+        self.deleted = deleted
+
+
+class Closed:
+    """The file is closed and durable; `kept` is False when it held no frame and was removed again."""
+
+    __slots__ = ("kept", "problem", "size_bytes")
+
+    def __init__(self, size_bytes: int, kept: bool, problem: str) -> None:
+        self.size_bytes = size_bytes
+        self.kept = kept
+        self.problem = problem
+
+
+Event = Opened | OpenFailed | FirstMedia | Sample | Closed
+
+
+class RecordingFile:
+    """One recording's file, from its making to its closing, in threads beside the runner's loop.
+
+    `wake` is called from the threads after each event; `events` is drained by the loop. The caller
+    says `finish()` when FFmpeg is gone, and then waits for Closed only as long as it likes.
+    """
+
+    def __init__(self, place: Place, sync_interval_s: float, wake: Callable[[], None]) -> None:
+        self.events: deque[Event] = deque()
+        self._place = place
+        self._sync_interval_s = sync_interval_s
+        self._wake = wake
+        self._finish = _thread.allocate_lock()
+        self._finish.acquire()
+        self._is_finishing = False
+        self._is_empty = False
+        self.sync_problem = ""
+        """Why what was written may not survive a power cut, in the operator's words; empty if it does."""
+        self.watch_problem = ""
+        """Why not all of the last Sample is new, in the operator's words; empty again once it is."""
+        self._descriptor = -1
+        self._path = ""
+        self._unsynced: list[str] = []
+        """The directories that a directory was made in."""
+        self._has_media = False
+        self._free_bytes = 0
+        self._is_moved = False
+        _thread.start_new_thread(self._work, ())
+
+    def finish(self, *, is_empty: bool = False) -> None:
+        """Ask for the file to be closed; the answer is a Closed event.
+
+        `is_empty`: FFmpeg ended properly and counted no frame. It then still writes a whole file of 2.5 kB,
+        which no look at its bytes tells from a short recording.
+        """
+        self._is_empty = is_empty
+        self._is_finishing = True
+        if self._finish.locked():
+            self._finish.release()
+
+    def _tell(self, event: Event) -> None:
+        self.events.append(event)
+        self._wake()
+
+    def _work(self) -> None:
+        try:
+            problem = self._wrong_place() or self._open()
+        except OSError as error:
+            problem = _open_problem(self._place.recordings, error)
+        if problem:
+            self._tell(OpenFailed(problem))
+            return
+        self._tell(Opened(self._path))
+        _thread.start_new_thread(self._keep_durable, (os.dup(self._descriptor),))
+        self._close(self._watch())
+
+    def _wrong_place(self) -> str:
+        """Why nothing may be written here now: another filesystem than apply found, or no space at all."""
+        place = self._place
+        found = filesystem_identity(place.recordings)
+        if place.filesystem and not is_same_filesystem(place.filesystem, found):
+            return (
+                f"{place.recordings} is on {found}, not on {place.filesystem} as when it was applied: mount the "
+                "disk; or, if this is meant, run: sdisup apply --accept-disks"
+            )
+        # Another disk may be mounted below the recordings.
+        where = place.directory if os.path.isdir(place.directory) else place.recordings
+        space = os.statvfs(where)
+        self._free_bytes = space.f_bavail * space.f_frsize
+        if self._free_bytes < LEAST_FREE_BYTES:
+            return f"disk full: {where} has {self._free_bytes / 1e6:.1f} MB free; free some space"
+        return ""
+
+    def _open(self) -> str:
+        """Invariant 3: O_EXCL makes the name ours whatever the clock does; FFmpeg then fills that file."""
+        place = self._place
+        if place.directory != place.recordings and os.path.isdir(place.recordings):
+            above = place.directory
+            while above and not os.path.isdir(above):
+                above = os.path.dirname(above)
+                self._unsynced.append(above)
+            os.makedirs(place.directory, mode=0o775, exist_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        for attempt in range(1, 10_000):
+            name = file_name(place.name, place.container, time.time(), attempt)
+            path = os.path.join(place.directory, name)
+            try:
+                self._descriptor = os.open(path, flags, 0o664)
+            except FileExistsError:
+                continue
+            self._path = path
+            return ""
+        return f"{place.directory} holds ten thousand files of this second's name"
+
+    def _watch(self) -> str:
+        """Look at the file until finish() is said; why the last look failed, if it did.
+
+        One that fails is not the last one: FFmpeg may be writing still, and a server or a directory's rights come back.
+        """
+        seen_bytes, told_at = 0, time.monotonic()
+        while True:
+            is_eager = not self._has_media and not self.watch_problem
+            finishing = self._finish.acquire(timeout=FIRST_LOOK_S if is_eager else SAMPLE_S)
+            problem = ""
+            try:
+                size = os.fstat(self._descriptor).st_size
+                # The last look is never left out: FFmpeg's trailer may change what is in the middle.
+                if not self._has_media and (finishing or size > seen_bytes):
+                    self._look_for_media(size)
+                    seen_bytes = size
+            except OSError as error:
+                problem = str(error.strerror)
+            if finishing:
+                return f"{self._path}: {problem}" if problem else ""
+            if self._has_media or problem or time.monotonic() - told_at >= SAMPLE_S:
+                told_at = time.monotonic()
+                problem = self._tell_sample() or problem
+                self.watch_problem = f"{self._path} cannot be looked at: {problem}" if problem else ""
+
+    def _look_for_media(self, size_bytes: int) -> None:
+        descriptor = self._descriptor
+        if holds_media(self._place.container, size_bytes, lambda count, offset: os.pread(descriptor, count, offset)):
+            self._has_media = True
+            self._tell(FirstMedia())
+
+    def _tell_sample(self) -> str:
+        """Tell what is known of the file; returns why something of it is not, which then is told as it last was."""
+        problem = ""
+        try:
+            ours = os.fstat(self._descriptor)
+        except OSError as error:
+            return str(error.strerror)
+        for look in (self._look_for_space, self._look_for_name):
+            try:
+                look(ours)
+            except OSError as error:
+                problem = str(error.strerror)
+        filesystem = f"{os.major(ours.st_dev)}:{os.minor(ours.st_dev)}"
+        self._tell(Sample(ours.st_size, self._free_bytes, filesystem, self._is_moved, deleted=ours.st_nlink == 0))
+        return problem
+
+    def _look_for_space(self, _ours: os.stat_result) -> None:
+        space = os.fstatvfs(self._descriptor)
+        self._free_bytes = space.f_bavail * space.f_frsize
+
+    def _look_for_name(self, ours: os.stat_result) -> None:
+        try:
+            named = os.stat(self._path, follow_symlinks=False)
+            self._is_moved = (named.st_dev, named.st_ino) != (ours.st_dev, ours.st_ino)
+        except (FileNotFoundError, NotADirectoryError):
+            self._is_moved = True
+
+    def _keep_durable(self, descriptor: int) -> None:
+        """Invariant 5: at a power cut at most `sync_interval_s` of what FFmpeg wrote is lost.
+
+        In a thread of its own: fdatasync may take seconds, and then sizes are still to be told.
+        """
+        try:
+            # The new names too: without their directories' fsync a power cut may leave a file without one.
+            self._sync(os.fsync, descriptor)
+            for directory in (os.path.dirname(self._path), *self._unsynced):
+                self._sync(sync_directory, directory)
+            # Not the lock: the thread that has waited for it holds it again.
+            while not self._is_finishing:
+                time.sleep(self._sync_interval_s)
+                self._sync(os.fdatasync, descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _sync(self, sync: Callable[[Any], None], what: int | str) -> None:
+        """A failure is kept, and the next round tries again: the kernel tells it once, and FFmpeg perhaps never."""
+        try:
+            sync(what)
+        except OSError as error:
+            self.sync_problem = f"disk error: what was recorded to {self._path} may not be durable: {error.strerror}"
+
+    def _close(self, problem: str) -> None:
+        size_bytes = 0
+        kept = True
+        try:
+            size_bytes = os.fstat(self._descriptor).st_size
+            # What could not be looked at to its end may hold frames.
+            if not self._is_empty and (self._has_media or problem or size_bytes > HEAD_BYTES):
+                os.fdatasync(self._descriptor)
+            else:
+                kept = not self._remove_empty()
+            os.close(self._descriptor)
+        except OSError as error:
+            problem = problem or f"{self._path}: {error.strerror}"
+        self._tell(Closed(size_bytes, kept, problem or self.sync_problem))
+
+    def _remove_empty(self) -> bool:
+        """Remove the file that we made and that never held a frame; a retry each second would leave thousands."""
+        ours = os.fstat(self._descriptor)
+        try:
+            named = os.stat(self._path, follow_symlinks=False)
+        except FileNotFoundError:
+            return True
+        if (named.st_dev, named.st_ino) != (ours.st_dev, ours.st_ino):
+            return False
+        os.unlink(self._path)
+        return True
+
+
+def _open_problem(directory: str, error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"{directory} does not exist; mount it or make it: install -d -o sdisup -g sdisup -m 2775 {directory}"
+    if error.errno == errno.EROFS:
+        return f"disk error: {directory} is on a filesystem that is read-only; see: dmesg"
+    if isinstance(error, PermissionError):
+        return f"{directory} is not writable by the user sdisup; make it so: chown sdisup:sdisup {directory}"
+    return f"no file can be made in {directory}: {error.strerror}"

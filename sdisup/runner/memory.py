@@ -1,0 +1,81 @@
+"""What outlives a runner through restarts and falls at a stop: a file in the unit's own run directory.
+
+systemd keeps RuntimeDirectory= through restarts (RuntimeDirectoryPreserve=restart) and removes it at a
+stop, so the file's presence alone says that this start is a restart.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from sdisup.contract.requests import Request
+from sdisup.contract.status import read_json, replace_file
+
+
+class Memory:
+    """The runner's memory. `failures` are the ends in a row without a good minute between them.
+
+    `cause` and `last_end` (chronicle.FileEnd) are what an ending runner says to the next one's ledger;
+    `without_audio` says that the signal was found to carry none where some was configured.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self._path = f"{directory}/runner.json"
+        self.is_restart = False
+        self.failures = 0
+        self.restarts = 0
+        self.take_started_at = ""
+        self.reason = ""
+        self.cause = ""
+        self.last_end: dict[str, object] | None = None
+        self.without_audio = False
+        self.request = Request()
+        try:
+            document = read_json(self._path)
+        except (OSError, ValueError):
+            return
+        if isinstance(document, dict):
+            self._recall(document)
+
+    def _recall(self, document: dict[str, object]) -> None:
+        self.is_restart = True
+        self.failures = _whole(document.get("failures")) + 1
+        self.restarts = _whole(document.get("restarts")) + 1
+        self.take_started_at = str(document.get("take_started_at", ""))
+        self.reason = str(document.get("reason", ""))
+        self.cause = str(document.get("cause", ""))
+        last_end = document.get("last_end")
+        self.last_end = last_end if isinstance(last_end, dict) else None
+        self.without_audio = document.get("without_audio") is True
+        request = document.get("request")
+        if isinstance(request, dict):
+            # The runner wrote it, into its own directory, from a request that it had checked.
+            self.request.__dict__.update({key: request.get(key) for key in self.request.as_dict()})
+
+    def save(self) -> None:
+        """Write it; without a run directory the next start just begins afresh."""
+        content = {name: value for name, value in self.__dict__.items() if name not in ("_path", "request")}
+        content["request"] = self.request.as_dict()
+        try:
+            replace_file(self._path, json.dumps(content).encode())
+        except OSError:
+            return
+
+    def good_minute(self) -> None:
+        """From here on an end is again the first one, and retried at once."""
+        if self.failures >= 0:
+            self.failures = -1
+            self.reason = ""
+            self.save()
+
+    def forget(self) -> None:
+        """A clean end: the next start is a first one, also where systemd keeps the directory."""
+        try:
+            os.unlink(self._path)
+        except OSError:
+            return
+
+
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) and -1 <= value < 1 << 40 else 0
