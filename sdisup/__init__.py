@@ -10,8 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sdisup.config.settings import Settings
     from sdisup.contract.status import PortStatus
-    from sdisup.control.api import CodecType, FFmpegCommandBuilder, RecorderConfig
-    from sdisup.control.ports import RecorderManager
+    from sdisup.control.api import CodecType, FFmpegCommandBuilder, RecorderConfig, RecorderManager
     from sdisup.errors import ConfigError, RecordingError, SdisupError, UnknownPortError
 
 _HOMES = {
@@ -20,7 +19,7 @@ _HOMES = {
     "FFmpegCommandBuilder": "control.api",
     "PortStatus": "contract.status",
     "RecorderConfig": "control.api",
-    "RecorderManager": "control.ports",
+    "RecorderManager": "control.api",
     "RecordingError": "errors",
     "SdisupError": "errors",
     "Settings": "config.settings",

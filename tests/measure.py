@@ -58,7 +58,7 @@ def until(predicate: Callable[[], bool], timeout_s: float = 20.0) -> None:
 
 
 def holds_media(path: Path) -> bool:
-    from sdisup.runner.disk import holds_media as holds
+    from sdisup.contract.media import holds_media as holds
 
     try:
         with path.open("rb") as file:

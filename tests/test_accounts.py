@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 
 import sdisup
 from sdisup.cli import accounts as accounts_table
-from sdisup.cli.words import LocalTexts, length_text, parse_time, unix_time
+from sdisup.cli.words import LocalTexts, length_text, parse_time
 from sdisup.contract.applied import Applied, AppliedPort
-from sdisup.contract.status import PortStatus, utc_text
+from sdisup.contract.files import unix_time, utc_text
+from sdisup.contract.status import PortStatus
 from sdisup.control.verify import Known, known_files, verify
 from sdisup.errors import UsageError
 from sdisup.ledger import history

@@ -18,7 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdisup.contract.status import sync_directory
+from sdisup.contract.files import sync_directory
+from sdisup.contract.media import holds_media
 from sdisup.runner import disk
 from sdisup.runner.disk import (
     HEAD_BYTES,
@@ -30,7 +31,6 @@ from sdisup.runner.disk import (
     RecordingFile,
     Sample,
     file_name,
-    holds_media,
 )
 
 DEADLINE_S = 10.0

@@ -48,7 +48,7 @@ def utc(at: float) -> str:
 
 
 def unix(text: str) -> float:
-    from sdisup.cli.words import unix_time
+    from sdisup.contract.files import unix_time
 
     return unix_time(text)
 

@@ -17,7 +17,9 @@ from sdisup.cli import main as cli
 from sdisup.config.settings import Settings, parse_settings
 from sdisup.contract.applied import Applied, AppliedPort, save_applied
 from sdisup.control import check as machine
-from sdisup.control.check import Discovery, Look, look_at, problems, starter_toml, video_devices, write_starter
+from sdisup.control import init
+from sdisup.control.check import Look, look_at, problems
+from sdisup.control.init import Discovery, starter_toml, video_devices, write_starter
 from sdisup.encode.probe import Found, list_sources, parse_sources
 from sdisup.errors import SdisupError
 
@@ -290,19 +292,19 @@ def test_video_devices_are_found_without_opening_them(tmp_path: Path) -> None:
 
 
 def test_the_ffmpeg_that_knows_the_card_is_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = machine.discover(["/usr/bin/ffmpeg", STANDIN], str(tmp_path))
+    found = init.discover(["/usr/bin/ffmpeg", STANDIN], str(tmp_path))
     assert found.ffmpeg == STANDIN
     assert len(found.videomaster) == 8
     assert parse_starter(found).ports[7].source.options["channel"] == 7
     monkeypatch.setattr(machine, "anything_records", lambda: True)
-    recording = machine.discover([STANDIN], str(tmp_path))
+    recording = init.discover([STANDIN], str(tmp_path))
     assert recording.videomaster == ()
     assert "a port records" in recording.remarks[0]
 
 
 def test_without_any_ffmpeg_there_is_a_starter_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    found = machine.discover([str(tmp_path / "none")], str(tmp_path))
+    found = init.discover([str(tmp_path / "none")], str(tmp_path))
     assert "there is no FFmpeg" in found.remarks[0]
     assert parse_starter(found).ffmpeg == str(tmp_path / "none")
 

@@ -229,7 +229,7 @@ def test_a_plain_start_that_comes_first_is_not_taken_for_the_take(appliance: App
         appliance,
         """
 import subprocess
-from sdisup.control import ports as module
+from sdisup.control import api as module
 leave = module.leave_take_request
 def late(port, request):
     subprocess.run(["systemctl", "start", "sdi-record@0"], check=True)
@@ -256,8 +256,8 @@ HOSTILE = {
     "argv": "cannot be run",
 }
 LEAVE_HOSTILE = """
-from sdisup.contract.requests import boottime_ns
-from sdisup.contract.status import boot_id
+from sdisup.contract.files import boottime_ns
+from sdisup.contract.files import boot_id
 good = {"take": "t", "created_boottime_ns": boottime_ns(), "boot_id": boot_id(), "argv": None, "recording_path": None}
 evils = {"link": {}, "huge": {"take": "x" * (1 << 20)}, "yesterday": {"boot_id": "0" * 36},
          "expired": {"created_boottime_ns": boottime_ns() - 31 * 10**9},

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from sdisup.contract import requests
 from sdisup.contract.applied import AppliedPort
+from sdisup.contract.files import boot_id, boottime_ns
 from sdisup.contract.requests import (
     Request,
     RequestError,
-    boottime_ns,
     claim_request,
     is_below,
     is_take_name,
@@ -26,9 +26,8 @@ from sdisup.contract.requests import (
     request_path,
     take_back,
 )
-from sdisup.contract.status import boot_id
 from sdisup.control.api import CodecType, FFmpegCommandBuilder, RecorderConfig
-from sdisup.control.ports import make_request
+from sdisup.control.takes import make_request
 from sdisup.errors import ConfigError, SdisupError
 
 RECORDINGS = "/srv/recordings"

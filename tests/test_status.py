@@ -20,22 +20,18 @@ from hypothesis import strategies as st
 
 from sdisup.cli.tables import status_table
 from sdisup.contract import status as status_module
+from sdisup.contract.files import SIZE_LIMIT_BYTES, boot_id, read_json, replace_file, utc_text
 from sdisup.contract.status import (
     FIELDS,
-    SIZE_LIMIT_BYTES,
     STALE_AFTER_S,
     STATES,
     PortStatus,
-    boot_id,
     is_locked,
     lock_path,
-    read_json,
     read_status,
-    replace_file,
     settle,
     status_path,
     take_lock,
-    utc_text,
     write_status,
 )
 

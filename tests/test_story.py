@@ -14,8 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdisup.cli.words import unix_time
-from sdisup.contract.status import utc_text
+from sdisup.contract.files import unix_time, utc_text
 from sdisup.ledger.accounts import Account, Window, account_of, line_of
 from sdisup.ledger.entries import extent
 from sdisup.ledger.lines import Entry, wrong_entry

@@ -45,7 +45,7 @@ def _selected(arguments: argparse.Namespace) -> list[AppliedPort]:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from sdisup.control.ports import records_as_it_should, statuses
+    from sdisup.control.observe import records_as_it_should, statuses
 
     found = statuses(_selected(arguments))
     code = EXIT_DONE if all(records_as_it_should(status) for status in found) else EXIT_NOT_RECORDING
@@ -54,7 +54,7 @@ def _status(arguments: argparse.Namespace) -> int:
         print(json.dumps([status.as_dict() for status in found], ensure_ascii=False, indent=2))
     elif found:
         from sdisup.cli.tables import status_table
-        from sdisup.contract.status import monotonic
+        from sdisup.contract.files import monotonic
 
         colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
         print(status_table(found, monotonic(), colour=colour))
@@ -90,7 +90,7 @@ def _take_request(arguments: argparse.Namespace) -> Callable[[AppliedPort], Requ
         return None
     from sdisup.config.settings import Settings
     from sdisup.control.api import FFmpegCommandBuilder, RecorderConfig, codec_type
-    from sdisup.control.ports import make_request
+    from sdisup.control.takes import make_request
 
     def settings() -> FFmpegCommandBuilder:
         return FFmpegCommandBuilder(Settings.load())
@@ -265,7 +265,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _init(arguments: argparse.Namespace) -> int:
-    from sdisup.control.check import discover, starter_toml, write_starter
+    from sdisup.control.init import discover, starter_toml, write_starter
 
     if arguments.output != "-" and os.path.lexists(arguments.output):
         raise SdisupError(f"{arguments.output} exists and is not overwritten", "sdisup init --output - only shows it")

@@ -36,11 +36,6 @@ def _midnight(now: float, days_ago: int) -> float:
     return day.replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
 
 
-def unix_time(text: str) -> float:
-    """A ledger's UTC text as Unix time. Raises ValueError."""
-    return datetime.fromisoformat(text).timestamp()
-
-
 class LocalTexts:
     """A ledger's UTC texts as people here read them: `2026-01-31 20:15:03+01:00`.
 

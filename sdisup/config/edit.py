@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 import tomli_w
 
-from sdisup.contract.status import replace_file
+from sdisup.contract.files import replace_file
 from sdisup.errors import ConfigError, SdisupError, root_hint
 
 HEADER = "# Written by sdisup enable and sdisup disable; read after sdisup.toml, key by key.\n"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 
-from sdisup.contract.status import STATE_DIRECTORY, read_json, replace_file
+from sdisup.contract.files import STATE_DIRECTORY, read_json, replace_file
 from sdisup.errors import SdisupError, UnknownPortError, UsageError
 
 APPLIED_PATH = f"{STATE_DIRECTORY}/applied.json"

@@ -12,9 +12,8 @@ import errno
 import json
 import os
 import stat
-import time
 
-from sdisup.contract.status import RUN_DIRECTORY, SIZE_LIMIT_BYTES, boot_id, replace_file
+from sdisup.contract.files import RUN_DIRECTORY, SIZE_LIMIT_BYTES, boot_id, boottime_ns, replace_file
 
 LIFETIME_S = 30.0
 TAKE_LENGTH = 64
@@ -88,11 +87,6 @@ def leave_stop_note(port_index: int, by: str, directory: str = RUN_DIRECTORY) ->
         replace_file(stop_note_path(port_index, directory), json.dumps(note).encode())
     except OSError:
         return
-
-
-def boottime_ns() -> int:
-    """CLOCK_BOOTTIME: goes on during suspend, and no clock step moves it."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 def leave_request(port_index: int, request: Request, directory: str = RUN_DIRECTORY) -> None:

@@ -7,19 +7,15 @@ by the living runner (a lock on a file that is replaced by rename is lost with t
 
 from __future__ import annotations
 
-import _thread
 import fcntl
 import json
 import os
-import stat
 import struct
-import time
 
-RUN_DIRECTORY = "/run/sdisup"
-STATE_DIRECTORY = "/var/lib/sdisup"
+from sdisup.contract.files import RUN_DIRECTORY, read_json, replace_file
+
 SCHEMA = 1
 STALE_AFTER_S = 5.0
-SIZE_LIMIT_BYTES = 1 << 20
 
 STATES = (
     "recording",
@@ -189,99 +185,12 @@ def _fits(name: str, value: object) -> bool:
     return type(value).__name__ in kinds
 
 
-def utc_text(seconds: float) -> str:
-    """A Unix time as UTC, ISO 8601 with milliseconds: 2026-01-31T12:00:00.000Z."""
-    milliseconds = round(seconds * 1000)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(milliseconds // 1000)) + f".{milliseconds % 1000:03}Z"
-
-
-def boot_id() -> str:
-    """The kernel's name for this boot (random(4))."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        return file.read().strip()
-
-
 def status_path(port_index: int, directory: str = RUN_DIRECTORY) -> str:
     return f"{directory}/{port_index}.json"
 
 
 def lock_path(port_index: int, directory: str = RUN_DIRECTORY) -> str:
     return f"{directory}/{port_index}.lock"
-
-
-def stage_file(path: str, content: bytes, *, mode: int = 0o644, durable: bool = True) -> str:
-    """Write `content` beside `path`, to be renamed to it; returns the temporary file's path.
-
-    `durable` makes the content survive a power cut. Raises OSError, and then leaves nothing behind.
-    """
-    # Of this thread's own: two threads that replace one file must not write into one temporary.
-    temporary = f"{path}.{_thread.get_native_id()}.tmp"
-    descriptor = _create(temporary, mode)
-    try:
-        try:
-            os.fchmod(descriptor, mode)
-            view = memoryview(content)
-            while view:
-                view = view[os.write(descriptor, view) :]
-            if durable:
-                os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    return temporary
-
-
-def replace_file(path: str, content: bytes, *, mode: int = 0o644, durable: bool = False) -> None:
-    """Put `content` at `path` so that a reader sees the old or the new, never a part.
-
-    `durable` adds the fsync of file and directory; /run needs none. Raises OSError.
-    """
-    temporary = stage_file(path, content, mode=mode, durable=durable)
-    try:
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    if durable:
-        sync_directory(os.path.dirname(path))
-
-
-def _create(path: str, mode: int) -> int:
-    """A new file. What a crash, or somebody, left there is removed first and never written to."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-    try:
-        return os.open(path, flags, mode)
-    except FileExistsError:
-        os.unlink(path)
-        return os.open(path, flags, mode)
-
-
-def sync_directory(path: str) -> None:
-    """Make the directory's entries durable (fsync(2): the file's own fsync does not)."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def read_json(path: str, limit_bytes: int = SIZE_LIMIT_BYTES) -> object:
-    """The decoded file; OSError if it cannot be read, ValueError if it is no JSON, no regular file, or too large."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    # open() of a directory's descriptor would raise and leave it open; a FIFO's would read as None.
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise ValueError(f"{path} is no regular file")
-    with open(descriptor, "rb") as file:
-        content = file.read(limit_bytes + 1)
-    if len(content) > limit_bytes:
-        raise ValueError(f"{path} is larger than {limit_bytes} bytes")
-    try:
-        return json.loads(content)
-    except RecursionError as error:
-        raise ValueError(f"{path} is nested too deeply") from error
 
 
 def write_status(status: PortStatus, directory: str = RUN_DIRECTORY) -> None:
@@ -389,8 +298,3 @@ def settle(
     if now_monotonic - status.updated_monotonic > STALE_AFTER_S:
         return "unknown", f"no word from the runner for {now_monotonic - status.updated_monotonic:.0f} s"
     return status.state, status.reason
-
-
-def monotonic() -> float:
-    """CLOCK_MONOTONIC in seconds; the one clock for durations and liveness."""
-    return time.monotonic()

@@ -1,4 +1,4 @@
-"""What a program asks of a recording: RecorderConfig, and the FFmpeg command that it makes."""
+"""What other programs call: RecorderManager, RecorderConfig, and the FFmpeg command that it makes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from sdisup.config.settings import Port, Settings, override_port
+from sdisup.contract.applied import AppliedPort, load_applied
+from sdisup.contract.requests import Request
+from sdisup.contract.status import PortStatus
+from sdisup.control.observe import statuses
+from sdisup.control.ports import START_LIMIT_S, _take_back, stop_ports
+from sdisup.control.takes import leave_take_request, make_request
 from sdisup.encode.command import Capabilities, build_ffmpeg_arguments
 from sdisup.encode.probe import probe_ffmpeg
-from sdisup.errors import UnknownPortError, UsageError
+from sdisup.errors import RecordingError, SdisupError, UnknownPortError, UsageError
 
 
 class CodecType(StrEnum):
@@ -71,3 +77,103 @@ class FFmpegCommandBuilder:
         what cannot be recorded, UnknownPortError, SdisupError.
         """
         return build_ffmpeg_arguments(self.port_for(config, port_index), self._settings.ffmpeg, self.capabilities)
+
+
+class RecorderManager:
+    """Drives the recordings of one configuration. Synchronous, and callable from any thread.
+
+    It holds no connection between calls, and of what it has learnt only what FFmpeg can do: D-Bus and systemd may
+    go away and come back.
+    Async callers use `asyncio.to_thread`. All methods raise SystemdError when systemd cannot be asked.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._builder: FFmpegCommandBuilder | None = None
+
+    def initialize(self) -> None:
+        """Check that systemd answers and that the configuration was applied. Raises SdisupError."""
+        from sdisup.control.systemd import Systemd
+
+        applied = load_applied()
+        missing = [port.label for index, port in self._settings.ports.items() if index not in applied.ports]
+        if missing:
+            raise SdisupError(f"{', '.join(missing)}: not applied yet", "run it as root: sudo sdisup apply")
+        with Systemd() as systemd:
+            systemd.version()
+        try:
+            _ = self._command_builder().capabilities
+        except SdisupError:
+            # Only a take with a codec of its own needs it, and says so then.
+            return
+
+    def start_recording(self, port_index: int, config: RecorderConfig | None = None) -> PortStatus:
+        """Start the port and return when systemd says that it has started; its status then.
+
+        Started means: the first frame is on disk, or there is no signal, or it is taking longer than 5 s;
+        the status says which. Raises ValueError for an index outside the range, RecordingError (a
+        RuntimeError) for a port that records already, is just started by somebody else, or cannot record,
+        and ConfigError for a `config` that is not possible.
+        """
+        from sdisup.control.systemd import Systemd
+
+        port = self._applied(port_index)
+        request = self._request(port, config)
+        with Systemd() as systemd:
+            state = statuses([port], systemd)[0].state
+            if state not in ("stopped", "failed"):
+                raise RecordingError(f"{port.label} is already started: {state}")
+            leave_take_request(port, request)
+            try:
+                systemd.reset_failed(port.unit)
+                result = systemd.run_jobs("Start", [port.unit], START_LIMIT_S)[port.unit]
+            finally:
+                is_unclaimed = _take_back(port.index, request)
+            if isinstance(result, SdisupError):
+                raise result
+            status = statuses([port], systemd)[0]
+        if status.state in ("failed", "stopped"):
+            reason = status.reason or f"systemd's job ended with '{result}'"
+            raise RecordingError(f"{port.label} does not record: {reason}")
+        if is_unclaimed:
+            raise RecordingError(f"{port.label} was started by another program at the same moment")
+        if status.request_id not in ("", request.request_id):
+            raise RecordingError(f"{port.label} was started by another program at the same moment")
+        return status
+
+    def stop_recording(self, port_index: int) -> None:
+        """Stop the port and return when its file is closed. A stopped port is no error. Raises SdisupError."""
+        outcome = stop_ports([self._applied(port_index)])[0]
+        if not outcome.ok:
+            raise SdisupError(outcome.text)
+
+    def get_status(self, port_index: int) -> PortStatus:
+        """The port's status. Raises ValueError for an index outside the range."""
+        return statuses([self._applied(port_index)])[0]
+
+    def get_all_status(self) -> list[PortStatus]:
+        """The status of every configured port, by index."""
+        applied = load_applied()
+        return statuses([port for index, port in applied.ports.items() if index in self._settings.ports])
+
+    def _applied(self, port_index: int) -> AppliedPort:
+        """The port as it was applied. Raises ValueError in the words of the promise."""
+        last = self._settings.port_count - 1
+        is_index = isinstance(port_index, int) and not isinstance(port_index, bool)
+        if not is_index or not 0 <= port_index <= last:
+            raise ValueError(f"Invalid port index {port_index}. Valid range: 0-{last}")
+        port = load_applied().ports.get(port_index)
+        if port is None:
+            hint = "it is not enabled, or not applied: sudo sdisup apply"
+            raise UnknownPortError(f"port {port_index} is not known to systemd", hint)
+        return port
+
+    def _command_builder(self) -> FFmpegCommandBuilder:
+        from sdisup.control.api import FFmpegCommandBuilder
+
+        if self._builder is None:
+            self._builder = FFmpegCommandBuilder(self._settings)
+        return self._builder
+
+    def _request(self, port: AppliedPort, config: RecorderConfig | None) -> Request:
+        return make_request(port, config, self._command_builder)

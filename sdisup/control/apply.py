@@ -15,7 +15,8 @@ from sdisup.config.settings import Settings
 from sdisup.contract.applied import APPLIED_PATH, Applied, AppliedPort, load_applied, save_applied
 from sdisup.contract.filesystem import filesystem_identity, is_named, is_same_filesystem, is_system_disk
 from sdisup.contract.requests import leave_stop_note
-from sdisup.control.ports import STOP_LIMIT_S, UNIT_PATTERN, statuses
+from sdisup.control.observe import UNIT_PATTERN, statuses
+from sdisup.control.ports import STOP_LIMIT_S
 from sdisup.control.systemd import DONE, Systemd, SystemdError
 from sdisup.control.units import (
     UNIT_DIRECTORY,

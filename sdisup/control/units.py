@@ -17,8 +17,8 @@ import jinja2
 
 from sdisup.config.codecs import FPS
 from sdisup.config.settings import Port, Settings
+from sdisup.contract.files import stage_file, sync_directory
 from sdisup.contract.options import Options, format_options
-from sdisup.contract.status import stage_file, sync_directory
 from sdisup.encode.command import Capabilities, build_ffmpeg_arguments
 from sdisup.errors import SdisupError
 from sdisup.sources.sandbox import source_sandbox

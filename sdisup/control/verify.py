@@ -8,12 +8,12 @@ from functools import cache
 from itertools import chain
 
 from sdisup.contract.applied import AppliedPort
+from sdisup.contract.media import count_frames
 from sdisup.errors import SdisupError
 from sdisup.ledger.accounts import Row, Window, line_of, row_of
 from sdisup.ledger.history import open_story, present_of
 from sdisup.ledger.lines import LEDGER_DIRECTORY, Entry, Problem, ledger_path, read_ledger
 from sdisup.ledger.present import rows_of, waiting_entries
-from sdisup.runner.chronicle import count_frames
 
 
 class Verdict:
@@ -120,7 +120,7 @@ def _compared(path: str, named: str, row: Row, ffprobe: str) -> Verdict:
 def find_ffprobe() -> str:
     """That of the FFmpeg that records, as it is configured; else the one on PATH."""
     from sdisup.config.settings import Settings
-    from sdisup.runner.decide import ffprobe_beside
+    from sdisup.contract.media import ffprobe_beside
 
     try:
         return ffprobe_beside(Settings.load().ffmpeg)

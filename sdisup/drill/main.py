@@ -15,8 +15,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from sdisup.config.settings import Port, Settings
+from sdisup.contract.files import monotonic
 from sdisup.contract.filesystem import filesystem_identity
-from sdisup.contract.status import PortStatus, monotonic
+from sdisup.contract.media import ffprobe_beside
+from sdisup.contract.status import PortStatus
 from sdisup.control.systemd import DONE, Systemd
 from sdisup.drill import stage as drill_stage
 from sdisup.drill.faults import ROOM_S, Fault, give_signal, known_faults
@@ -27,7 +29,6 @@ from sdisup.encode.command import build_ffmpeg_arguments, missing_capabilities
 from sdisup.encode.probe import probe_ffmpeg
 from sdisup.errors import SdisupError, UsageError
 from sdisup.ledger.lines import Entry, ledger_path, read_ledger
-from sdisup.runner.decide import ffprobe_beside
 
 EXIT_DONE, EXIT_EXCEEDED = 0, 1
 RECORDED_FRAMES = 2 * RATE

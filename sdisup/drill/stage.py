@@ -20,7 +20,7 @@ import jinja2
 
 from sdisup.config.settings import Port, Settings, parse_settings
 from sdisup.config.table import MAX_PORTS, limit_s
-from sdisup.contract.status import replace_file
+from sdisup.contract.files import replace_file
 from sdisup.control.systemd import DONE, Systemd
 from sdisup.control.units import HEADER, RUNNER, Machine, drop_in_path, quote, quote_all, render, template_directory
 from sdisup.drill import lost_signal as drill_signal

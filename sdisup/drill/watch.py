@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from sdisup.contract.status import PortStatus, monotonic, read_status
+from sdisup.contract.files import monotonic
+from sdisup.contract.media import holds_media
+from sdisup.contract.status import PortStatus, read_status
 from sdisup.drill.faults import Fault
 from sdisup.drill.stage import RECORDINGS, RUN
 from sdisup.errors import SdisupError
-from sdisup.runner.disk import holds_media
 
 LOOK_S = 0.002
 AGAIN_LIMIT_S = 45.0

@@ -11,8 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from sys import intern
 
-from sdisup.cli.words import unix_time
-from sdisup.contract.status import utc_text
+from sdisup.contract.files import unix_time, utc_text
 from sdisup.ledger.lines import TIME, Entry, Problem, decode_chunk, read_chunks
 
 TOO_SHORT_S = 0.05

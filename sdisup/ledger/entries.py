@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sdisup.contract.status import utc_text
+from sdisup.contract.files import utc_text
 from sdisup.ledger.lines import VERSION, Entry
 from sdisup.ledger.moments import FileEnd, Interval, Moment, TakenFile
 

@@ -7,13 +7,14 @@ import time
 from collections.abc import Sequence
 
 from sdisup.contract.applied import Applied, AppliedPort, is_port_number
-from sdisup.contract.status import RUN_DIRECTORY, boot_id, find_status, is_locked
+from sdisup.contract.files import RUN_DIRECTORY, boot_id, up_seconds
+from sdisup.contract.status import find_status, is_locked
 from sdisup.ledger.accounts import Account, Window, account_of, line_of, scan
 from sdisup.ledger.lines import LEDGER_DIRECTORY, Problem, last_entry, ledger_path, open_path, waiting_path
 from sdisup.ledger.moments import Moment
 from sdisup.ledger.present import Present, rows_of, waiting_entries
 from sdisup.ledger.story import Story
-from sdisup.runner.chronicle import read_records, up_seconds
+from sdisup.runner.chronicle import read_records
 
 CATCH_UP_S = 0.3
 

@@ -16,7 +16,7 @@ import stat
 import time
 from collections.abc import Iterator
 
-from sdisup.contract.status import RUN_DIRECTORY, STATE_DIRECTORY, sync_directory
+from sdisup.contract.files import RUN_DIRECTORY, STATE_DIRECTORY, sync_directory
 
 LEDGER_DIRECTORY = f"{STATE_DIRECTORY}/ledger"
 VERSION = 1

@@ -6,12 +6,11 @@ anything else: what a crash leaves is read by the next runner, and must never st
 
 from __future__ import annotations
 
+from sdisup.contract.files import unix_time
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sdisup.contract.status import PortStatus
-
-_FIELDS = ((0, 4), (5, 2), (8, 2), (11, 2), (14, 2))
-"""Where year, month, day, hour and minute stand in a ledger's time, and how wide."""
 
 
 class Moment:
@@ -57,17 +56,11 @@ def moment_from(value: object) -> Moment | None:
 
 def end_of(entry: dict[str, object]) -> Moment | None:
     """When a ledger's entry ended; None if it cannot be told."""
-    text, monotonic = str(entry.get("end")), entry.get("end_monotonic")
     try:
-        year, month, day, hour, minute = (int(text[at : at + width]) for at, width in _FIELDS)
-        seconds = float(text[17:23])
+        wall = unix_time(str(entry.get("end")))
     except ValueError:
         return None
-    # Months counted from March on, a leap day is a year's last (the Gregorian calendar's usual reckoning).
-    year, month = (year, month - 3) if month > 2 else (year - 1, month + 9)
-    days = year * 365 + year // 4 - year // 100 + year // 400 + (153 * month + 2) // 5 + day - 719469
-    wall = days * 86400 + hour * 3600 + minute * 60 + seconds
-    return moment_from([wall, monotonic, entry.get("boot_id")])
+    return moment_from([wall, entry.get("end_monotonic"), entry.get("boot_id")])
 
 
 def stopped_at(status: PortStatus | None, now: Moment) -> Moment | None:

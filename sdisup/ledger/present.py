@@ -6,8 +6,8 @@ it was written, and nobody knows yet how that ended: the port's next start finds
 
 from __future__ import annotations
 
-from sdisup.cli.words import unix_time
-from sdisup.contract.status import PortStatus, utc_text
+from sdisup.contract.files import unix_time, utc_text
+from sdisup.contract.status import PortStatus
 from sdisup.ledger.accounts import Row
 from sdisup.ledger.entries import extent
 from sdisup.ledger.lines import Entry, wrong_entry

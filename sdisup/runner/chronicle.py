@@ -16,8 +16,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from sdisup.contract.requests import LIFETIME_S, boottime_ns, stop_note_path
-from sdisup.contract.status import boot_id, read_json, replace_file
+from sdisup.contract.files import boot_id, boottime_ns, read_json, replace_file, up_seconds
+from sdisup.contract.media import count_frames, says
+from sdisup.contract.requests import LIFETIME_S, stop_note_path
 from sdisup.ledger.lines import Problem, append_entries, last_entry, ledger_path, open_path, waiting_path
 from sdisup.ledger.moments import FileEnd, Interval, Moment, TakenFile, end_of
 from sdisup.ledger.story import Story
@@ -374,17 +375,6 @@ def _size_bytes(path: str) -> int:
         return 0
 
 
-def up_seconds() -> float:
-    """For how long this system is up: since its PID 1 began (proc(5), `starttime`), also in a container."""
-    now_s = time.clock_gettime(time.CLOCK_BOOTTIME)
-    try:
-        with open("/proc/1/stat", "rb") as file:
-            ticks = int(file.read().rpartition(b")")[2].split()[19])
-    except (OSError, ValueError, IndexError):
-        return now_s
-    return now_s - ticks / os.sysconf("SC_CLK_TCK")
-
-
 def noted_stopper(port_index: int, run_directory: str) -> str:
     """`apply` or `schedule` if they left word that it is they who stop the port; empty otherwise."""
     path = stop_note_path(port_index, run_directory)
@@ -407,49 +397,3 @@ def is_going_down() -> bool:
     text, code = says(["timeout", "1", "systemctl", "is-system-running"])
     # timeout(1) answers 124; a system that goes down has no bus any more and says so at once.
     return code != 124 and text.strip() in (b"stopping", b"unknown", b"")
-
-
-def count_frames(ffprobe: str, path: str) -> tuple[int | None, float]:
-    """The pictures of a file, counted by reading all of it, and their rate a second (0 if it has none).
-
-    No pictures for a file that cannot be read; None if ffprobe could not tell, or there is no such file. At
-    the lowest priority, and without decoding: a day of 50 Mb/s is 500 GB of reading.
-    """
-    # A last picture that is there in part is a packet too, unless corrupt ones are discarded.
-    options = "-v quiet -fflags +discardcorrupt -select_streams v:0 -count_packets -of csv=p=0"
-    entries = "stream=avg_frame_rate,nb_read_packets"
-    text, code = says(["nice", "-n", "19", ffprobe, *options.split(), "-show_entries", entries, path])
-    rate, _, count = text.strip().strip(b",").partition(b",")
-    if count.isdigit():
-        return int(count), _rate(rate)
-    # nice(1) answers 126 and 127 for what it cannot run.
-    is_told = code in (0, 1) and os.path.lexists(path)
-    return (0 if is_told else None), 0.0
-
-
-def _rate(text: bytes) -> float:
-    """ffprobe's `25/1`; 0 for `0/0`."""
-    above, _, below = text.partition(b"/")
-    is_rate = above.isdigit() and below.isdigit() and int(below) > 0
-    return int(above) / int(below) if is_rate else 0.0
-
-
-def says(command: list[str]) -> tuple[bytes, int]:
-    """What a command writes to stdout, up to 4 KiB, and its exit code (minus the signal that killed it).
-
-    127 if it cannot be run. It waits: for threads only.
-    """
-    read_end, write_end = os.pipe2(os.O_CLOEXEC)
-    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    actions = [(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, write_end, 1), (os.POSIX_SPAWN_DUP2, null, 2)]
-    try:
-        pid = os.posix_spawnp(command[0], command, os.environ, file_actions=actions)
-    except (OSError, ValueError):
-        os.close(read_end)
-        return b"", 127
-    finally:
-        os.close(write_end)
-        os.close(null)
-    with open(read_end, "rb") as output:
-        text = output.read(4096)
-    return text, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

@@ -5,7 +5,6 @@ DESIGN.md, "What restarts what".
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 from sdisup.contract.options import Options
@@ -26,12 +25,6 @@ def backoff_s(failures: int) -> float:
 def loop_wait_s(failures: int, cpu_s: float) -> float:
     """How long to wait in a crash loop at its slowest, where FFmpeg's failing start cost `cpu_s` of a core."""
     return max(backoff_s(failures), cpu_s / LOOP_SHARE if cpu_s < 1.0 else 0.0)
-
-
-def ffprobe_beside(ffmpeg: str) -> str:
-    """The ffprobe that belongs to an FFmpeg; it is asked only to count the frames of a file that was cut off."""
-    beside = os.path.join(os.path.dirname(ffmpeg), "ffprobe")
-    return beside if os.path.dirname(ffmpeg) and os.access(beside, os.X_OK) else "ffprobe"
 
 
 def expects_audio(options: Options) -> bool:

@@ -15,8 +15,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from sdisup.contract.files import sync_directory
 from sdisup.contract.filesystem import filesystem_identity, is_same_filesystem
-from sdisup.contract.status import sync_directory
+from sdisup.contract.media import holds_media
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,61 +30,6 @@ FIRST_LOOK_S = 0.02
 """How often the file is looked at until its first frame is there, in seconds."""
 SAMPLE_S = 1.0
 """How often what it has become is told, in seconds."""
-
-MATROSKA_SEGMENT, MATROSKA_CLUSTER = b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75"
-"""EBML ids: the Segment holds everything, the Clusters in it the frames (RFC 9559)."""
-
-
-def holds_media(container: str, size_bytes: int, read: Callable[[int, int], bytes]) -> bool:
-    """Whether a growing file holds a frame that a player would find, not only its container's header.
-
-    `read(count, offset)` gives bytes of the file. mp4 and mov are walked box by box (ISO/IEC 14496-12):
-    frames are in the first `mdat`, and it has to be whole and described by a whole `moov` or `moof`: before it
-    while the file grows, behind it once FFmpeg has made an ordinary file of it.
-    """
-    if container == "mkv":
-        return _holds_cluster(size_bytes, read)
-    offset, described, has_frames = 0, False, False
-    while offset + 8 <= size_bytes:
-        head = read(16, offset)
-        length, kind = int.from_bytes(head[:4], "big"), head[4:8]
-        if length == 1:
-            length = int.from_bytes(head[8:16], "big")
-        if length < 8:
-            # Zero means "to the end of the file": it is being written.
-            return False
-        if offset + length > size_bytes:
-            return False
-        has_frames = has_frames or (kind == b"mdat" and length > 16)
-        described = described or kind in (b"moov", b"moof")
-        if has_frames and described:
-            return True
-        offset += length
-    return False
-
-
-def _holds_cluster(size_bytes: int, read: Callable[[int, int], bytes]) -> bool:
-    """Matroska is walked element by element (RFC 8794): frames are in the first Cluster, and it has to be whole."""
-    offset = 0
-    while offset + 12 <= size_bytes:
-        head = read(12, offset)
-        if len(head) < 12:
-            return False
-        id_bytes, size_byte_count = 9 - head[0].bit_length(), 0
-        if id_bytes <= 4:
-            size_byte_count = 9 - head[id_bytes].bit_length()
-        if not 1 <= size_byte_count <= 8:
-            return False
-        identifier = head[:id_bytes]
-        unknown = (1 << 7 * size_byte_count) - 1
-        length = int.from_bytes(head[id_bytes : id_bytes + size_byte_count], "big") & unknown
-        offset += id_bytes + size_byte_count
-        if identifier == MATROSKA_CLUSTER:
-            # Without a size it is a live stream's, whose frames follow one by one.
-            return length == unknown or offset + length <= size_bytes
-        if identifier != MATROSKA_SEGMENT:
-            offset += length
-    return False
 
 
 def file_name(name: str, container: str, now: float, attempt: int) -> str:

@@ -17,24 +17,18 @@ import signal
 import time
 from collections.abc import Sequence
 
+from sdisup.contract.files import RUN_DIRECTORY, monotonic, utc_text
+from sdisup.contract.media import ffprobe_beside
 from sdisup.contract.options import OptionError, Options, parse_options
 from sdisup.contract.requests import RequestError, claim_request
-from sdisup.contract.status import RUN_DIRECTORY, find_status, monotonic, take_lock, utc_text
+from sdisup.contract.status import find_status, take_lock
 from sdisup.ledger.lines import LEDGER_DIRECTORY
 from sdisup.ledger.moments import stopped_at
 from sdisup.ledger.story import CLOCK_STEP_S, FileEnd, file_end_from
 from sdisup.runner.attempt import Attempt
 from sdisup.runner.causes import FAIL, RETRY, VIDEOMASTER, WAIT, Cause, End, classify, file_verdict
 from sdisup.runner.chronicle import Chronicle
-from sdisup.runner.decide import (
-    BACKOFF_S,
-    backoff_s,
-    expects_audio,
-    ffprobe_beside,
-    loop_wait_s,
-    no_signal_wait_s,
-    without_audio,
-)
+from sdisup.runner.decide import BACKOFF_S, backoff_s, expects_audio, loop_wait_s, no_signal_wait_s, without_audio
 from sdisup.runner.journal import ERROR, INFO, NOTICE, WARNING, FFmpegLog, Journal
 from sdisup.runner.memory import Memory
 from sdisup.runner.meter import NO_GROWTH_S

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import os
 
+from sdisup.contract.files import read_json, replace_file
 from sdisup.contract.requests import Request
-from sdisup.contract.status import read_json, replace_file
 
 
 class Memory:

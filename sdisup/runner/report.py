@@ -6,8 +6,9 @@ import os
 import time
 
 from sdisup import __version__
+from sdisup.contract.files import boot_id, utc_text
 from sdisup.contract.options import Options
-from sdisup.contract.status import PortStatus, boot_id, find_status, utc_text, write_status
+from sdisup.contract.status import PortStatus, find_status, write_status
 from sdisup.runner.attempt import Attempt
 from sdisup.runner.journal import ERROR, Journal
 from sdisup.runner.memory import Memory

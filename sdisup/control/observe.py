@@ -1,0 +1,133 @@
+"""The state of ports: what their files say, and systemd only about ports whose files do not settle it.
+
+It imports nothing that is slow: `sdisup status` is this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sdisup.contract.applied import AppliedPort
+from sdisup.contract.files import boot_id, monotonic
+from sdisup.contract.status import PortStatus, lock_holder, read_status, settle
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sdisup.control.systemd import Systemd
+
+UNIT_PATTERN = "sdi-record@*.service"
+MISSING_LIMIT = 0.01
+"""The share of missing frames above which a port does not record as it should."""
+
+
+def statuses(ports: Sequence[AppliedPort], systemd: Systemd | None = None) -> list[PortStatus]:
+    """The status of each port, in the same order; problems of reading them are in their `reason`."""
+    found = [_observe(port) for port in ports]
+    unsettled = [entry for entry in found if entry.settled is None]
+    if unsettled:
+        _ask_systemd(unsettled, systemd)
+    result = [entry.result() for entry in found]
+    _share_disks(result)
+    return result
+
+
+class _Observation:
+    """A port's files as they were read, and the state that they settle, if they do."""
+
+    __slots__ = ("port", "record", "settled", "this_boot", "trouble")
+
+    def __init__(self, port: AppliedPort, record: PortStatus | None, trouble: str, this_boot: str) -> None:
+        self.port = port
+        self.record = record
+        self.trouble = trouble
+        self.this_boot = this_boot
+        self.settled: tuple[str, str] | None = None
+
+    def settle(self, unit_state: str | None) -> None:
+        holder = lock_holder(self.port.index)
+        held = holder is not None
+        if self.record is not None and held and self.record.pid not in (None, holder):
+            # The word of a runner that was killed; its successor has not written yet.
+            self.record = None
+        self.settled = settle(
+            self.record, held=held, unit_state=unit_state, now_monotonic=monotonic(), this_boot=self.this_boot
+        )
+        if self.settled and held and self.trouble:
+            self.settled = ("unknown", self.trouble)
+
+    def result(self) -> PortStatus:
+        port, record = self.port, self.record
+        state, reason = self.settled or ("unknown", self.trouble)
+        if record is None or record.boot_id != self.this_boot:
+            status = PortStatus(port_index=port.index, codec=port.codec)
+        else:
+            status = PortStatus(**record.as_dict())
+        stopped_by_hand = record is not None and record.boot_id == self.this_boot and record.state == "stopped"
+        alive = state not in ("stopped", "failed", "unknown")
+        status.update(
+            name=port.name,
+            unit=port.unit,
+            state=state,
+            is_recording=state == "recording",
+            reason=reason,
+            recordings=status.recordings or port.recordings,
+            config_pending=alive and bool(status.revision) and status.revision != port.revision,
+            should_record=state != "stopped" or (port.record_at_boot and not stopped_by_hand),
+        )
+        if not status.is_recording and state not in ("stalled", "starting", "stopping", "unknown"):
+            status.update(fps=0.0, bitrate_mbps=0.0, speed=None)
+        return status
+
+
+def _observe(port: AppliedPort) -> _Observation:
+    trouble = ""
+    record = None
+    try:
+        record = read_status(port.index)
+    except ValueError as error:
+        trouble = str(error)
+    entry = _Observation(port, record, trouble, boot_id())
+    entry.settle(None)
+    return entry
+
+
+def _ask_systemd(entries: Sequence[_Observation], systemd: Systemd | None) -> None:
+    """One query for all ports that their files leave open."""
+    from sdisup.control.systemd import Systemd, SystemdError
+
+    try:
+        if systemd is None:
+            with Systemd() as own:
+                units = own.units(UNIT_PATTERN)
+        else:
+            units = systemd.units(UNIT_PATTERN)
+    except SystemdError as error:
+        for entry in entries:
+            entry.settled = ("unknown", str(error))
+        return
+    for entry in entries:
+        # A unit that nothing refers to is forgotten by systemd, and inactive.
+        unit = units.get(entry.port.unit)
+        entry.settle(unit.active if unit else "inactive")
+
+
+def _share_disks(found: Iterable[PortStatus]) -> None:
+    """`disk_remaining_seconds`: free bytes over the bit rates of all ports on that filesystem."""
+    on_disk: dict[str, list[PortStatus]] = {}
+    for status in found:
+        if status.filesystem and status.is_recording:
+            on_disk.setdefault(status.filesystem, []).append(status)
+    for sharing in on_disk.values():
+        bytes_per_s = sum(status.bitrate_mbps for status in sharing) * 1e6 / 8
+        free = [status.disk_free_bytes for status in sharing if status.disk_free_bytes is not None]
+        if bytes_per_s > 0 and free:
+            for status in sharing:
+                status.update(disk_remaining_seconds=round(min(free) / bytes_per_s, 1))
+
+
+def records_as_it_should(status: PortStatus) -> bool:
+    """Whether there is nothing to report: the port should not record, or does with all its frames."""
+    if not status.should_record:
+        return True
+    frames = status.frame_count + status.missing_frames
+    return status.is_recording and status.missing_frames <= frames * MISSING_LIMIT
