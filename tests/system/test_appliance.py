@@ -326,7 +326,7 @@ signal.pause()
 def launcher() -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Another process with an appliance of its own, and the appliance's name."""
     command = [sys.executable, "-c", LAUNCHER]
-    here = Path(__file__).parent
+    here = Path(__file__).parent.parent
     with subprocess.Popen(command, cwd=here, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:

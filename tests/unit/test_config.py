@@ -333,7 +333,7 @@ def test_values_are_documented_as_they_are_written() -> None:
 
 
 def test_the_documented_configuration_is_that_of_the_table() -> None:
-    documented = Path(__file__).parent.parent / "docs" / "configuration.md"
+    documented = Path(__file__).parent.parent.parent / "docs" / "configuration.md"
     # To mend it: python3 -m sdisup.config.text > docs/configuration.md
     assert documented.read_text() == settings_markdown()
 

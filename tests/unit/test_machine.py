@@ -23,7 +23,7 @@ from sdisup.control.init import Discovery, starter_toml, video_devices, write_st
 from sdisup.encode.probe import Found, list_sources, parse_sources
 from sdisup.errors import SdisupError
 
-STANDIN = str(Path(__file__).parent / "standin" / "ffmpeg")
+STANDIN = str(Path(__file__).parent.parent / "standin" / "ffmpeg")
 LOCKED = "stream {} on board 0"
 SDI = "SDI video: 1920x1080{} (interface: VHD_3G) on board DELTA-12G (SN: 12)"
 
@@ -42,7 +42,7 @@ def make_settings(tmp_path: Path, *sources: dict[str, Any], **appliance: Any) ->
 def as_on_a_machine_with_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine that runs the tests has no user sdisup: whoever runs them stands in."""
     monkeypatch.setattr(machine, "USER", pwd.getpwuid(os.geteuid()).pw_name)
-    monkeypatch.setattr(machine, "anything_records", lambda: False)
+    monkeypatch.setattr(init, "anything_records", lambda: False)
 
 
 # ---- check ----
@@ -147,10 +147,10 @@ def test_cards_are_asked_only_while_nothing_records(tmp_path: Path, monkeypatch:
     )
     no_card.chmod(0o755)
     settings = make_settings(tmp_path, {"kind": "videomaster"}, ffmpeg=str(no_card))
-    monkeypatch.setattr(machine, "anything_records", lambda: True)
+    monkeypatch.setattr(init, "anything_records", lambda: True)
     assert problems(settings) == []
     assert not (tmp_path / "asked").exists()
-    monkeypatch.setattr(machine, "anything_records", lambda: False)
+    monkeypatch.setattr(init, "anything_records", lambda: False)
     assert problems(settings) == [f"{no_card}: finds no videomaster card (is it plugged in, and its driver loaded?)"]
 
 
@@ -296,7 +296,7 @@ def test_the_ffmpeg_that_knows_the_card_is_chosen(tmp_path: Path, monkeypatch: p
     assert found.ffmpeg == STANDIN
     assert len(found.videomaster) == 8
     assert parse_starter(found).ports[7].source.options["channel"] == 7
-    monkeypatch.setattr(machine, "anything_records", lambda: True)
+    monkeypatch.setattr(init, "anything_records", lambda: True)
     recording = init.discover([STANDIN], str(tmp_path))
     assert recording.videomaster == ()
     assert "a port records" in recording.remarks[0]
@@ -325,7 +325,7 @@ def test_an_existing_file_is_not_overwritten(tmp_path: Path) -> None:
 
 
 def test_init_and_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(machine, "discover", lambda: Discovery("/usr/bin/ffmpeg", remarks=("a remark",)))
+    monkeypatch.setattr(init, "discover", lambda: Discovery("/usr/bin/ffmpeg", remarks=("a remark",)))
     monkeypatch.setattr(machine, "load_applied", lambda: Applied({}, []))
     path = str(tmp_path / "sdisup.toml")
     assert cli.main(["init", "--output", path]) == 0
