@@ -147,10 +147,10 @@ def test_cards_are_asked_only_while_nothing_records(tmp_path: Path, monkeypatch:
     )
     no_card.chmod(0o755)
     settings = make_settings(tmp_path, {"kind": "videomaster"}, ffmpeg=str(no_card))
-    monkeypatch.setattr(init, "anything_records", lambda: True)
+    monkeypatch.setattr(machine, "anything_records", lambda: True)
     assert problems(settings) == []
     assert not (tmp_path / "asked").exists()
-    monkeypatch.setattr(init, "anything_records", lambda: False)
+    monkeypatch.setattr(machine, "anything_records", lambda: False)
     assert problems(settings) == [f"{no_card}: finds no videomaster card (is it plugged in, and its driver loaded?)"]
 
 
