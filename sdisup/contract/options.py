@@ -18,10 +18,14 @@ class Options:
     `filesystem` is what apply found the recordings on (filesystem.py), empty if it could not; `rate` the
     source's frames per second, 0 if unknown. `source` is the source's kind and `input` its place in the
     operator's words (`board 0 channel 3`).
+    `waits_for_signal` is 1 where the input opens only while there is a signal: FFmpeg then ends at once without
+    one, which is no failure. `audio_options` are the input's options, separated by commas, that ask for the
+    sound in the signal, which a signal may lack (`-nb_channels,-sample_rate`).
     Times are in seconds: `stall_timeout_s` without a new frame is a stall; `start_timeout_s` until the
     first; `stop_quit_s` and `stop_term_s` are the patience after `q` and after SIGTERM, and
     `stop_start_quit_s` that after `q` while no frame has come yet. `run_directory`, `ledger_directory` and
-    `unit` are empty, and not written, for a real port: only a drill's has places and a name of its own.
+    `unit` are empty for a real port: only a drill's has places and a name of its own.
+    What is 0 or empty in _OPTIONAL is not written, and units of an older apply lack it.
     """
 
     port: int
@@ -30,6 +34,8 @@ class Options:
     container: str
     source: str
     input: str
+    waits_for_signal: int
+    audio_options: str
     recordings: str
     revision: str
     filesystem: str
@@ -47,7 +53,7 @@ class Options:
 
     def __init__(self, command: Sequence[str], **values: str | int | float) -> None:
         self.command = list(command)
-        self.__dict__.update(dict.fromkeys(_PLACES, ""))
+        self.__dict__.update(_OPTIONAL)
         self.__dict__.update(values)
 
     def __eq__(self, other: object) -> bool:
@@ -64,13 +70,13 @@ class Options:
 
 
 _NAMES = {name: kind for name, kind in Options.__annotations__.items() if name != "command"}
-_PLACES = ("run_directory", "ledger_directory", "unit")
+_OPTIONAL = {"waits_for_signal": 0, "audio_options": "", "run_directory": "", "ledger_directory": "", "unit": ""}
 _READ = {"int": int, "float": float, "str": str}
 
 
 def format_options(options: Options) -> list[str]:
     """The arguments that parse_options reads back."""
-    names = [name for name in _NAMES if name not in _PLACES or getattr(options, name)]
+    names = [name for name in _NAMES if name not in _OPTIONAL or getattr(options, name)]
     words = [f"--{name.replace('_', '-')}={getattr(options, name)}" for name in names]
     return [*words, "--", *options.command]
 
@@ -98,7 +104,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
         if isinstance(read, int | float) and not 0 <= read < 1e9:
             raise OptionError(f"{word!r} is no number that can be meant")
         values[name] = read
-    missing = [name for name in _NAMES if name not in values and name not in _PLACES]
+    missing = [name for name in _NAMES if name not in values and name not in _OPTIONAL]
     if missing:
         raise OptionError(f"option --{missing[0].replace('_', '-')} is missing")
     return Options(command, **values)

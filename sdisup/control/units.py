@@ -19,7 +19,7 @@ from sdisup.config.codecs import FPS
 from sdisup.config.settings import Port, Settings
 from sdisup.contract.files import stage_file, sync_directory
 from sdisup.contract.options import Options, format_options
-from sdisup.encode.command import Capabilities, build_ffmpeg_arguments
+from sdisup.encode.command import Capabilities, build_ffmpeg_arguments, has_audio
 from sdisup.errors import SdisupError
 from sdisup.sources.sandbox import source_sandbox
 
@@ -139,6 +139,8 @@ def runner_options(port: Port, command: list[str], revision: str, filesystem: st
         container=port.container,
         source=port.source.kind,
         input=str(port.source),
+        waits_for_signal=int(port.source.kind == "videomaster"),
+        audio_options=_audio_options(port),
         recordings=port.recordings,
         revision=revision,
         filesystem=filesystem,
@@ -150,6 +152,11 @@ def runner_options(port: Port, command: list[str], revision: str, filesystem: st
         stop_start_quit_s=port.stop_start_quit_s,
         stop_term_s=port.stop_term_s,
     )
+
+
+def _audio_options(port: Port) -> str:
+    is_embedded = port.source.kind == "videomaster" and has_audio(port.source)
+    return "-nb_channels,-sample_rate,-sample_size" if is_embedded else ""
 
 
 def timeout_stop_s(port: Port) -> int:

@@ -29,6 +29,14 @@ def test_what_is_written() -> None:
     assert parse_options(format_options(options())) == options()
 
 
+def test_units_of_an_older_apply_lack_what_came_later() -> None:
+    old = [
+        word for word in format_options(options()) if not word.startswith(("--waits-for-signal=", "--audio-options="))
+    ]
+    assert parse_options(old) == options().replaced(waits_for_signal=0, audio_options="")
+    assert format_options(parse_options(old)) == old
+
+
 @given(
     values=st.fixed_dictionaries({name: ANY[kind] for name, kind in KINDS.items()}),
     command=st.lists(st.one_of(TEXT, st.sampled_from(["--", "--port=9", "-", ""])), min_size=1, max_size=6),
