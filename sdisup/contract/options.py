@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+ENDS, SEARCHES = "ends", "searches"
+"""What FFmpeg does when its source has no signal: it ends at once, or it looks for one for some seconds and ends."""
+
 
 class OptionError(ValueError):
     """A command line that no `sdisup apply` wrote."""
@@ -18,14 +21,14 @@ class Options:
     `filesystem` is what apply found the recordings on (filesystem.py), empty if it could not; `rate` the
     source's frames per second, 0 if unknown. `source` is the source's kind and `input` its place in the
     operator's words (`board 0 channel 3`).
-    `waits_for_signal` is 1 where the input opens only while there is a signal: FFmpeg then ends at once without
-    one, which is no failure. `audio_options` are the input's options, separated by commas, that ask for the
-    sound in the signal, which a signal may lack (`-nb_channels,-sample_rate`).
+    `without_signal` is ENDS or SEARCHES where FFmpeg ends without a signal, which is no failure; empty where a
+    missing signal is nothing that FFmpeg tells. `audio_options` are the input's options, separated by commas, that
+    ask for the sound in the signal, which a signal may lack (`-nb_channels,-sample_rate`).
     Times are in seconds: `stall_timeout_s` without a new frame is a stall; `start_timeout_s` until the
     first; `stop_quit_s` and `stop_term_s` are the patience after `q` and after SIGTERM, and
     `stop_start_quit_s` that after `q` while no frame has come yet. `run_directory`, `ledger_directory` and
     `unit` are empty for a real port: only a drill's has places and a name of its own.
-    What is 0 or empty in _OPTIONAL is not written, and units of an older apply lack it.
+    What is empty in _OPTIONAL is not written, and units of an older apply lack it.
     """
 
     port: int
@@ -34,7 +37,7 @@ class Options:
     container: str
     source: str
     input: str
-    waits_for_signal: int
+    without_signal: str
     audio_options: str
     recordings: str
     revision: str
@@ -70,7 +73,7 @@ class Options:
 
 
 _NAMES = {name: kind for name, kind in Options.__annotations__.items() if name != "command"}
-_OPTIONAL = {"waits_for_signal": 0, "audio_options": "", "run_directory": "", "ledger_directory": "", "unit": ""}
+_OPTIONAL = {"without_signal": "", "audio_options": "", "run_directory": "", "ledger_directory": "", "unit": ""}
 _READ = {"int": int, "float": float, "str": str}
 
 

@@ -13,7 +13,7 @@ import json
 import os
 import stat
 
-from sdisup.contract.files import RUN_DIRECTORY, SIZE_LIMIT_BYTES, boot_id, boottime_ns, replace_file
+from sdisup.contract.files import RUN_DIRECTORY, SIZE_LIMIT_BYTES, boot_id, boottime_ns, read_json, replace_file
 
 LIFETIME_S = 30.0
 TAKE_LENGTH = 64
@@ -87,6 +87,23 @@ def leave_stop_note(port_index: int, by: str, directory: str = RUN_DIRECTORY) ->
         replace_file(stop_note_path(port_index, directory), json.dumps(note).encode())
     except OSError:
         return
+
+
+def noted_stopper(port_index: int, run_directory: str) -> str:
+    """`apply` or `schedule` if they left word that it is they who stop the port; empty otherwise."""
+    path = stop_note_path(port_index, run_directory)
+    try:
+        note = read_json(path)
+        os.unlink(path)
+    except (OSError, ValueError):
+        return ""
+    if not isinstance(note, dict):
+        return ""
+    created = note.get("created_boottime_ns")
+    age_s = (boottime_ns() - created) / 1e9 if isinstance(created, int) else -1.0
+    # A note whose stop never came must not speak for a later one.
+    by = note.get("by") if 0 <= age_s <= LIFETIME_S else None
+    return by if by in ("apply", "schedule") else ""
 
 
 def leave_request(port_index: int, request: Request, directory: str = RUN_DIRECTORY) -> None:

@@ -12,7 +12,7 @@ import json
 import os
 import struct
 
-from sdisup.contract.files import RUN_DIRECTORY, read_json, replace_file
+from sdisup.contract.files import RUN_DIRECTORY, boot_id, read_json, replace_file
 
 SCHEMA = 1
 STALE_AFTER_S = 5.0
@@ -226,6 +226,12 @@ def find_status(port_index: int, directory: str = RUN_DIRECTORY) -> PortStatus |
         return read_status(port_index, directory)
     except ValueError:
         return None
+
+
+def stopped_at(status: PortStatus | None) -> float | None:
+    """When a port was stopped (CLOCK_MONOTONIC, seconds), by a status of this boot that says so."""
+    is_stopped = status is not None and status.state == "stopped" and status.boot_id == boot_id()
+    return status.state_since_monotonic if status is not None and is_stopped else None
 
 
 def take_lock(port_index: int, directory: str = RUN_DIRECTORY) -> int:

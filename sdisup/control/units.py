@@ -18,7 +18,7 @@ import jinja2
 from sdisup.config.codecs import FPS
 from sdisup.config.settings import Port, Settings
 from sdisup.contract.files import stage_file, sync_directory
-from sdisup.contract.options import Options, format_options
+from sdisup.contract.options import ENDS, SEARCHES, Options, format_options
 from sdisup.encode.command import Capabilities, build_ffmpeg_arguments, has_audio
 from sdisup.errors import SdisupError
 from sdisup.sources.sandbox import source_sandbox
@@ -139,7 +139,7 @@ def runner_options(port: Port, command: list[str], revision: str, filesystem: st
         container=port.container,
         source=port.source.kind,
         input=str(port.source),
-        waits_for_signal=int(port.source.kind == "videomaster"),
+        without_signal={"videomaster": ENDS, "decklink": SEARCHES}.get(port.source.kind, ""),
         audio_options=_audio_options(port),
         recordings=port.recordings,
         revision=revision,

@@ -12,8 +12,7 @@ from sdisup.contract.status import PortStatus
 from sdisup.drill.report import Limits
 from sdisup.drill.stage import PLAIN_PORT, RECORDINGS, SIGNAL, SIGNAL_PORT, unit
 from sdisup.errors import SdisupError
-from sdisup.runner.decide import BACKOFF_S, NO_SIGNAL_RETRY_S
-from sdisup.runner.meter import NO_FRAME_S
+from sdisup.runner.decide import BACKOFF_S, NO_FRAME_S, NO_SIGNAL_RETRY_S
 
 KILL_TO_RECORDING_S = 0.150
 """kill -9 of FFmpeg to recording again, over FFmpeg's own start."""

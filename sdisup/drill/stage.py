@@ -162,7 +162,7 @@ def _with_places(text: str, index: int, ffmpeg: str) -> str:
     program = [ffmpeg]
     if index == SIGNAL_PORT:
         program = [*RUNNER[:3], os.path.realpath(drill_signal.__file__), SIGNAL, ffmpeg]
-        text = text.replace(" --source=test ", " --source=videomaster --waits-for-signal=1 ")
+        text = text.replace(" --source=test ", " --source=videomaster --without-signal=ends ")
     return text.replace(quote(_FFMPEG), quote_all(program))
 
 

@@ -9,56 +9,60 @@ FFmpeg cannot work with these arguments, and no retry will change that).
 
 from __future__ import annotations
 
+from sdisup.contract.options import ENDS, SEARCHES
+from sdisup.contract.records import Record
+
 RETRY, WAIT, FAIL = "retry", "wait", "fail"
 ERROR, WARNING = 3, 4
 """Priorities of log lines, as syslog counts."""
-STALLED = "stalled"
-"""What a stall's `judged` begins with."""
-DISK_FULL, DISK_ERROR = "disk full", "disk error"
+COMPLETE = "complete"
+"""The verdict on a file that holds all that it should."""
+# Kinds of faults that the runner finds.
+STALLED, NO_FRAME, NO_AUDIO = "stalled", "no frame", "no audio"
+FORMAT_CHANGED, FILE_DELETED, NOT_EXECUTED = "format changed", "file deleted", "not executed"
+# Causes that decide what comes after.
+DISK, DISK_FULL, DISK_ERROR = "disk", "disk full", "disk error"
 
 
-class Cause:
+class Fault(Record):
+    """What the runner ends an FFmpeg for: its kind, and the sentence that people read."""
+
+    kind: str
+    text: str
+
+
+class Cause(Record):
     """`name` as the ledger and the operator know it, `outcome` as above, `reason` for the status."""
 
-    __slots__ = ("name", "outcome", "reason")
+    name: str
+    outcome: str
+    reason: str
 
-    def __init__(self, name: str, outcome: str, reason: str) -> None:
-        self.name = name
-        self.outcome = outcome
-        self.reason = reason
-
-    def __repr__(self) -> str:
-        return f"Cause({self.name!r}, {self.outcome!r}, {self.reason!r})"
+    @property
+    def is_disk(self) -> bool:
+        """Whether the recordings' disk is at fault."""
+        return self.name in (DISK, DISK_FULL, DISK_ERROR)
 
 
-class Row:
+class Row(Record):
     """One line of the table: any of `patterns` in a log line, and the conditions, make it this cause.
 
-    `beside`: words of which one has to be in what the same part of FFmpeg said (`[out#0/mp4 @ 0x…]`).
+    `without_signal` is what the source has to do without a signal (options.py). `beside`: words of which one has
+    to be in what the same part of FFmpeg said (`[out#0/mp4 @ 0x…]`).
     """
 
-    __slots__ = ("beside", "name", "needs_frames", "outcome", "patterns", "source")
-
-    def __init__(
-        self,
-        name: str,
-        outcome: str,
-        patterns: tuple[str, ...],
-        *,
-        source: str | None = None,
-        needs_frames: bool | None = None,
-        beside: tuple[str, ...] = (),
-    ) -> None:
-        self.name = name
-        self.outcome = outcome
-        self.patterns = patterns
-        self.source = source
-        self.needs_frames = needs_frames
-        self.beside = beside
+    name: str
+    outcome: str
+    patterns: tuple[str, ...]
+    without_signal: str | None = None
+    needs_frames: bool | None = None
+    beside: tuple[str, ...] = ()
 
     def applies(self, end: End) -> bool:
         """Whether this row may explain an end, if the words are there."""
-        if self.source not in (None, end.source) or self.needs_frames not in (None, end.frames > 0):
+        if self.without_signal not in (None, end.without_signal):
+            return False
+        if self.needs_frames not in (None, end.frames > 0):
             return False
         return self.outcome != FAIL or end.status > 0
 
@@ -82,9 +86,6 @@ def _holds(text: str, patterns: tuple[str, ...]) -> bool:
     return any(words in text for words in patterns)
 
 
-VIDEOMASTER = "videomaster"
-DECKLINK = "decklink"
-
 TABLE = (
     # libavdevice/v4l2.c: [video4linux2,v4l2 @ 0x…] [error] ioctl(VIDIOC_STREAMON): No space left on device
     # Of a USB bus without bandwidth for one more camera (Documentation/driver-api/usb/error-codes.rst).
@@ -103,13 +104,13 @@ TABLE = (
     # VIDEOMASTER.md 8: the cable was pulled; ten seconds later
     # [error] Timeout while waiting for slot lock / Failed to get data buffers
     Row("signal lost", WAIT, ("Timeout while waiting for slot lock", "Failed to get data buffers"),
-        source=VIDEOMASTER, needs_frames=True),
+        without_signal=ENDS, needs_frames=True),
     # VIDEOMASTER.md 9: the signal became a smaller one, said for each frame
-    Row("format changed", RETRY, ("Invalid buffer size, packet size",), source=VIDEOMASTER),
+    Row("format changed", RETRY, ("Invalid buffer size, packet size",), without_signal=ENDS),
     # VIDEOMASTER.md 7: locked, but no frames for 20 s
     Row("no signal", WAIT, ("Timeout while waiting for slot lock", "Failed to get data buffers",
                             "Output file is empty, nothing was encoded"),
-        source=VIDEOMASTER, needs_frames=False),
+        without_signal=ENDS, needs_frames=False),
     # VIDEOMASTER.md's table of messages
     Row("board missing", RETRY, ("No DELTACAST boards detected", "Invalid board index", "Failed to open board handle",
                                  "Failed to retrieve API version", "Failed to retrieve number of RX channels")),
@@ -122,19 +123,20 @@ TABLE = (
                               "Hardware time stamping is not supported",
                               "LTC companion card feature is not supported",
                               "LTC companion card is not detected", "LTC on-board feature is not supported"),
-        source=VIDEOMASTER, needs_frames=False),
+        without_signal=ENDS, needs_frames=False),
     # VIDEOMASTER.md 7: no signal at start, exit 234 within 10 ms; with -map, with a filter graph, without either
     Row("no signal", WAIT, ("Stream map '' matches no streams", "matches no streams",
                             "Output file does not contain any stream", "does not contain any stream"),
-        source=VIDEOMASTER, needs_frames=False),
+        without_signal=ENDS, needs_frames=False),
     # What an input does not deliver now it may deliver later; FFmpeg 7.1 calls this "Error parsing options" too.
     Row("stream missing", RETRY, ("matches no streams",), needs_frames=False),
     # libavdevice/decklink_dec.cpp: after 3 s of looking for a format, while it starts. A signal that is lost
     # later does not end FFmpeg: it records black and warns of `No input signal detected`.
-    Row("no signal", WAIT, ("Cannot Autodetect input stream or No signal",), source=DECKLINK, needs_frames=False),
-    Row("board missing", RETRY, ("Could not create DeckLink iterator", "Could not open '"), source=DECKLINK,
+    Row("no signal", WAIT, ("Cannot Autodetect input stream or No signal",),
+        without_signal=SEARCHES, needs_frames=False),
+    Row("board missing", RETRY, ("Could not create DeckLink iterator", "Could not open '"), without_signal=SEARCHES,
         needs_frames=False),
-    Row("device busy", RETRY, ("Cannot enable video input", "Cannot enable audio input"), source=DECKLINK,
+    Row("device busy", RETRY, ("Cannot enable video input", "Cannot enable audio input"), without_signal=SEARCHES,
         needs_frames=False),
     # [fatal] Unknown encoder 'prores_aw' / [error] Unknown input format: 'videomaster'
     # [fatal] Unrecognized option 'foo'. / [error] Error parsing option 'x' …
@@ -191,36 +193,24 @@ def file_verdict(end: End, frames: int) -> str:
         return f"cut off: FFmpeg exited with {end.status} before the file's end"
     if end.status not in (0, 255, 251):
         return f"incomplete: FFmpeg exited with {end.status}"
-    return "complete" if frames else "empty: FFmpeg counted no frame"
+    return COMPLETE if frames else "empty: FFmpeg counted no frame"
 
 
-class End:
+class End(Record):
     """How an FFmpeg ended.
 
-    `status` is its exit code, or minus the signal that killed it; `frames` those that it counted;
-    `lines` what it logged in its last seconds, oldest first, as (priority, text); `source` the source's kind;
-    `judged` what the runner ended it for (`stalled`, …), empty when it ended by itself; `finished`
-    whether it said `progress=end`.
+    `status` is its exit code, or minus the signal that killed it; `frames` those that it counted; `lines` what it
+    logged in its last seconds, oldest first, as (priority, text); `without_signal` what its source does without a
+    signal; `fault` what the runner ended it for, None when it ended by itself; `finished` whether it said
+    `progress=end`.
     """
 
-    __slots__ = ("finished", "frames", "judged", "lines", "source", "status")
-
-    def __init__(
-        self,
-        *,
-        status: int,
-        frames: int,
-        lines: list[tuple[int, str]],
-        source: str,
-        judged: str = "",
-        finished: bool = False,
-    ) -> None:
-        self.status = status
-        self.frames = frames
-        self.lines = lines
-        self.source = source
-        self.judged = judged
-        self.finished = finished
+    status: int
+    frames: int
+    lines: tuple[tuple[int, str], ...] = ()
+    without_signal: str = ""
+    fault: Fault | None = None
+    finished: bool = False
 
 
 # What FFmpeg says of every end or beginning and that explains none of them.
@@ -237,15 +227,19 @@ _EMPTY_WORDS = (
 def classify(end: End) -> Cause:
     """The cause of an end that nobody asked for.
 
-    What the runner judged is one by itself. But a stall is only what was seen: a lost signal or a disk, of which
-    FFmpeg spoke while it was waited for or ended (VIDEOMASTER.md 8: after 10 s), is why.
+    A fault that the runner found is one by itself. But a stall is only what was seen: a lost signal or a disk, of
+    which FFmpeg spoke while it was waited for or ended (VIDEOMASTER.md 8: after 10 s), is why. And a channel
+    without frames looks like one without audio at first; what FFmpeg says of its end tells them apart.
     """
     said = _said_cause(end)
-    if end.judged:
-        if said and end.judged.startswith(STALLED) and (said.outcome == WAIT or said.name in (DISK_FULL, DISK_ERROR)):
-            return said
-        return Cause(end.judged, RETRY, end.judged)
-    return said or _unsaid_cause(end)
+    fault = end.fault
+    if fault is not None and fault.kind == NO_AUDIO and not end.frames and end.status >= 0:
+        fault = None
+    if fault is None:
+        return said or _unsaid_cause(end)
+    if said and fault.kind == STALLED and (said.outcome == WAIT or said.is_disk):
+        return said
+    return Cause(fault.text, RETRY, fault.text)
 
 
 def _said_cause(end: End) -> Cause | None:

@@ -16,9 +16,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from sdisup.contract.files import boot_id, boottime_ns, read_json, replace_file, up_seconds
+from sdisup.contract.files import boot_id, read_json, replace_file, up_seconds
 from sdisup.contract.media import count_frames, says
-from sdisup.contract.requests import LIFETIME_S, stop_note_path
+from sdisup.contract.requests import noted_stopper
 from sdisup.ledger.lines import Problem, append_entries, last_entry, ledger_path, open_path, waiting_path
 from sdisup.ledger.moments import FileEnd, Interval, Moment, TakenFile, end_of
 from sdisup.ledger.story import Story
@@ -373,23 +373,6 @@ def _size_bytes(path: str) -> int:
     except (OSError, ValueError):
         # It was removed, or moved away; what is entered then is what FFmpeg had counted.
         return 0
-
-
-def noted_stopper(port_index: int, run_directory: str) -> str:
-    """`apply` or `schedule` if they left word that it is they who stop the port; empty otherwise."""
-    path = stop_note_path(port_index, run_directory)
-    try:
-        note = read_json(path)
-        os.unlink(path)
-    except (OSError, ValueError):
-        return ""
-    if not isinstance(note, dict):
-        return ""
-    created = note.get("created_boottime_ns")
-    age_s = (boottime_ns() - created) / 1e9 if isinstance(created, int) else -1.0
-    # A note whose stop never came must not speak for a later one.
-    by = note.get("by") if 0 <= age_s <= LIFETIME_S else None
-    return by if by in ("apply", "schedule") else ""
 
 
 def is_going_down() -> bool:

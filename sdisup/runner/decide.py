@@ -1,6 +1,7 @@
-"""The runner's rules, pure: how long it waits before what, and with which command it goes on.
+"""What a runner does at each moment: pure, by what it sees, what went before, and the time.
 
-DESIGN.md, "What restarts what".
+`decide` says whether an FFmpeg is begun, left alone or ended, and what its end leads to; `describe` says what
+people are told of the port meanwhile. DESIGN.md, "What restarts what". Times are CLOCK_MONOTONIC seconds.
 """
 
 from __future__ import annotations
@@ -8,13 +9,206 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sdisup.contract.options import Options
-from sdisup.runner.causes import VIDEOMASTER
+from sdisup.contract.records import Record
+from sdisup.runner.causes import (
+    FAIL,
+    FILE_DELETED,
+    FORMAT_CHANGED,
+    NO_AUDIO,
+    NO_FRAME,
+    RETRY,
+    STALLED,
+    WAIT,
+    Cause,
+    Fault,
+)
+
+# Phases of a runner: without an FFmpeg, or those of its attempt.
+WAITING, OPENING, RUNNING, CLOSING, ENDED = "waiting", "opening", "running", "closing", "ended"
+
+# Steps that a runner takes.
+NOTHING = "nothing"
+BEGIN = "begin an attempt"
+END_FFMPEG = "end FFmpeg by the ladder"
+GO_ON_WITHOUT_AUDIO = "begin again at once, without audio"
+AWAIT_SIGNAL = "try again later; the port is healthy"
+AWAIT_RETRY = "try again later, after one more failure"
+EXIT_STOPPED, EXIT_FOR_RETRY, EXIT_CANNOT_WORK = "exit, stopped", "exit for systemd to restart it", "exit for good"
+
+READY_AT_LATEST_S = 5.0
+GOOD_RECORDING_S = 60.0
+DISK_ANSWER_S = 5.0
+NO_AUDIO_S = 5.0
+NO_FRAME_S, NO_GROWTH_S = 2.0, 5.0
+"""From when on a port that recorded is said to have stalled, without a new frame and with a file that does not grow."""
 
 BACKOFF_S = (0.0, 0.0, 1.0, 2.0, 4.0, 8.0, 10.0)
 """The wait before a start, by how many ends in a row came before it; the last one is the cap."""
+LOOPS_A_RUNNER, DISK_LOOPS_A_RUNNER, DISK_LOOPS = 6, 2, 10
 NO_SIGNAL_RETRY_S, NO_SIGNAL_LATER_S, NO_SIGNAL_EAGER_S = 1.0, 3.0, 60.0
 NO_SIGNAL_SHARE, LOOP_SHARE = 0.018, 0.0065
 """Of a core: what FFmpeg's failing starts may cost without a signal, and in a crash loop."""
+
+
+class Sight(Record):
+    """What is seen of an attempt whose file is made or being made, at one moment.
+
+    `blocks` are FFmpeg's progress blocks, `frames` the frames that they counted; `frameless_s` is for how long no
+    new frame came (since the start if none did), `growthless_s` for how long the file has not grown, and `look_s`
+    how long ago that was looked at. `recording_s` is for how long frames are on disk, None before the first one.
+    """
+
+    path: str = ""
+    began_s: float = 0.0
+    running_s: float = 0.0
+    recording_s: float | None = None
+    blocks: int = 0
+    frames: int = 0
+    frameless_s: float = 0.0
+    growthless_s: float = 0.0
+    look_s: float = 0.0
+    pace_fps: float | None = None
+    format_change: str = ""
+    is_moved: bool = False
+    is_deleted: bool = False
+
+
+class Ended(Record):
+    """What is known of an attempt that has ended: why, what its file is worth (causes.file_verdict), what it cost.
+
+    `kept` whether a file holds frames, `cpu_s` what FFmpeg cost in seconds of a core, `could_open` whether there was
+    a file at all, `is_abandoned` whether its disk still has to close it.
+    """
+
+    cause: Cause
+    verdict: str = ""
+    fault: Fault | None = None
+    frames: int = 0
+    kept: bool = False
+    cpu_s: float = 0.0
+    could_open: bool = True
+    is_abandoned: bool = False
+    wrote_no_audio: bool = False
+
+
+class Situation(Record):
+    """All that a decision depends on, but for the port's options.
+
+    `failures` are the ends in a row without a good minute between them; `loops` those that this runner waited out
+    itself; `no_signal_since` is None while there is a signal, or nobody knows.
+    """
+
+    now: float
+    phase: str = WAITING
+    is_stopping: bool = False
+    is_ending: bool = False
+    wait_until: float = 0.0
+    failures: int = 0
+    loops: int = 0
+    no_signal_since: float | None = None
+    sight: Sight | None = None
+    ended: Ended | None = None
+
+
+class Decision(Record):
+    """A step, why FFmpeg is ended (None at a stop), and how long to wait before the next attempt, in seconds."""
+
+    step: str
+    fault: Fault | None = None
+    wait_s: float = 0.0
+
+
+def decide(situation: Situation, options: Options) -> Decision:
+    """What the runner does now."""
+    if situation.phase == WAITING:
+        return _while_waiting(situation)
+    if situation.ended is not None:
+        return _after_end(situation, situation.ended, options)
+    if situation.phase == CLOSING or situation.is_ending or situation.sight is None:
+        return Decision(NOTHING)
+    if situation.is_stopping:
+        return Decision(END_FFMPEG)
+    fault = find_fault(situation.sight, options) if situation.phase == RUNNING else None
+    return Decision(END_FFMPEG, fault) if fault else Decision(NOTHING)
+
+
+def _while_waiting(situation: Situation) -> Decision:
+    if situation.is_stopping:
+        return Decision(EXIT_STOPPED)
+    return Decision(BEGIN if situation.now >= situation.wait_until else NOTHING)
+
+
+def find_fault(sight: Sight, options: Options) -> Fault | None:
+    """What a running FFmpeg is to be ended for, if anything."""
+    if sight.recording_s is None:
+        return _fault_before_media(sight, options)
+    if sight.frameless_s > options.stall_timeout_s:
+        return Fault(STALLED, f"stalled: no new frame for {sight.frameless_s:.0f} s")
+    # Only what was looked at counts: a look that hangs says nothing of the file.
+    growthless_s = sight.growthless_s - sight.look_s
+    if growthless_s > max(NO_GROWTH_S, options.stall_timeout_s):
+        return Fault(STALLED, f"stalled: the file has not grown for {growthless_s:.0f} s")
+    if sight.format_change:
+        return Fault(FORMAT_CHANGED, f"format changed: {sight.format_change}")
+    if sight.is_deleted:
+        return Fault(FILE_DELETED, f"file deleted: {sight.path} was removed while it was recorded")
+    return None
+
+
+def _fault_before_media(sight: Sight, options: Options) -> Fault | None:
+    if options.audio_options and not sight.blocks and sight.frameless_s > NO_AUDIO_S:
+        return Fault(NO_AUDIO, f"no frame within {NO_AUDIO_S:.0f} s of the start: the signal may carry no audio")
+    if sight.is_moved:
+        what = f"{sight.path} was removed, or moved away, before its first frame"
+        return Fault(FILE_DELETED, f"file deleted: {what}")
+    if sight.running_s > options.start_timeout_s:
+        # Frames that arrive and are not in the file count for nothing.
+        where = " on disk" if sight.frames else ""
+        return Fault(NO_FRAME, f"no frame{where} within {options.start_timeout_s:.0f} s of FFmpeg's start")
+    return None
+
+
+# What an end leads to.
+
+
+def _after_end(situation: Situation, ended: Ended, options: Options) -> Decision:
+    if situation.is_stopping:
+        return Decision(EXIT_STOPPED)
+    if held_video(ended, options):
+        return Decision(GO_ON_WITHOUT_AUDIO)
+    if ended.cause.outcome == WAIT:
+        since = situation.now if situation.no_signal_since is None else situation.no_signal_since
+        return Decision(AWAIT_SIGNAL, wait_s=no_signal_wait_s(situation.now - since, ended.cpu_s))
+    if ended.is_abandoned or _is_loop(situation, ended):
+        cpu_s = 0.0 if ended.frames else ended.cpu_s
+        return Decision(AWAIT_RETRY, wait_s=loop_wait_s(situation.failures + 1, cpu_s))
+    return Decision(EXIT_CANNOT_WORK if ended.cause.outcome == FAIL else EXIT_FOR_RETRY)
+
+
+def held_video(ended: Ended, options: Options) -> bool:
+    """Whether FFmpeg had held video back for want of audio: then `q` wrote out all the seconds of it.
+
+    A disk that took its time to make the file looks the same until FFmpeg counts what it wrote.
+    """
+    least_frames = NO_AUDIO_S / 2 * (options.rate or 1.0)
+    is_held = ended.fault is not None and ended.fault.kind == NO_AUDIO and ended.frames >= least_frames
+    return is_held and ended.kept and ended.wrote_no_audio
+
+
+def _is_loop(situation: Situation, ended: Ended) -> bool:
+    """Whether this is a crash loop at its slowest, which the runner waits out itself.
+
+    Its restarts by systemd would cost as much as FFmpeg's own failing starts, and seven journal lines each. Once a
+    minute it is started anew all the same: only a new sandbox sees a device that came since, or a disk that was
+    mounted. A disk's trouble of less than two minutes is looked at anew each time.
+    """
+    is_disk = ended.cause.is_disk or not ended.could_open
+    least_failures = len(BACKOFF_S) - 1 + (DISK_LOOPS if is_disk else 0)
+    return (
+        ended.cause.outcome == RETRY
+        and situation.failures >= least_failures
+        and situation.loops < (DISK_LOOPS_A_RUNNER if is_disk else LOOPS_A_RUNNER)
+    )
 
 
 def backoff_s(failures: int) -> float:
@@ -27,35 +221,65 @@ def loop_wait_s(failures: int, cpu_s: float) -> float:
     return max(backoff_s(failures), cpu_s / LOOP_SHARE if cpu_s < 1.0 else 0.0)
 
 
-def expects_audio(options: Options) -> bool:
-    """Whether the command reads a card's embedded audio, without which FFmpeg 7.1's fork holds all frames back."""
-    return options.source == VIDEOMASTER and "-nb_channels" in options.command
-
-
-_AUDIO_OPTIONS = {"-nb_channels", "-sample_rate", "-sample_size", "-af", "-c:a", "-b:a"}
-
-
-def without_audio(command: Sequence[str]) -> list[str]:
-    """The same command for a signal without embedded audio: none of the input's audio options, no track."""
-    words = list(command)
-    kept: list[str] = []
-    index = 0
-    while index < len(words):
-        is_audio_map = words[index] == "-map" and words[index + 1 : index + 2] == ["0:a:0"]
-        if words[index] in _AUDIO_OPTIONS or is_audio_map:
-            index += 2
-        else:
-            kept.append(words[index])
-            index += 1
-    return kept
-
-
 def no_signal_wait_s(waited_s: float, cpu_s: float) -> float:
     """How long to wait for a signal before the next look, which costs `cpu_s` of a core.
 
-    A cable that was just pulled is soon back; an input that has been idle for a minute may stay so for
-    months, and must not cost more than NO_SIGNAL_SHARE of a core whatever FFmpeg's start costs here.
+    A cable that was just pulled is soon back. An input that has been idle for a minute may stay so for months,
+    and must not cost more than NO_SIGNAL_SHARE of a core, however much FFmpeg's start costs here.
     """
     if waited_s < NO_SIGNAL_EAGER_S:
         return NO_SIGNAL_RETRY_S
     return max(NO_SIGNAL_LATER_S, cpu_s / NO_SIGNAL_SHARE)
+
+
+# What people are told.
+
+
+def describe(situation: Situation, options: Options, waits_for: str, told: tuple[str, str]) -> tuple[str, str]:
+    """The port's state and its reason. `waits_for` is why there is no FFmpeg, `told` what was said last."""
+    sight = situation.sight
+    if situation.is_stopping:
+        return "stopping", ""
+    if sight is not None and situation.phase == OPENING and sight.began_s > DISK_ANSWER_S:
+        return "starting", f"{options.recordings} does not answer for {sight.began_s:.0f} s"
+    if situation.no_signal_since is not None:
+        return "no-signal", waits_for
+    if sight is None:
+        return "backoff", waits_for
+    if situation.phase == CLOSING:
+        state, reason = told
+        return "stalled" if state == "recording" else state, reason or "FFmpeg ended; its file is being closed"
+    return describe_media(sight, options.rate)
+
+
+def describe_media(sight: Sight, rate: float) -> tuple[str, str]:
+    """`starting`, `recording` or `stalled`, and the reason."""
+    if sight.recording_s is None:
+        return "starting", ""
+    if sight.frameless_s > NO_FRAME_S:
+        return "stalled", f"no new frame for {sight.frameless_s:.0f} s"
+    if sight.growthless_s > NO_GROWTH_S:
+        return "stalled", f"frames arrive, but the file has not grown for {sight.growthless_s:.0f} s"
+    if sight.pace_fps is not None:
+        return "recording", f"cannot keep up: {sight.pace_fps:.1f} of {rate:g} fps"
+    return "recording", ""
+
+
+# The command for a signal without embedded audio.
+
+_SOUND_OPTIONS = ("-af", "-c:a", "-b:a")
+
+
+def without_audio(command: Sequence[str], audio_options: str) -> list[str]:
+    """The same command for a signal without embedded audio: none of the input's audio options, no track."""
+    unwanted = {*_SOUND_OPTIONS, *audio_options.split(",")}
+    kept: list[str] = []
+    index = 0
+    while index < len(command):
+        is_audio_map = command[index] == "-map" and list(command[index + 1 : index + 2]) == ["0:a:0"]
+        if command[index] in unwanted or is_audio_map:
+            index += 2
+        else:
+            kept.append(command[index])
+            index += 1
+    return kept

@@ -6,6 +6,8 @@ is what systemd cannot see: whether frames arrive, whether they reach the disk, 
 It waits for nothing but its poll (invariant 2). FFmpeg's pipe is drained whatever the disk, the
 journal or systemd do; whatever touches the recordings' disk happens in disk.py's threads. Everything
 it will ever need is imported before READY, so that an upgrade underneath cannot mix versions.
+
+It moves things: what it does next, decide.py says.
 """
 
 from __future__ import annotations
@@ -15,43 +17,46 @@ import select
 import shlex
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from sdisup.contract.files import RUN_DIRECTORY, monotonic, utc_text
-from sdisup.contract.media import ffprobe_beside
+from sdisup.contract.files import RUN_DIRECTORY, monotonic, up_seconds, utc_text
 from sdisup.contract.options import OptionError, Options, parse_options
-from sdisup.contract.requests import RequestError, claim_request
-from sdisup.contract.status import find_status, take_lock
-from sdisup.ledger.lines import LEDGER_DIRECTORY
-from sdisup.ledger.moments import stopped_at
-from sdisup.ledger.story import CLOCK_STEP_S, FileEnd, file_end_from
-from sdisup.runner.attempt import Attempt
-from sdisup.runner.causes import FAIL, RETRY, VIDEOMASTER, WAIT, Cause, End, classify, file_verdict
-from sdisup.runner.chronicle import Chronicle
-from sdisup.runner.decide import BACKOFF_S, backoff_s, expects_audio, loop_wait_s, no_signal_wait_s, without_audio
-from sdisup.runner.journal import ERROR, INFO, NOTICE, WARNING, FFmpegLog, Journal
+from sdisup.contract.requests import RequestError, claim_request, noted_stopper
+from sdisup.contract.status import find_status, stopped_at, take_lock
+from sdisup.ledger import spool
+from sdisup.runner import decide as steps
+from sdisup.runner.attempt import Attempt, File
+from sdisup.runner.causes import COMPLETE
+from sdisup.runner.decide import Decision, Ended, Situation, backoff_s, decide, describe, without_audio
+from sdisup.runner.disk import RecordingFile
+from sdisup.runner.ffmpeg import FFmpegProcess
 from sdisup.runner.memory import Memory
-from sdisup.runner.meter import NO_GROWTH_S
-from sdisup.runner.notify import Notifier
-from sdisup.runner.report import Reporter
+from sdisup.runner.report import ERROR, INFO, NOTICE, WARNING, FFmpegLog, Journal, Notifier, Reporter
 
-EXIT_RETRY, EXIT_CANNOT_WORK = 1, 78
-READY_AT_LATEST_S = 5.0
-GOOD_RECORDING_S = 60.0
+EXIT_STOPPED, EXIT_RETRY, EXIT_CANNOT_WORK = 0, 1, 78
 LOCK_WAIT_S = 8.0
 """Below the unit's WatchdogSec=."""
-DISK_ANSWER_S = 5.0
-LEDGER_PATIENCE_S = 2.0
-LOOPS_A_RUNNER, DISK_LOOPS_A_RUNNER, DISK_LOOPS = 6, 2, 10
+CLOCK_STEP_S = 0.1
+"""Slewing moves the clock by 0.5 ms a second at most (adjtimex(2)); what is more, at once, is a step."""
 WANTS_DIRECTORY = "/etc/systemd/system/sdi-record.target.wants"
-NO_AUDIO_S = 5.0
-NO_AUDIO = "no frame within 5 s of the start: the signal may carry no audio"
 
 
 class Runner:
-    """One port's life between its start and its stop, as an event loop over one poll."""
+    """One port's life between its start and its stop, as an event loop over one poll.
 
-    def __init__(self, options: Options) -> None:
+    `now` and `wall` are its clocks; `open_file` and `spawn` make a file's threads and FFmpeg's process.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        *,
+        poll: select.poll | None = None,
+        now: Callable[[], float] = monotonic,
+        wall: Callable[[], float] = time.time,
+        open_file: Callable[..., RecordingFile] = RecordingFile,
+        spawn: Callable[[Sequence[str]], FFmpegProcess] = FFmpegProcess,
+    ) -> None:
         run_directory = options.run_directory or RUN_DIRECTORY
         memory = Memory(os.environ.get("RUNTIME_DIRECTORY") or f"{run_directory}/port-{options.port}")
         problem = _begin_take(memory, options, run_directory)
@@ -64,10 +69,15 @@ class Runner:
             command=request.argv,
         )
         self._directory = request.recording_path or options.recordings
-        status_before = find_status(options.port, run_directory)
+        self._run_directory = run_directory
+        self._status_before = find_status(options.port, run_directory)
         self._reporter = Reporter(self._options, memory, run_directory)
         self._log = FFmpegLog(self._reporter.journal)
         self._say = self._reporter.say
+        self._spool = spool.Spool(options.port, run_directory, wall=wall, monotonic=now)
+        self._now, self._wall = now, wall
+        self._clock_offset = wall() - now()
+        self._open_file, self._spawn = open_file, spawn
         self._exit_code: int | None = None
         self._attempt: Attempt | None = None
         self._begun_at: float | None = None
@@ -75,61 +85,68 @@ class Runner:
         self._no_signal_since: float | None = None
         self._is_stopping = False
         self._loops = 0
-        self._reason = ""
-        ledger_directory = options.ledger_directory or LEDGER_DIRECTORY
-        ffprobe = ffprobe_beside(self._options.command[0])
-        self._chronicle = Chronicle(options.port, ledger_directory, ffprobe, run_directory)
-        self._clock = self._chronicle.now()
-        self._stopped_at = stopped_at(status_before, self._clock)
-        self._poll = select.poll()
-        self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._waits_for = ""
+        """Why there is no FFmpeg just now, in the operator's words."""
+        self._poll = poll or select.poll()
+        self._wake_read, self.wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._poll.register(self._wake_read, select.POLLIN)
-        self._wait_until = monotonic() + backoff_s(memory.failures)
+        self._wait_until = now() + backoff_s(memory.failures)
         if problem:
             self._say(ERROR, f"{problem}; recording as it is configured")
 
+    def stop(self) -> None:
+        """Stop the port at the next turn of the loop."""
+        self._is_stopping = True
+
     def run(self) -> int:
         """Run until stopped or until FFmpeg ended unasked; returns the exit code."""
-        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_stop_signal)
         self._announce_wait()
-        self._chronicle.begin(
-            file_end_from(self._memory.last_end),
-            self._memory.cause,
-            is_restart=self._memory.is_restart,
-            records_at_boot=os.path.lexists(f"{WANTS_DIRECTORY}/{self._reporter.status.unit}"),
-            take=self._memory.request.take,
-            stopped_at=self._stopped_at,
-        )
+        self._tell_begun()
         while self._exit_code is None:
             self._wait_for_events()
-            # Before anything is entered by a clock that was moved.
+            # Before anything is told by a clock that was moved.
             self._watch_clock()
-            now = monotonic()
-            self._tick(now)
-            if self._exit_code is None:
-                self._reporter.publish(now, *self._state(now), self._attempt)
+            self._turn(self._now())
         if self._is_stopping and self._exit_code == EXIT_RETRY:
             # The stop came while FFmpeg's own end was being dealt with; it is a stop all the same.
-            self._end_stopped(file_end_from(self._memory.last_end))
+            self._exit_stopped(self._now())
+        os.close(self._wake_read)
+        os.close(self.wake_write)
         return self._exit_code
 
     def _announce_wait(self) -> None:
         delay_s = backoff_s(self._memory.failures)
         if delay_s:
-            self._reason = self._memory.reason
+            self._waits_for = self._memory.reason
             self._reporter.is_ready = True
-            self._say(NOTICE, f"waits {delay_s:.0f} s before the next try ({self._reason or 'ended unasked'})")
+            self._say(NOTICE, f"waits {delay_s:.0f} s before the next try ({self._waits_for or 'ended unasked'})")
+
+    def _tell_begun(self) -> None:
+        now = self._now()
+        self._tell(
+            spool.BEGAN,
+            now,
+            is_restart=self._memory.is_restart,
+            records_at_boot=os.path.lexists(f"{WANTS_DIRECTORY}/{self._reporter.status.unit}"),
+            boot_at=now - up_seconds(),
+            stopped_at=stopped_at(self._status_before),
+            name=self._options.name,
+            recordings=self._options.recordings,
+            container=self._options.container,
+        )
+
+    def _tell(self, kind: str, now: float, **fields: object) -> None:
+        """Tell the ledger; what it is told, and what it makes of it, never keeps the recording waiting."""
+        self._spool.tell(kind, now, **fields)
 
     # The one poll.
 
     def _wait_for_events(self) -> None:
-        for descriptor, _event in self._poll.poll(self._timeout_ms(monotonic())):
+        for descriptor, _event in self._poll.poll(self._timeout_ms(self._now())):
             if descriptor == self._wake_read:
                 _drain(self._wake_read)
             elif self._attempt:
-                self._attempt.on_ready(descriptor, monotonic())
+                self._attempt.on_ready(descriptor, self._now())
 
     def _timeout_ms(self, now: float) -> int:
         moments = [self._reporter.next_at()]
@@ -138,69 +155,144 @@ class Runner:
         else:
             moments.append(self._attempt.next_at(now) or now + 1.0)
         if self._begun_at is not None and not self._reporter.is_ready:
-            moments.append(self._begun_at + READY_AT_LATEST_S)
+            moments.append(self._begun_at + steps.READY_AT_LATEST_S)
         return max(0, int((min(moments) - now) * 1000) + 1)
 
     def _wake(self) -> None:
         try:
-            os.write(self._wake_write, b"\0")
-        except BlockingIOError:
-            # The pipe is full of wake-ups already.
+            os.write(self.wake_write, b"\0")
+        except OSError:
+            # The pipe is full of wake-ups already, or the runner ends without waiting for its disk.
             return
 
-    def _on_stop_signal(self, _number: int, _frame: object) -> None:
-        self._is_stopping = True
+    def _watch_clock(self) -> None:
+        """A wall clock that was moved is told, since the names and times of files follow it."""
+        now = self._now()
+        offset = self._wall() - now
+        step_s, self._clock_offset = offset - self._clock_offset, offset
+        if abs(step_s) > CLOCK_STEP_S:
+            self._tell(spool.CLOCK, now, step_s=round(step_s, 3))
+            self._say(NOTICE, f"the clock was moved by {step_s:+.1f} s")
 
-    def _tick(self, now: float) -> None:
+    # One turn of the loop.
+
+    def _turn(self, now: float) -> None:
         attempt = self._attempt
-        if attempt is None:
-            if self._is_stopping:
-                self._end_stopped()
-            elif now >= self._wait_until:
-                self._log.is_quiet = self._no_signal_since is not None or self._memory.failures > 1
-                self._attempt = self._new_attempt(now)
+        if attempt is not None:
+            self._follow(attempt, now)
+        situation = self._situation(now)
+        decision = decide(situation, self._options)
+        if attempt is not None and situation.ended is not None:
+            self._conclude(attempt, situation.ended, now)
+        self._take_step(decision, situation.ended, now)
+        if self._exit_code is None:
+            told = (self._reporter.status.state, self._reporter.status.reason)
+            state, reason = describe(self._situation(now), self._options, self._waits_for, told)
+            self._reporter.publish(now, state, "; ".join(filter(None, (reason, *self._remarks(now)))), self._attempt)
+
+    def _situation(self, now: float) -> Situation:
+        attempt = self._attempt
+        ended = attempt.ended(now) if attempt is not None and attempt.phase == steps.ENDED else None
+        return Situation(
+            now=now,
+            phase=attempt.phase if attempt else steps.WAITING,
+            is_stopping=self._is_stopping,
+            is_ending=attempt is not None and attempt.is_ending,
+            wait_until=self._wait_until,
+            failures=self._memory.failures,
+            loops=self._loops,
+            no_signal_since=self._no_signal_since,
+            sight=attempt.sight(now) if attempt else None,
+            ended=ended,
+        )
+
+    def _take_step(self, decision: Decision, ended: Ended | None, now: float) -> None:
+        step = decision.step
+        if step == steps.BEGIN:
+            self._begin(now)
+        elif step == steps.END_FFMPEG and self._attempt:
+            self._say(
+                WARNING if decision.fault else INFO,
+                f"{decision.fault.text}; ending FFmpeg" if decision.fault else "stopping",
+            )
+            self._attempt.wind_down(now, decision.fault)
+        elif step == steps.EXIT_STOPPED:
+            self._exit_stopped(now)
+        elif ended is None:
             return
+        elif step == steps.GO_ON_WITHOUT_AUDIO:
+            self._go_on_without_audio(now)
+        elif step == steps.AWAIT_SIGNAL:
+            self._await_signal(ended, now)
+        elif step == steps.AWAIT_RETRY:
+            self._await_retry(ended)
+        elif step in (steps.EXIT_FOR_RETRY, steps.EXIT_CANNOT_WORK):
+            self._exit_unasked(ended, now, cannot_work=step == steps.EXIT_CANNOT_WORK)
+        self._wait_until = now + decision.wait_s if ended else self._wait_until
+
+    def _begin(self, now: float) -> None:
+        if self._begun_at is None:
+            self._begun_at = now
+        self._log.is_quiet = self._is_retry()
+        options = self._options
+        if self._memory.without_audio:
+            options = options.replaced(command=without_audio(options.command, options.audio_options))
+        self._attempt = Attempt(
+            options, self._directory, now, self._poll, self._wake, self._log.take, self._open_file, self._spawn
+        )
+
+    def _is_retry(self) -> bool:
+        return self._no_signal_since is not None or self._memory.failures > 1
+
+    # While FFmpeg runs.
+
+    def _follow(self, attempt: Attempt, now: float) -> None:
+        """Let an attempt go on, and tell what has become of it."""
         had_media, pid, path = attempt.meter.first_media_at is not None, attempt.ffmpeg_pid, attempt.path
         step = attempt.tick(now)
         if step in ("term", "kill"):
             self._say(WARNING, f"FFmpeg does not answer; sending SIG{step.upper()}")
-        if attempt.path and not path:
-            options = attempt.options
-            self._chronicle.opened(attempt.path, self._memory.request.take, options.codec, options.rate)
+        if attempt.path != path:
+            self._tell_opened(attempt, now)
         if attempt.ffmpeg_pid and not pid:
-            self._on_spawned(attempt, now)
-        if not had_media and attempt.meter.first_media_at is not None:
+            self._on_spawned(attempt)
+        media_at = attempt.meter.first_media_at
+        if not had_media and media_at is not None:
             self._on_first_media(attempt, now)
-        if not attempt.is_entered and attempt.meter.first_media_at is not None:
-            self._enter_start(attempt, now)
+        if not attempt.is_told and media_at is not None:
+            self._tell_media(attempt, now)
+        if media_at is not None and now - media_at > steps.GOOD_RECORDING_S:
+            self._memory.good_minute()
         self._reporter.status.take_frames += attempt.frames_gained
         attempt.frames_gained = 0
-        if attempt.phase == "ended":
-            self._conclude(attempt, now)
-        else:
-            self._judge(attempt, now)
+        if self._begun_at is not None and now >= self._begun_at + steps.READY_AT_LATEST_S:
+            self._reporter.is_ready = True
 
-    def _watch_clock(self) -> None:
-        """A wall clock that was moved is entered, since the names and times of files follow it."""
-        before, now = self._clock, self._chronicle.now()
-        if abs((now.wall - before.wall) - (now.monotonic - before.monotonic)) > CLOCK_STEP_S:
-            self._chronicle.clock_stepped(before)
-            self._say(
-                NOTICE, f"the clock was moved by {(now.wall - before.wall) - (now.monotonic - before.monotonic):+.1f} s"
-            )
-        self._clock = now
+    def _tell_opened(self, attempt: Attempt, now: float) -> None:
+        options, is_retry = attempt.options, self._is_retry()
+        self._tell(
+            spool.OPENED,
+            now,
+            path=attempt.path,
+            take=self._memory.request.take,
+            codec=options.codec,
+            rate=options.rate,
+            is_retry=is_retry,
+        )
 
-    def _new_attempt(self, now: float) -> Attempt:
-        if self._begun_at is None:
-            self._begun_at = now
-        options = self._options
-        if self._memory.without_audio:
-            options = options.replaced(command=without_audio(options.command))
-        return Attempt(options, self._directory, now, self._poll, self._wake, self._log.take)
+    def _tell_media(self, attempt: Attempt, now: float) -> None:
+        """The ledger gets the first frame's own moment, which a progress block tells: what is on disk by now
+        came a fragment earlier."""
+        meter, first_frame_at = attempt.meter, now
+        if meter.rate:
+            if meter.last_frame_at is None:
+                return
+            first_frame_at = meter.last_frame_at - meter.frames / meter.rate
+        attempt.is_told = True
+        version = attempt.ffmpeg_version
+        self._tell(spool.MEDIA, now, path=attempt.path, first_frame_at=first_frame_at, ffmpeg_version=version)
 
-    # While FFmpeg runs.
-
-    def _on_spawned(self, attempt: Attempt, now: float) -> None:
+    def _on_spawned(self, attempt: Attempt) -> None:
         if not self._has_run:
             self._has_run = True
             self._say(INFO, f"runs {shlex.join(attempt.options.command)}")
@@ -213,164 +305,53 @@ class Runner:
             self._log.discard()
         self._log.release(now)
         self._log.is_quiet = False
-        if self._memory.cause:
-            self._memory.cause, self._memory.last_end = "", None
-            self._memory.save()
         self._reporter.is_ready = True
         if self._no_signal_since is not None:
             self._say(NOTICE, f"the signal is back; records to {attempt.path}")
         self._no_signal_since = None
-        self._reason = ""
-
-    def _enter_start(self, attempt: Attempt, now: float) -> None:
-        """The ledger gets the first frame's own moment, which a progress block tells: what is on disk by now
-        came a fragment earlier."""
-        meter = attempt.meter
-        at = self._chronicle.now()
-        if meter.rate:
-            if meter.last_frame_at is None:
-                return
-            at = at.plus(meter.last_frame_at - now - meter.frames / meter.rate)
-        attempt.is_entered = True
-        self._chronicle.media(at, attempt.ffmpeg_version)
-
-    def _judge(self, attempt: Attempt, now: float) -> None:
-        """Whether this FFmpeg is to be ended: on request, or because it does not record as it should."""
-        if self._begun_at is not None and now >= self._begun_at + READY_AT_LATEST_S:
-            self._reporter.is_ready = True
-        if attempt.phase == "closing" or attempt.is_unwanted:
-            return
-        if self._is_stopping:
-            self._say(INFO, "stopping")
-            attempt.wind_down(now)
-            return
-        attempt.judged = self._fault(attempt, now)
-        if attempt.judged:
-            self._say(WARNING, f"{attempt.judged}; ending FFmpeg")
-            attempt.wind_down(now)
-
-    def _fault(self, attempt: Attempt, now: float) -> str:
-        """What a running FFmpeg is to be ended for, if anything."""
-        meter, options = attempt.meter, attempt.options
-        frameless_s = meter.frameless_s(now)
-        if attempt.phase == "opening":
-            return ""
-        if meter.first_media_at is None:
-            if expects_audio(options) and meter.blocks == 0 and frameless_s > NO_AUDIO_S:
-                return NO_AUDIO
-            if attempt.sample and attempt.sample.moved:
-                return f"file deleted: {attempt.path} was removed, or moved away, before its first frame"
-            if now - meter.started > options.start_timeout_s:
-                # Frames that arrive and are not in the file count for nothing.
-                where = " on disk" if meter.frames else ""
-                return f"no frame{where} within {options.start_timeout_s:.0f} s of FFmpeg's start"
-            return ""
-        if frameless_s > options.stall_timeout_s:
-            return f"stalled: no new frame for {frameless_s:.0f} s"
-        if meter.growthless_s() > max(NO_GROWTH_S, options.stall_timeout_s):
-            return f"stalled: the file has not grown for {meter.growthless_s():.0f} s"
-        format_change = attempt.format_change or (options.source == VIDEOMASTER and meter.rate_change(now))
-        if format_change:
-            return f"format changed: {format_change}"
-        if attempt.is_deleted:
-            return f"file deleted: {attempt.path} was removed while it was recorded"
-        if now - meter.first_media_at > GOOD_RECORDING_S:
-            self._memory.good_minute()
-        return ""
+        self._waits_for = ""
 
     # What an end leads to (DESIGN.md, "What restarts what").
 
-    def _conclude(self, attempt: Attempt, now: float) -> None:
+    def _conclude(self, attempt: Attempt, ended: Ended, now: float) -> None:
+        """Tell how an attempt's files ended, and let go of it."""
         self._attempt = None
-        end = attempt.end(now)
-        if attempt.judged == NO_AUDIO and attempt.meter.frames == 0 and end.status >= 0:
-            # A channel without frames looks the same at first; what FFmpeg says of its end tells them apart.
-            end.judged = ""
-        cause = classify(end) if attempt.could_open else Cause("disk", RETRY, attempt.problem)
-        file_end = self._file_end(attempt, end, cause, now)
-        if attempt.kept:
-            words = (
-                f"closed {attempt.path}: {attempt.meter.frames} frames, {attempt.size_bytes} bytes, {file_end.verdict}"
-            )
-            self._say(INFO if file_end.verdict == "complete" else WARNING, words)
+        for file in attempt.files:
+            if file.path:
+                self._tell_closed(attempt, file, ended, now)
+            if file.kept:
+                words = f"closed {file.path}: {ended.frames} frames, {file.size_bytes} bytes, {ended.verdict}"
+                self._say(INFO if ended.verdict == COMPLETE else WARNING, words)
         if attempt.problem and attempt.could_open:
             self._say(WARNING, attempt.problem)
-        if self._is_stopping:
-            file_end.cause = "stop"
-            self._end_stopped(file_end)
-        elif cause.outcome in (RETRY, FAIL) and not self._stays(attempt, cause):
-            self._end_unasked(cause, file_end, now)
-        else:
-            self._chronicle.closed(file_end)
-            self._chronicle.waits(cause.name, self._memory.request.take)
-            self._stay(attempt, cause, now)
+        if not self._is_stopping:
+            self._tell(spool.WAITS, now, cause=ended.cause.name, take=self._memory.request.take)
 
-    def _file_end(self, attempt: Attempt, end: End, cause: Cause, now: float) -> FileEnd:
-        meter = attempt.meter
-        if attempt.is_deleted:
+    def _tell_closed(self, attempt: Attempt, file: File, ended: Ended, now: float) -> None:
+        meter, verdict, counts = attempt.meter, ended.verdict, {}
+        if file.is_deleted:
             # What it held counts for nothing: its time is a gap.
-            return FileEnd(attempt.path, verdict="lost: deleted while it was recorded", cause=cause.name)
-        last_frame = None
-        if meter.last_frame_at is not None:
-            last_frame = self._chronicle.now().plus(meter.last_frame_at - now)
-        return FileEnd(
-            attempt.path,
-            verdict=self._verdict(attempt, end),
-            cause=cause.name,
-            frames=meter.frames,
-            duplicated=meter.dup_frames,
-            dropped=meter.drop_frames,
-            missing=meter.deficit.frames,
-            last_frame=last_frame,
-        )
-
-    def _verdict(self, attempt: Attempt, end: End) -> str:
-        verdict = file_verdict(end, attempt.meter.frames)
-        problem = attempt.problem or attempt.sync_problem
-        return f"incomplete: {problem}" if verdict == "complete" and problem else verdict
-
-    def _stays(self, attempt: Attempt, cause: Cause) -> bool:
-        """Whether the runner itself tries again, instead of ending for systemd to start it again."""
-        return self._held_video(attempt) or attempt.is_abandoned or self._is_loop(attempt, cause)
-
-    def _held_video(self, attempt: Attempt) -> bool:
-        """Whether FFmpeg had held video back for want of audio: then `q` wrote out all the seconds of it."""
-        least_frames = NO_AUDIO_S / 2 * (attempt.options.rate or 1.0)
-        is_held = attempt.judged == NO_AUDIO and attempt.kept and attempt.meter.frames >= least_frames
-        # A disk that took its time to make the file looks the same until FFmpeg counts what it wrote.
-        return is_held and attempt.wrote_no_audio
-
-    def _stay(self, attempt: Attempt, cause: Cause, now: float) -> None:
-        if self._held_video(attempt):
-            self._go_on_without_audio(now)
-        elif cause.outcome == WAIT:
-            self._wait_for_signal(cause, attempt.cpu_s, now)
+            verdict = "lost: deleted while it was recorded"
         else:
-            self._wait_in_loop(cause, 0.0 if attempt.meter.frames else attempt.cpu_s, now)
+            counts = {
+                "frames": meter.frames,
+                "duplicated": meter.dup_frames,
+                "dropped": meter.drop_frames,
+                "missing": meter.deficit.frames,
+                "last_frame_at": meter.last_frame_at,
+                "size_bytes": file.size_bytes if file.kept or attempt.is_abandoned else 0,
+            }
+        cause = "stop" if self._is_stopping else ended.cause.name
+        self._tell(spool.CLOSED, now, path=file.path, verdict=verdict, cause=cause, **counts)
 
     def _go_on_without_audio(self, now: float) -> None:
         """VIDEOMASTER.md 3: what FFmpeg held in memory is written out; the same start would hang again."""
         self._memory.without_audio = True
         self._memory.save()
         self._say(WARNING, f"no audio embedded on {self._options.input}; recording without, until the next start")
-        self._wait_until = now
 
-    def _is_loop(self, attempt: Attempt, cause: Cause) -> bool:
-        """Whether this is a crash loop at its slowest.
-
-        Its restarts by systemd would cost as much as FFmpeg's own failing starts, and seven journal lines
-        each. Once a minute it is started anew all the same: only a new sandbox sees a device that came since, or a
-        disk that was mounted; a disk's trouble of less than two minutes is looked at anew each time.
-        """
-        is_disk = cause.name.startswith("disk") or not attempt.could_open
-        slowest = len(BACKOFF_S) - 1
-        return (
-            cause.outcome == RETRY
-            and self._memory.failures >= slowest + (DISK_LOOPS if is_disk else 0)
-            and self._loops < (DISK_LOOPS_A_RUNNER if is_disk else LOOPS_A_RUNNER)
-        )
-
-    def _wait_in_loop(self, cause: Cause, cpu_s: float, now: float) -> None:
+    def _await_retry(self, ended: Ended) -> None:
+        cause, now = ended.cause, self._now()
         if cause.reason != self._memory.reason:
             self._log.release(now, only_errors=True)
             self._say(WARNING, cause.reason)
@@ -379,13 +360,12 @@ class Runner:
         self._no_signal_since = None
         self._memory.failures += 1
         self._memory.restarts += 1
-        self._memory.reason = self._reason = cause.reason
+        self._memory.reason = self._waits_for = cause.reason
         self._memory.save()
         self._reporter.status.restarts = self._memory.restarts
-        self._wait_until = now + loop_wait_s(self._memory.failures, cpu_s)
 
-    def _wait_for_signal(self, cause: Cause, cpu_s: float, now: float) -> None:
-        reason = f"{cause.name} on {self._options.input}; waiting"
+    def _await_signal(self, ended: Ended, now: float) -> None:
+        reason = f"{ended.cause.name} on {self._options.input}; waiting"
         if self._no_signal_since is None:
             self._no_signal_since = now
             self._say(WARNING, reason)
@@ -393,71 +373,40 @@ class Runner:
             self._memory.without_audio = False
             self._memory.save()
         self._log.discard()
-        self._reason = reason
+        self._waits_for = reason
         self._reporter.is_ready = True
-        self._wait_until = now + no_signal_wait_s(now - self._no_signal_since, cpu_s)
 
-    def _end_unasked(self, cause: Cause, file_end: FileEnd, now: float) -> None:
-        """The next runner enters the file's end: waiting for the ledger's disk here would cost recording."""
-        cannot_work = cause.outcome == FAIL
-        if cannot_work:
-            # No next runner will enter this one's end, and nothing is lost by waiting for the ledger.
-            self._chronicle.closed(file_end)
-            self._chronicle.waits(cause.name, self._memory.request.take)
-            self._chronicle.finish(LEDGER_PATIENCE_S)
-        if cause.reason != self._memory.reason:
+    def _exit_unasked(self, ended: Ended, now: float, *, cannot_work: bool) -> None:
+        reason = ended.cause.reason
+        is_news = cannot_work or reason != self._memory.reason
+        if reason != self._memory.reason:
             self._log.release(now, only_errors=True)
-        else:
-            self._chronicle.hand_over()
         self._reporter.journal.report_unsaid()
-        is_news = cannot_work or cause.reason != self._memory.reason
-        self._memory.reason, self._memory.cause = cause.reason, cause.name
-        self._memory.last_end = file_end.as_dict() if file_end.path else self._memory.last_end
+        self._memory.reason = reason
         self._memory.save()
         if is_news:
-            self._say(ERROR if cannot_work else WARNING, cause.reason)
-        self._reporter.finish(now, "failed" if cannot_work else "backoff", cause.reason)
+            self._say(ERROR if cannot_work else WARNING, reason)
+        self._reporter.finish(now, "failed" if cannot_work else "backoff", reason)
         self._exit_code = EXIT_CANNOT_WORK if cannot_work else EXIT_RETRY
 
-    def _end_stopped(self, file_end: FileEnd | None = None) -> None:
+    def _exit_stopped(self, now: float) -> None:
         self._memory.forget()
-        if file_end is not None:
-            self._chronicle.closed(file_end)
-        self._chronicle.stopped(self._memory.request.take)
-        if not self._chronicle.finish(LEDGER_PATIENCE_S):
-            self._say(ERROR, self._chronicle.problem or "the ledger's disk does not answer; its entries wait in memory")
-        self._reporter.finish(monotonic(), "stopped", "")
-        self._exit_code = 0
+        by = noted_stopper(self._options.port, self._run_directory) or "operator"
+        self._tell(spool.STOPPED, now, by=by, take=self._memory.request.take)
+        self._reporter.finish(now, "stopped", "")
+        self._exit_code = EXIT_STOPPED
 
-    def _state(self, now: float) -> tuple[str, str]:
-        attempt, status = self._attempt, self._reporter.status
-        if self._is_stopping:
-            return "stopping", ""
-        if attempt is not None and attempt.phase == "opening" and now - attempt.began > DISK_ANSWER_S:
-            return "starting", f"{self._options.recordings} does not answer for {now - attempt.began:.0f} s"
-        if self._no_signal_since is not None:
-            return "no-signal", self._reason
-        if attempt is None:
-            return "backoff", self._reason
-        if attempt.phase == "closing":
-            state = "stalled" if status.state == "recording" else status.state
-            return state, status.reason or "FFmpeg ended; its file is being closed"
-        state, reason = attempt.meter.state(now)
-        return state, "; ".join(part for part in (reason, *self._remarks(attempt, now)) if part)
-
-    def _remarks(self, attempt: Attempt, now: float) -> list[str]:
+    def _remarks(self, now: float) -> list[str]:
         """What an operator should know of a port that records."""
+        attempt = self._attempt
+        if attempt is None or attempt.phase != steps.RUNNING or self._is_stopping or self._no_signal_since is not None:
+            return []
         remarks = []
         if self._memory.without_audio:
             remarks.append("without audio: none is embedded in the signal")
-        if attempt.watch_problem:
-            remarks.append(attempt.watch_problem)
-        if attempt.sample and attempt.sample.moved:
-            remarks.append(f"{attempt.path} was moved away; recording goes on in it")
-        if attempt.sync_problem:
-            remarks.append(attempt.sync_problem)
-        if self._chronicle.problem:
-            remarks.append(self._chronicle.problem)
+        remarks.append(attempt.watch_problem)
+        remarks += [f"{file.path} was moved away; recording goes on in it" for file in attempt.files if file.is_moved]
+        remarks += [attempt.sync_problem, self._spool.problem]
         if attempt.meter.drops_half(now):
             remarks.append(f"half of the frames are dropped: has the signal more than {self._options.rate:g} fps?")
         return remarks
@@ -513,6 +462,10 @@ def main(arguments: Sequence[str]) -> int:
     except OSError as error:
         hint = "make it: systemd-tmpfiles --create sdisup.conf"
         journal.say(ERROR, f"port {options.port}: no lock in {run_directory}: {error.strerror}; {hint}")
-    code = Runner(options).run()
+    runner = Runner(options)
+    signal.set_wakeup_fd(runner.wake_write, warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: runner.stop())
+    code = runner.run()
     # Not sys.exit: a thread that waits for a hanging disk must not keep the interpreter.
     os._exit(code)

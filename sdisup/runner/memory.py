@@ -16,7 +16,6 @@ from sdisup.contract.requests import Request
 class Memory:
     """The runner's memory. `failures` are the ends in a row without a good minute between them.
 
-    `cause` and `last_end` (chronicle.FileEnd) are what an ending runner says to the next one's ledger;
     `without_audio` says that the signal was found to carry none where some was configured.
     """
 
@@ -27,8 +26,6 @@ class Memory:
         self.restarts = 0
         self.take_started_at = ""
         self.reason = ""
-        self.cause = ""
-        self.last_end: dict[str, object] | None = None
         self.without_audio = False
         self.request = Request()
         try:
@@ -44,9 +41,6 @@ class Memory:
         self.restarts = _whole(document.get("restarts")) + 1
         self.take_started_at = str(document.get("take_started_at", ""))
         self.reason = str(document.get("reason", ""))
-        self.cause = str(document.get("cause", ""))
-        last_end = document.get("last_end")
-        self.last_end = last_end if isinstance(last_end, dict) else None
         self.without_audio = document.get("without_audio") is True
         request = document.get("request")
         if isinstance(request, dict):

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections import deque
 
+from sdisup.runner.decide import Sight
+
 WINDOW_S = 4.0
-NO_FRAME_S = 2.0
-NO_GROWTH_S = 5.0
 PACE_S = 10.0
 TOO_SLOW = 0.01
 """An encoder that is slower than its source by this share does not keep up."""
@@ -135,9 +135,13 @@ class Meter:
             return f"half of the frames are repeated: the signal has less than {self.rate:g} fps"
         return ""
 
-    def growthless_s(self) -> float:
-        """For how long the file had not grown when its size was looked at last, in seconds."""
-        return self._sized_at - self._last_growth_at
+    def growthless_s(self, now: float) -> float:
+        """For how long the file has not grown, in seconds."""
+        return now - self._last_growth_at
+
+    def look_s(self, now: float) -> float:
+        """How long ago the file's size was looked at, in seconds."""
+        return now - self._sized_at
 
     def media(self, now: float) -> None:
         """The first frame is on disk."""
@@ -165,17 +169,16 @@ class Meter:
                 return now - since
         return now - self.started
 
-    def state(self, now: float) -> tuple[str, str]:
-        """`starting`, `recording` or `stalled`, and the reason."""
-        if self.first_media_at is None:
-            return "starting", ""
-        if self.frameless_s(now) > NO_FRAME_S:
-            return "stalled", f"no new frame for {self.frameless_s(now):.0f} s"
-        if now - self._last_growth_at > NO_GROWTH_S:
-            return (
-                "stalled",
-                f"frames arrive, but the file has not grown for {now - self._last_growth_at:.0f} s",
-            )
-        if self.deficit.pace_fps is not None:
-            return "recording", f"cannot keep up: {self.deficit.pace_fps:.1f} of {self.rate:g} fps"
-        return "recording", ""
+    def sight(self, now: float) -> Sight:
+        """What is seen of the recording now."""
+        media_at = self.first_media_at
+        return Sight(
+            running_s=now - self.started,
+            recording_s=None if media_at is None else now - media_at,
+            blocks=self.blocks,
+            frames=self.frames,
+            frameless_s=self.frameless_s(now),
+            growthless_s=self.growthless_s(now),
+            look_s=self.look_s(now),
+            pace_fps=self.deficit.pace_fps,
+        )

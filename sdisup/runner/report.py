@@ -1,8 +1,13 @@
-"""What the runner tells the world: the status file, systemd's READY, STATUS and WATCHDOG, the journal."""
+"""What the runner tells the world: lines in the journal, systemd's READY, STATUS and WATCHDOG, the status file.
+
+None of it ever waits. The journal's rate limit is per unit, and one FFmpeg with a flood of messages would silence
+everything else (FACTS 2); so FFmpeg's lines are limited here, at the source.
+"""
 
 from __future__ import annotations
 
 import os
+import socket
 import time
 
 from sdisup import __version__
@@ -10,13 +15,128 @@ from sdisup.contract.files import boot_id, utc_text
 from sdisup.contract.options import Options
 from sdisup.contract.status import PortStatus, find_status, write_status
 from sdisup.runner.attempt import Attempt
-from sdisup.runner.journal import ERROR, Journal
 from sdisup.runner.memory import Memory
 from sdisup.runner.meter import Meter
-from sdisup.runner.notify import Notifier
 
+ERROR, WARNING, NOTICE, INFO = 3, 4, 5, 6
+BURST_LINES = 120
+LINES_PER_S = 2.0
+TEXT_LIMIT = 2000
 PUBLISH_INTERVAL_S, IDLE_INTERVAL_S = 1.0, 2.5
 """A reader takes a status of 5 s for one of a runner that hangs, and systemd wants its watchdog fed each 3.3 s."""
+
+
+class Journal:
+    """Writes lines as sd-daemon(3) has them: `<4>text`. Times are CLOCK_MONOTONIC seconds."""
+
+    def __init__(self, descriptor: int = 2) -> None:
+        self._descriptor = descriptor
+        self._tokens = float(BURST_LINES)
+        self._filled_at = 0.0
+        self._unsaid = 0
+        self._rest = b""
+        # The descriptor is the journal's stream (or a terminal) and nobody else's: FFmpeg gets a pipe.
+        os.set_blocking(descriptor, False)
+
+    def say(self, priority: int, text: str) -> None:
+        """A line of the runner's own: not limited, since the runner says little."""
+        # A line end inside would begin a line of its own, with a priority that it names itself.
+        line = text[:TEXT_LIMIT].replace("\n", " ").replace("\r", " ").replace("\0", " ")
+        self._write(f"<{priority}>{line}\n".encode("utf-8", "replace"))
+
+    def forward(self, now: float, priority: int, text: str) -> None:
+        """A line of FFmpeg's, limited; how many were left out is said when there is room again."""
+        self._tokens = min(float(BURST_LINES), self._tokens + (now - self._filled_at) * LINES_PER_S)
+        self._filled_at = now
+        if self._tokens < 1:
+            self._unsaid += 1
+            return
+        self._tokens -= 1
+        self.report_unsaid()
+        self.say(priority, f"ffmpeg: {text}")
+
+    def report_unsaid(self) -> None:
+        """Say how many of FFmpeg's lines were left out, if any."""
+        if self._unsaid:
+            self.say(WARNING, f"{self._unsaid} lines of FFmpeg's log were left out (more than {LINES_PER_S:.0f}/s)")
+            self._unsaid = 0
+
+    def _write(self, line: bytes) -> None:
+        """A line that the journal does not take at once is lost: the recording must not wait for it."""
+        data = self._rest + line
+        try:
+            written = os.write(self._descriptor, data)
+        except OSError:
+            return
+        # A torn line is completed before the next one begins; none begins before that, or a journal that
+        # reads slowly would make a heap of them.
+        self._rest = data[written:] if written >= len(self._rest) else self._rest[written:]
+
+
+class FFmpegLog:
+    """FFmpeg's log on its way to the journal: held back while it would say the same again and again.
+
+    Without a signal, and in a crash loop, every attempt logs the same lines. They are kept, and said only
+    when the attempt turns out to be something else.
+    """
+
+    KEPT_LINES = 80
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._held_back: list[tuple[int, str]] = []
+        self.is_quiet = False
+
+    def take(self, now: float, priority: int, text: str) -> None:
+        if not self.is_quiet:
+            self._journal.forward(now, priority, text)
+            return
+        self._held_back.append((priority, text))
+        del self._held_back[: -self.KEPT_LINES]
+
+    def release(self, now: float, *, only_errors: bool = False) -> None:
+        """Say what was held back; of a repeated failure only its last errors."""
+        lines = self._held_back
+        if only_errors:
+            lines = [line for line in lines if line[0] <= ERROR][-4:]
+        for priority, text in lines:
+            self._journal.forward(now, priority, text)
+        self.discard()
+
+    def discard(self) -> None:
+        self._held_back = []
+
+
+class Notifier:
+    """The service's end of systemd's notification socket.
+
+    Taking the variables out of the environment keeps FFmpeg from inheriting them: a child that
+    holds NOTIFY_SOCKET can speak in the runner's name.
+    """
+
+    def __init__(self) -> None:
+        address = os.environ.pop("NOTIFY_SOCKET", "")
+        watchdog_us = os.environ.pop("WATCHDOG_USEC", "")
+        os.environ.pop("WATCHDOG_PID", None)
+        self.watchdog_interval_s = int(watchdog_us) / 3e6 if watchdog_us.isdecimal() else None
+        """How often to send WATCHDOG=1, in seconds; None when systemd does not ask for it."""
+        self._socket: socket.socket | None = None
+        if address:
+            # A leading @ stands for the abstract namespace's NUL byte (sd_notify(3)).
+            self._address = "\0" + address[1:] if address.startswith("@") else address
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+            self._socket.setblocking(False)
+
+    def send(self, *assignments: str) -> bool:
+        """Send assignments such as `READY=1`; False when systemd could not take them just now."""
+        if self._socket is None:
+            return True
+        message = "\n".join(line.replace("\n", " ") for line in assignments)
+        try:
+            self._socket.sendto(message.encode("utf-8", "replace"), self._address)
+        except OSError:
+            return False
+        return True
 
 
 class Reporter:
@@ -98,8 +218,8 @@ class Reporter:
             updated_at=utc_text(wall),
             updated_monotonic=round(now, 3),
         )
-        if attempt and attempt.sample:
-            sample = attempt.sample
+        sample = attempt.newest.sample if attempt else None
+        if sample:
             self.status.update(disk_free_bytes=sample.disk_free_bytes, filesystem=sample.filesystem)
         self._written_at = now
         try:

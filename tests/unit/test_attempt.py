@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sdisup.contract.options import Options
+from sdisup.contract.options import ENDS, Options
 from sdisup.runner.attempt import Attempt
-from sdisup.runner.causes import VIDEOMASTER
 
 LOST = "[videomaster @ 0x5581d2b0c0c0] Timeout while waiting for slot lock"
 
@@ -22,7 +21,7 @@ def attempt(tmp_path: Path) -> Iterator[Attempt]:
         ["/bin/false", "{output}"],
         name="CAM0",
         container="mkv",
-        source=VIDEOMASTER,
+        without_signal=ENDS,
         recordings=str(tmp_path),
         filesystem="",
         rate=25.0,
@@ -33,7 +32,7 @@ def attempt(tmp_path: Path) -> Iterator[Attempt]:
     )
     made = Attempt(options, str(tmp_path), 0.0, select.poll(), lambda: None, lambda *_: None)
     yield made
-    made._file.finish()
+    made.newest.thread.finish()
 
 
 @pytest.mark.parametrize(
@@ -56,4 +55,4 @@ def test_what_ffmpeg_said_before_it_was_to_end_explains_its_end(
     if ending_since is not None:
         attempt.wind_down(ending_since)
         attempt.wind_down(ending_since + 10)
-    assert attempt.end(ended_at).lines == ([(3, LOST)] if counts else [])
+    assert attempt.end(ended_at).lines == (((3, LOST),) if counts else ())

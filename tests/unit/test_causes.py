@@ -12,7 +12,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdisup.runner.causes import DECKLINK, FAIL, RETRY, TABLE, VIDEOMASTER, WAIT, Cause, End, Row, classify
+from sdisup.contract.options import ENDS, SEARCHES
+from sdisup.runner.causes import (
+    FAIL,
+    FILE_DELETED,
+    FORMAT_CHANGED,
+    NO_FRAME,
+    NOT_EXECUTED,
+    RETRY,
+    STALLED,
+    TABLE,
+    WAIT,
+    Cause,
+    End,
+    Fault,
+    Row,
+    classify,
+)
 from sdisup.runner.progress import parse_log_line
 
 
@@ -25,7 +41,7 @@ class Sample(NamedTuple):
     outcome: str
     status: int = 1
     frames: int = 0
-    source: str = "test"
+    without_signal: str = ""
 
 
 def end_of(sample: Sample) -> End:
@@ -33,8 +49,8 @@ def end_of(sample: Sample) -> End:
     return End(
         status=sample.status,
         frames=sample.frames,
-        lines=[(line.priority, line.text) for line in lines],
-        source=sample.source,
+        lines=tuple((line.priority, line.text) for line in lines),
+        without_signal=sample.without_signal,
     )
 
 
@@ -51,7 +67,7 @@ def videomaster(name: str, outcome: str, message: str, status: int = 251, frames
 [error] Error opening input file stream 0 on board 0.
 [fatal] Error opening input files: Input/output error
 """
-    return Sample(f"videomaster: {message}", log, name, outcome, status, frames, VIDEOMASTER)
+    return Sample(f"videomaster: {message}", log, name, outcome, status, frames, ENDS)
 
 
 REAL = [
@@ -104,13 +120,13 @@ REAL = [
     Sample("USB bandwidth, 5.1", """
 [video4linux2,v4l2 @ 0x5612f97eb500] [error] ioctl(VIDIOC_STREAMON): No space left on device
 [error] /dev/video2: No space left on device
-""", "no USB bandwidth", RETRY, 1, 0, "v4l2"),
+""", "no USB bandwidth", RETRY, 1, 0),
     Sample("USB bandwidth, 7.1", """
 [video4linux2,v4l2 @ 0x5612f97eb500] [error] ioctl(VIDIOC_STREAMON): No space left on device
 [in#0 @ 0x55c739ab6280] [error] Error opening input: No space left on device
 [error] Error opening input file /dev/video2.
 [fatal] Error opening input files: No space left on device
-""", "no USB bandwidth", RETRY, 228, 0, "v4l2"),
+""", "no USB bandwidth", RETRY, 228, 0),
     Sample("NFS", "[error] Error closing file a.mkv: Stale file handle", "disk error", RETRY, 0, 100),
     # ---- What cannot work ----
     Sample("encoder, 5.1", "[fatal] Unknown encoder 'prores_aw'", "cannot work", FAIL),
@@ -126,12 +142,12 @@ REAL = [
 [error] Error opening input file x.
 [fatal] Error opening input files: Decoder not found
 """, "cannot work", FAIL, 8),
-    Sample("input, 5.1", "[fatal] Unknown input format: 'videomaster'", "cannot work", FAIL, 1, 0, VIDEOMASTER),
+    Sample("input, 5.1", "[fatal] Unknown input format: 'videomaster'", "cannot work", FAIL, 1, 0, ENDS),
     Sample("input, 7.1", """
 [in#0 @ 0x55a34f2ac280] [fatal] Unknown input format: 'videomaster'
 [error] Error opening input file stream 0 on board 0.
 [fatal] Error opening input files: Invalid argument
-""", "cannot work", FAIL, 234, 0, VIDEOMASTER),
+""", "cannot work", FAIL, 234, 0, ENDS),
     Sample("option, both", """
 [error] Unrecognized option 'foo'.
 [fatal] Error splitting the argument list: Option not found
@@ -231,14 +247,14 @@ x264 [error]: invalid profile: nosuch
     Sample("no such stream just now, 5.1", """
 [fatal] Stream map '0:a:0' matches no streams.
 To ignore this, add a trailing '?' to the map.
-""", "stream missing", RETRY, 1, 0, "v4l2"),
+""", "stream missing", RETRY, 1, 0),
     Sample("no such stream just now, 7.1", """
 [fatal] Stream map '' matches no streams.
 To ignore this, add a trailing '?' to the map.
 [error] Failed to set value '0:a:0' for option 'map': Invalid argument
 [error] Error parsing options for output file /tmp/a.mkv.
 [fatal] Error opening output files: Invalid argument
-""", "stream missing", RETRY, 234, 0, "v4l2"),
+""", "stream missing", RETRY, 234, 0),
     Sample("a GPU, 5.1", """
 [h264_nvenc @ 0x557e7a4b85c0] [error] Cannot load libcuda.so.1
 [error] Error initializing output stream 0:0 -- Error while opening encoder for output stream #0:0
@@ -315,7 +331,7 @@ To ignore this, add a trailing '?' to the map.
 [out#0/matroska @ 0x55de9c5b1840] [error] Output file does not contain any stream
 [videomaster @ 0x5581d2b0c0c0] [error] Failed to stop stream
 [videomaster @ 0x5581d2b0c0c0] [error] Failed to stop stream
-""", "no signal", WAIT, 234, 0, VIDEOMASTER),
+""", "no signal", WAIT, 234, 0, ENDS),
     Sample("no signal, with -map", """
 [fatal] Stream map '' matches no streams.
 To ignore this, add a trailing '?' to the map.
@@ -323,33 +339,33 @@ To ignore this, add a trailing '?' to the map.
 [error] Error parsing options for output file /tmp/a.mkv.
 [fatal] Error opening output files: Invalid argument
 [videomaster @ 0x5581d2b0c0c0] [error] Failed to stop stream
-""", "no signal", WAIT, 234, 0, VIDEOMASTER),
+""", "no signal", WAIT, 234, 0, ENDS),
     Sample("no signal, with a filter graph", """
 [fc#0 @ 0x55fb1e82bd00] [fatal] Stream specifier ':v' in filtergraph description [0:v]null matches no streams.
 [fatal] Error binding filtergraph inputs/outputs: Invalid argument
-""", "no signal", WAIT, 234, 0, VIDEOMASTER),
+""", "no signal", WAIT, 234, 0, ENDS),
     Sample("locked without frames, exit 0", """
 [videomaster @ 0x5581d2b0c0c0] [error] Timeout while waiting for slot lock
 [out#0/matroska @ 0x55b664222880] [warning] Output file is empty, nothing was encoded(check -ss / -t / -frames)
-""", "no signal", WAIT, 0, 0, VIDEOMASTER),
+""", "no signal", WAIT, 0, 0, ENDS),
     Sample("locked without frames, with abort_on", """
 [out#0/matroska @ 0x55b664222880] [fatal] Output file is empty, nothing was encoded(check -ss / -t / -frames)
 [info] Conversion failed!
-""", "no signal", WAIT, 234, 0, VIDEOMASTER),
+""", "no signal", WAIT, 234, 0, ENDS),
     Sample("cable pulled, exit 0", """
 [videomaster @ 0x5581d2b0c0c0] [error] Timeout while waiting for slot lock
 [videomaster @ 0x5581d2b0c0c0] [error] Failed to get data buffers
 [in#0/videomaster @ 0x5581d2b0bf00] [error] Error during demuxing: Input/output error
-""", "signal lost", WAIT, 0, 750, VIDEOMASTER),
+""", "signal lost", WAIT, 0, 750, ENDS),
     Sample("cable pulled, with xerror", """
 [videomaster @ 0x5581d2b0c0c0] [error] Failed to get data buffers
 [in#0/videomaster @ 0x5581d2b0bf00] [error] Error during demuxing: Input/output error
-""", "signal lost", WAIT, 251, 750, VIDEOMASTER),
+""", "signal lost", WAIT, 251, 750, ENDS),
     Sample("a full disk also where the signal went next", """
 [out#0/mp4 @ 0x55f8fe8379c0] [error] Error muxing a packet
 [out#0/mp4 @ 0x55f8fe8379c0] [error] Task finished with error code: -28 (No space left on device)
 [videomaster @ 0x5581d2b0c0c0] [error] Timeout while waiting for slot lock
-""", "disk full", RETRY, 228, 750, VIDEOMASTER),
+""", "disk full", RETRY, 228, 750, ENDS),
 ]  # fmt: skip
 
 # FFmpeg's own decklink input; no machine without a card can run it, so these stand as in its source.
@@ -359,7 +375,7 @@ BLACKMAGIC = [
 [in#0 @ 0x5581d2b0bf00] [error] Error opening input: Input/output error
 [error] Error opening input file DeckLink SDI.
 [fatal] Error opening input files: Input/output error
-""", name, outcome, 251, 0, DECKLINK)
+""", name, outcome, 251, 0, SEARCHES)
     for name, outcome, message in (
         ("no signal", WAIT, "Cannot Autodetect input stream or No signal"),
         ("board missing", RETRY, "Could not create DeckLink iterator. Make sure you have DeckLink drivers 10.11"),
@@ -395,7 +411,7 @@ MESSAGES.append(
         RETRY,
         234,
         50,
-        VIDEOMASTER,
+        ENDS,
     )
 )
 
@@ -412,7 +428,7 @@ def row_of(sample: Sample) -> Row | None:
     """The row that explains a sample, found on its own terms: the first that applies and is matched."""
     end = end_of(sample)
     for row in TABLE:
-        applies = row.source in (None, end.source) and row.needs_frames in (None, end.frames > 0)
+        applies = row.without_signal in (None, end.without_signal) and row.needs_frames in (None, end.frames > 0)
         applies = applies and (row.outcome != FAIL or end.status > 0)
         least = 3 if row.outcome == FAIL else 4
         if applies and any(
@@ -465,7 +481,7 @@ def test_a_crash_without_words_says_its_status() -> None:
     assert classify_sample(Sample("", "", "crash", RETRY, 134)).reason == "FFmpeg exited with 134"
 
 
-@pytest.mark.parametrize("source", ["test", VIDEOMASTER])
+@pytest.mark.parametrize("source", ["", ENDS])
 @pytest.mark.parametrize("frames", [0, 100])
 @pytest.mark.parametrize("message", HARMLESS)
 def test_harmless_messages_explain_no_end(message: str, frames: int, source: str) -> None:
@@ -476,7 +492,7 @@ def test_harmless_messages_explain_no_end(message: str, frames: int, source: str
 
 @pytest.mark.parametrize("status", [0, 1])
 def test_failed_to_stop_stream_alone_says_nothing(status: int) -> None:
-    sample = Sample("", "[videomaster @ 0x1] [error] Failed to stop stream", "", "", status, 9, VIDEOMASTER)
+    sample = Sample("", "[videomaster @ 0x1] [error] Failed to stop stream", "", "", status, 9, ENDS)
     cause = classify_sample(sample)
     assert (cause.name, "stop stream" in cause.reason) == ("crash" if status else "ended", False)
 
@@ -484,7 +500,7 @@ def test_failed_to_stop_stream_alone_says_nothing(status: int) -> None:
 @pytest.mark.parametrize("frames", [0, 100])
 @pytest.mark.parametrize("sample", [s for s in SAMPLES if s.outcome == WAIT], ids=lambda sample: sample.id)
 def test_a_test_source_never_has_no_signal(sample: Sample, frames: int) -> None:
-    cause = classify_sample(sample._replace(source="test", frames=frames))
+    cause = classify_sample(sample._replace(without_signal="", frames=frames))
     assert cause.outcome == RETRY
     assert "signal" not in cause.name
 
@@ -498,8 +514,7 @@ def test_nothing_is_given_up_once_a_frame_was_recorded(sample: Sample) -> None:
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.id)
 def test_the_same_words_at_a_harmless_level_explain_nothing(sample: Sample) -> None:
     end = end_of(sample)
-    end.lines = [(6, text) for _, text in end.lines]
-    assert classify(end).name in ("killed", "ended", "crash")
+    assert classify(end.replaced(lines=tuple((6, text) for _, text in end.lines))).name in ("killed", "ended", "crash")
 
 
 @pytest.mark.parametrize("status", [0, -9, -15])
@@ -515,38 +530,37 @@ def test_nothing_is_given_up_that_did_not_end_by_itself_with_an_error(sample: Sa
 @pytest.mark.parametrize("sample", [s for s in SAMPLES if s.outcome == FAIL], ids=lambda sample: sample.id)
 def test_nothing_is_given_up_for_a_warning(sample: Sample, status: int) -> None:
     end = end_of(sample)
-    end.status = status
-    end.lines = [(4, text) for _, text in end.lines]
-    assert classify(end).outcome == RETRY
+    lines = tuple((4, text) for _, text in end.lines)
+    assert classify(end.replaced(status=status, lines=lines)).outcome == RETRY
 
 
 @pytest.mark.parametrize(
-    "judged",
+    "fault",
     [
-        "no frame within 30 s of FFmpeg's start",
-        "format changed: Reconfiguring filter graph",
-        "file deleted: /srv/recordings/a.mkv was removed while it was recorded",
-        "/usr/bin/ffmpeg cannot be executed: No such file or directory",
+        Fault(NO_FRAME, "no frame within 30 s of FFmpeg's start"),
+        Fault(FORMAT_CHANGED, "format changed: Reconfiguring filter graph"),
+        Fault(FILE_DELETED, "file deleted: /srv/recordings/a.mkv was removed while it was recorded"),
+        Fault(NOT_EXECUTED, "/usr/bin/ffmpeg cannot be executed: No such file or directory"),
     ],
+    ids=lambda fault: fault.kind,
 )
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.id)
-def test_what_the_runner_judged_needs_no_explanation(sample: Sample, judged: str) -> None:
-    end = end_of(sample)
-    end.judged = judged
-    cause = classify(end)
-    assert (cause.outcome, cause.reason) == (RETRY, judged)
+def test_a_fault_that_the_runner_found_needs_no_explanation(sample: Sample, fault: Fault) -> None:
+    cause = classify(end_of(sample).replaced(fault=fault))
+    assert (cause.outcome, cause.reason) == (RETRY, fault.text)
+
+
+STALL = Fault(STALLED, "stalled: no new frame for 12 s")
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.id)
 def test_a_stall_is_what_ffmpeg_says_of_a_signal_or_a_disk(sample: Sample) -> None:
     """A cable pulled: FFmpeg says so after 10 s, and may still be closing its file when the runner's 12 s are over."""
-    end = end_of(sample)
-    end.judged = "stalled: no new frame for 12 s"
-    cause = classify(end)
+    cause = classify(end_of(sample).replaced(fault=STALL))
     if sample.outcome == WAIT or sample.name in ("disk full", "disk error"):
         assert (cause.name, cause.outcome) == (sample.name, sample.outcome)
     else:
-        assert (cause.outcome, cause.reason) == (RETRY, end.judged)
+        assert (cause.outcome, cause.reason) == (RETRY, STALL.text)
 
 
 def test_a_stall_is_a_lost_signal_whatever_else_was_said_and_however_ffmpeg_ended() -> None:
@@ -556,8 +570,8 @@ def test_a_stall_is_a_lost_signal_whatever_else_was_said_and_however_ffmpeg_ende
 [videomaster @ 0x5581d2b0c0c0] [error] Failed to get data buffers
 """
     for status in (0, 255, 251, -9):
-        end = end_of(Sample("", log, "", "", status, 750, VIDEOMASTER))
-        end.judged = "stalled: no new frame for 12 s"
+        end = end_of(Sample("", log, "", "", status, 750, ENDS))
+        end = end.replaced(fault=STALL)
         assert (classify(end).name, classify(end).outcome) == ("signal lost", WAIT)
 
 
@@ -581,11 +595,11 @@ WORDS = st.sampled_from([pattern for row in TABLE for pattern in row.patterns] +
     lines=st.lists(st.tuples(st.integers(0, 7), st.one_of(WORDS, st.text(max_size=30)).map(str.strip)), max_size=6),
     status=st.integers(-64, 255),
     frames=st.integers(0, 10**6),
-    source=st.sampled_from(["test", VIDEOMASTER, DECKLINK, "v4l2"]),
+    source=st.sampled_from(["", ENDS, SEARCHES]),
 )
 def test_any_end_has_a_cause_and_a_reason(lines: list[tuple[int, str]], status: int, frames: int, source: str) -> None:
-    cause = classify(End(status=status, frames=frames, lines=lines, source=source))
+    cause = classify(End(status=status, frames=frames, lines=tuple(lines), without_signal=source))
     assert cause.outcome in (RETRY, WAIT, FAIL)
     assert cause.name and cause.reason
     assert cause.outcome != FAIL or (frames == 0 and status > 0 and any(priority <= 3 for priority, _ in lines))
-    assert cause.outcome != WAIT or source in (VIDEOMASTER, DECKLINK)
+    assert cause.outcome != WAIT or source in (ENDS, SEARCHES)

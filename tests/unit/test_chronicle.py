@@ -18,13 +18,13 @@ from appliance import wait_for
 
 from sdisup.contract.files import up_seconds
 from sdisup.contract.media import count_frames, says
-from sdisup.contract.requests import leave_stop_note
+from sdisup.contract.requests import leave_stop_note, noted_stopper
 from sdisup.ledger.history import open_story
 from sdisup.ledger.lines import Entry, append_entries, read_ledger
 from sdisup.ledger.moments import FileEnd
 from sdisup.ledger.present import waiting_entries
 from sdisup.runner import chronicle
-from sdisup.runner.chronicle import Chronicle, is_going_down, noted_stopper
+from sdisup.runner.chronicle import Chronicle, is_going_down
 
 FFPROBE = shutil.which("ffprobe") or "ffprobe"
 AT_ONCE_S = 0.1

@@ -38,9 +38,6 @@ PENDING = {
     ("runner.chronicle", "ledger.lines"),
     ("runner.chronicle", "ledger.moments"),
     ("runner.chronicle", "ledger.story"),
-    ("runner.main", "ledger.lines"),
-    ("runner.main", "ledger.moments"),
-    ("runner.main", "ledger.story"),
     ("sources.sandbox", "config.settings"),
 }
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdisup.runner.journal import BURST_LINES, LINES_PER_S, TEXT_LIMIT, Journal
+from sdisup.runner.report import BURST_LINES, LINES_PER_S, TEXT_LIMIT, Journal
 
 PAGE_BYTES = 4096
 

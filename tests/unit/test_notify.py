@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sdisup.runner.notify import Notifier
+from sdisup.runner.report import Notifier
 
 VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 

@@ -30,10 +30,8 @@ def test_what_is_written() -> None:
 
 
 def test_units_of_an_older_apply_lack_what_came_later() -> None:
-    old = [
-        word for word in format_options(options()) if not word.startswith(("--waits-for-signal=", "--audio-options="))
-    ]
-    assert parse_options(old) == options().replaced(waits_for_signal=0, audio_options="")
+    old = [word for word in format_options(options()) if not word.startswith(("--without-signal=", "--audio-options="))]
+    assert parse_options(old) == options().replaced(without_signal="", audio_options="")
     assert format_options(parse_options(old)) == old
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from sdisup.config.settings import parse_settings
-from sdisup.contract.options import Options
+from sdisup.config.settings import Port, parse_settings
+from sdisup.control.units import runner_options
 from sdisup.encode.command import Capabilities, build_ffmpeg_arguments
 from sdisup.runner.causes import End, file_verdict, is_format_change
-from sdisup.runner.decide import backoff_s, expects_audio, loop_wait_s, no_signal_wait_s, without_audio
+from sdisup.runner.decide import backoff_s, loop_wait_s, no_signal_wait_s, without_audio
 from sdisup.runner.progress import muxer_version
 
 CAPABLE = Capabilities("7.1", frozenset(), frozenset(), hybrid_fragmented=True)
@@ -41,7 +41,7 @@ def test_a_crash_loop_waits_longer_where_ffmpeg_is_slow_to_fail(cpu_s: float) ->
 
 
 def end(status: int = 0, *, finished: bool = True, said: str = "") -> End:
-    return End(status=status, frames=25, lines=[(3, said)] if said else [], source="test", finished=finished)
+    return End(status=status, frames=25, lines=((3, said),) if said else (), finished=finished)
 
 
 @pytest.mark.parametrize(
@@ -75,16 +75,16 @@ def test_a_finished_file_is_judged_by_what_ffmpeg_said_not_by_its_exit_code(
 
 @pytest.mark.parametrize("codec", ["h264", "prores"])
 def test_a_signal_without_audio_gets_the_command_of_a_port_without_audio(codec: str) -> None:
-    def command(channels: int) -> list[str]:
+    def port(channels: int) -> Port:
         source = {"kind": "videomaster", "audio_channels": channels}
         settings = parse_settings([("x", {"appliance": {"ports": 1}, "defaults": {"source": source, "codec": codec}})])
-        return build_ffmpeg_arguments(settings.ports[0], "/usr/bin/ffmpeg", CAPABLE)
+        return settings.ports[0]
 
-    assert without_audio(command(2)) == command(0)
-    assert without_audio(command(0)) == command(0)
-    assert expects_audio(Options(command(2), source="videomaster"))
-    assert not expects_audio(Options(command(0), source="videomaster"))
-    assert not expects_audio(Options(command(2), source="custom"))
+    with_sound, silent = (build_ffmpeg_arguments(port(channels), "/usr/bin/ffmpeg", CAPABLE) for channels in (2, 0))
+    audio_options = runner_options(port(2), with_sound, "", "").audio_options
+    assert without_audio(with_sound, audio_options) == silent
+    assert without_audio(silent, audio_options) == silent
+    assert runner_options(port(0), silent, "", "").audio_options == ""
 
 
 @pytest.mark.parametrize(

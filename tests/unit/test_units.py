@@ -170,9 +170,9 @@ def test_the_runner_is_told_what_a_missing_signal_does_to_its_input() -> None:
     card = {"kind": "videomaster"}
     result = rendered(settings_of(port1={"source": card}, port2={"source": {**card, "audio_channels": 0}}))
     test, embedded, silent = (result.files[drop_in_path(index)] for index in range(3))
-    assert "--waits-for-signal=1 --audio-options=-nb_channels,-sample_rate,-sample_size " in embedded
-    assert "--waits-for-signal=1 " in silent and "--audio-options" not in silent
-    assert "--waits-for-signal" not in test and "--audio-options" not in test
+    assert "--without-signal=ends --audio-options=-nb_channels,-sample_rate,-sample_size " in embedded
+    assert "--without-signal=ends " in silent and "--audio-options" not in silent
+    assert "--without-signal" not in test and "--audio-options" not in test
 
 
 def test_a_specifier_in_a_path_is_no_specifier() -> None:
