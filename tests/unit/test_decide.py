@@ -1,0 +1,226 @@
+"""What a runner does at each moment, as a table: a situation, and the decision that it leads to."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sdisup.contract.options import Options
+from sdisup.runner.causes import (
+    DISK,
+    DISK_FULL,
+    FAIL,
+    FILE_DELETED,
+    FORMAT_CHANGED,
+    NO_AUDIO,
+    NO_FRAME,
+    RETRY,
+    STALLED,
+    WAIT,
+    Cause,
+    Fault,
+)
+from sdisup.runner.decide import (
+    AWAIT_RETRY,
+    AWAIT_SIGNAL,
+    BACKOFF_S,
+    BEGIN,
+    CLOSING,
+    DISK_LOOPS,
+    DISK_LOOPS_A_RUNNER,
+    END_FFMPEG,
+    ENDED,
+    EXIT_CANNOT_WORK,
+    EXIT_FOR_RETRY,
+    EXIT_STOPPED,
+    GO_ON_WITHOUT_AUDIO,
+    LOOPS_A_RUNNER,
+    NOTHING,
+    OPENING,
+    RUNNING,
+    WAITING,
+    Ended,
+    Sight,
+    Situation,
+    decide,
+    describe,
+)
+
+PATH = "/srv/recordings/CAM3.mkv"
+OPTIONS = Options(
+    ["ffmpeg", "{output}"],
+    port=3,
+    name="CAM3",
+    recordings="/srv/recordings",
+    rate=25.0,
+    stall_timeout_s=5.0,
+    start_timeout_s=30.0,
+)
+CARD = OPTIONS.replaced(audio_options="-nb_channels,-sample_rate,-sample_size", stall_timeout_s=12.0)
+
+CRASH = Cause("crash", RETRY, "FFmpeg exited with 1")
+FULL = Cause(DISK_FULL, RETRY, "disk full: no space")
+LOST = Cause("signal lost", WAIT, "signal lost")
+HOPELESS = Cause("cannot work", FAIL, "cannot work: Unknown encoder")
+HELD = Ended(CRASH, fault=Fault(NO_AUDIO, ""), frames=200, kept=True, wrote_no_audio=True)
+SLOWEST = len(BACKOFF_S) - 1
+GOOD = Sight(path=PATH, running_s=9.0, recording_s=8.0, blocks=32, frames=200)
+
+
+def running(sight: Sight, **more: object) -> Situation:
+    return Situation(now=100.0, phase=RUNNING, sight=sight).replaced(**more)
+
+
+def after(ended: Ended, **more: object) -> Situation:
+    return Situation(now=100.0, phase=ENDED, sight=Sight(), ended=ended).replaced(**more)
+
+
+# name, situation, options, step, kind of the fault, seconds to wait
+CASES = [
+    # Without an FFmpeg.
+    ("it is time", Situation(now=100.0, wait_until=100.0), OPTIONS, BEGIN, "", 0),
+    ("it is not time yet", Situation(now=99.9, wait_until=100.0), OPTIONS, NOTHING, "", 0),
+    ("stopped while it waits", Situation(now=9.0, wait_until=100.0, is_stopping=True), OPTIONS, EXIT_STOPPED, "", 0),
+    ("stopped before it began", Situation(now=100.0, is_stopping=True), OPTIONS, EXIT_STOPPED, "", 0),
+    # While the disk makes the file.
+    ("the disk takes its time", Situation(now=1.0, phase=OPENING, sight=Sight(began_s=60)), CARD, NOTHING, "", 0),
+    ("stopped meanwhile", Situation(now=1.0, phase=OPENING, is_stopping=True, sight=Sight()), CARD, END_FFMPEG, "", 0),
+    # Before the first frame.
+    ("it starts", running(Sight(running_s=4.9, frameless_s=4.9)), CARD, NOTHING, "", 0),
+    ("a card without frames", running(Sight(running_s=5.1, frameless_s=5.1)), CARD, END_FFMPEG, NO_AUDIO, 0),
+    ("a card that counts", running(Sight(running_s=5.1, frameless_s=5.1, blocks=1)), CARD, NOTHING, "", 0),
+    ("another source", running(Sight(running_s=29.9, frameless_s=29.9)), OPTIONS, NOTHING, "", 0),
+    ("no frame", running(Sight(running_s=30.1, frameless_s=30.1)), OPTIONS, END_FFMPEG, NO_FRAME, 0),
+    ("no frame on disk", running(Sight(running_s=30.1, frames=700, blocks=9)), OPTIONS, END_FFMPEG, NO_FRAME, 0),
+    ("the file is gone", running(Sight(running_s=1.0, is_moved=True)), OPTIONS, END_FFMPEG, FILE_DELETED, 0),
+    # While it records.
+    ("it records", running(GOOD), OPTIONS, NOTHING, "", 0),
+    ("a hiccup", running(GOOD.replaced(frameless_s=5.0)), OPTIONS, NOTHING, "", 0),
+    ("a stall", running(GOOD.replaced(frameless_s=5.1)), OPTIONS, END_FFMPEG, STALLED, 0),
+    ("a card may be silent for longer", running(GOOD.replaced(frameless_s=11.9)), CARD, NOTHING, "", 0),
+    ("a card's stall", running(GOOD.replaced(frameless_s=12.1)), CARD, END_FFMPEG, STALLED, 0),
+    ("the file stands still", running(GOOD.replaced(growthless_s=6.0, look_s=0.5)), OPTIONS, END_FFMPEG, STALLED, 0),
+    ("nobody could look", running(GOOD.replaced(growthless_s=60.0, look_s=59.0)), OPTIONS, NOTHING, "", 0),
+    ("another format", running(GOOD.replaced(format_change="640x480")), OPTIONS, END_FFMPEG, FORMAT_CHANGED, 0),
+    ("deleted", running(GOOD.replaced(is_moved=True, is_deleted=True)), OPTIONS, END_FFMPEG, FILE_DELETED, 0),
+    ("moved away", running(GOOD.replaced(is_moved=True)), OPTIONS, NOTHING, "", 0),
+    ("too slow", running(GOOD.replaced(pace_fps=20.0)), OPTIONS, NOTHING, "", 0),
+    ("stopped", running(GOOD, is_stopping=True), OPTIONS, END_FFMPEG, "", 0),
+    ("stopped and stalled", running(GOOD.replaced(frameless_s=60.0), is_stopping=True), OPTIONS, END_FFMPEG, "", 0),
+    # While FFmpeg is being ended.
+    ("it is ending", running(GOOD.replaced(frameless_s=60.0), is_ending=True), OPTIONS, NOTHING, "", 0),
+    ("it is ending, and stopped", running(GOOD, is_ending=True, is_stopping=True), OPTIONS, NOTHING, "", 0),
+    ("the file is closed", running(GOOD.replaced(frameless_s=60.0), phase=CLOSING), OPTIONS, NOTHING, "", 0),
+    # What an end leads to.
+    ("a crash", after(Ended(CRASH)), OPTIONS, EXIT_FOR_RETRY, "", 0),
+    ("a crash at a stop", after(Ended(CRASH), is_stopping=True), OPTIONS, EXIT_STOPPED, "", 0),
+    ("hopeless", after(Ended(HOPELESS)), OPTIONS, EXIT_CANNOT_WORK, "", 0),
+    ("hopeless at a stop", after(Ended(HOPELESS), is_stopping=True), OPTIONS, EXIT_STOPPED, "", 0),
+    ("a lost signal", after(Ended(LOST, frames=9)), CARD, AWAIT_SIGNAL, "", 1.0),
+    ("still none", after(Ended(LOST), no_signal_since=50.0), CARD, AWAIT_SIGNAL, "", 1.0),
+    ("none for a minute", after(Ended(LOST, cpu_s=0.01), no_signal_since=40.0), CARD, AWAIT_SIGNAL, "", 3.0),
+    ("none, and starts are slow", after(Ended(LOST, cpu_s=0.18), no_signal_since=0.0), CARD, AWAIT_SIGNAL, "", 10.0),
+    ("no signal at a stop", after(Ended(LOST), is_stopping=True), CARD, EXIT_STOPPED, "", 0),
+    # A signal without audio.
+    ("video was held back", after(HELD), CARD, GO_ON_WITHOUT_AUDIO, "", 0),
+    ("at a stop", after(HELD, is_stopping=True), CARD, EXIT_STOPPED, "", 0),
+    ("too few frames", after(HELD.replaced(frames=9)), CARD, EXIT_FOR_RETRY, "", 0),
+    ("there was audio", after(HELD.replaced(wrote_no_audio=False)), CARD, EXIT_FOR_RETRY, "", 0),
+    ("nothing was kept", after(HELD.replaced(kept=False)), CARD, EXIT_FOR_RETRY, "", 0),
+    # Crash loops.
+    ("not yet a loop", after(Ended(CRASH), failures=SLOWEST - 1), OPTIONS, EXIT_FOR_RETRY, "", 0),
+    ("a loop", after(Ended(CRASH), failures=SLOWEST), OPTIONS, AWAIT_RETRY, "", 10.0),
+    ("a slow loop", after(Ended(CRASH, cpu_s=0.13), failures=SLOWEST), OPTIONS, AWAIT_RETRY, "", 20.0),
+    ("frames cost what they cost", after(Ended(CRASH, frames=9, cpu_s=0.13), failures=SLOWEST), OPTIONS,
+     AWAIT_RETRY, "", 10.0),
+    ("a new sandbox is due", after(Ended(CRASH), failures=99, loops=LOOPS_A_RUNNER), OPTIONS, EXIT_FOR_RETRY, "", 0),
+    ("a hopeless loop", after(Ended(HOPELESS), failures=99), OPTIONS, EXIT_CANNOT_WORK, "", 0),
+    ("a disk's first trouble", after(Ended(FULL), failures=SLOWEST), OPTIONS, EXIT_FOR_RETRY, "", 0),
+    ("a disk's loop", after(Ended(FULL), failures=SLOWEST + DISK_LOOPS), OPTIONS, AWAIT_RETRY, "", 10.0),
+    ("a disk is looked at anew", after(Ended(FULL), failures=99, loops=DISK_LOOPS_A_RUNNER), OPTIONS,
+     EXIT_FOR_RETRY, "", 0),
+    ("no file could be made", after(Ended(Cause(DISK, RETRY, ""), could_open=False), failures=SLOWEST), OPTIONS,
+     EXIT_FOR_RETRY, "", 0),
+    ("its disk hangs", after(Ended(CRASH, is_abandoned=True)), OPTIONS, AWAIT_RETRY, "", 0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("situation", "options", "step", "kind", "wait_s"), [case[1:] for case in CASES],
+                         ids=[case[0] for case in CASES])  # fmt: skip
+def test_a_situation_leads_to_a_step(
+    situation: Situation, options: Options, step: str, kind: str, wait_s: float
+) -> None:
+    decision = decide(situation, options)
+    assert decision.step == step
+    assert (decision.fault.kind if decision.fault else "") == kind
+    assert decision.wait_s == pytest.approx(wait_s)
+
+
+TOLD = ("recording", "")
+
+DESCRIPTIONS = [
+    ("it records", running(GOOD), "recording", ""),
+    ("a hiccup", running(GOOD.replaced(frameless_s=2.0)), "recording", ""),
+    ("frames stand still", running(GOOD.replaced(frameless_s=3.0)), "stalled", "no new frame for 3 s"),
+    ("the file stands still", running(GOOD.replaced(growthless_s=6.0)), "stalled",
+     "frames arrive, but the file has not grown for 6 s"),
+    ("too slow", running(GOOD.replaced(pace_fps=20.04)), "recording", "cannot keep up: 20.0 of 25 fps"),
+    ("it starts", running(Sight(running_s=3.0)), "starting", ""),
+    ("the disk answers", Situation(now=1.0, phase=OPENING, sight=Sight(began_s=4.0)), "starting", ""),
+    ("the disk hangs", Situation(now=1.0, phase=OPENING, sight=Sight(began_s=6.0)), "starting",
+     "/srv/recordings does not answer for 6 s"),
+    ("it waits", Situation(now=1.0), "backoff", "why"),
+    ("no signal", Situation(now=1.0, no_signal_since=0.0), "no-signal", "why"),
+    ("it looks for a signal", running(Sight(running_s=0.1), no_signal_since=0.0), "no-signal", "why"),
+    ("it stops", running(GOOD, is_stopping=True), "stopping", ""),
+    ("it closes", running(GOOD, phase=CLOSING), "stalled", "FFmpeg ended; its file is being closed"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("situation", "state", "reason"), [case[1:] for case in DESCRIPTIONS],
+                         ids=[case[0] for case in DESCRIPTIONS])  # fmt: skip
+def test_a_situation_is_described(situation: Situation, state: str, reason: str) -> None:
+    assert describe(situation, OPTIONS, "why", TOLD) == (state, reason)
+
+
+def test_a_file_that_is_closed_keeps_what_was_said_before() -> None:
+    closing = running(GOOD, phase=CLOSING)
+    assert describe(closing, OPTIONS, "", ("stalled", "no new frame for 7 s")) == ("stalled", "no new frame for 7 s")
+    assert describe(closing, OPTIONS, "", ("starting", ""))[0] == "starting"
+
+
+SECONDS = st.floats(0, 1e6)
+SIGHTS = st.builds(
+    Sight, running_s=SECONDS, recording_s=st.none() | SECONDS, blocks=st.integers(0, 9), frames=st.integers(0, 999),
+    frameless_s=SECONDS, growthless_s=SECONDS, look_s=SECONDS, format_change=st.sampled_from(["", "x"]),
+    is_moved=st.booleans(), is_deleted=st.booleans(),
+)  # fmt: skip
+ENDS = st.builds(
+    Ended, st.sampled_from([CRASH, FULL, LOST, HOPELESS]), fault=st.sampled_from([None, HELD.fault]),
+    frames=st.integers(0, 999), kept=st.booleans(), cpu_s=st.floats(0, 100), could_open=st.booleans(),
+    is_abandoned=st.booleans(), wrote_no_audio=st.booleans(),
+)  # fmt: skip
+SITUATIONS = st.builds(
+    Situation, now=SECONDS, phase=st.sampled_from([WAITING, OPENING, RUNNING, CLOSING]), is_stopping=st.booleans(),
+    is_ending=st.booleans(), wait_until=SECONDS, failures=st.integers(-1, 10**6), loops=st.integers(0, 9),
+    no_signal_since=st.none() | SECONDS, sight=SIGHTS,
+)  # fmt: skip
+
+
+@given(SITUATIONS, st.sampled_from([OPTIONS, CARD]))
+def test_a_stop_is_never_answered_by_a_start_or_a_fault(situation: Situation, options: Options) -> None:
+    decision = decide(situation.replaced(is_stopping=True), options)
+    assert decision.step in (NOTHING, END_FFMPEG, EXIT_STOPPED)
+    assert decision.fault is None
+
+
+@given(SITUATIONS, ENDS, st.sampled_from([OPTIONS, CARD]))
+def test_every_end_leads_somewhere_and_no_wait_is_without_a_bound(
+    situation: Situation, ended: Ended, options: Options
+) -> None:
+    decision = decide(situation.replaced(phase=ENDED, ended=ended), options)
+    assert decision.step not in (NOTHING, BEGIN, END_FFMPEG)
+    # A start that cost a second of a core was none that failed.
+    assert 0 <= decision.wait_s <= 1.0 / 0.0065 or decision.step == AWAIT_SIGNAL
+    assert decision.step != EXIT_CANNOT_WORK or ended.cause.outcome == FAIL

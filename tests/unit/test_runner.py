@@ -1,0 +1,547 @@
+"""The runner's loop, with a scripted FFmpeg, a scripted disk and a scripted clock: nothing here takes time.
+
+A script is a list of (second, what happens then). The clock moves on to the next of them, or to the moment
+that the runner asked its poll to wake it, whichever is first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sdisup.contract.options import ENDS, Options
+from sdisup.contract.status import read_status
+from sdisup.runner import report
+from sdisup.runner.disk import Closed, Event, FirstMedia, Opened, OpenFailed, Sample
+from sdisup.runner.main import EXIT_CANNOT_WORK, EXIT_RETRY, EXIT_STOPPED, Runner
+
+RATE = 25
+STDERR, PIDFD = 10_001, 10_002
+LONG_S = 10_000.0
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    Action = Callable[["World"], object]
+
+
+class FakeFFmpeg:
+    """What the runner sees of an FFmpeg process: bytes on stderr, an exit, the steps of the ladder."""
+
+    stderr, pidfd, pid = STDERR, PIDFD, 4711
+    cpu_s = 0.05
+
+    def __init__(self, world: World, command: Sequence[str]) -> None:
+        self.command = list(command)
+        self.steps: list[str] = []
+        self.is_closed = False
+        self._world = world
+        self._output: deque[bytes] = deque()
+        self.status: int | None = None
+
+    def says(self, text: str) -> None:
+        self._output.append(text.encode())
+
+    def counts(self, frames: int, *, progress: str = "continue", dup: int = 0, drop: int = 0) -> None:
+        self.says(f"frame={frames}\ndup_frames={dup}\ndrop_frames={drop}\nspeed=1x\nprogress={progress}\n")
+
+    def exits(self, status: int) -> None:
+        self.status = status
+
+    def ready(self) -> list[tuple[int, int]]:
+        found = [(STDERR, 1)] if self._output else []
+        return found + ([(PIDFD, 1)] if self.status is not None else [])
+
+    def read(self) -> bytes | None:
+        return self._output.popleft() if self._output else (b"" if self.status is not None else None)
+
+    def step(self, action: str) -> None:
+        self.steps.append(action)
+        self._world.on_step(self, action)
+
+    def reap(self) -> int | None:
+        return self.status
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class FakeFile:
+    """What the runner sees of a file's threads."""
+
+    sync_problem = watch_problem = ""
+
+    def __init__(self, world: World) -> None:
+        self.events: deque[Event] = deque()
+        self.is_finished = False
+        self._world = world
+
+    def finish(self, *, is_empty: bool = False) -> None:
+        self.is_finished = True
+        self._world.on_finish(self, is_empty)
+
+
+class World:
+    """The clock, the poll, the disk and the FFmpegs of one runner. A test changes the `on_…` to misbehave."""
+
+    def __init__(self, script: Sequence[tuple[float, Action]] = ()) -> None:
+        self.time_s = 0.0
+        self.wall_ahead_s = 1_800_000_000.0
+        self.script = deque(sorted(script, key=lambda entry: entry[0]))
+        self.ffmpegs: list[FakeFFmpeg] = []
+        self.files: list[FakeFile] = []
+        self.runner: Runner | None = None
+        self.turns = 0
+        self.on_open: Callable[[FakeFile], None] = lambda file: file.events.append(Opened(self.path(file)))
+        self.on_spawn: Callable[[FakeFFmpeg], None] = lambda ffmpeg: None
+        self.on_step: Callable[[FakeFFmpeg, str], None] = quit_well
+        self.on_finish: Callable[[FakeFile, bool], None] = close_well
+
+    def path(self, file: FakeFile) -> str:
+        return f"/srv/recordings/CAM3_{self.files.index(file) + 1}.mkv"
+
+    @property
+    def ffmpeg(self) -> FakeFFmpeg:
+        return self.ffmpegs[-1]
+
+    @property
+    def file(self) -> FakeFile:
+        return self.files[-1]
+
+    def at(self, second: float, *actions: Action) -> World:
+        """Add to the script."""
+        for action in actions:
+            self.script.append((second, action))
+        self.script = deque(sorted(self.script, key=lambda entry: entry[0]))
+        return self
+
+    # What the runner is given.
+
+    def now(self) -> float:
+        return self.time_s
+
+    def wall(self) -> float:
+        return self.time_s + self.wall_ahead_s
+
+    def open_file(self, *_: object) -> FakeFile:
+        self.files.append(FakeFile(self))
+        self.on_open(self.file)
+        return self.file
+
+    def spawn(self, command: Sequence[str]) -> FakeFFmpeg:
+        self.ffmpegs.append(FakeFFmpeg(self, command))
+        self.on_spawn(self.ffmpeg)
+        return self.ffmpeg
+
+    def register(self, *_: object) -> None: ...
+
+    unregister = register
+
+    def poll(self, timeout_ms: int) -> list[tuple[int, int]]:
+        """Move the clock on to what comes first; what FFmpeg or the disk has to say comes at once."""
+        self.turns += 1
+        assert self.turns < 100_000, "the runner turns without end"
+        assert timeout_ms >= 0, "a runner that waits for ever is not alive"
+        if self.ffmpegs and (ready := self.ffmpeg.ready()) and not self.ffmpeg.is_closed:
+            return ready
+        if any(file.events for file in self.files):
+            return []  # the disk's thread has woken the runner
+        until_s = self.time_s + timeout_ms / 1000
+        if self.script and self.script[0][0] <= until_s:
+            second, action = self.script.popleft()
+            self.time_s = max(self.time_s, second)
+            action(self)
+            return self.ffmpeg.ready() if self.ffmpegs and not self.ffmpeg.is_closed else []
+        self.time_s = until_s
+        assert self.time_s < LONG_S, "the runner does not end"
+        return []
+
+
+def quit_well(ffmpeg: FakeFFmpeg, action: str) -> None:
+    if action == "quit":
+        ffmpeg.says("progress=end\n")
+        ffmpeg.exits(0)
+
+
+def close_well(file: FakeFile, is_empty: bool) -> None:
+    file.events.append(Closed(1000, not is_empty, ""))
+
+
+def records(seconds: float, *, since: float = 0.0, first: int = 0) -> list[tuple[float, Action]]:
+    """A script of an FFmpeg that records: a progress block and a look at the file each quarter second."""
+
+    def block(number: int) -> Callable[[World], None]:
+        def happens(world: World) -> None:
+            frames = first + number * RATE // 4
+            world.ffmpeg.counts(frames)
+            if number == 1:
+                world.file.events.append(FirstMedia())
+            world.file.events.append(Sample(frames * 1000, 10**9, "8:1", False, False))
+
+        return happens
+
+    return [(since + number / 4, block(number)) for number in range(1, int(seconds * 4) + 1)]
+
+
+def stop(world: World) -> None:
+    assert world.runner is not None
+    world.runner.stop()
+
+
+OPTIONS = Options(
+    ["/usr/bin/ffmpeg", "-i", "x", "{output}"],
+    port=3, name="CAM3", codec="h264", container="mkv", source="test", input="FFmpeg's test picture",
+    recordings="/srv/recordings", revision="r1", filesystem="", rate=float(RATE), stall_timeout_s=5.0,
+    start_timeout_s=30.0, sync_interval_s=1.0, stop_quit_s=3.0, stop_start_quit_s=4.0, stop_term_s=2.0,
+)  # fmt: skip
+CARD = OPTIONS.replaced(
+    input="board 0 channel 3", without_signal=ENDS, stall_timeout_s=12.0, audio_options="-nb_channels,-sample_rate",
+    command=["/usr/bin/ffmpeg", "-nb_channels", "2", "-sample_rate", "48000", "-i", "x", "-map", "0:a:0", "{output}"],
+)  # fmt: skip
+NO_SIGNAL = "[error] Stream map '' matches no streams.\n"
+LOST = "[error] Timeout while waiting for slot lock\n[error] Failed to get data buffers\n"
+
+
+@pytest.fixture(autouse=True)
+def said(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """What the runner says in the journal."""
+    lines: list[str] = []
+    monkeypatch.setattr(report.Journal, "_write", lambda _self, line: lines.append(line.decode().rstrip()))
+    monkeypatch.setattr(os, "set_blocking", lambda *_: None)
+    for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC"):
+        monkeypatch.delenv(name, raising=False)
+    yield lines
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Runs a runner in a world to its end; returns its exit code. The run directory lives through restarts."""
+    (tmp_path / "port-3").mkdir()
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "port-3"))
+
+    def play(world: World, options: Options = OPTIONS) -> int:
+        edges: dict[str, Any] = {"poll": world, "open_file": world.open_file, "spawn": world.spawn}
+        placed = options.replaced(run_directory=str(tmp_path))
+        world.runner = Runner(placed, now=world.now, wall=world.wall, **edges)
+        return world.runner.run()
+
+    return play
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Callable[[], list[dict[str, Any]]]:
+    """The events that are in the spool."""
+
+    def events() -> list[dict[str, Any]]:
+        text = (tmp_path / "ports/3/spool").read_bytes().rstrip(b"\0")
+        return [json.loads(line) for line in text.splitlines()]
+
+    return events
+
+
+def kinds(events: Sequence[dict[str, Any]]) -> list[str]:
+    return [event["kind"] for event in events]
+
+
+Run = Callable[..., int]
+Told = Callable[[], list[dict[str, Any]]]
+
+
+def test_a_recording_is_told_from_its_begin_to_its_stop(tmp_path: Path, run: Run, told: Told, said: list[str]) -> None:
+    world = World(records(8)).at(8.1, stop)
+    assert run(world) == EXIT_STOPPED
+    assert kinds(told()) == ["began", "opened", "media", "closed", "stopped"]
+    began, opened, media, closed, stopped = told()
+    assert (began["is_restart"], began["name"]) == (False, "CAM3")
+    assert (opened["path"], opened["codec"], opened["is_retry"]) == ("/srv/recordings/CAM3_1.mkv", "h264", False)
+    # 6 frames in the first quarter of a second: the first of them came when FFmpeg began.
+    assert media["first_frame_at"][1] == pytest.approx(0.25 - 6 / RATE, abs=0.02)
+    assert (closed["verdict"], closed["cause"], closed["frames"], closed["missing"]) == ("complete", "stop", 200, 0)
+    assert closed["last_frame_at"][1] == pytest.approx(8.0, abs=0.02)
+    assert stopped["by"] == "operator"
+    assert world.ffmpeg.steps == ["quit"] and world.ffmpeg.is_closed
+    status = read_status(3, str(tmp_path))
+    assert status is not None and (status.state, status.pid, status.take_frames) == ("stopped", None, 200)
+    assert any("closed /srv/recordings/CAM3_1.mkv: 200 frames" in line for line in said)
+
+
+def test_the_output_is_the_file_that_was_made(run: Run) -> None:
+    world = World(records(1)).at(1.1, stop)
+    run(world)
+    assert world.ffmpeg.command[-1] == "/srv/recordings/CAM3_1.mkv"
+
+
+def test_an_ffmpeg_that_crashes_ends_the_runner_for_systemd_to_restart_it(tmp_path: Path, run: Run, told: Told) -> None:
+    world = World(records(2)).at(2.1, lambda w: w.ffmpeg.exits(-9))
+    assert run(world) == EXIT_RETRY
+    assert kinds(told()) == ["began", "opened", "media", "closed", "waits"]
+    assert (told()[3]["verdict"], told()[4]["cause"]) == ("cut off: FFmpeg was killed by signal 9", "killed")
+    status = read_status(3, str(tmp_path))
+    assert status is not None and (status.state, status.reason) == ("backoff", "FFmpeg was killed by signal 9")
+
+
+def test_the_next_runner_goes_on_and_counts_restarts(tmp_path: Path, run: Run, told: Told) -> None:
+    for _ in range(2):
+        assert run(World(records(2)).at(2.1, lambda w: w.ffmpeg.exits(-9))) == EXIT_RETRY
+    world = World(records(2, since=1.0)).at(3.1, stop)
+    assert run(world) == EXIT_STOPPED
+    status = read_status(3, str(tmp_path))
+    assert status is not None and (status.restarts, status.take_frames) == (2, 150)
+    assert [event["is_restart"] for event in told() if event["kind"] == "began"] == [False, True, True]
+
+
+def test_the_first_retry_comes_at_once_and_the_third_after_a_second(run: Run) -> None:
+    begun_at = []
+    for _ in range(4):
+        world = World().at(5.0, lambda w: w.ffmpeg.exits(1))
+        world.on_spawn = lambda ffmpeg, world=world: begun_at.append(world.time_s)  # type: ignore[misc]
+        assert run(world) == EXIT_RETRY
+    assert begun_at == pytest.approx([0, 0, 1, 2], abs=0.01)
+
+
+def test_a_good_minute_makes_the_next_end_the_first_one_again(run: Run) -> None:
+    for _ in range(5):
+        run(World().at(20.0, lambda w: w.ffmpeg.exits(1)))
+    assert run(World(records(70, since=8.0)).at(80.0, lambda w: w.ffmpeg.exits(-9))) == EXIT_RETRY
+    begun_at = []
+    world = World().at(5.0, lambda w: w.ffmpeg.exits(1))
+    world.on_spawn = lambda ffmpeg: begun_at.append(world.time_s)
+    run(world)
+    assert begun_at == pytest.approx([0], abs=0.01)
+
+
+def test_what_cannot_work_ends_for_good(run: Run, told: Told, said: list[str]) -> None:
+    world = World().at(0.1, lambda w: w.ffmpeg.says("[fatal] Unknown encoder 'x'\n"), lambda w: w.ffmpeg.exits(1))
+    world.on_finish = lambda file, _: file.events.append(Closed(0, False, ""))
+    assert run(world) == EXIT_CANNOT_WORK
+    assert kinds(told()) == ["began", "opened", "closed", "waits"]
+    assert any(line.startswith("<3>") and "Unknown encoder 'x'" in line for line in said)
+
+
+def test_a_stall_is_ended_by_the_ladder(run: Run, told: Told) -> None:
+    world = World(records(2))
+    world.on_step = lambda ffmpeg, action: ffmpeg.exits(-9) if action == "kill" else None
+    assert run(world) == EXIT_RETRY
+    assert world.ffmpeg.steps == ["quit", "term", "kill"]
+    # 5 s without a frame, 3 s after `q`, 2 s after SIGTERM.
+    assert world.time_s == pytest.approx(2 + 5 + 3 + 2, abs=1.1)
+    assert told()[-1]["cause"].startswith("stalled: no new frame for 5 s")
+
+
+def test_blocks_that_count_the_same_frame_are_a_stall_too(run: Run, told: Told) -> None:
+    world = World(records(2))
+    for second in range(3, 30):
+        world.at(float(second), lambda w: w.ffmpeg.counts(50))
+    assert run(world) == EXIT_RETRY
+    assert told()[-1]["cause"].startswith("stalled: no new frame")
+
+
+def test_frames_that_do_not_reach_the_file_are_a_stall(run: Run, told: Told) -> None:
+    world = World(records(2))
+    for quarter in range(9, 80):
+        world.at(quarter / 4, lambda w, frames=quarter * 6: w.ffmpeg.counts(frames))  # type: ignore[misc]
+        world.at(quarter / 4, lambda w: w.file.events.append(Sample(50_000, 10**9, "8:1", False, False)))
+    assert run(world) == EXIT_RETRY
+    assert told()[-1]["cause"].startswith("stalled: the file has not grown")
+
+
+def no_signal(world: World) -> None:
+    """An FFmpeg that ends at once, since there is no signal."""
+
+    def spawned(ffmpeg: FakeFFmpeg) -> None:
+        ffmpeg.says(NO_SIGNAL)
+        ffmpeg.exits(234)
+
+    world.on_spawn = spawned
+    world.on_finish = lambda file, _: file.events.append(Closed(0, False, ""))
+
+
+def signal_comes(world: World) -> None:
+    world.on_spawn = lambda ffmpeg: None
+    world.on_finish = close_well
+
+
+def test_a_missing_signal_is_waited_for_by_the_runner_itself(
+    tmp_path: Path, run: Run, told: Told, said: list[str]
+) -> None:
+    world = World().at(61.5, signal_comes)
+    no_signal(world)
+    # The next look is a second later, from the first minute's end on three.
+    world.at(64.1, lambda w: w.at(w.time_s, *(action for _, action in records(0.25))))
+    world.at(65.0, stop)
+    assert run(world, CARD) == EXIT_STOPPED
+    tries = [event for event in told() if event["kind"] == "opened"]
+    assert 55 <= len(tries) <= 65
+    assert [event["is_retry"] for event in tries] == [False, *[True] * (len(tries) - 1)]
+    assert sum("waiting" in line for line in said) == 1, "it is said once"
+    assert sum("the signal is back" in line for line in said) == 1
+    status = read_status(3, str(tmp_path))
+    assert status is not None and status.restarts == 0
+
+
+def test_a_lost_signal_closes_the_file_and_is_no_restart(run: Run, told: Told) -> None:
+    world = World(records(3))
+    world.at(13.0, lambda w: w.ffmpeg.says(LOST), lambda w: w.ffmpeg.counts(75, progress="end"))
+    world.at(13.0, no_signal, lambda w: w.ffmpeg.exits(0))
+    world.on_finish = close_well
+    world.at(20.0, stop)
+    assert run(world, CARD) == EXIT_STOPPED
+    closed = next(event for event in told() if event["kind"] == "closed")
+    assert (closed["cause"], closed["frames"]) == ("signal lost", 75)
+    assert world.ffmpegs[0].steps == []
+
+
+def test_a_signal_without_audio_is_recorded_without(run: Run, said: list[str]) -> None:
+    world = World()
+
+    def quit_writes_it_out(ffmpeg: FakeFFmpeg, action: str) -> None:
+        ffmpeg.says("[info] video:9kB audio:0KiB\n")
+        ffmpeg.counts(130, progress="end")
+        ffmpeg.exits(0)
+        world.on_step = quit_well
+
+    world.on_step = quit_writes_it_out
+    world.at(8.0, lambda w: w.ffmpeg.counts(50), lambda w: w.file.events.append(FirstMedia())).at(9.0, stop)
+    assert run(world, CARD) == EXIT_STOPPED
+    assert len(world.ffmpegs) == 2
+    assert "-nb_channels" in world.ffmpegs[0].command
+    assert world.ffmpegs[1].command == ["/usr/bin/ffmpeg", "-i", "x", "/srv/recordings/CAM3_2.mkv"]
+    assert any("no audio embedded on board 0 channel 3" in line for line in said)
+
+
+def test_a_disk_that_makes_no_file_is_an_end_with_its_reason(run: Run, told: Told) -> None:
+    world = World()
+    world.on_open = lambda file: file.events.append(OpenFailed("disk full: /srv/recordings has 0.1 MB free"))
+    assert run(world) == EXIT_RETRY
+    assert world.ffmpegs == []
+    assert kinds(told()) == ["began", "waits"] and told()[1]["cause"] == "disk"
+
+
+def test_a_disk_that_hangs_while_it_makes_the_file_is_said_and_a_stop_still_ends(tmp_path: Path, run: Run) -> None:
+    world = World()
+    world.on_open = lambda file: None
+    found: list[str] = []
+
+    def look(_: World) -> None:
+        status = read_status(3, str(tmp_path))
+        found.append(status.reason if status else "")
+
+    world.at(10.0, look).at(11.0, stop)
+    assert run(world) == EXIT_STOPPED
+    assert "does not answer" in found[0]
+    assert world.time_s == pytest.approx(11 + 3, abs=0.1)
+
+
+def test_a_disk_that_does_not_close_the_file_is_not_waited_for(run: Run, told: Told) -> None:
+    world = World(records(2)).at(2.1, lambda w: w.ffmpeg.exits(-9))
+    world.on_finish = lambda file, _: setattr(world, "on_finish", close_well)
+    world.at(2.2, lambda w: w.at(7.0, stop))
+    assert run(world) == EXIT_STOPPED
+    # The runner stays, since a thread of it is in the disk; it begins another attempt.
+    assert len(world.ffmpegs) == 2
+    assert told()[3]["size_bytes"] == 50_000
+
+
+def test_a_file_that_is_deleted_counts_for_nothing(run: Run, told: Told) -> None:
+    world = World(records(2)).at(2.1, lambda w: w.file.events.append(Sample(9, 10**9, "8:1", True, True)))
+    assert run(world) == EXIT_RETRY
+    closed = told()[3]
+    assert closed["verdict"] == "lost: deleted while it was recorded"
+    assert "frames" not in closed
+    assert closed["cause"].startswith("file deleted: ")
+
+
+def test_a_crash_loop_at_its_slowest_is_waited_out_by_the_runner(run: Run, told: Told, said: list[str]) -> None:
+    def crash(ffmpeg: FakeFFmpeg) -> None:
+        ffmpeg.says("[error] something is wrong\n")
+        ffmpeg.exits(1)
+
+    def crashing() -> World:
+        world = World()
+        world.on_spawn = crash
+        world.on_finish = lambda file, _: file.events.append(Closed(0, False, ""))
+        return world
+
+    tries = []
+    for _ in range(8):
+        world = crashing()
+        assert run(world) == EXIT_RETRY
+        tries.append(len(world.ffmpegs))
+    assert tries[:6] == [1] * 6
+    assert tries[6:] == [7, 7], "six waits, then systemd starts it anew"
+    assert sum("ffmpeg: something is wrong" in line for line in said) == 2, "what is the same again is not said again"
+
+
+def test_a_clock_that_is_moved_is_told_before_anything_else(run: Run, told: Told, said: list[str]) -> None:
+    def move(world: World) -> None:
+        world.wall_ahead_s += 3600
+
+    world = World(records(3)).at(1.6, move).at(3.1, stop)
+    assert run(world) == EXIT_STOPPED
+    steps = [event["step_s"] for event in told() if event["kind"] == "clock"]
+    assert steps == [pytest.approx(3600)]
+    assert any("the clock was moved by +3600.0 s" in line for line in said)
+
+
+def test_a_stop_while_it_waits_starts_nothing(run: Run, told: Told) -> None:
+    for _ in range(3):
+        run(World().at(20.0, lambda w: w.ffmpeg.exits(1)))
+    world = World().at(0.5, stop)
+    assert run(world) == EXIT_STOPPED
+    assert world.ffmpegs == []
+    assert kinds(told())[-2:] == ["began", "stopped"]
+
+
+def test_a_stop_while_ffmpeg_ends_by_itself_is_a_stop(run: Run, told: Told) -> None:
+    """Both come in one turn of the loop."""
+    world = World(records(2)).at(2.1, stop, lambda w: w.ffmpeg.exits(-9))
+    assert run(world) == EXIT_STOPPED
+    assert kinds(told())[-1] == "stopped"
+
+
+def test_a_disk_problem_is_told_and_the_recording_goes_on(tmp_path: Path, run: Run) -> None:
+    world = World(records(4))
+    reasons: list[str] = []
+    world.at(1.1, lambda w: setattr(w.file, "sync_problem", "disk error: not durable"))
+
+    def look(_: World) -> None:
+        status = read_status(3, str(tmp_path))
+        assert status is not None and status.is_recording
+        reasons.append(status.reason)
+
+    world.at(3.6, look).at(4.1, stop)
+    assert run(world) == EXIT_STOPPED
+    assert reasons == ["disk error: not durable"]
+
+
+def test_no_descriptor_is_left(run: Run) -> None:
+    before = os.listdir("/proc/self/fd")
+    run(World(records(1)).at(1.1, stop))
+    # The spool's file is closed with the process.
+    assert len(os.listdir("/proc/self/fd")) <= len(before) + 1
+
+
+def test_the_loop_needs_no_signal_handler(run: Run) -> None:
+    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    run(World(records(1)).at(1.1, stop))
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
+
+
+def test_a_stop_that_comes_while_the_runner_ends_is_a_stop(
+    run: Run, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(records(2)).at(2.1, lambda w: w.ffmpeg.exits(-9))
+
+    def stop_when_it_says_why(_journal: report.Journal, line: bytes) -> None:
+        if line.endswith(b"FFmpeg was killed by signal 9\n"):
+            stop(world)
+
+    monkeypatch.setattr(report.Journal, "_write", stop_when_it_says_why)
+    assert run(world) == EXIT_STOPPED
+    assert kinds(told())[-3:] == ["closed", "waits", "stopped"]
