@@ -539,7 +539,7 @@ def test_a_stop_that_comes_while_the_runner_ends_is_a_stop(
     world = World(records(2)).at(2.1, lambda w: w.ffmpeg.exits(-9))
 
     def stop_when_it_says_why(_journal: report.Journal, line: bytes) -> None:
-        if line.endswith(b"FFmpeg was killed by signal 9\n"):
+        if line.endswith(b"(CAM3): FFmpeg was killed by signal 9\n"):
             stop(world)
 
     monkeypatch.setattr(report.Journal, "_write", stop_when_it_says_why)
