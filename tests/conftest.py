@@ -12,6 +12,8 @@ A system test that cannot run (no root, no nspawn) is an error and never a skip.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import re
 import signal
@@ -19,7 +21,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from appliance import Appliance, installed_layer, leftovers_of
+from appliance import installed_layer, leftovers_of
+from drive import Machine
 
 SYSTEM_FIXTURES = {"appliance", "new_appliance", "fresh_appliance"}
 PRISTINE = "/root/pristine.tar"
@@ -75,48 +78,64 @@ def nothing_is_left_behind() -> Iterator[None]:
         pytest.fail("left behind by this run:\n" + "\n".join(left), pytrace=False)
 
 
-# ---------------------------------------------------------------- the shared appliance
+# ---------------------------------------------------------------- the shared appliances
+
+
+@pytest.fixture
+def suite() -> str:
+    """The Debian that a test's appliances are; BOTH_DEBIANS of drive.py names others."""
+    return "trixie"
 
 
 @pytest.fixture(scope="session")
-def appliance() -> Iterator[Appliance]:
-    with Appliance(layers=[installed_layer()]) as shared:
-        assert shared.boot() == "running", shared.run("systemctl --failed", check=False).stdout
-        shared.run(SAVE_STATE)
+def shared_appliances() -> Iterator[Callable[[str], Machine]]:
+    """Gives the shared appliance of a suite; it is booted when it is first asked for."""
+    with contextlib.ExitStack() as opened:
+
+        @functools.cache
+        def shared(suite: str) -> Machine:
+            machine = opened.enter_context(Machine(suite, [installed_layer(suite)]))
+            boot(machine)
+            machine.run(SAVE_STATE)
+            return machine
+
         yield shared
 
 
-def reset(appliance: Appliance) -> None:
-    """Put a shared appliance back to how ./install.sh left it: no port runs, no file is recorded."""
-    if not appliance.is_running:
-        appliance.boot()
-    appliance.run(RESET_STATE, timeout_s=120)
-
-
-@pytest.fixture(autouse=True)
-def shared_appliance_is_pristine(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Reset the shared appliance before each test that uses it, and check its journal afterwards."""
-    if "appliance" not in request.fixturenames:
-        yield
-        return
-    shared: Appliance = request.getfixturevalue("appliance")
+@pytest.fixture
+def appliance(
+    request: pytest.FixtureRequest, suite: str, shared_appliances: Callable[[str], Machine]
+) -> Iterator[Machine]:
+    """The shared appliance as ./install.sh left it; its journal is checked afterwards."""
+    shared = shared_appliances(suite)
     reset(shared)
     cursor = shared.journal_cursor()
-    yield
+    yield shared
     check_journal(request, shared, cursor)
+
+
+def boot(machine: Machine) -> None:
+    assert machine.boot() == "running", machine.run("systemctl --failed", check=False).stdout
+
+
+def reset(shared: Machine) -> None:
+    """Put a shared appliance back to how ./install.sh left it: no port runs, no file is recorded."""
+    if not shared.is_running:
+        shared.boot()
+    shared.run(RESET_STATE, timeout_s=120)
 
 
 # ---------------------------------------------------------------- appliances of a test's own
 
 
 @pytest.fixture
-def new_appliance(request: pytest.FixtureRequest) -> Iterator[Callable[..., Appliance]]:
+def new_appliance(request: pytest.FixtureRequest, suite: str) -> Iterator[Callable[..., Machine]]:
     """Makes appliances with sdisup installed; they are checked and closed when the test ends."""
-    made: list[Appliance] = []
+    made: list[Machine] = []
 
-    def make(**options: Any) -> Appliance:
-        options.setdefault("layers", [installed_layer(options.get("suite", "trixie"))])
-        made.append(Appliance(**options))
+    def make(**options: Any) -> Machine:
+        options.setdefault("layers", [installed_layer(suite)])
+        made.append(Machine(suite, **options))
         return made[-1]
 
     try:
@@ -129,23 +148,23 @@ def new_appliance(request: pytest.FixtureRequest) -> Iterator[Callable[..., Appl
 
 
 @pytest.fixture
-def fresh_appliance(new_appliance: Callable[..., Appliance]) -> Appliance:
+def fresh_appliance(new_appliance: Callable[..., Machine]) -> Machine:
     own = new_appliance()
-    assert own.boot() == "running", own.run("systemctl --failed", check=False).stdout
+    boot(own)
     return own
 
 
 # ---------------------------------------------------------------- the journal
 
 
-def check_journal(request: pytest.FixtureRequest, appliance: Appliance, cursor: str) -> None:
+def check_journal(request: pytest.FixtureRequest, machine: Machine, cursor: str) -> None:
     """Fail if the journal since `cursor` holds an error that the test did not announce."""
-    if appliance.is_closed:
+    if machine.is_closed:
         return
-    if not appliance.is_running:
-        appliance.boot()
+    if not machine.is_running:
+        machine.boot()
     allowed = [p for mark in request.node.iter_markers("journal_allows") for p in mark.args]
-    entries = appliance.journal("-p", "err", since_boot=False, after_cursor=cursor)
+    entries = machine.journal("-p", "err", since_boot=False, after_cursor=cursor)
     lines = [journal_line(entry) for entry in entries]
     unexpected = [line for line in lines if not any(re.search(pattern, line) for pattern in allowed)]
     if unexpected:

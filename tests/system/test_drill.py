@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from appliance import Appliance, wait_for
-from drive import configure, sdisup, small_ports, status_file, wait_recording
+from drive import Machine, small_ports
 
 from sdisup.drill.stage import PLAIN_PORT
 
@@ -28,7 +27,7 @@ find srv/recordings -printf '%p %i %m %u\\n' | sort
 """
 
 
-def leftovers(appliance: Appliance) -> str:
+def leftovers(appliance: Machine) -> str:
     """All that there is of a drill; empty if there is nothing."""
     found = appliance.run(
         """
@@ -43,11 +42,11 @@ def leftovers(appliance: Appliance) -> str:
     return found + "".join(loop for loop in loops if "sdisup-drill" in loop)
 
 
-def wait_nothing_left(appliance: Appliance, timeout_s: float) -> None:
-    wait_for(lambda: not leftovers(appliance), timeout_s, "nothing of the drill is left", poll_s=0.1)
+def wait_nothing_left(appliance: Machine, timeout_s: float) -> None:
+    appliance.wait_for(lambda: not leftovers(appliance), timeout_s, "nothing of the drill is left", poll_s=0.1)
 
 
-def start_drill(appliance: Appliance, state: str = "recording") -> Any:
+def start_drill(appliance: Machine, state: str = "recording") -> Any:
     """A drill whose port is in that state: it records, or (stalled) its FFmpeg was frozen 2 s ago."""
     process = appliance.popen("exec sdisup drill --fault ffmpeg-frozen")
     status = appliance.path(f"/run/sdisup-drill/run/{PLAIN_PORT}.json")
@@ -59,7 +58,7 @@ def start_drill(appliance: Appliance, state: str = "recording") -> Any:
             assert process.poll() is None, process.communicate()
             return False
 
-    wait_for(is_there, 30, f"the drill's port is {state}")
+    appliance.wait_for(is_there, 30, f"the drill's port is {state}")
     return process
 
 
@@ -68,17 +67,17 @@ QUICK = ("ffmpeg-killed", "runner-killed", "disk-full")
 
 @pytest.mark.journal_allows(r"^sdi-drill")
 @pytest.mark.parametrize("faults", [QUICK, pytest.param((), marks=pytest.mark.slow, id="all, a minute")])
-def test_a_drill_passes_and_real_ports_beside_it_notice_nothing(appliance: Appliance, faults: tuple[str, ...]) -> None:
-    configure(appliance, small_ports(2, "record_at_boot = true\n"))
+def test_a_drill_passes_and_real_ports_beside_it_notice_nothing(appliance: Machine, faults: tuple[str, ...]) -> None:
+    appliance.configure(small_ports(2, "record_at_boot = true\n"))
     # What somebody is just changing in a port's unit does not take effect by a drill.
     appliance.write("/etc/systemd/system/sdi-record@1.service.d/30-later.conf", "[Service]\nNice=5\n")
-    before = [wait_recording(appliance, port, frames=25) for port in (0, 1)]
+    before = [appliance.wait_recording(port, frames=25) for port in (0, 1)]
     snapshot = appliance.run(SNAPSHOT).stdout
     chosen = "".join(f" --fault {name}" for name in faults)
     begun = time.monotonic()
-    result = sdisup(appliance, f"drill --json{chosen}", timeout_s=150)
+    result = appliance.sdisup(f"drill --json{chosen}", timeout_s=150)
     elapsed_s = time.monotonic() - begun
-    after = [status_file(appliance, port) for port in (0, 1)]
+    after = [appliance.status_file(port) for port in (0, 1)]
     print(result.stdout)
     report = json.loads(result.stdout)
     assert [fault["fault"] for fault in report["faults"]] == (list(faults) or FAULTS)
@@ -97,10 +96,10 @@ def test_a_drill_passes_and_real_ports_beside_it_notice_nothing(appliance: Appli
 
 @pytest.mark.slow
 @pytest.mark.journal_allows(r"^sdi-drill")
-def test_a_drill_that_is_interrupted_leaves_nothing(appliance: Appliance) -> None:
-    configure(appliance, small_ports(1))
+def test_a_drill_that_is_interrupted_leaves_nothing(appliance: Machine) -> None:
+    appliance.configure(small_ports(1))
     process = start_drill(appliance)
-    assert "a drill is running already" in sdisup(appliance, "drill", code=1).stderr
+    assert "a drill is running already" in appliance.sdisup("drill", code=1).stderr
     # A command that hangs is ended too.
     assert appliance.run("systemctl show -P RuntimeMaxUSec sdi-drill.scope").stdout.strip() == "5min"
     process.send_signal(signal.SIGINT)
@@ -122,12 +121,12 @@ def test_a_drill_that_is_interrupted_leaves_nothing(appliance: Appliance) -> Non
 
 @pytest.mark.slow
 @pytest.mark.journal_allows(r"^sdi-drill")
-def test_a_loop_device_goes_with_the_drill_and_with_the_power(new_appliance: Callable[..., Appliance]) -> None:
+def test_a_loop_device_goes_with_the_drill_and_with_the_power(new_appliance: Callable[..., Machine]) -> None:
     loops = ["/dev/loop-control", *sorted(str(path) for path in Path("/dev").glob("loop[0-9]*"))]
     own = new_appliance(binds=loops)
     assert own.boot() == "running"
-    configure(own, small_ports(1))
-    report = json.loads(sdisup(own, "drill --json --fault disk-full").stdout)
+    own.configure(small_ports(1))
+    report = json.loads(own.sdisup("drill --json --fault disk-full").stdout)
     assert report["disk"] == "ext4"
     assert leftovers(own) == ""
     process = start_drill(own)
@@ -148,25 +147,25 @@ exec /usr/bin/ffmpeg "$@"
 
 @pytest.mark.slow
 @pytest.mark.journal_allows(r"^sdi-drill")
-def test_a_bound_that_is_exceeded_is_exit_1(appliance: Appliance) -> None:
+def test_a_bound_that_is_exceeded_is_exit_1(appliance: Machine) -> None:
     appliance.write("/usr/local/bin/slow-ffmpeg", SLOW_FOR_PORTS, mode=0o755)
-    configure(appliance, '[appliance]\nffmpeg = "/usr/local/bin/slow-ffmpeg"\nports = 1\n[defaults]\n'
+    appliance.configure('[appliance]\nffmpeg = "/usr/local/bin/slow-ffmpeg"\nports = 1\n[defaults]\n'
               'source = { kind = "test" }\n')  # fmt: skip
-    result = sdisup(appliance, "drill --fault runner-killed", code=1)
+    result = appliance.sdisup("drill --fault runner-killed", code=1)
     assert "EXCEEDED" in result.stdout
     assert "runner killed: recording again: " in result.stdout
     assert leftovers(appliance) == ""
 
 
-def test_what_is_asked_wrongly_starts_nothing(appliance: Appliance) -> None:
-    configure(appliance, small_ports(1))
-    assert "no fault is called 'fire'" in sdisup(appliance, "drill --fault fire", code=2).stderr
-    assert "run it as root" in sdisup(appliance, "drill", code=1, user="nobody").stderr
+def test_what_is_asked_wrongly_starts_nothing(appliance: Machine) -> None:
+    appliance.configure(small_ports(1))
+    assert "no fault is called 'fire'" in appliance.sdisup("drill --fault fire", code=2).stderr
+    assert "run it as root" in appliance.sdisup("drill", code=1, user="nobody").stderr
     appliance.run("mount -o remount,size=30M /run")
     try:
-        assert "free, and a drill needs 67 MB" in sdisup(appliance, "drill", code=1).stderr
+        assert "free, and a drill needs 67 MB" in appliance.sdisup("drill", code=1).stderr
     finally:
         appliance.run("mount -o remount,size=50% /run")
     appliance.write("/etc/sdisup/sdisup.toml", "[appliance]\nffmpeg = '/nowhere/ffmpeg'\n")
-    assert "/nowhere/ffmpeg" in sdisup(appliance, "drill", code=1).stderr
+    assert "/nowhere/ffmpeg" in appliance.sdisup("drill", code=1).stderr
     assert leftovers(appliance) == ""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
-from appliance import CHECKOUT, Appliance
-from drive import SMALL, configure
+from appliance import CHECKOUT
+from drive import SMALL, Machine
 
 pytestmark = pytest.mark.system
 
@@ -35,8 +35,8 @@ def commands() -> list[str]:
     return [line for line in lines if line and not line.startswith(ELSEWHERE)]
 
 
-def test_every_command_of_the_readme_runs_as_printed(appliance: Appliance) -> None:
-    configure(appliance, CONFIGURATION)
+def test_every_command_of_the_readme_runs_as_printed(appliance: Machine) -> None:
+    appliance.configure(CONFIGURATION)
     assert len(commands()) > 12
     for command in commands():
         result = appliance.run(command, check=False, timeout_s=120)
@@ -44,8 +44,8 @@ def test_every_command_of_the_readme_runs_as_printed(appliance: Appliance) -> No
         assert "Traceback" not in result.stderr
 
 
-def test_the_example_of_the_readme_runs(appliance: Appliance) -> None:
-    configure(appliance, CONFIGURATION)
+def test_the_example_of_the_readme_runs(appliance: Machine) -> None:
+    appliance.configure(CONFIGURATION)
     (example,) = blocks("python")
     appliance.write("/root/example.py", 'import sys\nsys.path.insert(0, "/usr/lib/sdisup")\n' + example)
     shown = appliance.run("python3 /root/example.py").stdout.splitlines()
@@ -53,9 +53,9 @@ def test_the_example_of_the_readme_runs(appliance: Appliance) -> None:
     assert len(shown) == 1 + 4
 
 
-def test_the_configuration_of_the_readme_is_valid(appliance: Appliance) -> None:
+def test_the_configuration_of_the_readme_is_valid(appliance: Machine) -> None:
     (toml,) = blocks("toml")
-    configure(appliance, toml, apply=False)
+    appliance.configure(toml, apply=False)
     result = appliance.run("sdisup apply --dry-run")
     assert "sdi-record@5.service.d" in result.stdout
     assert appliance.run("systemctl is-active sdi-record@3", check=False).stdout.strip() == "inactive"
