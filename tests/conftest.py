@@ -1,23 +1,29 @@
-"""Fixtures for system tests, and the checks that every one of them gets unasked.
+"""What every test gets unasked, and the fixtures of system tests. One test: `tests/run -k NAME`.
 
 appliance       one for the whole run, with sdisup installed as a user installs it; put back to how it was
                 then before each test that uses it
 new_appliance   makes one for a test alone, with the options of Appliance(); not yet booted
 fresh_appliance one for a test alone, booted: for those that reboot it or cut its power
 
-After each of these tests the journal must hold nothing of priority err or worse that the test did not
+After each test that uses one the journal must hold nothing of priority err or worse that the test did not
 announce with @pytest.mark.journal_allows(r"pattern", ...). After the run nothing of ours may be left.
 A system test that cannot run (no root, no nspawn) is an error and never a skip.
+
+A test that hangs fails at its limit (limit_of(); @pytest.mark.limit(SECONDS) sets another), and the run goes on.
+No other absolute time decides in a test: a loaded or slow machine must not fail it. measure.py measures seconds.
 """
 
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import functools
 import os
 import re
 import signal
-from collections.abc import Callable, Iterator
+import sys
+import time
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import pytest
@@ -26,6 +32,8 @@ from drive import Machine
 
 SYSTEM_FIXTURES = {"appliance", "new_appliance", "fresh_appliance"}
 PRISTINE = "/root/pristine.tar"
+LONG_RUN_S = 720
+BEGAN = pytest.StashKey[float]()
 
 # What tests change, beside the recordings and /run/sdisup: put back from an archive.
 SAVE_STATE = f"""
@@ -52,8 +60,80 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.stash[BEGAN] = time.monotonic()
     # SystemExit would only fail the test that it hits; this ends the run, and its fixtures clean up.
     signal.signal(signal.SIGTERM, lambda *_: pytest.exit("ended by SIGTERM", 128 + signal.SIGTERM))
+    # nohup and `&` ignore these, and what ignores a signal hands that on to its children, to which tests send it.
+    # Handled here instead, it still ends no run, and is the default in each child (execve(2)).
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Let pytest list the slowest ten after a run that took too long."""
+    if config.option.durations is None and time.monotonic() - config.stash[BEGAN] > LONG_RUN_S:
+        terminalreporter.write_line(f"This run took longer than {LONG_RUN_S} s.")
+        config.option.durations = 10
+
+
+# ---------------------------------------------------------------- a test that hangs
+
+
+class Hangs(BaseException):
+    """A test is not over at its limit. No Exception: nothing in the test or in hypothesis may handle it."""
+
+
+def limit_of(item: pytest.Item, phase: str) -> float:
+    """After how many seconds a phase of a test fails; the first that needs a Debian tree builds it in its setup."""
+    mark = item.get_closest_marker("limit")
+    if mark:
+        return float(mark.args[0])
+    if item.get_closest_marker("slow") or (item.get_closest_marker("system") and phase == "setup"):
+        return 900
+    return 300 if item.get_closest_marker("system") else 120
+
+
+@contextlib.contextmanager
+def limited(item: pytest.Item, phase: str) -> Iterator[None]:
+    """Fail a phase of a test at its limit, with the test's name and where each thread was."""
+    limit_s = limit_of(item, phase)
+
+    def fail(*_: object) -> None:
+        faulthandler.dump_traceback(sys.__stderr__.fileno() if sys.__stderr__ else 2)
+        what = f"{item.nodeid} hangs: its {phase} was not over after {limit_s:g} s"
+        # What pytest makes of fixtures knows only its own exceptions.
+        raise Hangs(what) if phase == "call" else pytest.fail.Exception(what)
+
+    former = signal.signal(signal.SIGALRM, fail)
+    # Again and again, since the test's own cleaning up may hang as well.
+    signal.setitimer(signal.ITIMER_REAL, limit_s, limit_s)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, former)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None]:
+    with limited(item, "setup"):
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    with limited(item, "call"):
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
+    with limited(item, "teardown"):
+        yield
+
+
+# ---------------------------------------------------------------- which tests run
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
