@@ -30,7 +30,6 @@ import pytest
 from appliance import installed_layer, leftovers_of
 from drive import Machine
 
-SYSTEM_FIXTURES = {"appliance", "new_appliance", "fresh_appliance"}
 PRISTINE = "/root/pristine.tar"
 LONG_RUN_S = 720
 BEGAN = pytest.StashKey[float]()
@@ -137,10 +136,10 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what uses an appliance as `system`; leave out what is `slow` unless --slow asks for it."""
+    """Mark what is in tests/system as `system`; leave out what is `slow` unless --slow asks for it."""
     unasked = []
     for item in items:
-        if SYSTEM_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+        if item.path.parent.name == "system":
             item.add_marker("system")
         if item.get_closest_marker("slow") and not config.getoption("--slow"):
             unasked.append(item)

@@ -25,7 +25,6 @@ from appliance import (
     wait_for,
 )
 
-pytestmark = pytest.mark.system
 MIB = 1 << 20
 
 

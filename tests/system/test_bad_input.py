@@ -8,8 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from drive import Machine, small_ports
 
-pytestmark = pytest.mark.system
-
 CONFIGURATION = "/etc/sdisup/sdisup.toml"
 NO_BUS = {"DBUS_SYSTEM_BUS_ADDRESS": "unix:path=/nonexistent"}
 

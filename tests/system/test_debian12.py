@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import pytest
 from appliance import CHECKOUT_INSIDE
 from drive import DEBIAN_12, Machine, small_ports
 
-pytestmark = [pytest.mark.system, DEBIAN_12]
+pytestmark = DEBIAN_12
 
 
 def test_it_is_what_it_says(appliance: Machine) -> None:

@@ -14,8 +14,6 @@ from drive import Machine, small_ports
 
 from sdisup.drill.stage import PLAIN_PORT
 
-pytestmark = pytest.mark.system
-
 # In the order in which they are played.
 FAULTS = ["ffmpeg-killed", "ffmpeg-frozen", "signal-lost", "runner-killed", "runner-frozen", "disk-full"]
 # Without what a port that records writes itself: its status, and its memory after a good minute.

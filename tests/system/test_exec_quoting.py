@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
 from drive import Machine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sdisup.control.units import quote_all
-
-pytestmark = pytest.mark.system
 
 # Something that runs until it is stopped and takes any arguments for nothing.
 COMMAND = ["/usr/bin/python3", "-I", "-S", "-c", "import signal; signal.pause()"]

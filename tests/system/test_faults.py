@@ -12,8 +12,6 @@ from typing import Any
 import pytest
 from drive import MIB, RECORDINGS, Machine, small_ports
 
-pytestmark = pytest.mark.system
-
 RATE = 25
 EVERY_CONTAINER = """\
 [appliance]

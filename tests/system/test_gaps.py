@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 from drive import Machine, small_ports
 
-pytestmark = pytest.mark.system
-
 PORTS = '[port.0]\nname = "CAM0"\nrecord_at_boot = true\n[port.1]\n'
 AGREE_S = 1.0
 

@@ -10,8 +10,6 @@ from typing import Any
 import pytest
 from drive import Machine
 
-pytestmark = pytest.mark.system
-
 # The appliance has the host's network: two runs at once must not hear each other.
 UDP_PORT = 20000 + os.getpid() % 20000
 PICTURE = "-f lavfi -i testsrc2=size=320x180:rate=25 -f lavfi -i sine=frequency=1000:sample_rate=48000"

@@ -7,8 +7,6 @@ from typing import Any
 import pytest
 from drive import PRELUDE, RECORDINGS, Machine, small_ports
 
-pytestmark = pytest.mark.system
-
 
 def test_the_promises_of_the_interface(appliance: Machine) -> None:
     appliance.configure(small_ports(8))

@@ -21,7 +21,6 @@ from appliance import ApplianceError
 from drive import LEDGER, MIB, RECORDINGS, STEERING, Machine
 
 pytestmark = [
-    pytest.mark.system,
     # The faults are the test's own; what they make of the ports is checked below, not in the journal.
     pytest.mark.journal_allows(r"."),
 ]

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import re
 
-import pytest
 from appliance import CHECKOUT
 from drive import SMALL, Machine
-
-pytestmark = pytest.mark.system
 
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
 

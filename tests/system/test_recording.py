@@ -12,8 +12,6 @@ from drive import BOTH_DEBIANS, DEBIAN_12_IF_SLOW, RECORDINGS, Machine, small_po
 
 from sdisup.contract.status import FIELDS
 
-pytestmark = pytest.mark.system
-
 # A card that blocks when it is opened: it answers nothing but SIGKILL.
 HANGING_FFMPEG = "#!/bin/sh\ntrap '' TERM INT\nexec sleep 1000\n"
 CRASHING_FFMPEG = "#!/bin/sh\necho '[fatal] the card is on fire' >&2\nexit 3\n"

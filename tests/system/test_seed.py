@@ -7,10 +7,7 @@ Others of them have their tests elsewhere: progress that ends in a carriage retu
 
 from __future__ import annotations
 
-import pytest
 from drive import PRELUDE, Machine, small_ports
-
-pytestmark = pytest.mark.system
 
 
 def test_a_recording_outlives_the_program_that_started_it(appliance: Machine) -> None:

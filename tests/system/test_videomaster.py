@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 from drive import RECORDINGS, STANDIN_INSTALLED, Machine
 
-pytestmark = pytest.mark.system
-
 # What FFmpeg says of a lost signal; the port itself says it in the operator's words, as a warning.
 SIGNAL_LOST = r"slot lock|data buffers|Error during demuxing|Output file is empty"
 NO_SIGNAL = r"matches no streams|Failed to stop stream|Failed to set value|Error opening output files"
