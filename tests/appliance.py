@@ -49,7 +49,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, NoReturn, TypeVar
+from typing import IO, Any, NoReturn, Self, TypeVar
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 CONTAINER_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -485,7 +485,7 @@ class Appliance:
         for name, size_bytes in disks.items():
             self._disks[name] = attach_disk(self.directory / "disks" / name, size_bytes)
 
-    def __enter__(self) -> Appliance:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,28 +1,38 @@
-"""Fixtures for system tests, and the checks that every one of them gets unasked.
+"""What every test gets unasked, and the fixtures of system tests. One test: `tests/run -k NAME`.
 
 appliance       one for the whole run, with sdisup installed as a user installs it; put back to how it was
                 then before each test that uses it
 new_appliance   makes one for a test alone, with the options of Appliance(); not yet booted
 fresh_appliance one for a test alone, booted: for those that reboot it or cut its power
 
-After each of these tests the journal must hold nothing of priority err or worse that the test did not
+After each test that uses one the journal must hold nothing of priority err or worse that the test did not
 announce with @pytest.mark.journal_allows(r"pattern", ...). After the run nothing of ours may be left.
 A system test that cannot run (no root, no nspawn) is an error and never a skip.
+
+A test that hangs fails at its limit (limit_of(); @pytest.mark.limit(SECONDS) sets another), and the run goes on.
+No other absolute time decides in a test: a loaded or slow machine must not fail it. measure.py measures seconds.
 """
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
+import functools
 import os
 import re
 import signal
-from collections.abc import Callable, Iterator
+import sys
+import time
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import pytest
-from appliance import Appliance, installed_layer, leftovers_of
+from appliance import installed_layer, leftovers_of
+from drive import Machine
 
-SYSTEM_FIXTURES = {"appliance", "new_appliance", "fresh_appliance"}
 PRISTINE = "/root/pristine.tar"
+LONG_RUN_S = 720
+BEGAN = pytest.StashKey[float]()
 
 # What tests change, beside the recordings and /run/sdisup: put back from an archive.
 SAVE_STATE = f"""
@@ -49,15 +59,87 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.stash[BEGAN] = time.monotonic()
     # SystemExit would only fail the test that it hits; this ends the run, and its fixtures clean up.
     signal.signal(signal.SIGTERM, lambda *_: pytest.exit("ended by SIGTERM", 128 + signal.SIGTERM))
+    # nohup and `&` ignore these, and what ignores a signal hands that on to its children, to which tests send it.
+    # Handled here instead, it still ends no run, and is the default in each child (execve(2)).
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Let pytest list the slowest ten after a run that took too long."""
+    if config.option.durations is None and time.monotonic() - config.stash[BEGAN] > LONG_RUN_S:
+        terminalreporter.write_line(f"This run took longer than {LONG_RUN_S} s.")
+        config.option.durations = 10
+
+
+# ---------------------------------------------------------------- a test that hangs
+
+
+class Hangs(BaseException):
+    """A test is not over at its limit. No Exception: nothing in the test or in hypothesis may handle it."""
+
+
+def limit_of(item: pytest.Item, phase: str) -> float:
+    """After how many seconds a phase of a test fails; the first that needs a Debian tree builds it in its setup."""
+    mark = item.get_closest_marker("limit")
+    if mark:
+        return float(mark.args[0])
+    if item.get_closest_marker("slow") or (item.get_closest_marker("system") and phase == "setup"):
+        return 900
+    return 300 if item.get_closest_marker("system") else 120
+
+
+@contextlib.contextmanager
+def limited(item: pytest.Item, phase: str) -> Iterator[None]:
+    """Fail a phase of a test at its limit, with the test's name and where each thread was."""
+    limit_s = limit_of(item, phase)
+
+    def fail(*_: object) -> None:
+        faulthandler.dump_traceback(sys.__stderr__.fileno() if sys.__stderr__ else 2)
+        what = f"{item.nodeid} hangs: its {phase} was not over after {limit_s:g} s"
+        # What pytest makes of fixtures knows only its own exceptions.
+        raise Hangs(what) if phase == "call" else pytest.fail.Exception(what)
+
+    former = signal.signal(signal.SIGALRM, fail)
+    # Again and again, since the test's own cleaning up may hang as well.
+    signal.setitimer(signal.ITIMER_REAL, limit_s, limit_s)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, former)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None]:
+    with limited(item, "setup"):
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    with limited(item, "call"):
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
+    with limited(item, "teardown"):
+        yield
+
+
+# ---------------------------------------------------------------- which tests run
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what uses an appliance as `system`; leave out what is `slow` unless --slow asks for it."""
+    """Mark what is in tests/system as `system`; leave out what is `slow` unless --slow asks for it."""
     unasked = []
     for item in items:
-        if SYSTEM_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+        if item.path.parent.name == "system":
             item.add_marker("system")
         if item.get_closest_marker("slow") and not config.getoption("--slow"):
             unasked.append(item)
@@ -75,48 +157,64 @@ def nothing_is_left_behind() -> Iterator[None]:
         pytest.fail("left behind by this run:\n" + "\n".join(left), pytrace=False)
 
 
-# ---------------------------------------------------------------- the shared appliance
+# ---------------------------------------------------------------- the shared appliances
+
+
+@pytest.fixture
+def suite() -> str:
+    """The Debian that a test's appliances are; BOTH_DEBIANS of drive.py names others."""
+    return "trixie"
 
 
 @pytest.fixture(scope="session")
-def appliance() -> Iterator[Appliance]:
-    with Appliance(layers=[installed_layer()]) as shared:
-        assert shared.boot() == "running", shared.run("systemctl --failed", check=False).stdout
-        shared.run(SAVE_STATE)
+def shared_appliances() -> Iterator[Callable[[str], Machine]]:
+    """Gives the shared appliance of a suite; it is booted when it is first asked for."""
+    with contextlib.ExitStack() as opened:
+
+        @functools.cache
+        def shared(suite: str) -> Machine:
+            machine = opened.enter_context(Machine(suite, [installed_layer(suite)]))
+            boot(machine)
+            machine.run(SAVE_STATE)
+            return machine
+
         yield shared
 
 
-def reset(appliance: Appliance) -> None:
-    """Put a shared appliance back to how ./install.sh left it: no port runs, no file is recorded."""
-    if not appliance.is_running:
-        appliance.boot()
-    appliance.run(RESET_STATE, timeout_s=120)
-
-
-@pytest.fixture(autouse=True)
-def shared_appliance_is_pristine(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Reset the shared appliance before each test that uses it, and check its journal afterwards."""
-    if "appliance" not in request.fixturenames:
-        yield
-        return
-    shared: Appliance = request.getfixturevalue("appliance")
+@pytest.fixture
+def appliance(
+    request: pytest.FixtureRequest, suite: str, shared_appliances: Callable[[str], Machine]
+) -> Iterator[Machine]:
+    """The shared appliance as ./install.sh left it; its journal is checked afterwards."""
+    shared = shared_appliances(suite)
     reset(shared)
     cursor = shared.journal_cursor()
-    yield
+    yield shared
     check_journal(request, shared, cursor)
+
+
+def boot(machine: Machine) -> None:
+    assert machine.boot() == "running", machine.run("systemctl --failed", check=False).stdout
+
+
+def reset(shared: Machine) -> None:
+    """Put a shared appliance back to how ./install.sh left it: no port runs, no file is recorded."""
+    if not shared.is_running:
+        shared.boot()
+    shared.run(RESET_STATE, timeout_s=120)
 
 
 # ---------------------------------------------------------------- appliances of a test's own
 
 
 @pytest.fixture
-def new_appliance(request: pytest.FixtureRequest) -> Iterator[Callable[..., Appliance]]:
+def new_appliance(request: pytest.FixtureRequest, suite: str) -> Iterator[Callable[..., Machine]]:
     """Makes appliances with sdisup installed; they are checked and closed when the test ends."""
-    made: list[Appliance] = []
+    made: list[Machine] = []
 
-    def make(**options: Any) -> Appliance:
-        options.setdefault("layers", [installed_layer(options.get("suite", "trixie"))])
-        made.append(Appliance(**options))
+    def make(**options: Any) -> Machine:
+        options.setdefault("layers", [installed_layer(suite)])
+        made.append(Machine(suite, **options))
         return made[-1]
 
     try:
@@ -129,23 +227,23 @@ def new_appliance(request: pytest.FixtureRequest) -> Iterator[Callable[..., Appl
 
 
 @pytest.fixture
-def fresh_appliance(new_appliance: Callable[..., Appliance]) -> Appliance:
+def fresh_appliance(new_appliance: Callable[..., Machine]) -> Machine:
     own = new_appliance()
-    assert own.boot() == "running", own.run("systemctl --failed", check=False).stdout
+    boot(own)
     return own
 
 
 # ---------------------------------------------------------------- the journal
 
 
-def check_journal(request: pytest.FixtureRequest, appliance: Appliance, cursor: str) -> None:
+def check_journal(request: pytest.FixtureRequest, machine: Machine, cursor: str) -> None:
     """Fail if the journal since `cursor` holds an error that the test did not announce."""
-    if appliance.is_closed:
+    if machine.is_closed:
         return
-    if not appliance.is_running:
-        appliance.boot()
+    if not machine.is_running:
+        machine.boot()
     allowed = [p for mark in request.node.iter_markers("journal_allows") for p in mark.args]
-    entries = appliance.journal("-p", "err", since_boot=False, after_cursor=cursor)
+    entries = machine.journal("-p", "err", since_boot=False, after_cursor=cursor)
     lines = [journal_line(entry) for entry in entries]
     unexpected = [line for line in lines if not any(re.search(pattern, line) for pattern in allowed)]
     if unexpected:

@@ -1,4 +1,7 @@
-"""What system tests do to an appliance, as its users do: systemctl, sdisup, and the files of the contract."""
+"""An appliance with sdisup, and what its users do to it: systemctl, sdisup, Python, and the files of the contract.
+
+The fixtures of conftest.py are of this class, so that a test needs no other import to drive one.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,52 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from appliance import Appliance, wait_for
+import pytest
+from appliance import Appliance, push_checkout, wait_for
+from standin_control import STANDIN, write_steering
 
 RECORDINGS = "/srv/recordings"
+LEDGER = "/var/lib/sdisup/ledger"
+STANDIN_INSTALLED = "/usr/local/bin/ffmpeg-deltacast"
+STEERING = "/run/sdisup-standin"
+MIB = 1 << 20
+# On which Debian a test runs, where that is not trixie alone.
+DEBIAN_12 = pytest.mark.parametrize("suite", ["bookworm"])
+BOTH_DEBIANS = pytest.mark.parametrize("suite", ["trixie", "bookworm"])
+DEBIAN_12_IF_SLOW = pytest.mark.parametrize("suite", ["trixie", pytest.param("bookworm", marks=pytest.mark.slow)])
 SMALL = 'source = { kind = "test", size = "320x180", rate = 25 }'
 
+MOUNT = """\
+[Unit]
+Description=Mounts a disk for recordings
+DefaultDependencies=no
+Before=local-fs.target
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/usr/bin/mount /dev/{name} {where}
+[Install]
+WantedBy=local-fs.target
+"""
 
-def configure(appliance: Appliance, text: str, *, apply: bool = True) -> None:
-    """Write the configuration and apply it."""
-    appliance.write("/etc/sdisup/sdisup.toml", text)
-    if apply:
-        appliance.run("sdisup apply")
+# What a Python program of a test begins with.
+PRELUDE = """\
+import json, os, sys, threading, time
+sys.path.insert(0, "/usr/lib/sdisup")
+from sdisup import RecorderManager, RecorderConfig, PortStatus, CodecType, Settings, FFmpegCommandBuilder
+from sdisup import SdisupError
+
+def caught(function, *arguments):
+    try:
+        function(*arguments)
+    except Exception as error:
+        return [type(error).__mro__[0].__name__, [kind.__name__ for kind in type(error).__mro__], str(error)]
+    return None
+
+settings = Settings.load()
+manager = RecorderManager(settings)
+manager.initialize()
+"""
 
 
 def small_ports(count: int, extra: str = "") -> str:
@@ -25,74 +63,115 @@ def small_ports(count: int, extra: str = "") -> str:
     return f"[appliance]\nports = {count}\n[defaults]\n{SMALL}\n{extra}"
 
 
-def statuses(appliance: Appliance) -> list[dict[str, Any]]:
-    """`sdisup status --json`, whatever its exit code says."""
-    found: list[dict[str, Any]] = json.loads(appliance.run("sdisup status --json", check=False).stdout)
-    return found
+class Machine(Appliance):
+    """An appliance with sdisup in it."""
 
+    wait_for = staticmethod(wait_for)
+    push_checkout = push_checkout
 
-def status(appliance: Appliance, port: int) -> dict[str, Any]:
-    return next(found for found in statuses(appliance) if found["port_index"] == port)
+    # ------------------------------------------------ changing it
 
+    def configure(self, text: str, *, apply: bool = True) -> None:
+        """Write the configuration and apply it."""
+        self.write("/etc/sdisup/sdisup.toml", text)
+        if apply:
+            self.run("sdisup apply")
 
-def status_file(appliance: Appliance, port: int) -> dict[str, Any]:
-    """The status file itself: cheap enough to ask often."""
-    document: dict[str, Any] = json.loads(appliance.read(f"/run/sdisup/{port}.json"))
-    return document
+    def sdisup(self, words: str, code: int = 0, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run the command and insist on its exit code; a traceback is never an answer."""
+        result = self.run(f"sdisup {words}", check=False, **options)
+        assert "Traceback" not in result.stderr, result.stderr
+        assert result.returncode == code, f"sdisup {words}: {result.returncode}\n{result.stdout}{result.stderr}"
+        return result
 
+    def python(self, program: str, **options: Any) -> Any:
+        """Run a program after PRELUDE; what it prints, as JSON."""
+        result = self.run(["python3", "-c", PRELUDE + program], timeout_s=120, **options)
+        assert "Traceback" not in result.stderr, result.stderr
+        return json.loads(result.stdout)
 
-def wait_recording(appliance: Appliance, port: int, frames: int = 1, timeout_s: float = 20) -> dict[str, Any]:
-    """Wait until the port's running FFmpeg has counted `frames`; its status then."""
+    def kill(self, pid: object, signal: str = "KILL") -> None:
+        self.run(["kill", f"-{signal}", str(pid)])
 
-    def is_there() -> dict[str, Any] | None:
-        try:
-            found = status_file(appliance, port)
-        except (FileNotFoundError, json.JSONDecodeError):
-            return None
-        return found if found["is_recording"] and found["frame_count"] >= frames else None
+    def mount_disk(self, where: str = RECORDINGS, name: str = "disk") -> None:
+        """Mount a disk now and at each boot; by a unit, since without udev no device unit of fstab's appears."""
+        self.write(f"/etc/systemd/system/mount-{name}.service", MOUNT.format(name=name, where=where))
+        self.run(f"mkdir -p {where} && systemctl enable --now mount-{name}")
+        self.run(f"chown sdisup:sdisup {where} && chmod 2775 {where}")
 
-    return wait_for(is_there, timeout_s, f"port {port} has recorded {frames} frames")
+    def install_standin(self) -> None:
+        """Put the stand-in where a site would put Deltacast's FFmpeg, every channel being ok."""
+        self.push(STANDIN, STANDIN_INSTALLED)
+        self.path(STANDIN_INSTALLED).chmod(0o755)
+        self.run(f"rm -rf {STEERING}; mkdir {STEERING}")
 
+    def steer(self, channel: int, behaviour: str, *, board: int = 0, **parameters: Any) -> None:
+        """Make an input of the card behave so; a running stand-in notices within 50 ms."""
+        write_steering(self.path(STEERING), channel, behaviour, board=board, **parameters)
 
-def wait_state(appliance: Appliance, port: int, state: str, timeout_s: float = 20) -> dict[str, Any]:
-    """Wait until `sdisup status` says that state; the status then."""
+    # ------------------------------------------------ asking it
 
-    def is_there() -> dict[str, Any] | None:
-        found = status(appliance, port)
-        return found if found["state"] == state else None
+    def statuses(self) -> list[dict[str, Any]]:
+        """`sdisup status --json`, whatever its exit code says."""
+        found: list[dict[str, Any]] = json.loads(self.run("sdisup status --json", check=False).stdout)
+        return found
 
-    return wait_for(is_there, timeout_s, f"port {port} is {state}", poll_s=0.1)
+    def status(self, port: int) -> dict[str, Any]:
+        return next(found for found in self.statuses() if found["port_index"] == port)
 
+    def status_file(self, port: int) -> dict[str, Any]:
+        """The status file itself: cheap enough to ask often."""
+        document: dict[str, Any] = json.loads(self.read(f"/run/sdisup/{port}.json"))
+        return document
 
-def recordings(appliance: Appliance, name: str = "") -> list[str]:
-    """The files that a port of that name recorded (all files without one), oldest first."""
-    directory = appliance.path(RECORDINGS)
-    return sorted(
-        str(Path(RECORDINGS, file.name))
-        for file in directory.iterdir()
-        if file.name.startswith(name) and file.is_file()
-    )
+    def ledger(self, port: int) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.read(f"{LEDGER}/{port}.jsonl").splitlines()]
 
+    def active_state(self, port: int) -> str:
+        return self.run(["systemctl", "show", "-P", "ActiveState", f"sdi-record@{port}.service"]).stdout.strip()
 
-def count_frames(appliance: Appliance, path: str) -> int:
-    """How many pictures of a file can be decoded, as ffprobe counts them."""
-    options = "-v error -select_streams v:0 -count_frames -show_entries stream=nb_read_frames -of csv=p=0"
-    return int(appliance.run(["ffprobe", *options.split(), path]).stdout.strip().strip(",") or 0)
+    def recordings(self, name: str = "") -> list[str]:
+        """The files that a port of that name recorded (all files without one), oldest first."""
+        directory = self.path(RECORDINGS)
+        return sorted(
+            str(Path(RECORDINGS, file.name))
+            for file in directory.iterdir()
+            if file.name.startswith(name) and file.is_file()
+        )
 
+    def count_frames(self, path: str) -> int:
+        """How many pictures of a file can be decoded, as ffprobe counts them."""
+        options = "-v error -select_streams v:0 -count_frames -show_entries stream=nb_read_frames -of csv=p=0"
+        return int(self.run(["ffprobe", *options.split(), path]).stdout.strip().strip(",") or 0)
 
-def ffmpegs(appliance: Appliance) -> list[int]:
-    """All FFmpeg processes that run inside."""
-    found = appliance.run(["pgrep", "-x", "ffmpeg"], check=False).stdout
-    return [int(pid) for pid in found.split()]
+    def ffmpegs(self) -> list[int]:
+        """All FFmpeg processes that run inside."""
+        found = self.run(["pgrep", "-x", "ffmpeg"], check=False).stdout
+        return [int(pid) for pid in found.split()]
 
+    # ------------------------------------------------ waiting for it
 
-def active_state(appliance: Appliance, port: int) -> str:
-    return appliance.run(["systemctl", "show", "-P", "ActiveState", f"sdi-record@{port}.service"]).stdout.strip()
+    def wait_recording(self, port: int, frames: int = 1, timeout_s: float = 20) -> dict[str, Any]:
+        """Wait until the port's running FFmpeg has counted `frames`; its status then."""
 
+        def is_there() -> dict[str, Any] | None:
+            try:
+                found = self.status_file(port)
+            except (FileNotFoundError, json.JSONDecodeError):
+                return None
+            return found if found["is_recording"] and found["frame_count"] >= frames else None
 
-def sdisup(appliance: Appliance, words: str, code: int = 0, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run the command and insist on its exit code; a traceback is never an answer."""
-    result = appliance.run(f"sdisup {words}", check=False, **options)
-    assert "Traceback" not in result.stderr, result.stderr
-    assert result.returncode == code, f"sdisup {words}: {result.returncode}\n{result.stdout}{result.stderr}"
-    return result
+        return wait_for(is_there, timeout_s, f"port {port} has recorded {frames} frames")
+
+    def wait_state(self, port: int, state: str, timeout_s: float = 20) -> dict[str, Any]:
+        """Wait until `sdisup status` says that state; the status then."""
+
+        def is_there() -> dict[str, Any] | None:
+            found = self.status(port)
+            return found if found["state"] == state else None
+
+        return wait_for(is_there, timeout_s, f"port {port} is {state}", poll_s=0.1)
+
+    def wait_restarts(self, port: int, count: int, timeout_s: float = 20) -> None:
+        """Wait until the port has counted so many restarts."""
+        wait_for(lambda: self.status(port)["restarts"] >= count, timeout_s, f"port {port} restarts", poll_s=0.1)

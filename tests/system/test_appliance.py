@@ -25,7 +25,6 @@ from appliance import (
     wait_for,
 )
 
-pytestmark = pytest.mark.system
 MIB = 1 << 20
 
 
@@ -302,11 +301,11 @@ def interrupted_after(delay_s: float) -> Iterator[None]:
         raise InterruptedError
 
     previous = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, delay_s)
+    limit = signal.setitimer(signal.ITIMER_REAL, delay_s)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_REAL, *limit)
         signal.signal(signal.SIGALRM, previous)
 
 

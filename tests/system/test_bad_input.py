@@ -6,10 +6,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from appliance import Appliance, wait_for
-from drive import configure, sdisup, small_ports, status, statuses, wait_recording
-
-pytestmark = pytest.mark.system
+from drive import Machine, small_ports
 
 CONFIGURATION = "/etc/sdisup/sdisup.toml"
 NO_BUS = {"DBUS_SYSTEM_BUS_ADDRESS": "unix:path=/nonexistent"}
@@ -31,77 +28,77 @@ INVALID = {
 }
 
 
-def test_an_invalid_configuration_changes_nothing(appliance: Appliance) -> None:
-    configure(appliance, small_ports(2))
-    sdisup(appliance, "start 0")
+def test_an_invalid_configuration_changes_nothing(appliance: Machine) -> None:
+    appliance.configure(small_ports(2))
+    appliance.sdisup("start 0")
     units = appliance.run("cat /etc/systemd/system/sdi-record*/* /var/lib/sdisup/applied.json").stdout
     for prepare, words in INVALID.items():
         appliance.run(f"rm -rf {CONFIGURATION}; {prepare}")
         for command in ("apply", "apply --dry-run", "apply --restart"):
-            result = sdisup(appliance, command, code=2)
+            result = appliance.sdisup(command, code=2)
             assert all(word in result.stderr for word in words), result.stderr
             assert result.stdout == ""
         assert appliance.run("cat /etc/systemd/system/sdi-record*/* /var/lib/sdisup/applied.json").stdout == units
-    assert status(appliance, 0)["restarts"] == 0
-    sdisup(appliance, "stop 0")
+    assert appliance.status(0)["restarts"] == 0
+    appliance.sdisup("stop 0")
 
 
-def test_without_permission_it_says_so_and_changes_nothing(appliance: Appliance) -> None:
-    configure(appliance, small_ports(2))
-    sdisup(appliance, "start 0")
+def test_without_permission_it_says_so_and_changes_nothing(appliance: Machine) -> None:
+    appliance.configure(small_ports(2))
+    appliance.sdisup("start 0")
     for command in ("start 1", "stop 0", "restart 0"):
-        result = sdisup(appliance, command, code=1, user="nobody")
+        result = appliance.sdisup(command, code=1, user="nobody")
         assert "no permission" in result.stderr
         assert "run it as root" in result.stderr
-    configure(appliance, small_ports(1), apply=False)
-    assert "Permission denied" in sdisup(appliance, "apply", code=1, user="nobody").stderr
+    appliance.configure(small_ports(1), apply=False)
+    assert "Permission denied" in appliance.sdisup("apply", code=1, user="nobody").stderr
     # Looking is everybody's.
-    assert "recording" in sdisup(appliance, "status", user="nobody").stdout
-    assert "--- /etc/systemd/system" in sdisup(appliance, "apply --dry-run", user="nobody").stdout
-    assert [found["port_index"] for found in statuses(appliance)] == [0, 1]
+    assert "recording" in appliance.sdisup("status", user="nobody").stdout
+    assert "--- /etc/systemd/system" in appliance.sdisup("apply --dry-run", user="nobody").stdout
+    assert [found["port_index"] for found in appliance.statuses()] == [0, 1]
 
 
-def test_without_systemd_it_says_so(appliance: Appliance) -> None:
-    configure(appliance, small_ports(2))
-    sdisup(appliance, "start 0")
+def test_without_systemd_it_says_so(appliance: Machine) -> None:
+    appliance.configure(small_ports(2))
+    appliance.sdisup("start 0")
     for command in ("start 1", "stop 0", "apply"):
-        result = sdisup(appliance, command, code=1, env=NO_BUS)
+        result = appliance.sdisup(command, code=1, env=NO_BUS)
         assert "systemd cannot be reached: there is no D-Bus system bus here" in result.stderr
     # A recording port's files say all there is to say; only the others need systemd.
-    shown = sdisup(appliance, "status", code=3, env=NO_BUS).stdout.splitlines()
+    shown = appliance.sdisup("status", code=3, env=NO_BUS).stdout.splitlines()
     assert shown[1].split()[2] == "recording"
     assert shown[2].split()[2] == "unknown"
 
 
 @pytest.mark.slow
-def test_a_bus_that_does_not_answer_is_said_in_time(appliance: Appliance) -> None:
-    configure(appliance, small_ports(1))
+def test_a_bus_that_does_not_answer_is_said_in_time(appliance: Machine) -> None:
+    appliance.configure(small_ports(1))
     bus = appliance.run("systemctl show -P MainPID dbus.service").stdout.strip()
     appliance.run(["kill", "-STOP", bus])
     commands = ("start 0", "apply --dry-run", "stop 0")
     try:
         with ThreadPoolExecutor() as pool:
-            results = list(pool.map(lambda words: sdisup(appliance, words, code=1, timeout_s=40), commands))
+            results = list(pool.map(lambda words: appliance.sdisup(words, code=1, timeout_s=40), commands))
         for result in results:
             assert "systemd did not answer in time" in result.stderr, result.stderr
     finally:
         appliance.run(["kill", "-CONT", bus])
 
 
-def test_a_masked_port_does_not_keep_others_from_being_applied(appliance: Appliance) -> None:
+def test_a_masked_port_does_not_keep_others_from_being_applied(appliance: Machine) -> None:
     appliance.run("systemctl mask sdi-record@1")
-    configure(appliance, small_ports(3, "record_at_boot = true\n"), apply=False)
-    result = sdisup(appliance, "apply")
+    appliance.configure(small_ports(3, "record_at_boot = true\n"), apply=False)
+    result = appliance.sdisup("apply")
     assert "sdi-record@1.service is masked" in result.stderr
     for port in (0, 2):
-        wait_recording(appliance, port)
+        appliance.wait_recording(port)
     appliance.run("systemctl unmask sdi-record@1")
 
 
-def test_a_masked_port_is_named_and_does_not_stop_the_others(appliance: Appliance) -> None:
-    configure(appliance, small_ports(3))
+def test_a_masked_port_is_named_and_does_not_stop_the_others(appliance: Machine) -> None:
+    appliance.configure(small_ports(3))
     appliance.run("systemctl mask sdi-record@1")
-    result = sdisup(appliance, "start 0-2", code=1)
+    result = appliance.sdisup("start 0-2", code=1)
     assert result.stderr == "port 1: sdi-record@1.service is masked (systemctl unmask sdi-record@1.service)\n"
     assert result.stdout.count("records to") == 2
     appliance.run("systemctl unmask sdi-record@1")
@@ -122,54 +119,54 @@ WRONG_USES = [
 ]
 
 
-def test_a_command_used_wrongly_says_how(appliance: Appliance) -> None:
-    configure(appliance, small_ports(2))
+def test_a_command_used_wrongly_says_how(appliance: Machine) -> None:
+    appliance.configure(small_ports(2))
     for words, code, message in WRONG_USES:
-        assert message in sdisup(appliance, words, code=code).stderr
+        assert message in appliance.sdisup(words, code=code).stderr
     assert not appliance.path("/run/sdisup/0.json").exists()
 
 
-def test_a_missing_ffmpeg_is_a_warning_then_a_reason_and_heals(appliance: Appliance) -> None:
+def test_a_missing_ffmpeg_is_a_warning_then_a_reason_and_heals(appliance: Machine) -> None:
     missing = small_ports(2).replace("ports = 2", 'ports = 2\nffmpeg = "/usr/local/bin/own-ffmpeg"')
-    configure(appliance, missing, apply=False)
-    assert "warning: /usr/local/bin/own-ffmpeg: cannot be executed" in sdisup(appliance, "apply").stderr
-    result = sdisup(appliance, "start 0 --wait 1", code=1)
+    appliance.configure(missing, apply=False)
+    assert "warning: /usr/local/bin/own-ffmpeg: cannot be executed" in appliance.sdisup("apply").stderr
+    result = appliance.sdisup("start 0 --wait 1", code=1)
     assert "/usr/local/bin/own-ffmpeg cannot be executed: No such file or directory" in result.stderr
     appliance.run("ln -s /usr/bin/ffmpeg /usr/local/bin/own-ffmpeg")
-    wait_recording(appliance, 0)
+    appliance.wait_recording(0)
     appliance.run("rm /usr/local/bin/own-ffmpeg")
 
 
 @pytest.mark.journal_allows(r"cannot work|Unknown input format|Unrecognized option|Error|Failed to start")
-def test_an_ffmpeg_without_the_input_is_a_warning_and_then_cannot_work(appliance: Appliance) -> None:
-    configure(appliance, "[appliance]\nports = 1\n", apply=False)
-    assert "has no input 'videomaster'" in sdisup(appliance, "apply").stderr
-    result = sdisup(appliance, "start 0", code=1)
+def test_an_ffmpeg_without_the_input_is_a_warning_and_then_cannot_work(appliance: Machine) -> None:
+    appliance.configure("[appliance]\nports = 1\n", apply=False)
+    assert "has no input 'videomaster'" in appliance.sdisup("apply").stderr
+    result = appliance.sdisup("start 0", code=1)
     assert "port 0 does not record: cannot work: " in result.stderr
     # Nobody starts it again: what is missing since is told all the same.
-    gap = json.loads(sdisup(appliance, "gaps 0 --json").stdout)["gaps"][-1]
+    gap = json.loads(appliance.sdisup("gaps 0 --json").stdout)["gaps"][-1]
     assert (gap["cause"], gap["ongoing"]) == ("cannot work", True)
     # A stop ends it, though no runner is there to enter it.
-    sdisup(appliance, "stop 0")
-    gap = json.loads(sdisup(appliance, "gaps 0 --json").stdout)["gaps"][-1]
+    appliance.sdisup("stop 0")
+    gap = json.loads(appliance.sdisup("gaps 0 --json").stdout)["gaps"][-1]
     assert (gap["cause"], gap["ongoing"]) == ("cannot work", False)
-    sdisup(appliance, "start 0", code=1)
-    kinds = [json.loads(line)["kind"] for line in appliance.read("/var/lib/sdisup/ledger/0.jsonl").splitlines()]
+    appliance.sdisup("start 0", code=1)
+    kinds = [line["kind"] for line in appliance.ledger(0)]
     assert kinds[-2:] == ["stop", "gap"]
 
 
 TORN = ("", "{", "[]", "null", '{"schema": 1}', '{"schema": 1, "port_index": "0"}', "\x00\xff")
 
 
-def test_a_torn_status_file_is_said_and_disturbs_nobody(appliance: Appliance) -> None:
-    configure(appliance, small_ports(2))
-    sdisup(appliance, "start 1")
+def test_a_torn_status_file_is_said_and_disturbs_nobody(appliance: Machine) -> None:
+    appliance.configure(small_ports(2))
+    appliance.sdisup("start 1")
     for torn in TORN:
         appliance.path("/run/sdisup/0.json").write_text(torn, encoding="latin-1")
-        found = {entry["port_index"]: entry["state"] for entry in statuses(appliance)}
+        found = {entry["port_index"]: entry["state"] for entry in appliance.statuses()}
         assert found == {0: "stopped", 1: "recording"}, torn
-    sdisup(appliance, "start 0")
-    sdisup(appliance, "stop --all")
+    appliance.sdisup("start 0")
+    appliance.sdisup("stop --all")
 
 
 KEEP_LOCK = """
@@ -182,37 +179,37 @@ os.read(os.open("/run/keeper.fifo", os.O_RDONLY), 1)
 
 @pytest.mark.slow
 @pytest.mark.journal_allows(r"another runner records it already|Failed")
-def test_a_lock_that_somebody_keeps_makes_no_storm(appliance: Appliance) -> None:
+def test_a_lock_that_somebody_keeps_makes_no_storm(appliance: Machine) -> None:
     """A runner that was killed is not gone while a thread of it waits for a disk that hangs."""
-    configure(appliance, small_ports(1))
+    appliance.configure(small_ports(1))
     appliance.write("/root/keeper.py", KEEP_LOCK)
     appliance.run("mkfifo /run/keeper.fifo && systemd-run -q --unit=keeper python3 /root/keeper.py")
-    wait_for(lambda: appliance.path("/run/sdisup/0.lock").exists(), 5, "the lock is made")
+    appliance.wait_for(lambda: appliance.path("/run/sdisup/0.lock").exists(), 5, "the lock is made")
     cursor = appliance.journal_cursor()
     appliance.run("chown sdisup:sdisup /run/sdisup/0.lock; systemctl start sdi-record@0")
     shown = "systemctl show -P NRestarts sdi-record@0"
-    wait_for(lambda: int(appliance.run(shown).stdout) >= 1, 12, "it was started again", poll_s=0.2)
+    appliance.wait_for(lambda: int(appliance.run(shown).stdout) >= 1, 12, "it was started again", poll_s=0.2)
     said = [str(entry["MESSAGE"]) for entry in appliance.journal("-u", "sdi-record@0", after_cursor=cursor)]
     assert len([text for text in said if "another runner records it already" in text]) in (1, 2), said
     appliance.run("echo > /run/keeper.fifo")
-    wait_recording(appliance, 0, timeout_s=15)
+    appliance.wait_recording(0, timeout_s=15)
     appliance.run("rm /run/keeper.fifo")
 
 
-def test_a_torn_record_of_what_was_applied_is_written_anew(appliance: Appliance) -> None:
-    configure(appliance, small_ports(2))
-    sdisup(appliance, "start 0")
+def test_a_torn_record_of_what_was_applied_is_written_anew(appliance: Machine) -> None:
+    appliance.configure(small_ports(2))
+    appliance.sdisup("start 0")
     appliance.write("/var/lib/sdisup/applied.json", '{"ports": {"0')
-    problem = sdisup(appliance, "status", code=1)
+    problem = appliance.sdisup("status", code=1)
     assert "applied.json cannot be read" in problem.stderr
     assert "sdisup apply writes it anew" in problem.stderr
-    assert "wrote /var/lib/sdisup/applied.json" in sdisup(appliance, "apply").stdout
-    assert status(appliance, 0)["state"] == "recording"
+    assert "wrote /var/lib/sdisup/applied.json" in appliance.sdisup("apply").stdout
+    assert appliance.status(0)["state"] == "recording"
 
 
-def test_a_unit_file_of_somebody_else_is_never_overwritten(appliance: Appliance) -> None:
+def test_a_unit_file_of_somebody_else_is_never_overwritten(appliance: Machine) -> None:
     appliance.write("/etc/systemd/system/sdi-record@.service", "[Service]\nExecStart=/bin/true\n")
-    configure(appliance, small_ports(1), apply=False)
-    result = sdisup(appliance, "apply", code=1)
+    appliance.configure(small_ports(1), apply=False)
+    result = appliance.sdisup("apply", code=1)
     assert "was not written by sdisup, and is not overwritten" in result.stderr
     assert appliance.read("/etc/systemd/system/sdi-record@.service") == "[Service]\nExecStart=/bin/true\n"

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
-from appliance import Appliance
+from drive import Machine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sdisup.control.units import quote_all
-
-pytestmark = pytest.mark.system
 
 # Something that runs until it is stopped and takes any arguments for nothing.
 COMMAND = ["/usr/bin/python3", "-I", "-S", "-c", "import signal; signal.pause()"]
@@ -55,7 +52,7 @@ def unit_text(arguments: list[str]) -> str:
     return f"[Service]\nType=exec\nExecStart=:{quote_all(COMMAND)} \\\n    {quote_all(arguments)}\n"
 
 
-def read_back(appliance: Appliance, unit: str) -> list[str]:
+def read_back(appliance: Machine, unit: str) -> list[str]:
     pid = appliance.run(["systemctl", "show", "-P", "MainPID", unit]).stdout.strip()
     words = appliance.path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]
     return [word.decode() for word in words[len(COMMAND) :]]
@@ -63,7 +60,7 @@ def read_back(appliance: Appliance, unit: str) -> list[str]:
 
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
 @given(batch=st.lists(argument_list, min_size=8, max_size=8))
-def test_any_argument_list_arrives_as_it_was_given(appliance: Appliance, batch: list[list[str]]) -> None:
+def test_any_argument_list_arrives_as_it_was_given(appliance: Machine, batch: list[list[str]]) -> None:
     names = [f"sdi-record-quoting-{number}.service" for number in range(len(batch))]
     for name, arguments in zip(names, batch, strict=True):
         appliance.path(f"{UNITS}/{name}").parent.mkdir(exist_ok=True, parents=True)

@@ -7,10 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from appliance import Appliance, wait_for
-from drive import configure, count_frames, sdisup, small_ports, status_file, wait_recording
-
-pytestmark = pytest.mark.system
+from drive import Machine, small_ports
 
 PORTS = '[port.0]\nname = "CAM0"\nrecord_at_boot = true\n[port.1]\n'
 AGREE_S = 1.0
@@ -19,14 +16,14 @@ AGREE_S = 1.0
 class Incident:
     """What the test does to port 0, with the time at which it did it and that at which it recorded again."""
 
-    def __init__(self, appliance: Appliance) -> None:
+    def __init__(self, appliance: Machine) -> None:
         self.appliance = appliance
         self.began = time.time()
         self.expected: list[tuple[str, float, float]] = []
         """Of each gap its cause, when it began, and its length."""
 
     def kill(self, what: str, cause: str) -> None:
-        before = wait_recording(self.appliance, 0, frames=30)
+        before = self.appliance.wait_recording(0, frames=30)
         at = time.time()
         self.appliance.run(["kill", "-9", str(before[what])])
         self.await_recording(cause, at, restarts=before["restarts"] + 1)
@@ -35,11 +32,11 @@ class Incident:
         """Wait until the port records again, which ends the gap that began at `at`."""
 
         def is_back() -> dict[str, Any] | None:
-            found = status_file(self.appliance, 0)
+            found = self.appliance.status_file(0)
             is_new = found["restarts"] == restarts and found["updated_at"] > utc(at)
             return found if is_new and found["is_recording"] and found["frame_count"] else None
 
-        wait_for(is_back, 20, f"port 0 records again after {cause}")
+        self.appliance.wait_for(is_back, 20, f"port 0 records again after {cause}")
         self.expected.append((cause, at, time.time() - at))
 
 
@@ -53,25 +50,25 @@ def unix(text: str) -> float:
     return unix_time(text)
 
 
-def asked(appliance: Appliance, words: str, code: int = 0) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(sdisup(appliance, f"{words} --json", code).stdout)
+def asked(appliance: Machine, words: str, code: int = 0) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(appliance.sdisup(f"{words} --json", code).stdout)
     return document
 
 
-def test_an_incident_is_told_as_it_was(fresh_appliance: Appliance) -> None:
+def test_an_incident_is_told_as_it_was(fresh_appliance: Machine) -> None:
     own = fresh_appliance
     incident = Incident(own)
-    configure(own, small_ports(2, PORTS))
-    sdisup(own, "start --all")
+    own.configure(small_ports(2, PORTS))
+    own.sdisup("start --all")
     incident.kill("ffmpeg_pid", "killed")
     incident.kill("pid", "runner killed")
-    wait_recording(own, 0, frames=30)
-    sdisup(own, "stop 0")
+    own.wait_recording(0, frames=30)
+    own.sdisup("stop 0")
     stopped_at = time.time()
     while_stopped = asked(own, "gaps 0")
     stopped_s = time.time() - stopped_at
-    sdisup(own, "start 0")
-    wait_recording(own, 0, frames=30)
+    own.sdisup("start 0")
+    own.wait_recording(0, frames=30)
     at = time.time()
     own.power_cut()
     own.boot()
@@ -86,7 +83,7 @@ def test_an_incident_is_told_as_it_was(fresh_appliance: Appliance) -> None:
     check_verify(own)
 
 
-def check_what_lasts(own: Appliance) -> None:
+def check_what_lasts(own: Machine) -> None:
     """Port 1 was recording when the power went, and nobody has started it since."""
     found = asked(own, "gaps 1", code=0)
     (lasting,) = [row for row in found["gaps"] if row["ongoing"]]
@@ -95,18 +92,18 @@ def check_what_lasts(own: Appliance) -> None:
     assert "which is not known until the port is started" in lasting["note"]
     (file,) = [row for row in asked(own, "recordings 1")["recordings"] if row["end"] is None]
     assert file["note"] == "recording when the power went; its end is not known until the port is started"
-    shown = sdisup(own, "recordings 1").stdout
+    shown = own.sdisup("recordings 1").stdout
     assert "recording when the power went" in shown
-    assert sdisup(own, f"verify {file['path']}").stdout.endswith(f": ended; {file['note']}\n")
-    sdisup(own, "start 1")
-    wait_recording(own, 1, frames=10)
-    wait_for(lambda: not [row for row in asked(own, "gaps 1")["gaps"] if row["ongoing"]], 20, "its end is known")
+    assert own.sdisup(f"verify {file['path']}").stdout.endswith(f": ended; {file['note']}\n")
+    own.sdisup("start 1")
+    own.wait_recording(1, frames=10)
+    own.wait_for(lambda: not [row for row in asked(own, "gaps 1")["gaps"] if row["ongoing"]], 20, "its end is known")
     assert asked(own, "gaps 1")["sums"][0]["unknown"] == 0
 
 
 def check_gaps(incident: Incident) -> None:
     own = incident.appliance
-    found = wait_for(
+    found = own.wait_for(
         lambda: next((one for one in [asked(own, "gaps 0")] if not one["sums"][0]["unknown"]), None),
         20,
         "all is counted",
@@ -127,9 +124,9 @@ def check_gaps(incident: Incident) -> None:
     since = unix(gaps[-1]["start"]) + gaps[-1]["seconds"] / 2
     cut = asked(own, f"gaps 0 --since {utc(since)}.{round(since % 1 * 1000):03}Z")
     assert cut["gaps"][0]["seconds"] == pytest.approx(gaps[-1]["seconds"] / 2, abs=0.05)
-    sdisup(own, "gaps 0 --fail-if-any", code=1)
-    sdisup(own, "gaps 0 --fail-if-any --since now", code=0)
-    sdisup(own, "gaps 0 --fail-if-any --until yesterday", code=0)
+    own.sdisup("gaps 0 --fail-if-any", code=1)
+    own.sdisup("gaps 0 --fail-if-any --since now", code=0)
+    own.sdisup("gaps 0 --fail-if-any --until yesterday", code=0)
 
 
 def check_recordings(incident: Incident) -> None:
@@ -140,28 +137,28 @@ def check_recordings(incident: Incident) -> None:
         "cut off: FFmpeg was killed by signal 9", "cut off: runner killed", "complete", "cut off: power", "",
     ]  # fmt: skip
     for row in rows[:-1]:
-        assert row["frames"] == count_frames(own, row["path"]), row
+        assert row["frames"] == own.count_frames(row["path"]), row
         assert row["bytes"] == own.path(row["path"]).stat().st_size
         assert row["seconds"] == pytest.approx(row["frames"] / 25, abs=0.001)
 
 
-def check_tables(own: Appliance) -> None:
-    shown = sdisup(own, "gaps").stdout
+def check_tables(own: Machine) -> None:
+    shown = own.sdisup("gaps").stdout
     assert shown.startswith("PORT  NAME")
     assert "runner killed" in shown
     assert "RECORDED      MISSING      STOPPED" in shown
-    shown = sdisup(own, "recordings 0 --since -1h").stdout
+    shown = own.sdisup("recordings 0 --since -1h").stdout
     assert "is being recorded" in shown
-    assert "--since" not in sdisup(own, "gaps 0 --since -90min").stderr
-    assert "is no time" in sdisup(own, "gaps --since tomorrowish", code=2).stderr
-    sdisup(own, "gaps 7", code=4)
+    assert "--since" not in own.sdisup("gaps 0 --since -90min").stderr
+    assert "is no time" in own.sdisup("gaps --since tomorrowish", code=2).stderr
+    own.sdisup("gaps 7", code=4)
 
 
-def check_a_shutdown(own: Appliance) -> None:
+def check_a_shutdown(own: Machine) -> None:
     """Port 1 does not record at boot: a shutdown is a stop of it, and one that is told from an operator's."""
-    wait_recording(own, 1, frames=10)
+    own.wait_recording(1, frames=10)
     own.reboot()
-    wait_recording(own, 0, frames=10)
+    own.wait_recording(0, frames=10)
     last = asked(own, "gaps 0")["gaps"][-1]
     assert last["cause"] == "reboot"
     opened = json.loads(own.read("/var/lib/sdisup/ledger/1.open.json"))
@@ -169,22 +166,22 @@ def check_a_shutdown(own: Appliance) -> None:
     assert not [row for row in asked(own, "gaps 1")["gaps"] if row["ongoing"]]
 
 
-def check_verify(own: Appliance) -> None:
+def check_verify(own: Machine) -> None:
     rows = asked(own, "recordings 0")["recordings"]
-    intact = sdisup(own, "verify")
+    intact = own.sdisup("verify")
     assert intact.stdout.count("as the ledger says") >= len(rows) - 1
     assert f"{rows[-1]['path']}: is being recorded now" in intact.stdout
     short, gone = rows[0]["path"], rows[1]["path"]
     own.run(["truncate", "-s", "-3000", short])
     own.run(["rm", gone])
-    found = sdisup(own, "verify", code=1).stdout
+    found = own.sdisup("verify", code=1).stdout
     assert f"{short}: differs: " in found
     assert "frames can be read, the ledger has" in found
     assert f"{gone}: differs: No such file or directory" in found
     assert found.count("differs") == 2
-    sdisup(own, f"verify {gone}", code=1)
-    sdisup(own, f"verify {rows[2]['path']}", code=0)
-    sdisup(own, "verify /etc/passwd", code=1)
-    sdisup(own, f"verify --since -1d {gone}", code=2)
+    own.sdisup(f"verify {gone}", code=1)
+    own.sdisup(f"verify {rows[2]['path']}", code=0)
+    own.sdisup("verify /etc/passwd", code=1)
+    own.sdisup(f"verify --since -1d {gone}", code=2)
     # Whoever removed a file did not change what is known of it.
     assert asked(own, "recordings 0")["recordings"][1]["path"] == gone

@@ -8,10 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from appliance import Appliance, wait_for
-from drive import active_state, configure, count_frames, recordings, sdisup, status, status_file, wait_recording
-
-pytestmark = pytest.mark.system
+from drive import Machine
 
 # The appliance has the host's network: two runs at once must not hear each other.
 UDP_PORT = 20000 + os.getpid() % 20000
@@ -40,7 +37,7 @@ def custom_port(index: int, arguments: str, extra: str = "") -> str:
 
 
 @pytest.fixture
-def media(appliance: Appliance) -> Iterator[Appliance]:
+def media(appliance: Machine) -> Iterator[Machine]:
     """The shared appliance with /srv/media, a short film in it, and nothing of it afterwards."""
     appliance.run("install -d -m 0755 /srv/media && mkfifo -m 0644 /srv/media/in.fifo")
     appliance.run(f"ffmpeg -v error {PICTURE} -t 10 {ENCODED} /srv/media/film.mkv")
@@ -50,18 +47,18 @@ def media(appliance: Appliance) -> Iterator[Appliance]:
         appliance.run("systemctl stop 'sdi-record@*' 'sender-*'; rm -rf /srv/media", check=False)
 
 
-def send(appliance: Appliance, name: str, output: str) -> None:
+def send(appliance: Machine, name: str, output: str) -> None:
     """A second FFmpeg that sends a picture and a tone in real time."""
     unit = f"systemd-run --quiet --collect --unit=sender-{name} --property=KillSignal=SIGKILL"
     appliance.run(f"{unit} ffmpeg -y -v error -re {PICTURE} {ENCODED} -f mpegts '{output}'")
 
 
-def wait_for_rate(appliance: Appliance, port: int, fps: float) -> dict[str, Any]:
+def wait_for_rate(appliance: Machine, port: int, fps: float) -> dict[str, Any]:
     def runs() -> dict[str, Any] | None:
-        found = status_file(appliance, port)
+        found = appliance.status_file(port)
         return found if abs(found["fps"] - fps) < 3 else None
 
-    return wait_for(runs, 20, f"port {port} runs at {fps} frames a second", poll_s=0.1)
+    return appliance.wait_for(runs, 20, f"port {port} runs at {fps} frames a second", poll_s=0.1)
 
 
 # A stream joined between two key frames, which FFmpeg reports picture by picture.
@@ -69,7 +66,7 @@ JOINED_LATE = r"\[h264 @ |non-existing [PS]PS"
 
 
 @pytest.mark.journal_allows(JOINED_LATE)
-def test_a_stream_a_file_and_a_fifo_record_each_in_its_own_sandbox(media: Appliance) -> None:
+def test_a_stream_a_file_and_a_fifo_record_each_in_its_own_sandbox(media: Machine) -> None:
     ports = [
         custom_port(0, f'"-f", "mpegts", "-i", "udp://127.0.0.1:{UDP_PORT}?fifo_size=50000"'),
         custom_port(1, '"-re", "-stream_loop", "-1", "-i", "/srv/media/film.mkv"', ', audio = "optional"'),
@@ -77,20 +74,20 @@ def test_a_stream_a_file_and_a_fifo_record_each_in_its_own_sandbox(media: Applia
         '[port.3]\nsource = { kind = "test", size = "320x180" }\ncodec = "prores"\n',
         '[port.4]\nsource = { kind = "v4l2", device = "/dev/video7", audio_device = "hw:1" }\n',
     ]
-    configure(media, "[appliance]\nports = 5\n" + "".join(ports))
+    media.configure("[appliance]\nports = 5\n" + "".join(ports))
     media.run("systemctl start --no-block sdi-record@0 sdi-record@1 sdi-record@2 sdi-record@3")
     send(media, "udp", f"udp://127.0.0.1:{UDP_PORT}?pkt_size=1316")
     send(media, "fifo", "/srv/media/in.fifo")
     begun = {}
     for port in (0, 1, 2, 3):
-        wait_recording(media, port, frames=50, timeout_s=40)
+        media.wait_recording(port, frames=50, timeout_s=40)
         # FFmpeg 6.1 and later begins with what the sender had ready. The rate is the stream's own. One joined
         # between two key frames has sound before its first picture, which FFmpeg then repeats: at most a GOP's
         # length. Once it runs nothing is made up or left out.
         begun[port] = found = wait_for_rate(media, port, 25)
         assert found["dropped_frames"] + found["duplicated_frames"] <= 5 + (GOP_FRAMES if port in (0, 2) else 0), found
     for port, found in begun.items():
-        later = wait_recording(media, port, frames=found["frame_count"] + 50)
+        later = media.wait_recording(port, frames=found["frame_count"] + 50)
         for counter in ("dropped_frames", "duplicated_frames"):
             assert later[counter] == found[counter], (found, later)
     expected = {
@@ -107,35 +104,35 @@ def test_a_stream_a_file_and_a_fifo_record_each_in_its_own_sandbox(media: Applia
         assert values["PrivateDevices"] == private_devices
     shown = media.run("systemctl show -P DeviceAllow -P DevicePolicy -P SupplementaryGroups sdi-record@4").stdout
     assert {"/dev/video7", "char-alsa", "closed", "video", "audio"} <= set(shown.split())
-    sdisup(media, "stop 0-3")
+    media.sdisup("stop 0-3")
     for port in (0, 1, 2):
-        (path,) = recordings(media, f"port{port}_")
-        assert count_frames(media, path) >= 50
+        (path,) = media.recordings(f"port{port}_")
+        assert media.count_frames(path) >= 50
         streams = media.run(f"ffprobe -v error -show_entries stream=codec_name -of csv=p=0 {path}").stdout.split()
         assert {name.strip(",") for name in streams} == {"h264", "aac"}
 
 
 @pytest.mark.slow
 @pytest.mark.journal_allows(JOINED_LATE, r"Error during demuxing: Input/output error")
-def test_a_stream_that_ends_is_waited_for_and_recorded_again(media: Appliance) -> None:
+def test_a_stream_that_ends_is_waited_for_and_recorded_again(media: Machine) -> None:
     arguments = f'"-f", "mpegts", "-i", "udp://127.0.0.1:{UDP_PORT}?timeout=1000000"'
-    configure(media, "[appliance]\nports = 1\n" + custom_port(0, arguments))
+    media.configure("[appliance]\nports = 1\n" + custom_port(0, arguments))
     send(media, "udp", f"udp://127.0.0.1:{UDP_PORT}?pkt_size=1316")
     media.run("systemctl start --no-block sdi-record@0")
-    before = wait_recording(media, 0, frames=25, timeout_s=30)
+    before = media.wait_recording(0, frames=25, timeout_s=30)
     media.run("systemctl stop sender-udp")
-    wait_for(lambda: status(media, 0)["restarts"] >= 1, 15, "the end of the stream is noticed", poll_s=0.1)
+    media.wait_for(lambda: media.status(0)["restarts"] >= 1, 15, "the end of the stream is noticed", poll_s=0.1)
     send(media, "udp", f"udp://127.0.0.1:{UDP_PORT}?pkt_size=1316")
-    after = wait_recording(media, 0, frames=25, timeout_s=40)
+    after = media.wait_recording(0, frames=25, timeout_s=40)
     assert after["current_file"] != before["current_file"]
 
 
 @pytest.mark.journal_allows(r"Error opening input")
-def test_only_a_port_that_needs_the_network_can_open_a_socket(media: Appliance) -> None:
+def test_only_a_port_that_needs_the_network_can_open_a_socket(media: Machine) -> None:
     media.write("/usr/local/bin/ffmpeg-curious", CURIOUS_FFMPEG, mode=0o755)
     udp = custom_port(1, f'"-i", "udp://127.0.0.1:{UDP_PORT}"')
     test = '[port.0]\nsource = { kind = "test", size = "320x180" }\n'
-    configure(media, f'[appliance]\nports = 2\nffmpeg = "/usr/local/bin/ffmpeg-curious"\n{test}{udp}')
+    media.configure(f'[appliance]\nports = 2\nffmpeg = "/usr/local/bin/ffmpeg-curious"\n{test}{udp}')
     media.run("systemctl start --no-block sdi-record@0 sdi-record@1")
     refused, allowed = said(media, 0), said(media, 1)
     assert refused["AF_UNIX"] == allowed["AF_UNIX"] == "opens"
@@ -147,10 +144,10 @@ def test_only_a_port_that_needs_the_network_can_open_a_socket(media: Appliance) 
     devices = set(refused["devices"].split())
     assert {"null", "zero", "urandom"} <= devices
     assert not devices & {"console", "kmsg", "mem", "fuse", "net", "snd", "video0"}
-    wait_recording(media, 0)
+    media.wait_recording(0)
 
 
-def said(appliance: Appliance, port: int) -> dict[str, str]:
+def said(appliance: Machine, port: int) -> dict[str, str]:
     """What the curious FFmpeg of a port told the journal, by its first word."""
 
     def lines() -> dict[str, str]:
@@ -158,48 +155,48 @@ def said(appliance: Appliance, port: int) -> dict[str, str]:
         found = [re.search(r"(AF_[A-Z0-9]+|devices): (.*)", str(entry["MESSAGE"])) for entry in entries]
         return {match[1]: match[2] for match in found if match}
 
-    wait_for(lambda: "devices" in lines(), 20, f"port {port} says what it may reach", poll_s=0.1)
+    appliance.wait_for(lambda: "devices" in lines(), 20, f"port {port} says what it may reach", poll_s=0.1)
     return lines()
 
 
-def test_a_unit_takes_a_custom_line_as_it_was_written(media: Appliance) -> None:
+def test_a_unit_takes_a_custom_line_as_it_was_written(media: Machine) -> None:
     odd = "/srv/media/a $HOME %i 'quoted' \\\\ name.mkv"
     arguments = '"-re", "-stream_loop", "-1", "-i", "/srv/media/a $HOME %i \'quoted\' \\\\\\\\ name.mkv"'
     media.run(["cp", "/srv/media/film.mkv", odd])
-    configure(media, "[appliance]\nports = 1\n" + custom_port(0, arguments))
+    media.configure("[appliance]\nports = 1\n" + custom_port(0, arguments))
     media.run("systemctl start --no-block sdi-record@0")
-    found = wait_recording(media, 0)
+    found = media.wait_recording(0)
     assert odd in media.read(f"/proc/{found['ffmpeg_pid']}/cmdline").split("\0")
 
 
-def test_custom_arguments_that_write_are_refused_and_change_nothing(media: Appliance) -> None:
-    configure(media, "[appliance]\nports = 1\n" + custom_port(0, '"-re", "-i", "/srv/media/film.mkv"'))
+def test_custom_arguments_that_write_are_refused_and_change_nothing(media: Machine) -> None:
+    media.configure("[appliance]\nports = 1\n" + custom_port(0, '"-re", "-i", "/srv/media/film.mkv"'))
     unit = media.read("/etc/systemd/system/sdi-record@0.service.d/10-sdisup.conf")
     for arguments in (
         '"-i", "udp://h:1", "-f", "nut", "/srv/recordings/x"',
         '"-progress", "/srv/x", "-i", "udp://h:1"',
     ):
-        configure(media, "[appliance]\nports = 1\n" + custom_port(0, arguments), apply=False)
-        assert "/etc/sdisup/sdisup.toml: port.0.source.input: " in sdisup(media, "apply", code=2).stderr
+        media.configure("[appliance]\nports = 1\n" + custom_port(0, arguments), apply=False)
+        assert "/etc/sdisup/sdisup.toml: port.0.source.input: " in media.sdisup("apply", code=2).stderr
     assert media.read("/etc/systemd/system/sdi-record@0.service.d/10-sdisup.conf") == unit
-    assert active_state(media, 0) == "inactive"
+    assert media.active_state(0) == "inactive"
 
 
-def test_init_check_and_apply(media: Appliance) -> None:
+def test_init_check_and_apply(media: Machine) -> None:
     media.run("rm -f /etc/sdisup/sdisup.toml")
-    assert sdisup(media, "init").stdout.startswith("wrote /etc/sdisup/sdisup.toml")
-    sdisup(media, "init", code=1)
+    assert media.sdisup("init").stdout.startswith("wrote /etc/sdisup/sdisup.toml")
+    media.sdisup("init", code=1)
     starter = media.read("/etc/sdisup/sdisup.toml")
     # Deltacast's FFmpeg is not here, and that is all that is missing.
-    (problem,) = sdisup(media, "check", code=1).stdout.splitlines()
+    (problem,) = media.sdisup("check", code=1).stdout.splitlines()
     assert problem.startswith("ports 0-7: /usr/bin/ffmpeg has no input 'videomaster'")
-    assert sdisup(media, "check --quick").stdout == ""
-    assert sdisup(media, "apply").stderr.count("has no input 'videomaster'") == 1
-    assert "sdisup apply" not in sdisup(media, "check", code=1).stderr
+    assert media.sdisup("check --quick").stdout == ""
+    assert media.sdisup("apply").stderr.count("has no input 'videomaster'") == 1
+    assert "sdisup apply" not in media.sdisup("check", code=1).stderr
     assert media.read("/etc/sdisup/sdisup.toml") == starter
     media.run("chown root:root /srv/recordings && chmod 0755 /srv/recordings")
     try:
-        (problem,) = sdisup(media, "check --quick", code=1).stdout.splitlines()
+        (problem,) = media.sdisup("check --quick", code=1).stdout.splitlines()
         assert problem.startswith("/srv/recordings is not writable by the user sdisup")
     finally:
         media.run("chown sdisup:sdisup /srv/recordings && chmod 2775 /srv/recordings")

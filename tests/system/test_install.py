@@ -15,19 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from appliance import CHECKOUT, CHECKOUT_INSIDE, CONTAINER_PATH, Appliance, project_files, push_checkout, wait_for
-from drive import (
-    RECORDINGS,
-    active_state,
-    configure,
-    count_frames,
-    sdisup,
-    small_ports,
-    status,
-    wait_recording,
-)
-
-pytestmark = pytest.mark.system
+from appliance import CHECKOUT, CHECKOUT_INSIDE, CONTAINER_PATH, project_files
+from drive import RECORDINGS, Machine, small_ports
 
 CONFIGURATION = "/etc/sdisup/sdisup.toml"
 UNITS = "/etc/systemd/system"
@@ -71,16 +60,16 @@ FIRST_STAND_INS = "mv xargs systemd-sysusers systemd-tmpfiles".split()
 
 
 @pytest.fixture
-def bare(new_appliance: Callable[..., Appliance]) -> Appliance:
+def bare(new_appliance: Callable[..., Machine]) -> Machine:
     """A Debian without sdisup, and a checkout in it."""
     own = new_appliance(layers=[])
     assert own.boot() == "running"
-    push_checkout(own)
+    own.push_checkout()
     return own
 
 
 def install(
-    appliance: Appliance, words: str = "", code: int = 0, env: Mapping[str, str] | None = None
+    appliance: Machine, words: str = "", code: int = 0, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run ./install.sh, without a network, and insist on its exit code."""
     command = f"cd {CHECKOUT_INSIDE} && exec unshare --net ./install.sh {words}"
@@ -90,30 +79,30 @@ def install(
     return result
 
 
-def snapshot(appliance: Appliance) -> set[str]:
+def snapshot(appliance: Machine) -> set[str]:
     return set(appliance.run(SNAPSHOT).stdout.splitlines())
 
 
-def assert_as_before(appliance: Appliance, before: set[str], context: object = "") -> None:
+def assert_as_before(appliance: Machine, before: set[str], context: object = "") -> None:
     after = snapshot(appliance)
     assert after == before, f"{context}\nnew: {sorted(after - before)}\ngone: {sorted(before - after)}"
 
 
-def leftovers(appliance: Appliance) -> str:
+def leftovers(appliance: Machine) -> str:
     """What only a run that is still going on may have on disk."""
     return appliance.run(
         "find /usr /etc /var/lib -name '*.sdisup-before' -o -name '*.new'; ls -d /tmp/sdisup-*", check=False
     ).stdout
 
 
-def new_version(appliance: Appliance, version: str) -> None:
+def new_version(appliance: Machine, version: str) -> None:
     """Make the checkout inside another version, whose units differ too."""
     appliance.write(f"{CHECKOUT_INSIDE}/sdisup/__init__.py", f'"""Another version."""\n\n__version__ = "{version}"\n')
     template = f"{CHECKOUT_INSIDE}/units/sdi-record@.service.j2"
     appliance.write(template, appliance.read(template) + f"# {version}\n")
 
 
-def make_stand_ins(appliance: Appliance, names: Sequence[str] = STAND_INS) -> dict[str, str]:
+def make_stand_ins(appliance: Machine, names: Sequence[str] = STAND_INS) -> dict[str, str]:
     """Put the stand-ins in; returns the environment in which they are found first."""
     for name in names:
         appliance.write(f"/root/stand-ins/{name}", STAND_IN, mode=0o755)
@@ -123,7 +112,7 @@ def make_stand_ins(appliance: Appliance, names: Sequence[str] = STAND_INS) -> di
 # ---------------------------------------------------------------- installing
 
 
-def test_a_first_installation_and_a_second_one_that_changes_nothing(bare: Appliance) -> None:
+def test_a_first_installation_and_a_second_one_that_changes_nothing(bare: Machine) -> None:
     started = time.monotonic()
     # Whatever root's umask is, everybody may read what is installed.
     first = bare.run(f"umask 077; cd /; unshare --net {CHECKOUT_INSIDE}/install.sh").stdout
@@ -159,7 +148,7 @@ def test_a_first_installation_and_a_second_one_that_changes_nothing(bare: Applia
     # Code that was changed in place is put right.
     bare.run("echo 'broken = = 1' >>/usr/lib/sdisup/sdisup/runner.py; rm /usr/lib/sdisup/sdisup/cli.py")
     assert "unchanged" not in install(bare).stdout
-    assert sdisup(bare, "--version").stdout == "sdisup 0.1.0\n"
+    assert bare.sdisup("--version").stdout == "sdisup 0.1.0\n"
 
 
 OTHER_SYSTEMS = {
@@ -170,7 +159,7 @@ OTHER_SYSTEMS = {
 }
 
 
-def test_other_systems_are_refused(bare: Appliance) -> None:
+def test_other_systems_are_refused(bare: Machine) -> None:
     for name, text in OTHER_SYSTEMS.items():
         bare.write("/usr/lib/os-release", text)
         before = snapshot(bare)
@@ -180,7 +169,7 @@ def test_other_systems_are_refused(bare: Appliance) -> None:
         assert_as_before(bare, before)
 
 
-def test_what_it_is_asked_wrongly(bare: Appliance) -> None:
+def test_what_it_is_asked_wrongly(bare: Machine) -> None:
     before = snapshot(bare)
     assert "usage:" in install(bare, "--help").stdout
     for words in ("--nonsense", "--uninstall --nonsense", "--uninstall --stop 3"):
@@ -200,7 +189,7 @@ def test_what_it_is_asked_wrongly(bare: Appliance) -> None:
 
 
 @pytest.mark.parametrize("is_update", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["first", "update"])
-def test_a_failure_at_any_step_leaves_everything_as_it_was(bare: Appliance, is_update: bool) -> None:
+def test_a_failure_at_any_step_leaves_everything_as_it_was(bare: Machine, is_update: bool) -> None:
     bare.write(CONFIGURATION, small_ports(2))
     if is_update:
         install(bare)
@@ -224,13 +213,13 @@ def test_a_failure_at_any_step_leaves_everything_as_it_was(bare: Appliance, is_u
         install(bare)
         bare.run("rm -rf /tmp/sdisup-install.*")
     assert leftovers(bare) == ""
-    assert sdisup(bare, "--version").stdout == f"sdisup {'9.9' if is_update else '0.1.0'}\n"
+    assert bare.sdisup("--version").stdout == f"sdisup {'9.9' if is_update else '0.1.0'}\n"
 
 
-def test_a_configuration_that_is_invalid_or_cannot_be_applied_changes_nothing(fresh_appliance: Appliance) -> None:
-    configure(fresh_appliance, small_ports(2))
-    sdisup(fresh_appliance, "start 0")
-    pid = wait_recording(fresh_appliance, 0)["ffmpeg_pid"]
+def test_a_configuration_that_is_invalid_or_cannot_be_applied_changes_nothing(fresh_appliance: Machine) -> None:
+    fresh_appliance.configure(small_ports(2))
+    fresh_appliance.sdisup("start 0")
+    pid = fresh_appliance.wait_recording(0)["ffmpeg_pid"]
     new_version(fresh_appliance, "9.9")
     fresh_appliance.write(f"{CONFIGURATION}.d/50-own.toml", "[port.1]\ncodec = 'h265x'\n[port.9]\n")
     before = snapshot(fresh_appliance)
@@ -249,7 +238,7 @@ def test_a_configuration_that_is_invalid_or_cannot_be_applied_changes_nothing(fr
     assert "10-sdisup.conf was not written by sdisup" in failed.stderr
     assert failed.stderr.endswith(AS_BEFORE)
     assert_as_before(fresh_appliance, before)
-    assert wait_recording(fresh_appliance, 0, frames=25)["ffmpeg_pid"] == pid
+    assert fresh_appliance.wait_recording(0, frames=25)["ffmpeg_pid"] == pid
     # No D-Bus: a first installation is gone again too.
     fresh_appliance.run(f"rm {UNITS}/sdi-record@2.service.d/10-sdisup.conf; sdisup stop 0")
     install(fresh_appliance, "--uninstall")
@@ -259,12 +248,12 @@ def test_a_configuration_that_is_invalid_or_cannot_be_applied_changes_nothing(fr
     assert_as_before(fresh_appliance, before)
 
 
-def test_a_full_disk_leaves_everything_as_it_was(new_appliance: Callable[..., Appliance]) -> None:
+def test_a_full_disk_leaves_everything_as_it_was(new_appliance: Callable[..., Machine]) -> None:
     own = new_appliance(disks={"small": 8 << 20})
     own.boot()
-    configure(own, small_ports(1))
-    sdisup(own, "start 0")
-    pid = wait_recording(own, 0)["ffmpeg_pid"]
+    own.configure(small_ports(1))
+    own.sdisup("start 0")
+    pid = own.wait_recording(0)["ffmpeg_pid"]
     new_version(own, "9.9")
     own.run("""
         mkdir /mnt/small && mount /dev/small /mnt/small && mkdir /mnt/small/upper /mnt/small/work
@@ -282,16 +271,16 @@ def test_a_full_disk_leaves_everything_as_it_was(new_appliance: Callable[..., Ap
         assert failed.stderr.endswith(AS_BEFORE)
         assert own.run(look).stdout == before
         own.run("rm /mnt/small/filler")
-    assert wait_recording(own, 0, frames=25)["ffmpeg_pid"] == pid
+    assert own.wait_recording(0, frames=25)["ffmpeg_pid"] == pid
     install(own)
-    assert sdisup(own, "--version").stdout == "sdisup 9.9\n"
+    assert own.sdisup("--version").stdout == "sdisup 9.9\n"
 
 
 # What sdisup asks FFmpeg about itself is answered; the recording hangs.
 SILENT_FFMPEG = '#!/bin/sh\ncase "$*" in *progress*) exec sleep 1000 ;; esac\nexec /usr/bin/ffmpeg "$@"\n'
 
 
-def test_ctrl_c_leaves_everything_as_it_was(bare: Appliance) -> None:
+def test_ctrl_c_leaves_everything_as_it_was(bare: Machine) -> None:
     bare.write("/usr/local/bin/ffmpeg-silent", SILENT_FFMPEG, mode=0o755)
     limits = "record_at_boot = true\nstop_quit_s = 0.2\n"
     text = small_ports(1, limits).replace("[defaults]", 'ffmpeg = "/usr/local/bin/ffmpeg-silent"\n[defaults]')
@@ -301,11 +290,11 @@ def test_ctrl_c_leaves_everything_as_it_was(bare: Appliance) -> None:
     command = f"cd {CHECKOUT_INSIDE} && exec ./install.sh"
 
     def is_starting() -> bool:
-        return active_state(bare, 0) == "activating"
+        return bare.active_state(0) == "activating"
 
     def interrupt(hold_at: str, is_there: Callable[[], bool]) -> str:
         with bare.popen(command, env={**environment, "HOLD_AT": hold_at}) as process:
-            wait_for(is_there, 20, f"install.sh comes to {hold_at or 'sdisup apply'}")
+            bare.wait_for(is_there, 20, f"install.sh comes to {hold_at or 'sdisup apply'}")
             process.send_signal(signal.SIGINT)
             _, stderr = process.communicate(timeout=20)
         assert process.returncode == 1, stderr
@@ -322,26 +311,28 @@ def test_ctrl_c_leaves_everything_as_it_was(bare: Appliance) -> None:
     users = {"etc/passwd", "etc/group", "etc/shadow", "etc/gshadow", "sdisup", "video"}
     assert [name for name in left - users if not name.startswith(("var/lib/sdisup", "srv/recordings"))] == []
     assert leftovers(bare) == ""
-    assert active_state(bare, 0) == "inactive"
+    assert bare.active_state(0) == "inactive"
 
 
-def test_after_kill_9_another_run_completes_it(fresh_appliance: Appliance) -> None:
-    configure(fresh_appliance, small_ports(1))
-    sdisup(fresh_appliance, "start 0")
-    pid = wait_recording(fresh_appliance, 0)["ffmpeg_pid"]
+def test_after_kill_9_another_run_completes_it(fresh_appliance: Machine) -> None:
+    fresh_appliance.configure(small_ports(1))
+    fresh_appliance.sdisup("start 0")
+    pid = fresh_appliance.wait_recording(0)["ffmpeg_pid"]
     new_version(fresh_appliance, "9.9")
     environment = {**make_stand_ins(fresh_appliance), "HOLD_AT": "systemd-tmpfiles --create sdisup.conf"}
     with fresh_appliance.popen(f"cd {CHECKOUT_INSIDE} && exec ./install.sh", env=environment) as process:
-        wait_for(fresh_appliance.path("/root/holds").exists, 20, "install.sh has turned to the new code")
+        fresh_appliance.wait_for(
+            fresh_appliance.path("/root/holds").exists, 20, "install.sh has turned to the new code"
+        )
         held = install(fresh_appliance, code=1)
         assert "another install.sh is running; wait for it\n" + UNCHANGED in held.stderr
         process.send_signal(signal.SIGKILL)
-    assert sdisup(fresh_appliance, "--version").stdout == "sdisup 9.9\n"
+    assert fresh_appliance.sdisup("--version").stdout == "sdisup 9.9\n"
     assert leftovers(fresh_appliance) != ""
     install(fresh_appliance)
     fresh_appliance.run("rm -rf /tmp/sdisup-install.*")
     assert leftovers(fresh_appliance) == ""
-    assert status(fresh_appliance, 0)["ffmpeg_pid"] == pid
+    assert fresh_appliance.status(0)["ffmpeg_pid"] == pid
 
 
 # ---------------------------------------------------------------- Debian's packages
@@ -371,7 +362,7 @@ echo 'deb [trusted=yes] file:/root/repository ./' >/etc/apt/sources.list
 """
 
 
-def test_missing_packages_are_installed_or_everything_is_as_before(bare: Appliance) -> None:
+def test_missing_packages_are_installed_or_everything_is_as_before(bare: Machine) -> None:
     bare.run(TAKE_PACKAGE)
     bare.write("/etc/apt/sources.list", "deb [trusted=yes] file:/nonexistent ./\n")
     before = snapshot(bare)
@@ -404,10 +395,10 @@ def test_missing_packages_are_installed_or_everything_is_as_before(bare: Applian
 # ---------------------------------------------------------------- updating
 
 
-def test_an_update_does_not_disturb_recordings(fresh_appliance: Appliance) -> None:
-    configure(fresh_appliance, small_ports(2))
-    sdisup(fresh_appliance, "start 0,1")
-    before = [wait_recording(fresh_appliance, port) for port in (0, 1)]
+def test_an_update_does_not_disturb_recordings(fresh_appliance: Machine) -> None:
+    fresh_appliance.configure(small_ports(2))
+    fresh_appliance.sdisup("start 0,1")
+    before = [fresh_appliance.wait_recording(port) for port in (0, 1)]
     # There is code at every moment: a shell that does nothing but look.
     look = "echo ready; while [ -e /usr/lib/sdisup/sdisup/runner.py ]; do :; done; echo gone"
     with fresh_appliance.popen(look) as looking:
@@ -417,11 +408,11 @@ def test_an_update_does_not_disturb_recordings(fresh_appliance: Appliance) -> No
             new_version(fresh_appliance, version)
             said = install(fresh_appliance)
             assert "port 0 records on with its former unit" in said.stderr
-            assert sdisup(fresh_appliance, "--version").stdout == f"sdisup {version}\n"
+            assert fresh_appliance.sdisup("--version").stdout == f"sdisup {version}\n"
         assert looking.poll() is None
         looking.kill()
     for port, found in enumerate(before):
-        now = wait_recording(fresh_appliance, port, frames=found["frame_count"] + 25)
+        now = fresh_appliance.wait_recording(port, frames=found["frame_count"] + 25)
         assert (now["ffmpeg_pid"], now["restarts"]) == (found["ffmpeg_pid"], 0)
         assert now["runner_version"] == "0.1.0"
     # The version before stays for the commands that still run from it; those before it are gone.
@@ -430,32 +421,32 @@ def test_an_update_does_not_disturb_recordings(fresh_appliance: Appliance) -> No
     assert os.readlink(fresh_appliance.path("/usr/lib/sdisup")) == names[2]
     # A crash takes the new version.
     fresh_appliance.run(["kill", "-9", str(before[1]["ffmpeg_pid"])])
-    wait_for(lambda: status(fresh_appliance, 1)["restarts"] == 1, 10, "port 1 restarts", poll_s=0.05)
-    assert wait_recording(fresh_appliance, 1)["runner_version"] == "9.2"
+    fresh_appliance.wait_for(lambda: fresh_appliance.status(1)["restarts"] == 1, 10, "port 1 restarts", poll_s=0.05)
+    assert fresh_appliance.wait_recording(1)["runner_version"] == "9.2"
 
 
 # ---------------------------------------------------------------- uninstalling
 
 
-def test_uninstall_leaves_what_was_recorded(fresh_appliance: Appliance) -> None:
-    configure(fresh_appliance, small_ports(3, "[port.2]\nrecord_at_boot = true\n"))
+def test_uninstall_leaves_what_was_recorded(fresh_appliance: Machine) -> None:
+    fresh_appliance.configure(small_ports(3, "[port.2]\nrecord_at_boot = true\n"))
     fresh_appliance.write(f"{UNITS}/sdi-record@1.service.d/override.conf", "[Service]\nNice=5\n")
     fresh_appliance.write("/var/lib/sdisup/ledger/0.jsonl", "{}\n")
     fresh_appliance.run("chown sdisup:sdisup /var/lib/sdisup/ledger/0.jsonl")
-    sdisup(fresh_appliance, "start 0")
-    found = [wait_recording(fresh_appliance, port, frames=25) for port in (0, 2)]
+    fresh_appliance.sdisup("start 0")
+    found = [fresh_appliance.wait_recording(port, frames=25) for port in (0, 2)]
     before = snapshot(fresh_appliance)
     refused = install(fresh_appliance, "--uninstall", code=1)
     assert "sdi-record@0.service\nsdi-record@2.service\n" in refused.stderr
     assert "install.sh --uninstall --stop; nothing was changed" in refused.stderr
     assert_as_before(fresh_appliance, before)
-    assert wait_recording(fresh_appliance, 0)["ffmpeg_pid"] == found[0]["ffmpeg_pid"]
+    assert fresh_appliance.wait_recording(0)["ffmpeg_pid"] == found[0]["ffmpeg_pid"]
 
     said = install(fresh_appliance, "--uninstall --stop").stdout
     for line in ("ledger         /var/lib/sdisup/ledger", "configuration  /etc/sdisup", f"recordings     {RECORDINGS}"):
         assert line in said
     assert f"left {UNITS}/sdi-record@1.service.d/override.conf, which sdisup did not write" in said
-    assert all(count_frames(fresh_appliance, port["current_file"]) >= 25 for port in found)
+    assert all(fresh_appliance.count_frames(port["current_file"]) >= 25 for port in found)
     assert fresh_appliance.read("/var/lib/sdisup/ledger/0.jsonl").startswith("{}\n")
     left = fresh_appliance.run(f"find / -xdev -path {CHECKOUT_INSIDE} -prune -o -name '*sd[i]*up*' -print -o "
                                "-name 'sdi-record*' -print").stdout  # fmt: skip
@@ -468,17 +459,17 @@ def test_uninstall_leaves_what_was_recorded(fresh_appliance: Appliance) -> None:
     assert install(fresh_appliance, "--uninstall").stdout == "sdisup is not installed\n"
     # And back: the configuration is there still.
     install(fresh_appliance)
-    wait_recording(fresh_appliance, 2)
-    assert active_state(fresh_appliance, 0) == "inactive"
+    fresh_appliance.wait_recording(2)
+    assert fresh_appliance.active_state(0) == "inactive"
 
 
 @pytest.mark.journal_allows(r"the card is on fire|Failed to start sdi-record@0")
-def test_uninstall_minds_ports_that_only_try_to_record(fresh_appliance: Appliance) -> None:
+def test_uninstall_minds_ports_that_only_try_to_record(fresh_appliance: Machine) -> None:
     crashing = '#!/bin/sh\ncase "$*" in *progress*) exit 3 ;; esac\nexec /usr/bin/ffmpeg "$@"\n'
     fresh_appliance.write("/usr/local/bin/ffmpeg-crash", crashing, mode=0o755)
     text = small_ports(1).replace("[defaults]", 'ffmpeg = "/usr/local/bin/ffmpeg-crash"\n[defaults]')
-    configure(fresh_appliance, text)
-    sdisup(fresh_appliance, "start 0 --wait 0.5", code=1)
+    fresh_appliance.configure(text)
+    fresh_appliance.sdisup("start 0 --wait 0.5", code=1)
     assert "sdi-record@0.service" in install(fresh_appliance, "--uninstall", code=1).stderr
     install(fresh_appliance, "--uninstall --stop")
     assert fresh_appliance.run("systemctl list-units --all --plain --no-legend 'sdi-record*'").stdout == ""
@@ -487,7 +478,7 @@ def test_uninstall_minds_ports_that_only_try_to_record(fresh_appliance: Applianc
 # ---------------------------------------------------------------- pip
 
 
-def test_pip_installs_the_command_and_the_interface(appliance: Appliance) -> None:
+def test_pip_installs_the_command_and_the_interface(appliance: Machine) -> None:
     """In an environment that sees Debian's gi. pip and setuptools come from the tests' own: no network."""
     for name in ("pip", "setuptools"):
         distribution = importlib.metadata.distribution(name)
@@ -498,7 +489,7 @@ def test_pip_installs_the_command_and_the_interface(appliance: Appliance) -> Non
     command = f"cd {CHECKOUT_INSIDE} && unshare --net /root/pip/bin/python -m pip install {options} ."
     appliance.run(command, env={"PYTHONPATH": "/root/tools"})
     assert appliance.run("/root/pip/bin/sdisup --version").stdout == "sdisup 0.1.0\n"
-    configure(appliance, small_ports(2))
+    appliance.configure(small_ports(2))
     # The templates are in it: it finds nothing that differs from what the installed one applied.
     dry = appliance.run("/root/pip/bin/sdisup apply --dry-run")
     assert (dry.stdout, dry.stderr) == ("", "nothing to change\n")

@@ -10,7 +10,6 @@ import pytest
 
 
 @pytest.mark.slow
-@pytest.mark.system
 def test_no_number_is_beyond_its_limit() -> None:
     measure = Path(__file__).parent.parent / "measure.py"
     result = subprocess.run([sys.executable, measure, "10"], capture_output=True, text=True, timeout=900, check=False)

@@ -2,55 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
-from appliance import Appliance
-from drive import (
-    RECORDINGS,
-    configure,
-    count_frames,
-    ffmpegs,
-    recordings,
-    sdisup,
-    small_ports,
-    status,
-    wait_recording,
-)
-
-pytestmark = pytest.mark.system
-
-PRELUDE = """\
-import json, os, sys, threading, time
-sys.path.insert(0, "/usr/lib/sdisup")
-from sdisup import RecorderManager, RecorderConfig, PortStatus, CodecType, Settings, FFmpegCommandBuilder
-from sdisup import SdisupError
-
-def caught(function, *arguments):
-    try:
-        function(*arguments)
-    except Exception as error:
-        return [type(error).__mro__[0].__name__, [kind.__name__ for kind in type(error).__mro__], str(error)]
-    return None
-
-settings = Settings.load()
-manager = RecorderManager(settings)
-manager.initialize()
-"""
+from drive import PRELUDE, RECORDINGS, Machine, small_ports
 
 
-def python(appliance: Appliance, program: str, **options: Any) -> Any:
-    """Run a program inside; what it prints, as JSON."""
-    result = appliance.run(["python3", "-c", PRELUDE + program], timeout_s=120, **options)
-    assert "Traceback" not in result.stderr, result.stderr
-    return json.loads(result.stdout)
-
-
-def test_the_promises_of_the_interface(appliance: Appliance) -> None:
-    configure(appliance, small_ports(8))
-    found = python(
-        appliance,
+def test_the_promises_of_the_interface(appliance: Machine) -> None:
+    appliance.configure(small_ports(8))
+    found = appliance.python(
         """
 out = {"count": settings.deltacast_port_count}
 out["started"] = manager.start_recording(3).as_dict()
@@ -81,13 +41,12 @@ print(json.dumps(out))
     assert found["command"][0] == "/usr/bin/ffmpeg"
     assert found["command"][-1] == "{output}"
     assert "prores_aw" in found["command"]
-    assert len(recordings(appliance)) == 1
+    assert len(appliance.recordings()) == 1
 
 
-def test_many_threads_at_once(appliance: Appliance) -> None:
-    configure(appliance, small_ports(4))
-    found = python(
-        appliance,
+def test_many_threads_at_once(appliance: Machine) -> None:
+    appliance.configure(small_ports(4))
+    found = appliance.python(
         """
 problems = []
 def drive(port):
@@ -106,15 +65,14 @@ print(json.dumps(problems))
 """,
     )
     assert found == []
-    assert len(recordings(appliance)) == 12
-    assert ffmpegs(appliance) == []
+    assert len(appliance.recordings()) == 12
+    assert appliance.ffmpegs() == []
 
 
-def test_two_programs_start_one_port_and_one_wins(appliance: Appliance) -> None:
-    configure(appliance, small_ports(1))
+def test_two_programs_start_one_port_and_one_wins(appliance: Machine) -> None:
+    appliance.configure(small_ports(1))
     for _ in range(3):
-        found = python(
-            appliance,
+        found = appliance.python(
             """
 results = []
 barrier = threading.Barrier(4)
@@ -134,10 +92,9 @@ print(json.dumps(results))
     assert list(appliance.path("/run/sdisup/requests").iterdir()) == []
 
 
-def test_d_bus_goes_away_and_comes_back(appliance: Appliance) -> None:
-    configure(appliance, small_ports(2))
-    found = python(
-        appliance,
+def test_d_bus_goes_away_and_comes_back(appliance: Machine) -> None:
+    appliance.configure(small_ports(2))
+    found = appliance.python(
         """
 import subprocess
 out = [manager.start_recording(0).state]
@@ -156,10 +113,9 @@ print(json.dumps(out))
     assert found[4] == ["stopped", "stopped"]
 
 
-def test_a_take_has_a_name_a_codec_and_a_directory(appliance: Appliance) -> None:
-    configure(appliance, small_ports(2))
-    found = python(
-        appliance,
+def test_a_take_has_a_name_a_codec_and_a_directory(appliance: Machine) -> None:
+    appliance.configure(small_ports(2))
+    found = appliance.python(
         f"""
 config = RecorderConfig(codec=CodecType.PRORES, recording_path="{RECORDINGS}/final", name="FINAL", take="final-1")
 out = [manager.start_recording(1, config).as_dict()]
@@ -176,57 +132,54 @@ print(json.dumps(out))
     assert all("ConfigError" in problem[1] for problem in found[1:]), found[1:]
     # It survives the crash of FFmpeg and of the runner, and not a stop.
     for number, victim in enumerate(("ffmpeg_pid", "pid"), start=1):
-        appliance.run(["kill", "-9", str(wait_recording(appliance, 1, frames=5)[victim])])
+        appliance.run(["kill", "-9", str(appliance.wait_recording(1, frames=5)[victim])])
         after = wait_restart(appliance, number)
         assert (after["take"], after["codec"]) == ("final-1", "prores")
-    sdisup(appliance, "stop 1")
+    appliance.sdisup("stop 1")
     appliance.run("systemctl start sdi-record@1")
-    plain = wait_recording(appliance, 1, frames=5)
+    plain = appliance.wait_recording(1, frames=5)
     assert (plain["take"], plain["codec"]) == (None, "h264")
     assert plain["current_file"].startswith(f"{RECORDINGS}/port1_20")
     files = appliance.run(f"find {RECORDINGS}/final -type f").stdout.split()
     assert len(files) == 3
-    assert all(count_frames(appliance, path) > 0 for path in files)
+    assert all(appliance.count_frames(path) > 0 for path in files)
 
 
-def wait_restart(appliance: Appliance, number: int) -> dict[str, Any]:
-    from appliance import wait_for
-
+def wait_restart(appliance: Machine, number: int) -> dict[str, Any]:
     def is_back() -> dict[str, Any] | None:
-        found = status(appliance, 1)
+        found = appliance.status(1)
         return found if found["restarts"] == number and found["is_recording"] else None
 
-    return wait_for(is_back, 20, f"restart {number}", poll_s=0.05)
+    return appliance.wait_for(is_back, 20, f"restart {number}", poll_s=0.05)
 
 
-def test_takes_on_the_command_line(appliance: Appliance) -> None:
-    configure(appliance, small_ports(3))
-    result = sdisup(appliance, f"start 0,1 --take final.1 --codec prores --path {RECORDINGS}/f")
+def test_takes_on_the_command_line(appliance: Machine) -> None:
+    appliance.configure(small_ports(3))
+    result = appliance.sdisup(f"start 0,1 --take final.1 --codec prores --path {RECORDINGS}/f")
     assert result.stdout.count(f"records to {RECORDINGS}/f/port") == 2
-    assert status(appliance, 0)["take"] == "final.1"
-    refused = sdisup(appliance, "start 0,2 --take other", code=1)
+    assert appliance.status(0)["take"] == "final.1"
+    refused = appliance.sdisup("start 0,2 --take other", code=1)
     assert "port 0 is already started (recording); stop it first" in refused.stderr
     assert "port 2 records to" in refused.stdout
-    assert (status(appliance, 0)["take"], status(appliance, 2)["take"]) == ("final.1", "other")
-    sdisup(appliance, "stop 2")
-    assert "unknown codec 'x'" in sdisup(appliance, "start 2 --codec x", code=2).stderr
-    sdisup(appliance, "stop --all")
+    assert (appliance.status(0)["take"], appliance.status(2)["take"]) == ("final.1", "other")
+    appliance.sdisup("stop 2")
+    assert "unknown codec 'x'" in appliance.sdisup("start 2 --codec x", code=2).stderr
+    appliance.sdisup("stop --all")
     for wrong in ("--take ../../x", "--path /etc", f"--path {RECORDINGS}/../x"):
-        sdisup(appliance, f"start 0 {wrong}", code=2)
-    assert ffmpegs(appliance) == []
+        appliance.sdisup(f"start 0 {wrong}", code=2)
+    assert appliance.ffmpegs() == []
 
 
-def test_a_take_is_not_lost_for_want_of_patience(appliance: Appliance) -> None:
-    configure(appliance, small_ports(1))
-    sdisup(appliance, "start 0 --take hasty --wait 0", code=1)
-    assert wait_recording(appliance, 0)["take"] == "hasty"
+def test_a_take_is_not_lost_for_want_of_patience(appliance: Machine) -> None:
+    appliance.configure(small_ports(1))
+    appliance.sdisup("start 0 --take hasty --wait 0", code=1)
+    assert appliance.wait_recording(0)["take"] == "hasty"
 
 
-def test_a_plain_start_that_comes_first_is_not_taken_for_the_take(appliance: Appliance) -> None:
-    configure(appliance, small_ports(1))
+def test_a_plain_start_that_comes_first_is_not_taken_for_the_take(appliance: Machine) -> None:
+    appliance.configure(small_ports(1))
     # Systemd starts the port; nobody has left a request. Then the program, which has just seen it stopped.
-    found = python(
-        appliance,
+    found = appliance.python(
         """
 import subprocess
 from sdisup.control import api as module
@@ -240,7 +193,7 @@ print(json.dumps(caught(manager.start_recording, 0, RecorderConfig(take="mine"))
     )
     assert "RuntimeError" in found[1]
     assert "started by another program" in found[2]
-    assert status(appliance, 0)["take"] is None
+    assert appliance.status(0)["take"] is None
 
 
 HOSTILE = {
@@ -277,13 +230,13 @@ for port, kind in enumerate(sys.argv[1:]):
 
 
 @pytest.mark.journal_allows(r"the request for a take|take's name|at or below")
-def test_a_hostile_request_changes_nothing(appliance: Appliance) -> None:
-    configure(appliance, small_ports(len(HOSTILE)))
+def test_a_hostile_request_changes_nothing(appliance: Machine) -> None:
+    appliance.configure(small_ports(len(HOSTILE)))
     appliance.run(["python3", "-c", PRELUDE + LEAVE_HOSTILE, *HOSTILE])
     cursor = appliance.journal_cursor()
     appliance.run("systemctl start " + " ".join(f"sdi-record@{port}" for port in range(len(HOSTILE))))
     for port, (kind, words) in enumerate(HOSTILE.items()):
-        found = wait_recording(appliance, port)
+        found = appliance.wait_recording(port)
         assert (found["take"], found["codec"]) == (None, "h264"), kind
         entries = appliance.journal("-u", f"sdi-record@{port}", after_cursor=cursor)
         said = [str(entry["MESSAGE"]) for entry in entries if "recording as it is configured" in str(entry["MESSAGE"])]
@@ -293,54 +246,54 @@ def test_a_hostile_request_changes_nothing(appliance: Appliance) -> None:
     assert list(appliance.path("/run/sdisup/requests").iterdir()) == []
 
 
-def test_a_request_that_is_not_of_root_may_only_name_a_take(appliance: Appliance) -> None:
-    configure(appliance, small_ports(1))
+def test_a_request_that_is_not_of_root_may_only_name_a_take(appliance: Machine) -> None:
+    appliance.configure(small_ports(1))
     program = """
 from sdisup.contract.requests import Request, leave_request
 argv = ["/usr/bin/touch", "/run/sdisup/owned", "{output}"]
 leave_request(0, Request(take="mine", request_id="1", argv=argv, recording_path="/tmp", name="OTHER"))
 print("[]")
 """
-    python(appliance, program, user="sdisup")
-    sdisup(appliance, "start 0")
-    found = wait_recording(appliance, 0)
+    appliance.python(program, user="sdisup")
+    appliance.sdisup("start 0")
+    found = appliance.wait_recording(0)
     assert found["take"] == "mine"
     assert found["current_file"].startswith(f"{RECORDINGS}/port0_")
     assert not appliance.path("/run/sdisup/owned").exists()
 
 
-def test_enable_and_disable(appliance: Appliance) -> None:
-    configure(appliance, small_ports(3))
-    result = sdisup(appliance, "enable 1,2")
+def test_enable_and_disable(appliance: Machine) -> None:
+    appliance.configure(small_ports(3))
+    result = appliance.sdisup("enable 1,2")
     assert "port 1 records at boot" in result.stdout
     assert "port 2 records to" in result.stdout
     assert appliance.run("systemctl is-enabled sdi-record@1 sdi-record@2").stdout.split() == ["enabled"] * 2
     assert "record_at_boot = true" in appliance.read("/etc/sdisup/sdisup.toml.d/90-set.toml")
-    assert sdisup(appliance, "apply").stdout == "nothing to change\n"
-    sdisup(appliance, "disable 2")
-    assert status(appliance, 2)["state"] == "recording"
+    assert appliance.sdisup("apply").stdout == "nothing to change\n"
+    appliance.sdisup("disable 2")
+    assert appliance.status(2)["state"] == "recording"
     assert appliance.run("systemctl is-enabled sdi-record@2", check=False).stdout.strip() == "disabled"
-    assert sdisup(appliance, "apply").stdout == "nothing to change\n"
-    sdisup(appliance, "enable 7", code=4)
-    sdisup(appliance, "enable", code=2)
+    assert appliance.sdisup("apply").stdout == "nothing to change\n"
+    appliance.sdisup("enable 7", code=4)
+    appliance.sdisup("enable", code=2)
     appliance.write("/etc/sdisup/sdisup.toml.d/95-mine.toml", "[port.1]\nrecord_at_boot = true\n")
     before = appliance.read("/etc/sdisup/sdisup.toml.d/90-set.toml")
-    assert "does not hold" in sdisup(appliance, "disable 1", code=1).stderr
+    assert "does not hold" in appliance.sdisup("disable 1", code=1).stderr
     # What failed left nothing behind, nor does a port that the file no longer knows.
     assert appliance.read("/etc/sdisup/sdisup.toml.d/90-set.toml") == before
     appliance.run("rm /etc/sdisup/sdisup.toml.d/*")
-    configure(appliance, small_ports(1), apply=False)
-    assert "no longer configured" in sdisup(appliance, "enable 2", code=1).stderr
+    appliance.configure(small_ports(1), apply=False)
+    assert "no longer configured" in appliance.sdisup("enable 2", code=1).stderr
     assert not appliance.path("/etc/sdisup/sdisup.toml.d/90-set.toml").exists()
 
 
-def test_logs_shows_the_port_and_no_other(appliance: Appliance) -> None:
-    configure(appliance, small_ports(2))
-    sdisup(appliance, "start 0,1")
+def test_logs_shows_the_port_and_no_other(appliance: Machine) -> None:
+    appliance.configure(small_ports(2))
+    appliance.sdisup("start 0,1")
     appliance.run("journalctl --sync")
-    shown = sdisup(appliance, "logs 1 --boot --lines 200 --since=-5min").stdout
+    shown = appliance.sdisup("logs 1 --boot --lines 200 --since=-5min").stdout
     assert "port 1 (port1): FFmpeg" in shown
     assert "port 0" not in shown
-    both = sdisup(appliance, "logs -n 400").stdout
+    both = appliance.sdisup("logs -n 400").stdout
     assert "port 0 (port0): FFmpeg" in both
     assert "port 1 (port1): FFmpeg" in both

@@ -17,19 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from appliance import Appliance, ApplianceError, wait_for
-from drive import RECORDINGS, configure, count_frames, ffmpegs, sdisup, status, status_file, statuses
-from standin_control import install, steer
-from test_faults import MIB, with_disk
+from appliance import ApplianceError
+from drive import LEDGER, MIB, RECORDINGS, STEERING, Machine
 
 pytestmark = [
-    pytest.mark.system,
     # The faults are the test's own; what they make of the ports is checked below, not in the journal.
     pytest.mark.journal_allows(r"."),
 ]
 
 PORTS = 8
-LEDGER = "/var/lib/sdisup/ledger"
 CARD_PORTS = (6, 7)
 SECONDS = float(os.environ.get("SDISUP_FAULT_SECONDS", "80"))
 SEED = int(os.environ.get("SDISUP_FAULT_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 31)
@@ -61,7 +57,7 @@ container = "mkv"
 class Play:
     """Plays faults on one appliance, each followed by the wait until what it broke records again."""
 
-    def __init__(self, own: Appliance, chance: random.Random) -> None:
+    def __init__(self, own: Machine, chance: random.Random) -> None:
         self.own = own
         self.chance = chance
         self.deleted: set[str] = set()
@@ -73,7 +69,7 @@ class Play:
     def kill(self, what: str, signal: str) -> None:
         """Send a signal to a port's FFmpeg or runner, and wait until the port shows that it noticed."""
         port = self.port()
-        before = status(self.own, port)
+        before = self.own.status(port)
         if before[what]:
             self.own.run(["kill", f"-{signal}", str(before[what])], check=False)
         self.wait_noticed(before)
@@ -81,11 +77,13 @@ class Play:
     def wait_noticed(self, before: dict[str, Any], timeout_s: float = 30) -> None:
         """Wait until a port shows that it is no longer as it was."""
         port = before["port_index"]
-        wait_for(lambda: has_noticed(before, status(self.own, port)), timeout_s, f"port {port} notices", poll_s=0.05)
+        self.own.wait_for(
+            lambda: has_noticed(before, self.own.status(port)), timeout_s, f"port {port} notices", poll_s=0.05
+        )
 
     def wait_reason(self, port: int, words: str, timeout_s: float = 30) -> None:
         what = f"port {port} says: {words}"
-        wait_for(lambda: words in status_file(self.own, port)["reason"], timeout_s, what, poll_s=0.05)
+        self.own.wait_for(lambda: words in self.own.status_file(port)["reason"], timeout_s, what, poll_s=0.05)
 
     def ffmpeg_killed(self) -> None:
         self.kill("ffmpeg_pid", "KILL")
@@ -113,14 +111,14 @@ class Play:
         self.own.run(f"systemctl restart sdi-record@{self.port()}", check=False, timeout_s=120)
 
     def file_deleted(self) -> None:
-        before = status(self.own, self.port())
+        before = self.own.status(self.port())
         self.deleted.add(before["current_file"])
         self.own.run(["rm", before["current_file"]])
         self.wait_noticed(before)
 
     def file_moved(self) -> None:
         """Recording goes on in it, wherever it is now."""
-        found = status(self.own, self.port())
+        found = self.own.status(self.port())
         path = found["current_file"]
         self.moved[path] = f"{RECORDINGS}/moved-{Path(path).name}"
         self.own.run(["mv", path, self.moved[path]])
@@ -128,12 +126,12 @@ class Play:
 
     def steer(self, channel: int, behaviour: str, **parameters: Any) -> None:
         # A reboot empties /run.
-        self.own.run("mkdir -p /run/sdisup-standin")
-        steer(self.own, channel, behaviour, **parameters)
+        self.own.run("mkdir -p " + STEERING)
+        self.own.steer(channel, behaviour, **parameters)
 
     def card(self, behaviour: str, **parameters: Any) -> None:
         """Let an input of the card behave so until its port has noticed."""
-        before = status(self.own, self.chance.choice(CARD_PORTS))
+        before = self.own.status(self.chance.choice(CARD_PORTS))
         self.steer(before["port_index"], behaviour, **parameters)
         self.wait_noticed(before)
         self.steer(before["port_index"], "ok")
@@ -141,7 +139,9 @@ class Play:
     def signal_lost(self) -> None:
         port = self.chance.choice(CARD_PORTS)
         self.steer(port, "no-signal", lost_s=1.0)
-        wait_for(lambda: status_file(self.own, port)["state"] in ("no-signal", "backoff"), 20, "the signal is missed")
+        self.own.wait_for(
+            lambda: self.own.status_file(port)["state"] in ("no-signal", "backoff"), 20, "the signal is missed"
+        )
         self.steer(port, "ok")
 
     def card_crashed(self) -> None:
@@ -166,7 +166,7 @@ class Play:
         """Only a start asks for the board."""
         port = self.chance.choice(CARD_PORTS)
         self.steer(port, "board-missing")
-        self.own.run(["kill", "-KILL", str(status(self.own, port)["ffmpeg_pid"])], check=False)
+        self.own.run(["kill", "-KILL", str(self.own.status(port)["ffmpeg_pid"])], check=False)
         self.wait_reason(port, "board missing")
         self.steer(port, "ok")
 
@@ -177,13 +177,15 @@ class Play:
 
     def disk_full(self) -> None:
         self.fill(RECORDINGS)
-        wait_for(lambda: any(not self.is_recording(port) for port in range(PORTS)), 20, "a port stops for want of room")
+        self.own.wait_for(
+            lambda: any(not self.is_recording(port) for port in range(PORTS)), 20, "a port stops for want of room"
+        )
         self.own.run(f"rm -f {RECORDINGS}/ballast")
 
     def ledger_full(self) -> None:
         """Nothing can be entered for a while, of an end neither."""
         self.fill(LEDGER)
-        before = status(self.own, self.port())
+        before = self.own.status(self.port())
         self.own.run(["kill", "-KILL", str(before["ffmpeg_pid"])], check=False)
         self.wait_noticed(before)
         self.wait_reason(before["port_index"], "the ledger cannot be written")
@@ -201,7 +203,7 @@ class Play:
     def disk_frozen(self) -> None:
         self.own.run(f"fsfreeze --freeze {RECORDINGS}")
         try:
-            wait_for(
+            self.own.wait_for(
                 lambda: not any(self.is_recording(port) for port in range(PORTS)), 20, "frozen ports are not recording"
             )
         finally:
@@ -215,15 +217,15 @@ class Play:
         self.own.reboot(wait="bus")
 
     def is_recording(self, port: int) -> bool:
-        return bool(status_file(self.own, port)["is_recording"])
+        return bool(self.own.status_file(port)["is_recording"])
 
     def all_record_again(self) -> None:
-        wait_for(self.is_whole, 90, "all ports record again", poll_s=0.1)
+        self.own.wait_for(self.is_whole, 90, "all ports record again", poll_s=0.1)
 
     def is_whole(self) -> bool:
-        found = statuses(self.own)
+        found = self.own.statuses()
         good = all(entry["is_recording"] and entry["frame_count"] >= 15 for entry in found)
-        return good and len(found) == PORTS == len(ffmpegs(self.own))
+        return good and len(found) == PORTS == len(self.own.ffmpegs())
 
 
 def has_noticed(before: dict[str, Any], now: dict[str, Any]) -> bool:
@@ -251,10 +253,6 @@ def shuffled(chance: random.Random) -> Iterator[Callable[[Play], None]]:
         yield from order
 
 
-def entries(own: Appliance, port: int) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in own.read(f"{LEDGER}/{port}.jsonl").splitlines()]
-
-
 def at(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
@@ -271,15 +269,15 @@ def unaccounted(lines: list[dict[str, Any]]) -> list[str]:
     return holes
 
 
-def test_no_fault_leaves_time_unaccounted_for(new_appliance: Callable[..., Appliance]) -> None:
+def test_no_fault_leaves_time_unaccounted_for(new_appliance: Callable[..., Machine]) -> None:
     print(f"SDISUP_FAULT_SEED={SEED}")
     room = max(192, int(SECONDS / 2)) * MIB
     own = new_appliance(disks={"disk": room, "ledger": 32 * MIB})
     own.boot()
-    with_disk(own)
-    with_disk(own, LEDGER, "ledger")
-    install(own)
-    configure(own, CONFIGURATION)
+    own.mount_disk()
+    own.mount_disk(LEDGER, "ledger")
+    own.install_standin()
+    own.configure(CONFIGURATION)
     applied = time.time()
     play = Play(own, random.Random(SEED))
     play.all_record_again()
@@ -292,7 +290,7 @@ def test_no_fault_leaves_time_unaccounted_for(new_appliance: Callable[..., Appli
         fault(play)
         play.all_record_again()
     print(f"{len(played)} faults in {time.monotonic() - begun:.0f} s: {', '.join(played)}")
-    sdisup(own, "stop --all", timeout_s=120)
+    own.sdisup("stop --all", timeout_s=120)
     check_accounts(play, played, applied)
 
 
@@ -302,11 +300,11 @@ def check_accounts(play: Play, played: list[str], applied: float) -> None:
     files = 0
     for port in range(PORTS):
         # What was cut off is counted by the next runner: one more start and stop enter the last of it.
-        sdisup(own, f"start {port}")
+        own.sdisup(f"start {port}")
         stopped = time.time()
-        sdisup(own, f"stop {port}")
+        own.sdisup(f"stop {port}")
         assert json.loads(own.read(f"{LEDGER}/{port}.open.json"))["queue"] == []
-        lines = entries(own, port)
+        lines = own.ledger(port)
         problems += [f"port {port}: {hole}" for hole in unaccounted(lines)]
         files += check_files(play, port, lines, problems)
         total_s = sum(line["seconds"] for line in lines if line["kind"] in ("file", "gap", "stop"))
@@ -326,10 +324,10 @@ def check_accounts(play: Play, played: list[str], applied: float) -> None:
     assert files > len(played)
 
 
-def readable_frames(own: Appliance, path: str) -> int:
+def readable_frames(own: Machine, path: str) -> int:
     """The frames of a file; none of one that a power cut left without a whole header, in its first second."""
     try:
-        return count_frames(own, path)
+        return own.count_frames(path)
     except ApplianceError:
         return 0
 

@@ -8,25 +8,9 @@ import time
 from collections.abc import Callable
 
 import pytest
-from appliance import Appliance, wait_for
-from drive import (
-    RECORDINGS,
-    active_state,
-    configure,
-    count_frames,
-    ffmpegs,
-    recordings,
-    sdisup,
-    small_ports,
-    status,
-    statuses,
-    wait_recording,
-    wait_state,
-)
+from drive import BOTH_DEBIANS, DEBIAN_12_IF_SLOW, RECORDINGS, Machine, small_ports
 
 from sdisup.contract.status import FIELDS
-
-pytestmark = pytest.mark.system
 
 # A card that blocks when it is opened: it answers nothing but SIGKILL.
 HANGING_FFMPEG = "#!/bin/sh\ntrap '' TERM INT\nexec sleep 1000\n"
@@ -40,12 +24,13 @@ EACH_KIND = "".join(
 )
 
 
-def test_a_port_records_a_playable_file_with_all_its_frames(appliance: Appliance) -> None:
-    configure(appliance, small_ports(3, EACH_KIND))
+@BOTH_DEBIANS
+def test_a_port_records_a_playable_file_with_all_its_frames(appliance: Machine) -> None:
+    appliance.configure(small_ports(3, EACH_KIND))
     appliance.run("systemctl start sdi-record@0 sdi-record@1 sdi-record@2")
     for port in range(3):
-        wait_recording(appliance, port, frames=50)
-    living = statuses(appliance)
+        appliance.wait_recording(port, frames=50)
+    living = appliance.statuses()
     for port, (live, (codec, container)) in enumerate(zip(living, KINDS, strict=True)):
         assert set(live) == set(FIELDS)
         known = (live["state"], live["is_recording"], live["name"], live["codec"], live["reason"])
@@ -56,32 +41,34 @@ def test_a_port_records_a_playable_file_with_all_its_frames(appliance: Appliance
         assert live["dropped_frames"] == live["restarts"] == 0
         assert re.fullmatch(rf"{RECORDINGS}/CAM{port}_\d{{8}}T\d{{6}}Z\.{container}", live["current_file"])
     appliance.run("systemctl stop sdi-record@0 sdi-record@1 sdi-record@2")
-    assert recordings(appliance) == [live["current_file"] for live in living]
-    for live, stopped in zip(living, statuses(appliance), strict=True):
+    assert appliance.recordings() == [live["current_file"] for live in living]
+    for live, stopped in zip(living, appliance.statuses(), strict=True):
         assert (stopped["state"], stopped["frame_count"], stopped["current_file"]) == ("stopped", 0, None)
         # take_frames outlives FFmpeg: what the progress said last is what the closed file holds.
-        assert count_frames(appliance, live["current_file"]) == stopped["take_frames"] >= 50
+        assert appliance.count_frames(live["current_file"]) == stopped["take_frames"] >= 50
 
 
-def test_start_waits_for_the_first_frame_on_disk(appliance: Appliance) -> None:
-    configure(appliance, small_ports(3))
-    result = sdisup(appliance, "start 0,1-2")
+@BOTH_DEBIANS
+def test_start_waits_for_the_first_frame_on_disk(appliance: Machine) -> None:
+    appliance.configure(small_ports(3))
+    result = appliance.sdisup("start 0,1-2")
     assert [line.split(" records to ")[0] for line in result.stdout.splitlines()] == ["port 0", "port 1", "port 2"]
-    for path in recordings(appliance):
+    for path in appliance.recordings():
         # A copy made now is what a power cut would leave: it holds a frame.
         appliance.run(["cp", path, "/root/cut.mp4"])
-        assert count_frames(appliance, "/root/cut.mp4") > 0
-    again = sdisup(appliance, "start --all")
+        assert appliance.count_frames("/root/cut.mp4") > 0
+    again = appliance.sdisup("start --all")
     assert again.stdout.count("records already") == 3
-    assert len(ffmpegs(appliance)) == 3
-    sdisup(appliance, "stop --all")
-    assert sdisup(appliance, "stop 0-2").stdout.count("is stopped") == 3
-    assert ffmpegs(appliance) == []
+    assert len(appliance.ffmpegs()) == 3
+    appliance.sdisup("stop --all")
+    assert appliance.sdisup("stop 0-2").stdout.count("is stopped") == 3
+    assert appliance.ffmpegs() == []
 
 
+@BOTH_DEBIANS
 @pytest.mark.journal_allows(r"Assertion failed")
-def test_a_port_that_is_not_configured_does_not_start(appliance: Appliance) -> None:
-    configure(appliance, small_ports(2))
+def test_a_port_that_is_not_configured_does_not_start(appliance: Machine) -> None:
+    appliance.configure(small_ports(2))
     cursor = appliance.journal_cursor()
     words = "not configured (put it into /etc/sdisup/sdisup.toml, then run: sdisup apply)"
     for port in ("99", "abc", "01", "-1", "0x1", "1 "):
@@ -91,149 +78,150 @@ def test_a_port_that_is_not_configured_does_not_start(appliance: Appliance) -> N
         assert len(result.stderr.splitlines()) == 1
         said = [entry["MESSAGE"] for entry in appliance.journal(after_cursor=cursor) if entry.get("UNIT") == unit]
         assert any(words in text for text in said), port
-    assert "no such port is configured" in sdisup(appliance, "start 99", code=4).stderr
-    assert ffmpegs(appliance) == []
+    assert "no such port is configured" in appliance.sdisup("start 99", code=4).stderr
+    assert appliance.ffmpegs() == []
 
 
-def reloads(appliance: Appliance, cursor: str) -> int:
+def reloads(appliance: Machine, cursor: str) -> int:
     said = [str(entry["MESSAGE"]) for entry in appliance.journal(after_cursor=cursor)]
     return len([text for text in said if text.startswith("Reloading finished")])
 
 
-def test_apply_twice_changes_nothing_the_second_time(appliance: Appliance) -> None:
-    configure(appliance, small_ports(3, "[port.2]\nrecord_at_boot = true\n"), apply=False)
-    shown = sdisup(appliance, "apply --dry-run")
+def test_apply_twice_changes_nothing_the_second_time(appliance: Machine) -> None:
+    appliance.configure(small_ports(3, "[port.2]\nrecord_at_boot = true\n"), apply=False)
+    shown = appliance.sdisup("apply --dry-run")
     assert "+++ /etc/systemd/system/sdi-record@2.service.d/10-sdisup.conf" in shown.stdout
     assert "would enable sdi-record@2.service for boot\n" in shown.stderr
     assert "would start port 2\n" in shown.stderr
-    assert active_state(appliance, 2) == "inactive"
+    assert appliance.active_state(2) == "inactive"
     cursor = appliance.journal_cursor()
-    first = sdisup(appliance, "apply")
+    first = appliance.sdisup("apply")
     assert "enabled sdi-record@2.service for boot" in first.stdout
     assert "started port 2\n" in first.stdout
     assert reloads(appliance, cursor) == 1
-    wait_recording(appliance, 2)
-    pid = status(appliance, 2)["ffmpeg_pid"]
+    appliance.wait_recording(2)
+    pid = appliance.status(2)["ffmpeg_pid"]
     cursor = appliance.journal_cursor()
-    assert sdisup(appliance, "apply").stdout == "nothing to change\n"
-    assert sdisup(appliance, "apply --dry-run").stdout == ""
+    assert appliance.sdisup("apply").stdout == "nothing to change\n"
+    assert appliance.sdisup("apply --dry-run").stdout == ""
     assert reloads(appliance, cursor) == 0
-    assert status(appliance, 2)["ffmpeg_pid"] == pid
+    assert appliance.status(2)["ffmpeg_pid"] == pid
 
 
-def test_apply_leaves_a_recording_port_alone_unless_asked(appliance: Appliance) -> None:
-    configure(appliance, small_ports(2))
-    sdisup(appliance, "start 0,1")
-    before = status(appliance, 0)
-    configure(appliance, small_ports(2, '[port.0]\ncontainer = "mkv"\n'), apply=False)
-    result = sdisup(appliance, "apply")
+def test_apply_leaves_a_recording_port_alone_unless_asked(appliance: Machine) -> None:
+    appliance.configure(small_ports(2))
+    appliance.sdisup("start 0,1")
+    before = appliance.status(0)
+    appliance.configure(small_ports(2, '[port.0]\ncontainer = "mkv"\n'), apply=False)
+    result = appliance.sdisup("apply")
     assert "port 0 records on with its former unit" in result.stderr
-    after = status(appliance, 0)
+    after = appliance.status(0)
     assert (after["ffmpeg_pid"], after["config_pending"]) == (before["ffmpeg_pid"], True)
-    assert not status(appliance, 1)["config_pending"]
-    assert "restarted port 0" in sdisup(appliance, "apply --restart").stdout
-    wait_recording(appliance, 0)
-    restarted = status(appliance, 0)
+    assert not appliance.status(1)["config_pending"]
+    assert "restarted port 0" in appliance.sdisup("apply --restart").stdout
+    appliance.wait_recording(0)
+    restarted = appliance.status(0)
     assert restarted["current_file"].endswith(".mkv")
-    assert (restarted["config_pending"], status(appliance, 1)["restarts"]) == (False, 0)
-    stops = [line for line in appliance.read("/var/lib/sdisup/ledger/0.jsonl").splitlines() if '"kind":"stop"' in line]
-    assert [json.loads(line)["by"] for line in stops] == ["apply"]
+    assert (restarted["config_pending"], appliance.status(1)["restarts"]) == (False, 0)
+    assert [line["by"] for line in appliance.ledger(0) if line["kind"] == "stop"] == ["apply"]
 
 
-def test_apply_removes_only_what_it_wrote_and_no_port_that_records(appliance: Appliance) -> None:
-    configure(appliance, small_ports(3))
+def test_apply_removes_only_what_it_wrote_and_no_port_that_records(appliance: Machine) -> None:
+    appliance.configure(small_ports(3))
     appliance.write("/etc/systemd/system/sdi-record@2.service.d/override.conf", "[Service]\nNice=5\n")
     appliance.write("/etc/systemd/system/sdi-record@7.service.d/10-sdisup.conf", "[Service]\nNice=6\n")
-    sdisup(appliance, "start 1")
-    configure(appliance, small_ports(1), apply=False)
-    result = sdisup(appliance, "apply")
+    appliance.sdisup("start 1")
+    appliance.configure(small_ports(1), apply=False)
+    result = appliance.sdisup("apply")
     assert "port 1 is no longer configured but records" in result.stderr
-    assert status(appliance, 1)["state"] == "recording"
+    assert appliance.status(1)["state"] == "recording"
     units = appliance.path("/etc/systemd/system")
     assert (units / "sdi-record@1.service.d/10-sdisup.conf").exists()
     assert not (units / "sdi-record@2.service.d/10-sdisup.conf").exists()
     assert (units / "sdi-record@2.service.d/override.conf").exists()
     assert (units / "sdi-record@7.service.d/10-sdisup.conf").exists()
-    sdisup(appliance, "stop 1")
-    sdisup(appliance, "apply")
+    appliance.sdisup("stop 1")
+    appliance.sdisup("apply")
     assert not (units / "sdi-record@1.service.d").exists()
-    assert [found["port_index"] for found in statuses(appliance)] == [0]
+    assert [found["port_index"] for found in appliance.statuses()] == [0]
 
 
-def test_systemctl_edit_wins(appliance: Appliance) -> None:
-    configure(appliance, small_ports(1))
+def test_systemctl_edit_wins(appliance: Machine) -> None:
+    appliance.configure(small_ports(1))
     appliance.write("/etc/systemd/system/sdi-record@0.service.d/override.conf", "[Service]\nEnvironment=MINE=1\n")
     appliance.run("systemctl daemon-reload && systemctl start sdi-record@0")
-    found = wait_recording(appliance, 0)
+    found = appliance.wait_recording(0)
     assert "MINE=1" in appliance.read(f"/proc/{found['pid']}/environ")
     shown = appliance.run("systemctl cat sdi-record@0").stdout
     assert "/usr/bin/ffmpeg -hide_banner" in shown
     assert shown.rstrip().endswith("MINE=1")
 
 
-def test_a_plain_systemctl_enable_is_reported_and_undone(appliance: Appliance) -> None:
-    configure(appliance, small_ports(2, "[port.0]\nrecord_at_boot = true\n"))
+def test_a_plain_systemctl_enable_is_reported_and_undone(appliance: Machine) -> None:
+    appliance.configure(small_ports(2, "[port.0]\nrecord_at_boot = true\n"))
     appliance.run("systemctl enable sdi-record@1 && systemctl disable sdi-record@0")
-    result = sdisup(appliance, "apply")
+    result = appliance.sdisup("apply")
     assert "sdi-record@1.service was enabled with systemctl" in result.stderr
     assert "sdi-record@0.service was disabled with systemctl" in result.stderr
     state = appliance.run("systemctl is-enabled sdi-record@0 sdi-record@1", check=False).stdout.split()
     assert state == ["enabled", "disabled"]
 
 
-def test_after_a_reboot_the_ports_that_should_record_do(fresh_appliance: Appliance) -> None:
-    configure(fresh_appliance, small_ports(3, "[port.0]\nrecord_at_boot = true\n[port.2]\nrecord_at_boot = true\n"))
+@BOTH_DEBIANS
+def test_after_a_reboot_the_ports_that_should_record_do(fresh_appliance: Machine) -> None:
+    fresh_appliance.configure(small_ports(3, "[port.0]\nrecord_at_boot = true\n[port.2]\nrecord_at_boot = true\n"))
     for port in (0, 2):
-        wait_recording(fresh_appliance, port)
+        fresh_appliance.wait_recording(port)
     # An operator's stop holds until the next boot, not longer; apply respects it.
-    sdisup(fresh_appliance, "stop 2")
-    assert sdisup(fresh_appliance, "apply").stdout == "nothing to change\n"
-    assert sdisup(fresh_appliance, "status").returncode == 0
+    fresh_appliance.sdisup("stop 2")
+    assert fresh_appliance.sdisup("apply").stdout == "nothing to change\n"
+    assert fresh_appliance.sdisup("status").returncode == 0
     assert fresh_appliance.reboot() == "running"
     for port in (0, 2):
-        wait_recording(fresh_appliance, port)
-    assert active_state(fresh_appliance, 1) == "inactive"
-    assert sdisup(fresh_appliance, "status").returncode == 0
-    assert len(recordings(fresh_appliance)) == 4
-    for path in recordings(fresh_appliance)[:1]:
-        assert count_frames(fresh_appliance, path) > 0
+        fresh_appliance.wait_recording(port)
+    assert fresh_appliance.active_state(1) == "inactive"
+    assert fresh_appliance.sdisup("status").returncode == 0
+    assert len(fresh_appliance.recordings()) == 4
+    for path in fresh_appliance.recordings()[:1]:
+        assert fresh_appliance.count_frames(path) > 0
 
 
-def test_after_a_power_cut_they_record_again(fresh_appliance: Appliance) -> None:
-    configure(fresh_appliance, small_ports(2, "[port.1]\nrecord_at_boot = true\n"))
-    before = wait_recording(fresh_appliance, 1, frames=50)
+def test_after_a_power_cut_they_record_again(fresh_appliance: Machine) -> None:
+    fresh_appliance.configure(small_ports(2, "[port.1]\nrecord_at_boot = true\n"))
+    before = fresh_appliance.wait_recording(1, frames=50)
     fresh_appliance.power_cut()
     assert fresh_appliance.boot() == "running"
-    after = wait_recording(fresh_appliance, 1, frames=25)
+    after = fresh_appliance.wait_recording(1, frames=25)
     assert after["current_file"] != before["current_file"]
-    assert count_frames(fresh_appliance, before["current_file"]) >= 50 - 13
+    assert fresh_appliance.count_frames(before["current_file"]) >= 50 - 13
 
 
-def test_after_kill_9_it_records_again_with_exactly_one_ffmpeg(appliance: Appliance) -> None:
-    configure(appliance, small_ports(3))
-    sdisup(appliance, "start 0-2")
+@BOTH_DEBIANS
+def test_after_kill_9_it_records_again_with_exactly_one_ffmpeg(appliance: Machine) -> None:
+    appliance.configure(small_ports(3))
+    appliance.sdisup("start 0-2")
     # Of one port FFmpeg is killed, of another one the runner.
     victims = {1: "ffmpeg_pid", 2: "pid"}
-    other = wait_recording(appliance, 0, frames=50)
-    before = {port: wait_recording(appliance, port, frames=50) for port in victims}
+    other = appliance.wait_recording(0, frames=50)
+    before = {port: appliance.wait_recording(port, frames=50) for port in victims}
     appliance.run(["kill", "-9", *(str(before[port][victim]) for port, victim in victims.items())])
     for port in victims:
-        wait_for(lambda: status(appliance, port)["restarts"] == 1, 10, "it counts a restart", poll_s=0.05)  # noqa: B023
-        after = wait_recording(appliance, port, frames=25)
+        appliance.wait_for(lambda: appliance.status(port)["restarts"] == 1, 10, "it counts a restart", poll_s=0.05)  # noqa: B023
+        after = appliance.wait_recording(port, frames=25)
         assert after["current_file"] != before[port]["current_file"]
         assert after["take_frames"] >= before[port]["frame_count"] + 25
         # At most half a second of what FFmpeg had counted is gone.
-        assert count_frames(appliance, before[port]["current_file"]) >= before[port]["frame_count"] - 13
-    assert len(ffmpegs(appliance)) == 3
-    assert status(appliance, 0)["ffmpeg_pid"] == other["ffmpeg_pid"]
+        assert appliance.count_frames(before[port]["current_file"]) >= before[port]["frame_count"] - 13
+    assert len(appliance.ffmpegs()) == 3
+    assert appliance.status(0)["ffmpeg_pid"] == other["ffmpeg_pid"]
 
 
-def test_ports_that_hang_and_crash_do_not_hold_up_the_boot(new_appliance: Callable[..., Appliance]) -> None:
+def test_ports_that_hang_and_crash_do_not_hold_up_the_boot(new_appliance: Callable[..., Machine]) -> None:
     own = new_appliance()
     own.boot()
     for name, text in (("hang", HANGING_FFMPEG), ("crash", CRASHING_FFMPEG)):
         own.write(f"/usr/local/bin/ffmpeg-{name}", text, mode=0o755)
-    configure(own, small_ports(4, "record_at_boot = true\n"))
+    own.configure(small_ports(4, "record_at_boot = true\n"))
     for port, name in ((1, "hang"), (2, "crash")):
         unit = f"/etc/systemd/system/sdi-record@{port}.service.d"
         line = own.read(f"{unit}/10-sdisup.conf").replace("    /usr/bin/ffmpeg ", f"    /usr/local/bin/ffmpeg-{name} ")
@@ -241,15 +229,17 @@ def test_ports_that_hang_and_crash_do_not_hold_up_the_boot(new_appliance: Callab
     own.shutdown()
     own.boot(wait="bus")
     started = time.monotonic()
-    wait_for(lambda: own.run("systemctl is-active multi-user.target", check=False).returncode == 0, 15, "multi-user")
+    own.wait_for(
+        lambda: own.run("systemctl is-active multi-user.target", check=False).returncode == 0, 15, "multi-user"
+    )
     assert time.monotonic() - started + own.boot_seconds < 6
     assert own.run("systemctl is-system-running --wait", check=False).stdout.strip() in ("running", "degraded")
     for port in (0, 3):
-        wait_recording(own, port)
-    wait_state(own, 1, "starting")
-    crashed = wait_state(own, 2, "backoff")
+        own.wait_recording(port)
+    own.wait_state(1, "starting")
+    crashed = own.wait_state(2, "backoff")
     assert crashed["reason"] == "FFmpeg exited with 3: the card is on fire"
-    assert sdisup(own, "status", code=3).stdout.count("recording") == 2
+    assert own.sdisup("status", code=3).stdout.count("recording") == 2
 
 
 test_ports_that_hang_and_crash_do_not_hold_up_the_boot = pytest.mark.journal_allows(
@@ -257,14 +247,15 @@ test_ports_that_hang_and_crash_do_not_hold_up_the_boot = pytest.mark.journal_all
 )(test_ports_that_hang_and_crash_do_not_hold_up_the_boot)
 
 
+@BOTH_DEBIANS
 @pytest.mark.journal_allows(r"Unknown encoder|cannot work|Failed to start|Error|maybe incorrect parameters")
-def test_what_cannot_work_is_said_at_once_and_not_retried(appliance: Appliance) -> None:
-    configure(appliance, small_ports(2))
+def test_what_cannot_work_is_said_at_once_and_not_retried(appliance: Machine) -> None:
+    appliance.configure(small_ports(2))
     unit = "/etc/systemd/system/sdi-record@1.service.d"
     broken = appliance.read(f"{unit}/10-sdisup.conf").replace("-c:v libx264", "-c:v nonsense")
     appliance.write(f"{unit}/20-test.conf", broken)
     appliance.run("systemctl daemon-reload")
-    result = sdisup(appliance, "start 0,1", code=1)
+    result = appliance.sdisup("start 0,1", code=1)
     assert "port 1 does not record: cannot work: Unknown encoder 'nonsense'" in result.stderr
     assert "port 0 records to" in result.stdout
     plain = appliance.run("systemctl start sdi-record@1", check=False)
@@ -272,44 +263,44 @@ def test_what_cannot_work_is_said_at_once_and_not_retried(appliance: Appliance) 
     shown = appliance.run("systemctl show -P StatusText -P ExecMainStatus -P NRestarts sdi-record@1").stdout
     assert "cannot work: Unknown encoder 'nonsense'" in shown
     assert "78" in shown.split()
-    failed = status(appliance, 1)
+    failed = appliance.status(1)
     assert (failed["state"], failed["should_record"]) == ("failed", True)
     # A stop takes the failure away, and is respected.
-    sdisup(appliance, "stop 1")
-    assert status(appliance, 1)["state"] == "stopped"
-    assert recordings(appliance, "port1") == []
+    appliance.sdisup("stop 1")
+    assert appliance.status(1)["state"] == "stopped"
+    assert appliance.recordings("port1") == []
 
 
-def test_status_is_said_in_a_table_and_by_its_exit_code(appliance: Appliance) -> None:
-    configure(appliance, small_ports(2, '[port.1]\nname = "CAM1"\n'))
-    sdisup(appliance, "start CAM1")
-    wait_recording(appliance, 1, frames=25)
-    table = sdisup(appliance, "status").stdout.splitlines()
+def test_status_is_said_in_a_table_and_by_its_exit_code(appliance: Machine) -> None:
+    appliance.configure(small_ports(2, '[port.1]\nname = "CAM1"\n'))
+    appliance.sdisup("start CAM1")
+    appliance.wait_recording(1, frames=25)
+    table = appliance.sdisup("status").stdout.splitlines()
     assert table[0].split() == "PORT NAME STATE FOR FRAMES FPS SPEED Mb/s DROPPED FILE REASON".split()
     assert table[1].split()[:3] == ["0", "port0", "stopped"]
     assert table[2].split()[:3] == ["1", "CAM1", "recording"]
-    assert json.loads(sdisup(appliance, "status 0 --json").stdout)[0]["port_index"] == 0
-    unknown = sdisup(appliance, "status 5", code=4)
+    assert json.loads(appliance.sdisup("status 0 --json").stdout)[0]["port_index"] == 0
+    unknown = appliance.sdisup("status 5", code=4)
     assert "5: no such port is configured" in unknown.stderr
 
 
 @pytest.mark.journal_allows(r"watchdog|Watchdog|Failed with result")
-def test_a_frozen_runner_and_a_frozen_ffmpeg_are_seen_and_replaced(appliance: Appliance) -> None:
-    configure(appliance, small_ports(2, "stall_timeout_s = 4\nstop_quit_s = 0.5\nstop_term_s = 0.5\n"))
-    sdisup(appliance, "start 0,1")
-    before = {port: wait_recording(appliance, port, frames=25) for port in (0, 1)}
+def test_a_frozen_runner_and_a_frozen_ffmpeg_are_seen_and_replaced(appliance: Machine) -> None:
+    appliance.configure(small_ports(2, "stall_timeout_s = 4\nstop_quit_s = 0.5\nstop_term_s = 0.5\n"))
+    appliance.sdisup("start 0,1")
+    before = {port: appliance.wait_recording(port, frames=25) for port in (0, 1)}
     frozen = time.monotonic()
     appliance.run(["kill", "-STOP", str(before[0]["pid"]), str(before[1]["ffmpeg_pid"])])
-    assert wait_state(appliance, 1, "stalled", timeout_s=6)["is_recording"] is False
-    wait_for(lambda: status(appliance, 1)["restarts"] == 1, 15, "the stall is acted upon", poll_s=0.05)
+    assert appliance.wait_state(1, "stalled", timeout_s=6)["is_recording"] is False
+    appliance.wait_for(lambda: appliance.status(1)["restarts"] == 1, 15, "the stall is acted upon", poll_s=0.05)
     # stall_timeout_s + 1 s to act, and the ladder's two steps until SIGKILL.
     assert time.monotonic() - frozen < 4 + 1 + 1 + 0.5
     # The runner's own word is old by then, and systemd's watchdog sees it.
-    assert "no word from the runner" in wait_state(appliance, 0, "unknown", timeout_s=9)["reason"]
-    wait_for(lambda: status(appliance, 0)["restarts"] == 1, 20, "the watchdog has acted", poll_s=0.2)
+    assert "no word from the runner" in appliance.wait_state(0, "unknown", timeout_s=9)["reason"]
+    appliance.wait_for(lambda: appliance.status(0)["restarts"] == 1, 20, "the watchdog has acted", poll_s=0.2)
     for port in (0, 1):
-        wait_recording(appliance, port, frames=10)
-    assert len(ffmpegs(appliance)) == 2
+        appliance.wait_recording(port, frames=10)
+    assert len(appliance.ffmpegs()) == 2
 
 
 # What befalls a directory, and what is said; the last one is well.
@@ -321,14 +312,14 @@ BROKEN = {
 }
 
 
-def test_a_recordings_directory_that_is_missing_heals_by_itself(appliance: Appliance) -> None:
+def test_a_recordings_directory_that_is_missing_heals_by_itself(appliance: Machine) -> None:
     ports = "".join(f"[port.{port}]\nrecordings = '{directory}'\n" for port, directory in enumerate(BROKEN))
     make = "".join(f"rm -rf {path}; install -d -o sdisup -g sdisup -m 2775 {path};" for path in BROKEN)
     try:
         appliance.run(make)
-        configure(appliance, small_ports(4, ports))
+        appliance.configure(small_ports(4, ports))
         appliance.run("; ".join(prepare for prepare, _ in BROKEN.values()))
-        result = sdisup(appliance, "start --all --wait 1", code=1)
+        result = appliance.sdisup("start --all --wait 1", code=1)
         said = {line.split(":")[0]: line for line in result.stderr.splitlines()}
         for port, (directory, (_, words)) in enumerate(BROKEN.items()):
             assert words in said.get(f"port {port}", ""), result.stderr
@@ -336,20 +327,21 @@ def test_a_recordings_directory_that_is_missing_heals_by_itself(appliance: Appli
         assert "port 3 records to" in result.stdout
         appliance.run(make.partition("rm -rf /srv/d")[0])
         for port in range(4):
-            wait_recording(appliance, port)
-        assert status(appliance, 3)["restarts"] == 0
+            appliance.wait_recording(port)
+        assert appliance.status(3)["restarts"] == 0
     finally:
         appliance.run(f"sdisup stop --all; rm -rf {' '.join(BROKEN)}")
 
 
+@DEBIAN_12_IF_SLOW
 @pytest.mark.journal_allows(r"NAMESPACE|mount namespacing|Failed to start|226")
-def test_a_runner_that_cannot_be_executed_heals(appliance: Appliance) -> None:
-    configure(appliance, small_ports(1))
+def test_a_runner_that_cannot_be_executed_heals(appliance: Machine) -> None:
+    appliance.configure(small_ports(1))
     appliance.write("/etc/systemd/system/sdi-record@0.service.d/90.conf", "[Service]\nReadWritePaths=/nonexistent\n")
     appliance.run("systemctl daemon-reload; systemctl start sdi-record@0", check=False)
     cursor = appliance.journal_cursor()
     begun = time.monotonic()
-    wait_for(
+    appliance.wait_for(
         lambda: any("Starts port 0 again" in str(entry["MESSAGE"]) for entry in appliance.journal(after_cursor=cursor)),
         20,
         "the loop ended and another try is due",
@@ -358,61 +350,64 @@ def test_a_runner_that_cannot_be_executed_heals(appliance: Appliance) -> None:
     # Mended while it waits; it heals by itself within 15 s.
     appliance.run("rm /etc/systemd/system/sdi-record@0.service.d/90.conf; systemctl daemon-reload")
     mended = time.monotonic()
-    wait_recording(appliance, 0, timeout_s=15)
+    appliance.wait_recording(0, timeout_s=15)
     assert time.monotonic() - mended < 15, mended - begun
 
 
+@BOTH_DEBIANS
 @pytest.mark.journal_allows(r"NAMESPACE|mount namespacing|Failed to start|226")
-def test_a_stop_ends_the_wait_of_a_runner_that_cannot_be_executed(appliance: Appliance) -> None:
-    configure(appliance, small_ports(1))
+def test_a_stop_ends_the_wait_of_a_runner_that_cannot_be_executed(appliance: Machine) -> None:
+    appliance.configure(small_ports(1))
     appliance.write("/etc/systemd/system/sdi-record@0.service.d/90.conf", "[Service]\nReadWritePaths=/nonexistent\n")
     appliance.run("systemctl daemon-reload; systemctl start sdi-record@0", check=False)
     retry = ["systemctl", "is-active", "sdi-record-retry@0.service"]
-    wait_for(lambda: appliance.run(retry, check=False).returncode == 0, 20, "the wait has begun", poll_s=0.05)
+    appliance.wait_for(lambda: appliance.run(retry, check=False).returncode == 0, 20, "the wait has begun", poll_s=0.05)
     appliance.run("systemctl stop sdi-record@0")
     assert appliance.run(retry, check=False).stdout.strip() == "inactive"
-    assert active_state(appliance, 0) in ("failed", "inactive")
-    sdisup(appliance, "stop 0")
-    assert status(appliance, 0)["state"] == "stopped"
+    assert appliance.active_state(0) in ("failed", "inactive")
+    appliance.sdisup("stop 0")
+    assert appliance.status(0)["state"] == "stopped"
 
 
 @pytest.mark.journal_allows(r"SIGKILL|Failed with result|does not answer")
-def test_a_stop_that_had_to_kill_stays_a_stop(appliance: Appliance) -> None:
-    configure(appliance, small_ports(1))
-    sdisup(appliance, "start 0")
+def test_a_stop_that_had_to_kill_stays_a_stop(appliance: Machine) -> None:
+    appliance.configure(small_ports(1))
+    appliance.sdisup("start 0")
     appliance.run(
         "systemctl --no-block stop sdi-record@0; systemctl kill -s KILL --kill-whom=all sdi-record@0", check=False
     )
-    wait_for(lambda: active_state(appliance, 0) in ("failed", "inactive"), 15, "it is down", poll_s=0.1)
+    appliance.wait_for(lambda: appliance.active_state(0) in ("failed", "inactive"), 15, "it is down", poll_s=0.1)
     # What heals a runner that cannot be executed would begin it again after 8 s.
     asked = "systemctl is-active sdi-record-retry@0"
-    wait_for(lambda: appliance.run(asked, check=False).stdout.strip() != "activating", 5, "its condition was looked at")
+    appliance.wait_for(
+        lambda: appliance.run(asked, check=False).stdout.strip() != "activating", 5, "its condition was looked at"
+    )
     assert appliance.run(asked, check=False).stdout.strip() in ("inactive", "failed")
-    assert ffmpegs(appliance) == []
+    assert appliance.ffmpegs() == []
 
 
-def test_two_recordings_in_one_second_do_not_share_a_file(appliance: Appliance) -> None:
-    configure(appliance, small_ports(1))
+def test_two_recordings_in_one_second_do_not_share_a_file(appliance: Machine) -> None:
+    appliance.configure(small_ports(1))
     for _ in range(3):
-        sdisup(appliance, "start 0")
-        sdisup(appliance, "stop 0")
-    files = recordings(appliance)
+        appliance.sdisup("start 0")
+        appliance.sdisup("stop 0")
+    files = appliance.recordings()
     assert len(files) == 3
-    assert all(count_frames(appliance, path) > 0 for path in files)
+    assert all(appliance.count_frames(path) > 0 for path in files)
 
 
-def test_recordings_survive_a_broken_configuration_and_a_new_installation(appliance: Appliance) -> None:
-    configure(appliance, small_ports(2))
-    sdisup(appliance, "start 0")
-    before = wait_recording(appliance, 0)
+def test_recordings_survive_a_broken_configuration_and_a_new_installation(appliance: Machine) -> None:
+    appliance.configure(small_ports(2))
+    appliance.sdisup("start 0")
+    before = appliance.wait_recording(0)
     appliance.write("/etc/sdisup/sdisup.toml", "ports = = 3\n")
-    problem = sdisup(appliance, "apply", code=2)
+    problem = appliance.sdisup("apply", code=2)
     assert "/etc/sdisup/sdisup.toml" in problem.stderr
     assert "line 1" in problem.stderr
     # Commands go by what was applied, and the runner by its unit.
-    assert sdisup(appliance, "start 1").stdout.startswith("port 1 records to")
-    sdisup(appliance, "stop 1")
+    assert appliance.sdisup("start 1").stdout.startswith("port 1 records to")
+    appliance.sdisup("stop 1")
     appliance.write("/etc/sdisup/sdisup.toml", small_ports(2))
     appliance.run("cd /root/sdisup && ./install.sh")
-    after = wait_recording(appliance, 0, frames=before["frame_count"] + 25)
+    after = appliance.wait_recording(0, frames=before["frame_count"] + 25)
     assert (after["ffmpeg_pid"], after["restarts"]) == (before["ffmpeg_pid"], 0)

@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from typing import Any
 
 import pytest
-from appliance import Appliance, wait_for
-from drive import (
-    RECORDINGS,
-    configure,
-    count_frames,
-    ffmpegs,
-    recordings,
-    sdisup,
-    status,
-    status_file,
-    wait_recording,
-    wait_state,
-)
-from standin_control import INSTALLED, install, steer
-
-pytestmark = pytest.mark.system
+from drive import RECORDINGS, STANDIN_INSTALLED, Machine
 
 # What FFmpeg says of a lost signal; the port itself says it in the operator's words, as a warning.
 SIGNAL_LOST = r"slot lock|data buffers|Error during demuxing|Output file is empty"
@@ -32,280 +16,279 @@ NO_SIGNAL = r"matches no streams|Failed to stop stream|Failed to set value|Error
 
 def ports(count: int) -> str:
     """A configuration; a Matroska file has a length only once it was finished."""
-    return f'[appliance]\nports = {count}\nffmpeg = "{INSTALLED}"\n[defaults]\ncontainer = "mkv"\n'
+    return f'[appliance]\nports = {count}\nffmpeg = "{STANDIN_INSTALLED}"\n[defaults]\ncontainer = "mkv"\n'
 
 
 @pytest.fixture
-def card(appliance: Appliance) -> Appliance:
+def card(appliance: Machine) -> Machine:
     """The appliance with a card, all of whose inputs are ok."""
-    install(appliance)
+    appliance.install_standin()
     return appliance
 
 
-def is_finished(appliance: Appliance, path: str) -> bool:
+def is_finished(appliance: Machine, path: str) -> bool:
     """Whether a Matroska file was closed properly: only then it knows its length."""
     found = appliance.run(["ffprobe", "-v", "error", "-show_entries", "format=duration", "-of", "csv=p=0", path])
     return found.stdout.strip() not in ("", "N/A") and not found.stderr
 
 
-def test_a_port_of_a_card_records_a_complete_file(card: Appliance) -> None:
-    configure(card, ports(2))
-    sdisup(card, "start 0,1")
+def test_a_port_of_a_card_records_a_complete_file(card: Machine) -> None:
+    card.configure(ports(2))
+    card.sdisup("start 0,1")
     for port in (0, 1):
-        wait_recording(card, port, frames=50)
-    live = status(card, 1)
+        card.wait_recording(port, frames=50)
+    live = card.status(1)
     assert (live["state"], live["reason"], live["restarts"]) == ("recording", "", 0)
     assert 20 < live["fps"] < 30
     assert live["dropped_frames"] == 0
-    sdisup(card, "stop 0,1")
-    assert ffmpegs(card) == []
+    card.sdisup("stop 0,1")
+    assert card.ffmpegs() == []
     for port in (0, 1):
-        path = recordings(card, f"port{port}")[0]
-        assert count_frames(card, path) == status(card, port)["take_frames"] >= 50
+        path = card.recordings(f"port{port}")[0]
+        assert card.count_frames(path) == card.status(port)["take_frames"] >= 50
         assert is_finished(card, path)
 
 
 @pytest.mark.journal_allows(NO_SIGNAL)
-def test_without_a_signal_it_waits_and_records_by_itself_when_it_comes(card: Appliance) -> None:
-    configure(card, ports(1))
-    steer(card, 0, "no-signal")
+def test_without_a_signal_it_waits_and_records_by_itself_when_it_comes(card: Machine) -> None:
+    card.configure(ports(1))
+    card.steer(0, "no-signal")
     card.run("systemctl start sdi-record@0")
-    waiting = wait_state(card, 0, "no-signal")
+    waiting = card.wait_state(0, "no-signal")
     assert re.search("no signal on board 0 channel 0", waiting["reason"])
     # It tries again each second, and says so no more.
     cursor = card.journal_cursor()
-    first = status_file(card, 0)["updated_monotonic"]
-    wait_for(lambda: status_file(card, 0)["updated_monotonic"] > first + 2.5, 5, "some tries have passed")
+    first = card.status_file(0)["updated_monotonic"]
+    card.wait_for(lambda: card.status_file(0)["updated_monotonic"] > first + 2.5, 5, "some tries have passed")
     assert card.journal("-u", "sdi-record@0", after_cursor=cursor) == []
     # Each try makes a file and takes it away again; between two there is none.
-    wait_for(lambda: recordings(card) == [], 3, "nothing is left of a try")
-    steer(card, 0, "ok")
-    back = wait_recording(card, 0, frames=10, timeout_s=5)
+    card.wait_for(lambda: card.recordings() == [], 3, "nothing is left of a try")
+    card.steer(0, "ok")
+    back = card.wait_recording(0, frames=10, timeout_s=5)
     assert back["restarts"] == 0
     assert back["reason"] == ""
-    assert len(recordings(card)) == 1
+    assert len(card.recordings()) == 1
 
 
 @pytest.mark.journal_allows(SIGNAL_LOST, NO_SIGNAL)
-def test_a_signal_that_is_lost_and_comes_back(card: Appliance) -> None:
-    configure(card, ports(2))
-    sdisup(card, "start 0,1")
-    before = wait_recording(card, 0, frames=50)
-    other = wait_recording(card, 1)
-    steer(card, 0, "no-signal", lost_s=4)
+def test_a_signal_that_is_lost_and_comes_back(card: Machine) -> None:
+    card.configure(ports(2))
+    card.sdisup("start 0,1")
+    before = card.wait_recording(0, frames=50)
+    other = card.wait_recording(1)
+    card.steer(0, "no-signal", lost_s=4)
     # What the file got last stays with it, and the port says that nothing comes.
-    stalled = wait_state(card, 0, "stalled", timeout_s=5)
+    stalled = card.wait_state(0, "stalled", timeout_s=5)
     assert stalled["is_recording"] is False
-    lost = wait_state(card, 0, "no-signal", timeout_s=8)
+    lost = card.wait_state(0, "no-signal", timeout_s=8)
     assert "board 0 channel 0" in lost["reason"]
     assert is_finished(card, before["current_file"])
-    assert count_frames(card, before["current_file"]) == status(card, 0)["take_frames"]
-    steer(card, 0, "ok")
-    after = wait_recording(card, 0, frames=25, timeout_s=6)
+    assert card.count_frames(before["current_file"]) == card.status(0)["take_frames"]
+    card.steer(0, "ok")
+    after = card.wait_recording(0, frames=25, timeout_s=6)
     assert after["current_file"] != before["current_file"]
     assert after["restarts"] == 0
     # The other input has not noticed.
-    beside = status(card, 1)
+    beside = card.status(1)
     assert (beside["ffmpeg_pid"], beside["dropped_frames"], beside["restarts"]) == (other["ffmpeg_pid"], 0, 0)
 
 
 @pytest.mark.journal_allows(r"DELTACAST|integrity|Error opening input|Failed to start")
-def test_a_missing_board_is_named_and_tried_again(card: Appliance) -> None:
-    configure(card, ports(1))
-    steer(card, 0, "board-missing")
+def test_a_missing_board_is_named_and_tried_again(card: Machine) -> None:
+    card.configure(ports(1))
+    card.steer(0, "board-missing")
     card.run("systemctl start sdi-record@0", check=False)
-    missing = wait_state(card, 0, "backoff", timeout_s=10)
+    missing = card.wait_state(0, "backoff", timeout_s=10)
     assert missing["reason"].startswith("board missing")
     assert "No DELTACAST boards detected" in missing["reason"]
     assert missing["restarts"] >= 1
-    steer(card, 0, "ok")
-    wait_recording(card, 0, frames=10, timeout_s=15)
-    assert len(recordings(card)) == 1
+    card.steer(0, "ok")
+    card.wait_recording(0, frames=10, timeout_s=15)
+    assert len(card.recordings()) == 1
 
 
 @pytest.mark.journal_allows(r"DELTACAST|integrity|Error opening input|Failed to (start|get)|Input/output error")
-def test_a_card_that_is_unplugged_while_it_records(card: Appliance) -> None:
-    configure(card, ports(1))
-    sdisup(card, "start 0")
-    first = wait_recording(card, 0, frames=50)
-    steer(card, 0, "crash", messages=["No DELTACAST boards detected"], status=251)
-    missing = wait_state(card, 0, "backoff", timeout_s=10)
+def test_a_card_that_is_unplugged_while_it_records(card: Machine) -> None:
+    card.configure(ports(1))
+    card.sdisup("start 0")
+    first = card.wait_recording(0, frames=50)
+    card.steer(0, "crash", messages=["No DELTACAST boards detected"], status=251)
+    missing = card.wait_state(0, "backoff", timeout_s=10)
     assert missing["reason"].startswith("board missing")
-    assert count_frames(card, first["current_file"]) >= 50 - 13
-    steer(card, 0, "ok")
-    again = wait_recording(card, 0, frames=10, timeout_s=20)
+    assert card.count_frames(first["current_file"]) >= 50 - 13
+    card.steer(0, "ok")
+    again = card.wait_recording(0, frames=10, timeout_s=20)
     assert again["current_file"] != first["current_file"]
 
 
 @pytest.mark.journal_allows(SIGNAL_LOST)
-def test_a_stop_while_the_card_blocks_ends_with_a_complete_file(card: Appliance) -> None:
-    configure(card, ports(1))
-    sdisup(card, "start 0")
-    before = wait_recording(card, 0, frames=25)
-    steer(card, 0, "no-signal")
-    wait_for(lambda: status_file(card, 0)["state"] == "stalled", 5, "the loss is seen")
+def test_a_stop_while_the_card_blocks_ends_with_a_complete_file(card: Machine) -> None:
+    card.configure(ports(1))
+    card.sdisup("start 0")
+    before = card.wait_recording(0, frames=25)
+    card.steer(0, "no-signal")
+    card.wait_for(lambda: card.status_file(0)["state"] == "stalled", 5, "the loss is seen")
     begun = time.monotonic()
     card.run("systemctl stop sdi-record@0")
     # The ten seconds of the card, of which two are over; then FFmpeg finishes what `q` asked for.
     assert 6 < time.monotonic() - begun < 12
-    stopped = status(card, 0)
+    stopped = card.status(0)
     assert (stopped["state"], stopped["restarts"]) == ("stopped", 0)
     assert is_finished(card, before["current_file"])
-    assert count_frames(card, before["current_file"]) == stopped["take_frames"] >= 25
-    assert ffmpegs(card) == []
-    assert [path for path in recordings(card) if path.startswith(RECORDINGS)] == [before["current_file"]]
+    assert card.count_frames(before["current_file"]) == stopped["take_frames"] >= 25
+    assert card.ffmpegs() == []
+    assert [path for path in card.recordings() if path.startswith(RECORDINGS)] == [before["current_file"]]
 
 
 @pytest.mark.journal_allows(SIGNAL_LOST)
-def test_locked_without_frames_is_no_signal_and_leaves_no_file(card: Appliance) -> None:
-    configure(card, ports(2) + '[port.1]\ncontainer = "mp4"\n')
+def test_locked_without_frames_is_no_signal_and_leaves_no_file(card: Machine) -> None:
+    card.configure(ports(2) + '[port.1]\ncontainer = "mp4"\n')
     for port in (0, 1):
-        steer(card, port, "no-frames", no_frames_s=1)
+        card.steer(port, "no-frames", no_frames_s=1)
     cursor = card.journal_cursor()
     card.run("systemctl start sdi-record@0 sdi-record@1")
     for port in (0, 1):
-        waiting = wait_state(card, port, "no-signal", timeout_s=8)
+        waiting = card.wait_state(port, "no-signal", timeout_s=8)
         assert f"board 0 channel {port}" in waiting["reason"]
-        assert status_file(card, port)["restarts"] == 0
-    first = status_file(card, 1)["updated_monotonic"]
-    wait_for(lambda: status_file(card, 1)["updated_monotonic"] > first + 4, 6, "two more tries have passed")
+        assert card.status_file(port)["restarts"] == 0
+    first = card.status_file(1)["updated_monotonic"]
+    card.wait_for(lambda: card.status_file(1)["updated_monotonic"] > first + 4, 6, "two more tries have passed")
     # A file without a frame, of which FFmpeg 7.1 makes a valid mp4, is no recording and no signal.
     for port in (0, 1):
         said = [str(entry["MESSAGE"]) for entry in card.journal("-u", f"sdi-record@{port}", after_cursor=cursor)]
         assert not [text for text in said if "signal is back" in text]
-    assert not [path for path in recordings(card) if card.path(path).stat().st_size > 0]
+    assert not [path for path in card.recordings() if card.path(path).stat().st_size > 0]
     for port in (0, 1):
-        steer(card, port, "ok")
+        card.steer(port, "ok")
     for port in (0, 1):
-        wait_recording(card, port, frames=10, timeout_s=8)
-    assert len(recordings(card)) == 2
+        card.wait_recording(port, frames=10, timeout_s=8)
+    assert len(card.recordings()) == 2
 
 
 @pytest.mark.slow
 @pytest.mark.journal_allows(SIGNAL_LOST)
-def test_locked_without_frames_for_as_long_as_the_card_waits_is_no_crash(card: Appliance) -> None:
+def test_locked_without_frames_for_as_long_as_the_card_waits_is_no_crash(card: Machine) -> None:
     """The card is waited for twenty seconds: a runner that lost its patience earlier would kill and restart."""
-    configure(card, ports(1))
-    steer(card, 0, "no-frames", no_frames_s=20)
+    card.configure(ports(1))
+    card.steer(0, "no-frames", no_frames_s=20)
     cursor = card.journal_cursor()
     card.run("systemctl start sdi-record@0")
-    waiting = wait_state(card, 0, "no-signal", timeout_s=30)
+    waiting = card.wait_state(0, "no-signal", timeout_s=30)
     assert "board 0 channel 0" in waiting["reason"]
-    assert status_file(card, 0)["restarts"] == 0
+    assert card.status_file(0)["restarts"] == 0
     said = [str(entry["MESSAGE"]) for entry in card.journal("-u", "sdi-record@0", after_cursor=cursor)]
     assert not [text for text in said if "SIGTERM" in text or "SIGKILL" in text]
-    assert not [path for path in recordings(card) if card.path(path).stat().st_size > 0]
+    assert not [path for path in card.recordings() if card.path(path).stat().st_size > 0]
 
 
 @pytest.mark.slow
 @pytest.mark.journal_allows(SIGNAL_LOST, NO_SIGNAL)
-def test_a_signal_that_comes_back_is_recorded_with_its_audio(card: Appliance) -> None:
-    configure(card, ports(1))
-    steer(card, 0, "no-audio")
+def test_a_signal_that_comes_back_is_recorded_with_its_audio(card: Machine) -> None:
+    card.configure(ports(1))
+    card.steer(0, "no-audio")
     card.run("systemctl start sdi-record@0")
-    wait_for(lambda: "without audio" in status_file(card, 0)["reason"], 30, "it records without audio")
-    steer(card, 0, "no-signal", lost_s=2)
-    wait_state(card, 0, "no-signal")
-    steer(card, 0, "ok")
-    found = wait_recording(card, 0, frames=10)
+    card.wait_for(lambda: "without audio" in card.status_file(0)["reason"], 30, "it records without audio")
+    card.steer(0, "no-signal", lost_s=2)
+    card.wait_state(0, "no-signal")
+    card.steer(0, "ok")
+    found = card.wait_recording(0, frames=10)
     assert found["reason"] == ""
-    sdisup(card, "stop 0")
+    card.sdisup("stop 0")
     options = "-v error -select_streams a -show_entries stream=codec_name -of csv=p=0"
     assert card.run(["ffprobe", *options.split(), found["current_file"]]).stdout.strip() == "aac"
 
 
 @pytest.mark.journal_allows(SIGNAL_LOST)
-def test_a_signal_without_audio_is_recorded_without_it(card: Appliance) -> None:
-    configure(card, ports(1))
-    steer(card, 0, "no-audio")
+def test_a_signal_without_audio_is_recorded_without_it(card: Machine) -> None:
+    card.configure(ports(1))
+    card.steer(0, "no-audio")
     card.run("systemctl start sdi-record@0")
-    wait_for(lambda: len(recordings(card)) == 2, 15, "it has begun again")
-    first, second = recordings(card)
-    found = wait_recording(card, 0, frames=10)
+    card.wait_for(lambda: len(card.recordings()) == 2, 15, "it has begun again")
+    first, second = card.recordings()
+    found = card.wait_recording(0, frames=10)
     assert found["current_file"] == second
     assert "audio" in found["reason"]
     assert found["restarts"] == 0
     # What FFmpeg had held in memory until then was written out.
     assert is_finished(card, first)
-    assert count_frames(card, first) > 50
+    assert card.count_frames(first) > 50
 
 
 # ---------------------------------------------------------------- a format that changes
 
 
-def width(appliance: Appliance, path: str) -> str:
+def width(appliance: Machine, path: str) -> str:
     options = "-v error -select_streams v:0 -show_entries stream=width -of csv=p=0"
     return appliance.run(["ffprobe", *options.split(), path]).stdout.strip().strip(",")
 
 
-def gaps(appliance: Appliance, port: int) -> list[dict[str, Any]]:
+def gaps(appliance: Machine, port: int) -> list[dict[str, Any]]:
     """The ledger's gaps but for that before the first frame."""
-    lines = appliance.read(f"/var/lib/sdisup/ledger/{port}.jsonl").splitlines()
-    return [line for line in map(json.loads, lines) if line["kind"] == "gap" and line["cause"] != "start"]
+    return [line for line in appliance.ledger(port) if line["kind"] == "gap" and line["cause"] != "start"]
 
 
-def change(card: Appliance, mode: str, frames: int = 50, **signal: Any) -> dict[str, Any]:
+def change(card: Machine, mode: str, frames: int = 50, **signal: Any) -> dict[str, Any]:
     """Change the signal of a port that records; its status before that."""
-    configure(card, ports(1))
-    sdisup(card, "start 0")
-    before = wait_recording(card, 0, frames=frames)
-    steer(card, 0, "format-change", mode=mode, **signal)
+    card.configure(ports(1))
+    card.sdisup("start 0")
+    before = card.wait_recording(0, frames=frames)
+    card.steer(0, "format-change", mode=mode, **signal)
     return before
 
 
-def wait_new_file(card: Appliance, before: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+def wait_new_file(card: Machine, before: dict[str, Any], timeout_s: float) -> dict[str, Any]:
     """Wait until the port records another file than before."""
 
     def is_new() -> dict[str, Any] | None:
-        found = wait_recording(card, 0, frames=10, timeout_s=timeout_s)
+        found = card.wait_recording(0, frames=10, timeout_s=timeout_s)
         return found if found["current_file"] != before["current_file"] else None
 
-    return wait_for(is_new, timeout_s, "a new file is begun", poll_s=0.05)
+    return card.wait_for(is_new, timeout_s, "a new file is begun", poll_s=0.05)
 
 
 @pytest.mark.journal_allows(r"Invalid buffer size|Invalid data|Error|format changed|Task finished|Terminating")
-def test_a_signal_that_becomes_a_smaller_one_begins_a_new_file(card: Appliance) -> None:
+def test_a_signal_that_becomes_a_smaller_one_begins_a_new_file(card: Machine) -> None:
     """VIDEOMASTER.md 9: FFmpeg says so of each frame."""
     before = change(card, "smaller", size="160x90")
     after = wait_new_file(card, before, 10)
     assert after["restarts"] == 1
-    sdisup(card, "stop 0")
-    first, second = recordings(card)
+    card.sdisup("stop 0")
+    first, second = card.recordings()
     assert (width(card, first), width(card, second)) == ("320", "160")
     assert is_finished(card, first)
     # Nothing of before the change is lost, and next to nothing of the new signal.
-    assert count_frames(card, first) >= before["frame_count"]
+    assert card.count_frames(first) >= before["frame_count"]
     (gap,) = gaps(card, 0)
     assert gap["cause"].startswith("format changed")
     assert gap["seconds"] < 2
 
 
 @pytest.mark.slow
-def test_a_signal_that_becomes_a_larger_one_is_not_seen_until_the_next_start(card: Appliance) -> None:
+def test_a_signal_that_becomes_a_larger_one_is_not_seen_until_the_next_start(card: Machine) -> None:
     """VIDEOMASTER.md 9: nothing shows it; so the port says what it sees, which are frames at their rate."""
     before = change(card, "larger", size="640x360")
-    later = wait_recording(card, 0, frames=before["frame_count"] + 150)
+    later = card.wait_recording(0, frames=before["frame_count"] + 150)
     assert (later["current_file"], later["restarts"], later["reason"]) == (before["current_file"], 0, "")
-    sdisup(card, "restart 0")
-    wait_recording(card, 0, frames=10)
-    sdisup(card, "stop 0")
-    assert [width(card, path) for path in recordings(card)] == ["320", "640"]
-    assert all(is_finished(card, path) for path in recordings(card))
+    card.sdisup("restart 0")
+    card.wait_recording(0, frames=10)
+    card.sdisup("stop 0")
+    assert [width(card, path) for path in card.recordings()] == ["320", "640"]
+    assert all(is_finished(card, path) for path in card.recordings())
 
 
 @pytest.mark.slow
 @pytest.mark.journal_allows(SIGNAL_LOST, NO_SIGNAL)
-def test_a_signal_that_stops_to_become_another_begins_a_new_file(card: Appliance) -> None:
+def test_a_signal_that_stops_to_become_another_begins_a_new_file(card: Machine) -> None:
     """VIDEOMASTER.md 9: no frames, then as a cable that was pulled: ten seconds later the file is closed."""
     before = change(card, "stop", size="640x360")
-    wait_state(card, 0, "stalled", timeout_s=5)
+    card.wait_state(0, "stalled", timeout_s=5)
     after = wait_new_file(card, before, 25)
     assert after["restarts"] == 0
-    sdisup(card, "stop 0")
-    first, second = recordings(card)
+    card.sdisup("stop 0")
+    first, second = card.recordings()
     assert (width(card, first), width(card, second)) == ("320", "640")
     assert is_finished(card, first)
-    assert count_frames(card, first) >= before["frame_count"]
+    assert card.count_frames(first) >= before["frame_count"]
     found = gaps(card, 0)
     assert {gap["cause"] for gap in found} <= {"signal lost", "no signal"}
     # The ten seconds of the card belong to no file.
@@ -313,20 +296,20 @@ def test_a_signal_that_stops_to_become_another_begins_a_new_file(card: Appliance
 
 
 @pytest.mark.slow
-def test_a_signal_that_becomes_one_of_twice_the_rate_begins_one_new_file(card: Appliance) -> None:
+def test_a_signal_that_becomes_one_of_twice_the_rate_begins_one_new_file(card: Machine) -> None:
     """VIDEOMASTER.md 9: half of the frames are dropped. In the next file they are too, from its start: that is said,
     and no reason for yet another file."""
     before = change(card, "double-rate", frames=300, rate=50)
     after = wait_new_file(card, before, 15)
     assert after["restarts"] == 1
-    later = wait_recording(card, 0, frames=400)
+    later = card.wait_recording(0, frames=400)
     assert (later["current_file"], later["restarts"]) == (after["current_file"], 1)
     assert "half of the frames are dropped" in later["reason"]
     assert "25 fps" in later["reason"]
-    sdisup(card, "stop 0")
-    assert len(recordings(card)) == 2
-    assert all(is_finished(card, path) for path in recordings(card))
-    assert count_frames(card, recordings(card)[0]) >= before["frame_count"]
+    card.sdisup("stop 0")
+    assert len(card.recordings()) == 2
+    assert all(is_finished(card, path) for path in card.recordings())
+    assert card.count_frames(card.recordings()[0]) >= before["frame_count"]
     (gap,) = gaps(card, 0)
     assert gap["cause"].startswith("format changed")
     assert gap["seconds"] < 2
