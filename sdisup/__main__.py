@@ -1,4 +1,4 @@
-"""The one entry: `run` is the process inside a unit, everything else the operator's command.
+"""The one entry: `run` is the process in a port's unit, `ledger` that of sdi-ledger.service, all else the command.
 
 install.sh places a file beside the package that calls this one, for `python3 -I -S /usr/lib/sdisup`.
 """
@@ -12,6 +12,10 @@ def main() -> int:
         from sdisup.runner.main import main as run
 
         return run(sys.argv[2:])
+    if sys.argv[1:2] == ["ledger"]:
+        from sdisup.ledger.writer import main as write_ledgers
+
+        return write_ledgers(sys.argv[2:])
     from sdisup.cli.main import main as command
 
     return command()

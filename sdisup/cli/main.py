@@ -147,7 +147,7 @@ def _logs(arguments: argparse.Namespace) -> int:
 def _account(arguments: argparse.Namespace) -> int:
     """`gaps` and `recordings`: a table or JSON from the ledgers, and what goes on just now."""
     from sdisup.cli import accounts as table
-    from sdisup.ledger.history import accounts
+    from sdisup.ledger.present import accounts
 
     # What is made of a ledger has no cycles; to look for some again and again takes half of the time.
     gc.disable()
@@ -170,7 +170,7 @@ def _account(arguments: argparse.Namespace) -> int:
 
 
 def _with_ledgers(words: list[str]) -> list[AppliedPort]:
-    from sdisup.ledger.history import with_ledgers
+    from sdisup.ledger.present import with_ledgers
 
     applied = with_ledgers(load_applied())
     return applied.select(words) if words else list(applied.ports.values())

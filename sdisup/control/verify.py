@@ -11,9 +11,8 @@ from sdisup.contract.applied import AppliedPort
 from sdisup.contract.media import count_frames
 from sdisup.errors import SdisupError
 from sdisup.ledger.accounts import Row, Window, line_of, row_of
-from sdisup.ledger.history import open_story, present_of
 from sdisup.ledger.lines import LEDGER_DIRECTORY, Entry, Problem, ledger_path, read_ledger
-from sdisup.ledger.present import rows_of, waiting_entries
+from sdisup.ledger.present import port_present, rows_of, waiting_entries
 
 
 class Verdict:
@@ -42,8 +41,8 @@ def known_files(ports: Sequence[AppliedPort], window: Window, directory: str = L
     """All files of the ports in a time."""
     known = Known()
     for port in ports:
-        story, problems = open_story(port.index, directory)
-        rows = rows_of(story, present_of(port))
+        present, story, problems = port_present(port, directory)
+        rows = rows_of(story, present)
         known.open.update({row.path: row for row in rows if row.kind == "file" and row.path and window.touches(row)})
         known.problems += problems
         for entry in chain(read_ledger(ledger_path(port.index, directory)), waiting_entries(story)):

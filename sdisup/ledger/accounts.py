@@ -1,7 +1,7 @@
 """What ledgers answer: which time of a port is recorded, missing or stopped. Queries; nothing is changed.
 
 A ledger is read line by line and never held as a whole, and only the lines that are listed are decoded. What
-goes on just now is not in it (ongoing.py finds it). Times are UTC texts, which sort as the times do.
+goes on just now is not in it (present.py finds it). Times are UTC texts, which sort as the times do.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _OWN_LINES = re.compile(
         r'"start_monotonic":(NUMBER),"end_monotonic":NUMBER,"seconds":(NUMBER)'
         r'(?:,"(?:cause|by)":"(TEXT)")?(?:,"frames_missing":(COUNT))?(?:,"path":"(TEXT)")?(?:,"frames":(COUNT),'
         r'"duplicated":(COUNT),"dropped":(COUNT),"bytes":(COUNT),"codec":"(TEXT)","ended":"(TEXT)",'
-        r'"ffmpeg_version":"TEXT")?\}$'
+        r'"ffmpeg_version":"TEXT")?(?:,"number":COUNT)?\}$'
     )
     .replace("TIME", TIME)
     .replace("TEXT", r'[^"\\\x00-\x1f]{0,8000}')
@@ -219,8 +219,8 @@ class Account:
 class Recent:
     """The last entries, held back until it is sure that none is entered again in another length.
 
-    A cut between an entry and the open record makes the next runner enter it again: then a file is the same,
-    and an interval that went on is longer.
+    Earlier versions could enter something a second time after a crash: then a file is the same, and an interval that
+    went on is longer. And an entry may be made while its port is asked.
     """
 
     def __init__(self) -> None:

@@ -1,29 +1,26 @@
 """The ledger: one line of JSON for every finished file, gap and stop of a port, append-only and durable.
 
-A line is written by one write() to a file opened with O_APPEND, under the file's own lock, and made
-durable. A cut in the middle of a line costs that line alone: the next writer begins on a new one, and a
-reader skips and reports what it cannot understand, and never changes it. Standard library only.
+One process writes (writer.py): a line by one write() to a file opened with O_APPEND, durable when it returns. A cut in
+the middle of a line costs that line alone: the next writer begins on a new one, and a reader skips and reports what
+it cannot understand, and never changes it. Standard library only.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import re
 import stat
-import time
 from collections.abc import Iterator
 
-from sdisup.contract.files import RUN_DIRECTORY, STATE_DIRECTORY, sync_directory
+from sdisup.contract.files import STATE_DIRECTORY, sync_directory
 
 LEDGER_DIRECTORY = f"{STATE_DIRECTORY}/ledger"
 VERSION = 1
 KINDS = ("file", "gap", "stop", "clock", "observation", "delete")
 LINE_LIMIT_BYTES = 1 << 16
 READ_BYTES = 1 << 17
-LOCK_TRIES, LOCK_PAUSE_S = 10, 0.02
 
 TIME = r"[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-6][0-9]\.[0-9]{3}Z"
 _TIME = re.compile(TIME)
@@ -49,16 +46,6 @@ def ledger_path(port_index: int, directory: str = LEDGER_DIRECTORY) -> str:
     return f"{directory}/{port_index}.jsonl"
 
 
-def open_path(port_index: int, directory: str = LEDGER_DIRECTORY) -> str:
-    """Where a port's runner keeps what is not in the ledger yet: the open file and interval (story.py)."""
-    return f"{directory}/{port_index}.open.json"
-
-
-def waiting_path(port_index: int, run_directory: str = RUN_DIRECTORY) -> str:
-    """Where the open record is kept, with the entries that wait, while the ledger cannot be written."""
-    return f"{run_directory}/{port_index}.ledger.json"
-
-
 def encode_entry(entry: Entry) -> bytes:
     """An entry as its line. Text that no UTF-8 can hold is replaced: a ledger is read by everybody."""
     text = json.dumps(entry, ensure_ascii=False, separators=(",", ":"))
@@ -78,7 +65,6 @@ def append_entries(path: str, entries: list[Entry]) -> None:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
             raise PermissionError(errno.EPERM, "is not a file of the recording's own user", path)
-        _lock(descriptor)
         size = os.fstat(descriptor).st_size
         is_torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
         data = (b"\n" if is_torn else b"") + b"".join(encode_entry(entry) for entry in entries)
@@ -95,17 +81,6 @@ def append_entries(path: str, entries: list[Entry]) -> None:
         os.close(descriptor)
     if is_new:
         sync_directory(os.path.dirname(path))
-
-
-def _lock(descriptor: int) -> None:
-    """Take the file's lock; OSError if somebody keeps it, who may be anybody that can read the file."""
-    for _ in range(LOCK_TRIES):
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            time.sleep(LOCK_PAUSE_S)
-    raise OSError(errno.EAGAIN, "somebody else keeps it locked")
 
 
 def last_entry(path: str) -> Entry | None:

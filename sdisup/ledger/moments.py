@@ -1,30 +1,36 @@
 """What a ledger is made of before it is one: points in time, files, intervals. Pure.
 
-Each can be written down with `as_dict` (or `as_list`) and read back with its `…_from`, which gives None for
-anything else: what a crash leaves is read by the next runner, and must never stop it.
+`document` writes each down for JSON, and `…_from` reads it back; it raises ValueError, which names the field, for
+what `document` did not write.
 """
 
 from __future__ import annotations
 
 from sdisup.contract.files import unix_time
+from sdisup.contract.records import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn, TypeVar
+
     from sdisup.contract.status import PortStatus
 
+    Read = TypeVar("Read")
 
-class Moment:
+
+class Moment(Record):
     """A point in time: `wall` seconds since 1970, and `monotonic` seconds, which only mean something in `boot`.
 
-    In whole milliseconds, as it is written down: what is reckoned again after a crash has to come out the same.
+    A moment is in whole milliseconds, as it is written down: what is worked out again after a crash is the same.
     """
 
-    __slots__ = ("boot", "monotonic", "wall")
+    wall: float
+    monotonic: float
+    boot: str
 
     def __init__(self, wall: float, monotonic: float, boot: str) -> None:
-        self.wall = round(wall, 3)
-        self.monotonic = round(monotonic, 3)
-        self.boot = boot
+        super().__init__(round(wall, 3), round(monotonic, 3), boot)
 
     def plus(self, seconds: float) -> Moment:
         return Moment(self.wall + seconds, self.monotonic + seconds, self.boot)
@@ -45,11 +51,79 @@ class Moment:
         return [self.wall, self.monotonic, self.boot]
 
 
+class FileEnd(Record):
+    """How a recorded file ended, as the runner saw it.
+
+    `verdict` is `complete` or what is wrong with the file (causes.file_verdict), `cause` why it ended; the counts are
+    FFmpeg's own, but for `missing`: frames that the source should have delivered and did not. `last_frame` is when
+    the last frame came, None if nobody saw it.
+    """
+
+    path: str
+    verdict: str
+    cause: str
+    last_frame: Moment | None = None
+    frames: int = 0
+    duplicated: int = 0
+    dropped: int = 0
+    missing: int = 0
+
+
+class TakenFile(Record, frozen=False):
+    """A file that is being recorded, or was and is not entered yet: `end` is then how it ended, `closed` when.
+
+    `opened` is when it was made, `start` when its first frame came, None before that is known; `rate` the
+    source's frames/s, 0 if unknown; `size_bytes` its size when it ended. `is_retry` says that the port tried before
+    and nothing came: it is not worth a write before a frame comes.
+    """
+
+    path: str
+    take: str | None
+    codec: str
+    rate: float
+    opened: Moment | None = None
+    is_retry: bool = False
+    ffmpeg_version: str = ""
+    start: Moment | None = None
+    closed: Moment | None = None
+    end: FileEnd | None = None
+    size_bytes: int = 0
+
+
+class Interval(Record, frozen=False):
+    """A gap or a stop: `what` is its cause, or who stopped the port.
+
+    `end` is None while it goes on, and while it is not known since a file whose frames are not counted ends it.
+    """
+
+    kind: str
+    what: str
+    start: Moment
+    take: str | None
+    end: Moment | None = None
+
+    def seconds(self, end: Moment) -> float:
+        """Its length up to `end`; over a reboot that put the clock back nobody knows it, and it counts as none."""
+        return max(0.0, self.start.seconds_to(end))
+
+
+def document(record: Record) -> dict[str, object]:
+    """A record as JSON knows it: a moment as its list, another record as its own document."""
+    return {name: _plain(value) for name, value in record.as_dict().items()}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Moment):
+        return value.as_list()
+    return document(value) if isinstance(value, Record) else value
+
+
 def moment_from(value: object) -> Moment | None:
     """Read back what as_list gave; None for anything else."""
     if isinstance(value, list) and len(value) == 3 and isinstance(value[2], str):
         wall, monotonic, boot = value
-        if all(isinstance(number, int | float) and abs(number) < 1e11 for number in (wall, monotonic)):
+        numbers = (wall, monotonic)
+        if all(type(number) in (int, float) and abs(number) < 1e11 for number in numbers):
             return Moment(float(wall), float(monotonic), boot)
     return None
 
@@ -70,116 +144,93 @@ def stopped_at(status: PortStatus | None, now: Moment) -> Moment | None:
     return now.plus(status.state_since_monotonic - now.monotonic)
 
 
-class FileEnd:
-    """How a recorded file ended, as the runner saw it.
+class Fields:
+    """The fields of an object that JSON held, each of the type that is asked for. ValueError names a wrong one.
 
-    `verdict` is `complete` or what is wrong with it (causes.file_verdict), `cause` why it ended, the counts
-    FFmpeg's own; `missing` are frames that the source should have delivered and did not. `last_frame` is
-    when the last frame came, None if nobody saw it.
+    `where` is what the object is. A field that an earlier version did not write has a default.
     """
 
-    _COUNTS = ("frames", "duplicated", "dropped", "missing")
+    def __init__(self, value: object, where: str) -> None:
+        if not isinstance(value, dict):
+            raise ValueError(f"{where}: not an object")
+        self._values = value
+        self._where = where
 
-    def __init__(self, path: str, *, verdict: str, cause: str, last_frame: Moment | None = None, **counts: int) -> None:
-        self.path = path
-        self.verdict = verdict
-        self.cause = cause
-        self.last_frame = last_frame
-        self.frames, self.duplicated, self.dropped, self.missing = (counts.get(name, 0) for name in self._COUNTS)
+    def text(self, name: str, default: str | None = None) -> str:
+        value = self._values.get(name, default)
+        return value if isinstance(value, str) else self._fail(name, "text")
 
-    def as_dict(self) -> dict[str, object]:
-        return {**self.__dict__, "last_frame": self.last_frame and self.last_frame.as_list()}
+    def text_or_none(self, name: str) -> str | None:
+        return None if self._values.get(name) is None else self.text(name)
+
+    def flag(self, name: str) -> bool:
+        value = self._values.get(name, False)
+        return value if isinstance(value, bool) else self._fail(name, "true or false")
+
+    def whole(self, name: str, default: int | None = None) -> int:
+        """A whole number from 0 to 2^63."""
+        value = self._values.get(name, default)
+        is_right = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
+        return value if is_right else self._fail(name, "a whole number")  # type: ignore[return-value]
+
+    def number(self, name: str, *, least: float = -1e11, most: float = 1e11) -> float:
+        value = self._values.get(name)
+        is_right = isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
+        return float(value) if is_right else self._fail(name, "a number")  # type: ignore[arg-type]
+
+    def moment(self, name: str, boot: str = "") -> Moment:
+        """A moment that is there; of this `boot` where the list is only [wall, monotonic]."""
+        value = self._values.get(name)
+        found = moment_from([*value, boot] if boot and isinstance(value, list) else value)
+        return found or self._fail(name, "a moment")
+
+    def moment_or_none(self, name: str, boot: str = "") -> Moment | None:
+        return None if self._values.get(name) is None else self.moment(name, boot)
+
+    def child(self, name: str, read: Callable[[object, str], Read]) -> Read | None:
+        value = self._values.get(name)
+        return None if value is None else read(value, f"{self._where}: {name}")
+
+    def items(self, name: str) -> list[object]:
+        value = self._values.get(name)
+        return value if isinstance(value, list) else self._fail(name, "a list")
+
+    def _fail(self, name: str, what: str) -> NoReturn:
+        raise ValueError(f"{self._where}: {name}: not {what}")
 
 
-def file_end_from(value: object) -> FileEnd | None:
-    """Read back what as_dict gave; None for anything else."""
-    if not isinstance(value, dict) or not isinstance(value.get("path"), str):
-        return None
-    found = {name: value.get(name) for name in FileEnd._COUNTS}
-    counts = {name: count if isinstance(count, int) and 0 <= count < 1 << 53 else 0 for name, count in found.items()}
+def file_end_from(value: object, where: str = "end") -> FileEnd:
+    fields = Fields(value, where)
     return FileEnd(
-        value["path"],
-        verdict=str(value.get("verdict", "")),
-        cause=str(value.get("cause", "")),
-        last_frame=moment_from(value.get("last_frame")),
-        **counts,
+        fields.text("path"),
+        fields.text("verdict"),
+        fields.text("cause"),
+        fields.moment_or_none("last_frame"),
+        *(fields.whole(name, 0) for name in ("frames", "duplicated", "dropped", "missing")),
     )
 
 
-class TakenFile:
-    """A file that is being recorded, or was and is not entered yet: `end` is then how it ended, `closed` when.
-
-    `opened` is when it was made, `start` when its first frame came, None before that is known; `rate` the
-    source's frames/s, 0 if unknown; `size_bytes` its size when it ended.
-    """
-
-    def __init__(self, path: str, take: str | None, codec: str, rate: float, opened: Moment | None = None) -> None:
-        self.path = path
-        self.take = take
-        self.codec = codec
-        self.rate = rate
-        self.ffmpeg_version = ""
-        self.opened = opened
-        self.start: Moment | None = None
-        self.closed: Moment | None = None
-        self.end: FileEnd | None = None
-        self.size_bytes = 0
-
-    def as_dict(self) -> dict[str, object]:
-        moments = {name: getattr(self, name) for name in ("opened", "start", "closed")}
-        written = {name: moment and moment.as_list() for name, moment in moments.items()}
-        return {**self.__dict__, **written, "end": self.end and self.end.as_dict()}
+def taken_file_from(value: object, where: str = "file") -> TakenFile:
+    fields = Fields(value, where)
+    return TakenFile(
+        fields.text("path"),
+        fields.text_or_none("take"),
+        fields.text("codec"),
+        fields.number("rate", least=0.0, most=1e4),
+        fields.moment_or_none("opened"),
+        fields.flag("is_retry"),
+        fields.text("ffmpeg_version", ""),
+        fields.moment_or_none("start"),
+        fields.moment_or_none("closed"),
+        fields.child("end", file_end_from),
+        fields.whole("size_bytes", 0),
+    )
 
 
-def taken_file_from(value: object) -> TakenFile | None:
-    """Read back what as_dict gave; None for anything else."""
-    if not isinstance(value, dict) or not isinstance(value.get("path"), str):
-        return None
-    rate = value.get("rate")
-    rate = float(rate) if isinstance(rate, int | float) and 0 <= rate < 1e4 else 0.0
-    file = TakenFile(value["path"], text_or_none(value.get("take")), str(value.get("codec", "")), rate)
-    file.ffmpeg_version = str(value.get("ffmpeg_version", ""))
-    file.opened = moment_from(value.get("opened"))
-    file.start = moment_from(value.get("start"))
-    file.closed = moment_from(value.get("closed"))
-    file.end = file_end_from(value.get("end"))
-    size_bytes = value.get("size_bytes")
-    file.size_bytes = size_bytes if isinstance(size_bytes, int) and 0 <= size_bytes < 1 << 63 else 0
-    return file
-
-
-class Interval:
-    """A gap or a stop: `what` is its cause, or who stopped the port.
-
-    `end` is None while it goes on, and while it is not known since a file whose frames are not counted ends it.
-    """
-
-    def __init__(self, kind: str, what: str, start: Moment, take: str | None) -> None:
-        self.kind = kind
-        self.what = what
-        self.start = start
-        self.take = take
-        self.end: Moment | None = None
-
-    def seconds(self, end: Moment) -> float:
-        """Its length up to `end`; over a reboot that put the clock back nobody knows it, and it counts as none."""
-        return max(0.0, self.start.seconds_to(end))
-
-    def as_dict(self) -> dict[str, object]:
-        return {**self.__dict__, "start": self.start.as_list(), "end": self.end and self.end.as_list()}
-
-
-def interval_from(value: object) -> Interval | None:
-    """Read back what as_dict gave; None for anything else."""
-    if not isinstance(value, dict) or value.get("kind") not in ("gap", "stop"):
-        return None
-    start = moment_from(value.get("start"))
-    if start is None:
-        return None
-    interval = Interval(value["kind"], str(value.get("what", "")), start, text_or_none(value.get("take")))
-    interval.end = moment_from(value.get("end"))
-    return interval
-
-
-def text_or_none(value: object) -> str | None:
-    return value if isinstance(value, str) else None
+def interval_from(value: object, where: str = "interval") -> Interval:
+    fields = Fields(value, where)
+    kind = fields.text("kind")
+    if kind not in ("gap", "stop"):
+        raise ValueError(f"{where}: kind: neither a gap nor a stop")
+    start, end = fields.moment("start"), fields.moment_or_none("end")
+    return Interval(kind, fields.text("what"), start, fields.text_or_none("take"), end)

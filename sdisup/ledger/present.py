@@ -1,22 +1,107 @@
-"""What goes on at a port just now, or waits to be entered: from its open record (story.py) and its status.
+"""A port's account up to now: its ledger, what waits to be entered, and what goes on, from spool, record and status.
 
-A record whose runner lives ends now. One of a dead runner, or of an earlier boot, says what was going on when
+What a living runner records ends now. A record of a dead runner, or of an earlier boot, says what went on when
 it was written, and nobody knows yet how that ended: the port's next start finds out.
 """
 
 from __future__ import annotations
 
-from sdisup.contract.files import unix_time, utc_text
-from sdisup.contract.status import PortStatus
-from sdisup.ledger.accounts import Row
+import os
+import time
+from collections.abc import Sequence
+
+from sdisup.contract.applied import Applied, AppliedPort, is_port_number
+from sdisup.contract.files import RUN_DIRECTORY, boot_id, unix_time, up_seconds, utc_text
+from sdisup.contract.status import PortStatus, find_status, is_locked
+from sdisup.ledger.accounts import Account, Row, Window, account_of, line_of, scan
 from sdisup.ledger.entries import extent
-from sdisup.ledger.lines import Entry, wrong_entry
+from sdisup.ledger.health import port_problems
+from sdisup.ledger.lines import LEDGER_DIRECTORY, Entry, Problem, ledger_path, wrong_entry
 from sdisup.ledger.moments import FileEnd, Interval, Moment, TakenFile, stopped_at
+from sdisup.ledger.open_record import load_story
+from sdisup.ledger.spool import after, read_spool, spool_path
 from sdisup.ledger.story import Story
 
 NOT_COUNTED = "its frames are not counted yet"
-BEHIND = "the port goes on without it, and what came then is not entered yet: see sdisup status"
+BEHIND = "the port goes on without it, and what came then was not told yet: see sdisup status"
+TRIES = 3
+"""How often it is asked again while an event comes between two of the questions."""
 UNTIL_STARTED = "is not known until the port is started"
+
+
+def with_ledgers(applied: Applied, directory: str = LEDGER_DIRECTORY) -> Applied:
+    """The configured ports and those that are no longer, but have a ledger: their recordings are still there."""
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:
+        names = []
+    numbers = (name.removesuffix(".jsonl") for name in names if name.endswith(".jsonl"))
+    ports = {int(number): _unconfigured(int(number)) for number in numbers if is_port_number(number)}
+    return Applied(dict(sorted({**ports, **applied.ports}.items())), applied.files)
+
+
+def _unconfigured(index: int) -> AppliedPort:
+    return AppliedPort(index, f"port{index}", codec="", recordings="", record_at_boot=False, revision="")
+
+
+def accounts(
+    kind: str,
+    ports: Sequence[AppliedPort],
+    window: Window,
+    directory: str = LEDGER_DIRECTORY,
+    run_directory: str = RUN_DIRECTORY,
+) -> tuple[list[tuple[int, str, Account]], list[str]]:
+    """Each port's account with its index and name, and what could not be read, in the operator's words."""
+    found, remarks = [], []
+    for port in ports:
+        account, problems = port_account(kind, port, window, directory, run_directory)
+        found.append((port.index, port.name, account))
+        remarks += problems
+    return found, remarks
+
+
+def port_account(
+    kind: str, port: AppliedPort, window: Window, directory: str, run_directory: str
+) -> tuple[Account, list[str]]:
+    """One port's account, and what could not be read."""
+    present, story, problems = port_present(port, directory, run_directory)
+    rows = rows_of(story, present)
+    waiting = [line_of(entry) for entry in waiting_entries(story)]
+    account, in_ledger = account_of(kind, scan(ledger_path(port.index, directory)), waiting, rows, window)
+    remarks = [str(problem) for problem in problems + in_ledger]
+    return account, remarks + port_problems(port.index, run_directory)
+
+
+def port_present(
+    port: AppliedPort, directory: str = LEDGER_DIRECTORY, run_directory: str = RUN_DIRECTORY
+) -> tuple[Present, Story, list[Problem]]:
+    """What a port does now, what is in no line of its ledger yet, and what could not be read.
+
+    The status is read first, then the spool, then the open record, the ledger last: what is on its way meanwhile is
+    found in two of them and never in none.
+    """
+    for _ in range(TRIES):
+        present = present_of(port, run_directory)
+        events, problems = read_spool(spool_path(port.index, run_directory))
+        story, in_record = load_story(port.index, directory, run_directory)
+        for event in after(events, story.boot, story.sequence):
+            try:
+                story.take(event)
+            except ValueError as error:
+                problems.append(Problem(spool_path(port.index, run_directory), 0, str(error)))
+        if not present.is_behind(story):
+            break
+    return present, story, problems + in_record
+
+
+def present_of(port: AppliedPort, run_directory: str = RUN_DIRECTORY) -> Present:
+    """What a port does now, by its lock and its status."""
+    is_alive = is_locked(port.index, run_directory)
+    now = Moment(time.time(), time.monotonic(), boot_id())
+    boot = now.plus(-up_seconds())
+    # `sdisup status` says what is wrong with one that cannot be read; the ledger's answer does not depend on it.
+    status = find_status(port.index, run_directory)
+    return Present(now, boot, is_alive=is_alive, records_at_boot=port.record_at_boot, status=status)
 
 
 class Present:
@@ -40,7 +125,7 @@ class Present:
         self.stopped_at = None if is_alive else stopped_at(status, now)
 
     def is_behind(self, story: Story) -> bool:
-        """Whether the open record says something else than the living runner's status: it could not be written."""
+        """Whether the story says something else than the living runner's status: an event came in between."""
         status = self.status
         if status is None or story.file is None or story.file.start is None:
             return status is not None and status.is_recording

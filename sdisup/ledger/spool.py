@@ -29,6 +29,10 @@ CHUNK_BYTES = 1 << 16
 Event = dict[str, object]
 
 
+class NewerEvent(Problem):
+    """The first line of a newer version. It and all behind it wait for a writer that understands them."""
+
+
 def spool_directory(port_index: int, run_directory: str = RUN_DIRECTORY) -> str:
     return f"{run_directory}/ports/{port_index}"
 
@@ -74,6 +78,8 @@ class Spool:
         """How many bytes of the file are events."""
         self._written = self._last = acknowledged(self._entered_path, self._boot)
         """The sequence of the last event in the file, and of the last one at all."""
+        self._has_newer = False
+        """Whether a line stands there that only a newer version understands: nothing is taken away then."""
         self._summed_up_to = -1
         """What was acknowledged when summing the events up was tried last."""
         self._waiting: list[Event] = []
@@ -132,7 +138,8 @@ class Spool:
     def _take(self, descriptor: int) -> None:
         self._file = descriptor
         data = read_to_nul(descriptor)
-        events, _ = decode_events(self._path, data)
+        events, problems = decode_events(self._path, data)
+        self._has_newer = any(isinstance(problem, NewerEvent) for problem in problems)
         self._end, self._written = len(data), 0
         if events and events[-1]["boot"] == self._boot:
             self._written = _sequence(events[-1])
@@ -148,7 +155,7 @@ class Spool:
         if not self._waiting:
             return
         safe = acknowledged(self._entered_path, self._boot)
-        if self._end and safe >= self._written:
+        if self._end and safe >= self._written and not self._has_newer:
             self._overwrite(b"", 0)
         while self._waiting:
             # A line that was cut off costs itself alone.
@@ -171,7 +178,7 @@ class Spool:
 
     def _sum_up(self, safe: int) -> None:
         """Make room in a full file. Raises OSError where nothing more can be left out."""
-        if self._summed_up_to == safe:
+        if self._summed_up_to == safe or self._has_newer:
             raise OSError(errno.ENOSPC, "is full, and the ledger's process does not empty it", self._path)
         self._summed_up_to = safe
         events, _ = decode_events(self._path, read_to_nul(self._file))
@@ -250,10 +257,11 @@ def encode_event(event: Event) -> bytes:
 
 
 def decode_events(path: str, data: bytes) -> tuple[list[Event], list[Problem]]:
-    """The events of a spool's content, and a Problem for each line that is none."""
+    """The events of a spool's content, and a Problem for each line that is none. A last line without its end is being
+    written, or was cut off: it is nothing yet."""
     events: list[Event] = []
-    problems = []
-    for number, line in enumerate(data.split(b"\n"), 1):
+    problems: list[Problem] = []
+    for number, line in enumerate(data.split(b"\n")[:-1], 1):
         if not line:
             continue
         try:
@@ -262,6 +270,10 @@ def decode_events(path: str, data: bytes) -> tuple[list[Event], list[Problem]]:
             problems.append(Problem(path, number, "is no JSON; it may have been cut off"))
             continue
         problem = wrong_event(event)
+        if not problem and event["v"] > VERSION:
+            text = f"is of version {event['v']}, newer than this sdisup's {VERSION}; it and what follows wait"
+            problems.append(NewerEvent(path, number, text))
+            break
         if problem:
             problems.append(Problem(path, number, problem))
         else:
@@ -274,7 +286,7 @@ def wrong_event(event: object) -> str:
     if not isinstance(event, dict) or type(event.get("v")) is not int:
         return "is no event of a runner"
     if event["v"] > VERSION:
-        return f"is of version {event['v']}, newer than this sdisup's {VERSION}"
+        return ""
     if type(event.get("sequence")) is not int or not 0 <= event["sequence"] < 1 << 63:
         return "has a wrong sequence"
     if event.get("kind") not in KINDS:

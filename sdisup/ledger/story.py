@@ -1,4 +1,4 @@
-"""What happens at a port, as entries that leave no time out: pure, moments passed in.
+"""What happens at a port, as entries that leave no time out: pure. `Story.take` gets the events of the port's spool.
 
 From one file's last frame to the next one's first there is a gap or a stop. A file that was cut off is
 entered when its frames have been counted, which may take minutes; what came after it waits in the queue,
@@ -7,27 +7,55 @@ since the gap begins where the file's content ends.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from sdisup.contract.records import Record
 from sdisup.ledger.entries import clock_entry, extent, file_entries, interval_entries, late_entry
-from sdisup.ledger.lines import VERSION, Entry
-from sdisup.ledger.moments import FileEnd as FileEnd
-from sdisup.ledger.moments import Interval, Moment, TakenFile, interval_from, taken_file_from
-from sdisup.ledger.moments import file_end_from as file_end_from
+from sdisup.ledger.lines import VERSION, Entry, wrong_entry
+from sdisup.ledger.moments import (
+    Fields,
+    FileEnd,
+    Interval,
+    Moment,
+    TakenFile,
+    document,
+    file_end_from,
+    interval_from,
+    taken_file_from,
+)
+from sdisup.ledger.spool import BEGAN, CLOCK, CLOSED, MEDIA, OPENED, STOPPED, WAITS, Event
 
 CLOCK_STEP_S = 0.1
-"""Slewing moves the clock by 0.5 ms a second at most (adjtimex(2)); what is more, at once, is a step."""
+"""A clock that is slewed gains or loses 0.5 ms a second at most (adjtimex(2)); more, at once, is a step."""
 STOPPING_S = 1.0
 """Ending FFmpeg is part of a stop up to this long; a longer time without frames before it is a gap."""
+ACCOUNT_LOST = "account lost"
 QUEUE_LIMIT = 500
-"""So many things may wait for a count; the next runner has to be able to read them in one go."""
+"""So many things may wait for a count; the next writer has to be able to read them in one go."""
 
 Item = Entry | TakenFile | Interval
 
 
+class Found(Record):
+    """A file on disk that no ledger knows: its `size_bytes`, and when it was written to last."""
+
+    path: str
+    size_bytes: int
+    written: Moment
+
+
 class Story:
-    """A port's state as its ledger sees it: the open file, the open interval, and what is to be entered."""
+    """A port's state as its ledger sees it: the open file, the open interval, and what is to be entered.
+
+    `boot` and `sequence` are those of the last event that was taken, `number` that of the last entry that was made.
+    """
 
     def __init__(self, port_index: int) -> None:
         self.port_index = port_index
+        self.boot = ""
+        self.sequence = 0
+        self.number = 0
+        self.ffmpeg = ""
         self.file: TakenFile | None = None
         self.interval: Interval | None = None
         self.crossed: Interval | None = None
@@ -37,30 +65,39 @@ class Story:
     # What outlives a crash.
 
     def as_dict(self) -> dict[str, object]:
-        queue = [item if isinstance(item, dict) else item.as_dict() for item in self._queue]
-        file, interval = self.file, self.interval
+        """The open record. A file that may never get a frame, as the one before it, is left to the spool."""
+        queue = [item if isinstance(item, dict) else document(item) for item in self._queue]
+        file = None if self.is_only_trying() else self.file
         return {
             "v": VERSION,
             "port_index": self.port_index,
-            "file": file and file.as_dict(),
-            "interval": interval and interval.as_dict(),
-            "crossed": self.crossed and self.crossed.as_dict(),
+            "boot": self.boot,
+            "sequence": self.sequence,
+            "number": self.number,
+            "ffmpeg": self.ffmpeg,
+            "file": file and document(file),
+            "interval": self.interval and document(self.interval),
+            "crossed": self.crossed and document(self.crossed),
             "queue": queue,
         }
 
-    def recall(self, document: object) -> bool:
-        """Take up what as_dict gave in an earlier runner, as far as it can be understood; whether it was one's."""
-        if not isinstance(document, dict) or document.get("port_index") != self.port_index:
-            return False
-        if document.get("v") != VERSION:
-            return False
-        self.file = taken_file_from(document.get("file"))
-        self.interval = interval_from(document.get("interval"))
-        self.crossed = interval_from(document.get("crossed"))
-        queue = document.get("queue")
-        items = [_item_from(item) for item in queue] if isinstance(queue, list) else []
-        self._queue += [item for item in items if item is not None]
-        return True
+    def is_only_trying(self) -> bool:
+        """Whether the open file is one more try without a frame yet."""
+        return self.file is not None and self.file.is_retry and self.file.start is None
+
+    def recall(self, record: object) -> None:
+        """Take up what as_dict gave an earlier writer. Raises ValueError, which says what is wrong with it."""
+        fields = Fields(record, "the open record")
+        if fields.whole("v") != VERSION:
+            raise ValueError(f"is of version {fields.whole('v')}, and this sdisup knows {VERSION}")
+        if fields.whole("port_index") != self.port_index:
+            raise ValueError(f"is one of port {fields.whole('port_index')}")
+        file, interval = fields.child("file", taken_file_from), fields.child("interval", interval_from)
+        crossed = fields.child("crossed", interval_from)
+        queue = [_item_from(item) for item in fields.items("queue")]
+        self.boot, self.sequence = fields.text("boot", ""), fields.whole("sequence", 0)
+        self.number, self.ffmpeg = fields.whole("number", 0), fields.text("ffmpeg", "")
+        self.file, self.interval, self.crossed, self._queue = file, interval, crossed, queue
 
     # What is to be entered.
 
@@ -68,8 +105,8 @@ class Story:
         """What is not entered yet, oldest first."""
         return list(self._queue)
 
-    def take_ready(self) -> list[Entry]:
-        """The entries that wait for no count any more, out of the queue."""
+    def ready(self) -> list[Entry]:
+        """The entries that wait for no count any more, each with its number; they wait until they are `entered`."""
         file = self.to_count()
         if file is not None and len(self._queue) - self._queue.index(file) > QUEUE_LIMIT:
             # A count that does not end, on a disk that hangs; FFmpeg's own numbers are the best there are.
@@ -81,15 +118,16 @@ class Story:
                 ready += interval_entries(self.port_index, item)
             elif isinstance(item, dict):
                 ready.append(item)
+        for entry in ready:
+            if "number" not in entry:
+                self.number += 1
+                entry["number"] = self.number
+        self._queue[:0] = ready
         return ready
 
-    def put_back(self, entries: list[Entry]) -> None:
-        """Entries that are not written yet wait before all others."""
-        self._queue[:0] = entries
-
-    def entered(self, count: int) -> None:
-        """So many of the entries that take_ready gave are written."""
-        del self._queue[:count]
+    def entered(self, number: int) -> None:
+        """The entries up to this number are in the ledger."""
+        self._queue = [item for item in self._queue if not (isinstance(item, dict) and 0 < _number(item) <= number)]
 
     def _waits_for_count(self, item: Item) -> bool:
         if isinstance(item, Interval):
@@ -109,8 +147,11 @@ class Story:
             # It took too long, and was entered without.
             return
         at = self._queue.index(file)
-        end = file.end or FileEnd(file.path, verdict="cut off: power", cause="power")
+        end = file.end or FileEnd(file.path, "cut off: power", "power")
         frames = end.frames if readable is None else readable
+        if file.start is None and not frames and not size_bytes:
+            self._forget(at)
+            return
         start, last = extent(file, end, frames)
         before = self._queue[at - 1] if at else None
         if isinstance(before, Interval) and before.end is None:
@@ -131,29 +172,85 @@ class Story:
             following.start = last
         self._queue[at : at + 1] = found
 
+    def _forget(self, at: int) -> None:
+        """A file that nobody saw a frame of holds none: the gap before it and the gap after it are one."""
+        del self._queue[at]
+        before = self._queue[at - 1] if at else None
+        following = next((item for item in self._queue[at:] if isinstance(item, Interval)), self.interval)
+        if not isinstance(before, Interval) or before.end is not None or following is None:
+            return
+        if before.kind == following.kind:
+            del self._queue[at - 1]
+            following.start = before.start
+        else:
+            before.end = following.start
+
     # What happens.
+
+    def take(self, event: Event, *, left_bytes: int = 1, found: Sequence[Found] = ()) -> None:
+        """Take an event of the port's spool. Raises ValueError, which names what is wrong with it.
+
+        `left_bytes` is the size of the file that was open when a runner began, `found` what is on its disk besides.
+        """
+        boot, fields = str(event["boot"]), Fields(event, f"the event {event['kind']}")
+        at, kind = fields.moment("at", boot), event["kind"]
+        if kind == BEGAN:
+            self._began(fields, at, left_bytes, found)
+        elif kind == OPENED:
+            if self.file is not None:
+                # How it ended was told, and did not arrive.
+                self.closed(self._end_of_left(self.file, at), 1, at)
+            self.opened(_opened_from(fields, at))
+        elif kind == MEDIA:
+            if self.file is not None and self.file.path == fields.text("path"):
+                self.media(fields.moment("first_frame_at", boot), fields.text("ffmpeg_version"))
+        elif kind == CLOSED:
+            end = file_end_from({**event, "last_frame": None}).replaced(
+                last_frame=fields.moment_or_none("last_frame_at", boot)
+            )
+            self.closed(end, fields.whole("size_bytes", 0), at)
+        elif kind == WAITS:
+            self.waits(fields.text("cause"), at, fields.text_or_none("take"))
+        elif kind == STOPPED:
+            self.stopped(fields.text("by"), at, fields.text_or_none("take"))
+        elif kind == CLOCK:
+            step_s = fields.number("step_s")
+            self.clock_stepped(Moment(at.wall - step_s, at.monotonic, boot), at)
+        self.boot, self.sequence = boot, fields.whole("sequence")
+
+    def _began(self, fields: Fields, at: Moment, left_bytes: int, found: Sequence[Found]) -> None:
+        self.ffmpeg = fields.text("ffmpeg", "")
+        self.begin(
+            at,
+            fields.moment("boot_at", at.boot),
+            left_bytes=left_bytes,
+            records_at_boot=fields.flag("records_at_boot"),
+            take=fields.text_or_none("take"),
+            stopped_at=fields.moment_or_none("stopped_at", at.boot),
+            found=found,
+        )
 
     def begin(
         self,
         now: Moment,
         boot: Moment,
         *,
-        last_end: FileEnd | None,
         left_bytes: int,
-        cause: str,
-        is_restart: bool,
         records_at_boot: bool,
         take: str | None,
         stopped_at: Moment | None = None,
+        found: Sequence[Found] = (),
     ) -> None:
         """A runner began; `boot` is when the system did.
 
-        `last_end` and `cause` are the earlier runner's last words, if it could say any; `left_bytes` is the size
-        of the file that it left open; `stopped_at` is when the port was stopped without its runner.
+        `stopped_at` is when the port was stopped without its runner. After a power cut, `found` are files that are
+        on disk and in no ledger, oldest first.
         """
         self._find_step(now)
         if self.file is not None:
-            self.closed(self._end_of_left(self.file, last_end, now), left_bytes, now)
+            self.closed(self._end_of_left(self.file, now), left_bytes, now)
+        for unknown in found:
+            self._enter_found(unknown)
         if stopped_at is not None:
             self.stopped_unseen(stopped_at)
         if self.interval is None:
@@ -162,16 +259,19 @@ class Story:
         if self.interval is not None and self.interval.kind == "stop":
             # Somebody started the port: from here on it should record.
             self.waits("start", now, take)
-        elif is_restart and cause:
-            self.waits(cause, now, take)
+
+    def _enter_found(self, found: Found) -> None:
+        """The account of this file is lost: what went on before it may have been anything."""
+        if self.interval is not None and self.interval.kind == "gap" and self.interval.what != "open record lost":
+            self.interval.what = ACCOUNT_LOST
+        self.file = TakenFile(found.path, None, "", 0.0)
+        self.closed(FileEnd(found.path, "cut off: power", "power"), found.size_bytes, found.written)
 
     @staticmethod
-    def _end_of_left(file: TakenFile, last_end: FileEnd | None, now: Moment) -> FileEnd:
-        if last_end is not None and last_end.path == file.path:
-            return last_end
+    def _end_of_left(file: TakenFile, now: Moment) -> FileEnd:
         known = file.start or file.opened
         cause = "runner killed" if known is not None and known.boot == now.boot else "power"
-        return FileEnd(file.path, verdict=f"cut off: {cause}", cause=cause)
+        return FileEnd(file.path, f"cut off: {cause}", cause)
 
     def opened(self, file: TakenFile) -> None:
         self.file = file
@@ -278,17 +378,33 @@ class Story:
 
     def _note_crossed(self, interval: Interval) -> None:
         if interval.end is not None and interval.end.boot != interval.start.boot:
-            self.crossed = interval_from(interval.as_dict())
+            self.crossed = interval.replaced()
 
 
-def _item_from(value: object) -> Item | None:
-    """An item of the queue read back; None for what is none, and for a file of which no time is known."""
+def _item_from(value: object) -> Item:
+    """An item of the queue read back. Raises ValueError for what is none, and for a file of which no time is known."""
+    where = "the open record: queue"
     if isinstance(value, dict) and "v" in value:
+        problem = wrong_entry(value)
+        if problem:
+            raise ValueError(f"{where}: an entry {problem}")
         return value
-    file = None if isinstance(value, dict) and "kind" in value else taken_file_from(value)
-    if file is not None:
-        return file if file.start or file.opened or file.closed else None
-    return interval_from(value)
+    if not isinstance(value, dict) or "kind" in value:
+        return interval_from(value, where)
+    file = taken_file_from(value, where)
+    if not (file.start or file.opened or file.closed):
+        raise ValueError(f"{where}: a file without a time")
+    return file
+
+
+def _number(entry: Entry) -> int:
+    number = entry.get("number")
+    return number if type(number) is int else 0
+
+
+def _opened_from(fields: Fields, at: Moment) -> TakenFile:
+    path, take, codec = fields.text("path"), fields.text_or_none("take"), fields.text("codec")
+    return TakenFile(path, take, codec, fields.number("rate", least=0.0, most=1e4), at, fields.flag("is_retry"))
 
 
 def _moved(moment: Moment, step_s: float, boot: str) -> Moment:

@@ -130,6 +130,8 @@ class Runner:
             records_at_boot=os.path.lexists(f"{WANTS_DIRECTORY}/{self._reporter.status.unit}"),
             boot_at=now - up_seconds(),
             stopped_at=stopped_at(self._status_before),
+            take=self._memory.request.take,
+            ffmpeg=self._options.command[0],
             name=self._options.name,
             recordings=self._options.recordings,
             container=self._options.container,

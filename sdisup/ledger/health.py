@@ -1,0 +1,87 @@
+"""How the ledger's process does, by its own word in /run; `sdisup status` and the accounts say it on stderr.
+
+Nothing depends on it: a recording and an account are complete without the process; its events wait in the spools.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from sdisup.contract.files import RUN_DIRECTORY, boot_id, monotonic, read_json, replace_file
+from sdisup.ledger.spool import acknowledged, entered_path, read_spool, spool_path
+
+SLOW_S = 3.0
+"""A disk that takes longer for a write is said to hang."""
+UNIT = "sdi-ledger.service"
+
+
+def health_path(run_directory: str = RUN_DIRECTORY) -> str:
+    return f"{run_directory}/ledger.json"
+
+
+def write_health(run_directory: str, problems: dict[str, str], writes_since: float | None) -> None:
+    """Say how it goes: what is wrong by port, and since when (CLOCK_MONOTONIC) a write waits for the disk."""
+    content = {"pid": os.getpid(), "boot_id": boot_id(), "writes_since": writes_since, "ports": problems}
+    replace_file(health_path(run_directory), json.dumps(content).encode())
+
+
+def ledger_problem(run_directory: str = RUN_DIRECTORY) -> str:
+    """What is wrong with the process as a whole, in the operator's words; empty while all is well."""
+    said = _said(run_directory)
+    if said is None:
+        if not os.path.isdir(f"{run_directory}/ports"):
+            # No port was ever started: there is nothing to enter.
+            return ""
+        return f"the ledger's process has not begun; events wait in {run_directory}/ports (systemctl start {UNIT})"
+    pid, since = said.get("pid"), said.get("writes_since")
+    if not _is_running(pid):
+        return f"the ledger's process does not run; events wait in {run_directory}/ports (systemctl start {UNIT})"
+    if isinstance(since, int | float) and monotonic() - since > SLOW_S:
+        waits_s = monotonic() - since
+        return f"the ledger's disk does not answer for {waits_s:.0f} s; events wait in {run_directory}/ports"
+    return ""
+
+
+def port_problems(port_index: int, run_directory: str = RUN_DIRECTORY) -> list[str]:
+    """Why the ledger of a port lacks something, in the operator's words."""
+    said = _said(run_directory) or {}
+    ports = said.get("ports")
+    own = ports.get(str(port_index)) if isinstance(ports, dict) else None
+    found = [own] if isinstance(own, str) else []
+    if _has_waiting(port_index, run_directory):
+        problem = ledger_problem(run_directory)
+        found += [problem] if problem else []
+    return [f"port {port_index}: {text}" for text in found]
+
+
+def all_problems(run_directory: str = RUN_DIRECTORY) -> list[str]:
+    """What is wrong with the process and with each port's ledger, in the operator's words."""
+    problem = ledger_problem(run_directory)
+    ports = (_said(run_directory) or {}).get("ports")
+    own = [f"port {index}: {text}" for index, text in ports.items()] if isinstance(ports, dict) else []
+    return [problem, *own] if problem else own
+
+
+def _has_waiting(port_index: int, run_directory: str) -> bool:
+    events, _ = read_spool(spool_path(port_index, run_directory))
+    return bool(events) and events[-1]["sequence"] > acknowledged(entered_path(port_index, run_directory), boot_id())  # type: ignore[operator]
+
+
+def _said(run_directory: str) -> dict[str, object] | None:
+    try:
+        said = read_json(health_path(run_directory))
+    except (OSError, ValueError):
+        return None
+    return said if isinstance(said, dict) and said.get("boot_id") == boot_id() else None
+
+
+def _is_running(pid: object) -> bool:
+    """Whether this process is the ledger's; any process can have got its number since."""
+    if type(pid) is not int:
+        return False
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return b"ledger" in file.read(4096).split(b"\0")
+    except OSError:
+        return False

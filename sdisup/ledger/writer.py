@@ -1,0 +1,520 @@
+"""The process of sdi-ledger.service: enters what the runners' spools hold into durable ledgers.
+
+No recording waits for it. Killed, hung or missing, it costs nothing but time: the spools wait in /run, and the next
+writer goes on after the last event that the open record names. Its own writes may hang with the ledger's disk; what
+looks at the recordings' disks does so in child processes, which nobody waits for. Standard library only.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from sdisup.contract.files import RUN_DIRECTORY, boot_id, unix_time
+from sdisup.contract.media import count_frames, ffprobe_beside, says
+from sdisup.ledger.health import write_health
+from sdisup.ledger.lines import LEDGER_DIRECTORY, append_entries, ledger_path, read_ledger
+from sdisup.ledger.moments import Moment, TakenFile
+from sdisup.ledger.open_record import load_story, open_path, remove_former, save_story
+from sdisup.ledger.spool import (
+    BEGAN,
+    OPENED,
+    STOPPED,
+    Event,
+    acknowledge,
+    acknowledged,
+    after,
+    entered_path,
+    read_spool,
+    spool_path,
+    wake_path,
+)
+from sdisup.ledger.story import Found, Story
+
+IDLE_S = 60.0
+"""How often the spools are looked at when nobody says that there is something in them."""
+RETRY_S = 5.0
+PAUSE_S = 0.1
+"""Between two looks; what comes meanwhile is written at once."""
+BATCH = 500
+"""Entries a write; readers look for repetitions within accounts.REPEATS_WITHIN lines."""
+COUNT_RETRY_S = 60.0
+LOOK_LIMIT_S = 5.0
+"""How long a runner's beginning waits to be entered while the recordings' disk does not answer."""
+DISK_LIMIT_S = 120.0
+"""How long it waits after a boot for the first file, which shows that the recordings' disk is mounted."""
+FRESH_S = 60.0
+FLUSH_LIMIT_S = 1.8
+"""Below sdi-ledger-flush.service's TimeoutStopSec=."""
+FOUND_MARGIN_S = 3600.0
+"""Files of this long before the ledger's last moment are compared with it too: the clock may have been moved."""
+FOUND_LIMIT = 100_000
+_FILE_NAME = re.compile(r"(.+)_(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z(?:_\d+)?\.[a-z0-9]+", re.ASCII)
+
+
+class Job:
+    """A child process that looks at a recordings' disk, which may hang: its answer comes or does not."""
+
+    def __init__(self, ask: Callable[[], object], closes: Sequence[int] = ()) -> None:
+        self.since = time.monotonic()
+        self.descriptor, write_end = os.pipe2(os.O_CLOEXEC)
+        self._text = b""
+        self._pid = os.fork()
+        if self._pid == 0:
+            status = 1
+            try:
+                for descriptor in closes:
+                    os.close(descriptor)
+                os.nice(19)
+                with open(write_end, "wb") as answer:
+                    answer.write(json.dumps(ask()).encode())
+                status = 0
+            finally:
+                os._exit(status)
+        os.close(write_end)
+        os.set_blocking(self.descriptor, False)
+
+    def is_done(self) -> bool:
+        """Whether the answer is complete. Never waits."""
+        if self.descriptor < 0:
+            return True
+        try:
+            while chunk := os.read(self.descriptor, 1 << 16):
+                self._text += chunk
+        except BlockingIOError:
+            return False
+        os.close(self.descriptor)
+        self.descriptor = -1
+        os.waitpid(self._pid, 0)
+        return True
+
+    @property
+    def answer(self) -> object:
+        """What the child found; None if it failed."""
+        try:
+            return json.loads(self._text)
+        except ValueError:
+            return None
+
+
+class PortWriter:
+    """One port's part: its spool, its story, its ledger. `problem` is what an operator should know of it."""
+
+    def __init__(
+        self,
+        port_index: int,
+        ledger_directory: str,
+        run_directory: str,
+        *,
+        on_write: Callable[[bool], None] = lambda _: None,
+        closes: Sequence[int] = (),
+    ) -> None:
+        self.port_index = port_index
+        self._looking: Job | None = None
+        self._counter: Job | None = None
+        self.is_flushing = False
+        self._ledger_path = ledger_path(port_index, ledger_directory)
+        self._open_path = open_path(port_index, ledger_directory)
+        self._spool_path = spool_path(port_index, run_directory)
+        self._entered_path = entered_path(port_index, run_directory)
+        self._ledger_directory, self._run_directory = ledger_directory, run_directory
+        self._on_write, self._closes = on_write, closes
+        self._boot = boot_id()
+        self._story: Story | None = None
+        self._view: object = None
+        """What of the story the open record holds durably."""
+        self._counting: TakenFile | None = None
+        self._count_not_before = 0.0
+        self._has_opened = False
+        self._unwritten = self._uncounted = self._unread = self._skipped = ""
+
+    @property
+    def problem(self) -> str:
+        return "; ".join(filter(None, (self._unwritten, self._unread, self._uncounted, self._skipped)))
+
+    def jobs(self) -> list[Job]:
+        """Those that nobody has an answer of yet."""
+        return [job for job in (self._looking, self._counter) if job is not None]
+
+    def next_s(self) -> float:
+        """In how many seconds it is worth to be called again without an event."""
+        if self._unwritten:
+            return RETRY_S
+        if self._looking is not None:
+            return LOOK_LIMIT_S
+        return COUNT_RETRY_S if self._uncounted else IDLE_S
+
+    def turn(self) -> None:
+        """Take what has come, and write what can be written."""
+        events, problems = read_spool(self._spool_path)
+        self._unread = str(problems[0]) if problems else ""
+        story = self._story
+        if story is None:
+            if not events:
+                # Of a port that no runner told anything of since the boot there is nothing to enter.
+                return
+            story, problems = load_story(self.port_index, self._ledger_directory, self._run_directory)
+            self._skipped = "; ".join(str(problem) for problem in problems)
+            self._story = story
+        new = after(events, story.boot, story.sequence)
+        for index, event in enumerate(new):
+            if event["kind"] == BEGAN:
+                if not self._take_began(story, event, new[index + 1 :]):
+                    break
+            else:
+                self._take(story, _with_shutdown(event, self._boot) if event["kind"] == STOPPED else event)
+        self._count(story)
+        self._write(story)
+
+    def _take(self, story: Story, event: Event, left_bytes: int = 1, found: Sequence[Found] = ()) -> None:
+        self._has_opened = event["kind"] == OPENED or (self._has_opened and event["kind"] != BEGAN)
+        try:
+            story.take(event, left_bytes=left_bytes, found=found)
+        except Exception as error:
+            # A fault in one event is told, and must not cost the ledger all later ones.
+            self._skipped = f"the ledger lacks an event ({error!r})"
+            story.boot, story.sequence = str(event["boot"]), int(str(event["sequence"]))
+
+    def _take_began(self, story: Story, event: Event, later: Sequence[Event]) -> bool:
+        """A runner began: what it left open, and after a boot what else is on its disk, has to be known first."""
+        is_new_boot = bool(story.boot) and story.boot != event["boot"]
+        left = story.file
+        if left is None and not is_new_boot:
+            self._take(story, event)
+            return True
+        if self._looking is None:
+            age_s = _age_s(event, self._boot)
+            if is_new_boot and not self.is_flushing and age_s < DISK_LIMIT_S and not _has(later, OPENED):
+                return False
+            known = _known_paths(story)
+            self._looking = Job(
+                lambda: look(story, event, known, self._ledger_path, is_new_boot=is_new_boot), self._closes
+            )
+        is_done = self._looking.is_done()
+        limit_s = FLUSH_LIMIT_S / 2 if self.is_flushing else LOOK_LIMIT_S
+        job, self._looking = self._looking, None
+        if not is_done and time.monotonic() - job.since < limit_s:
+            self._looking = job
+            return False
+        left_bytes, found = _looked(job.answer) if is_done else (1, [])
+        opened = {later_event.get("path") for later_event in later}
+        self._take(story, event, left_bytes, [file for file in found if file.path not in opened])
+        return True
+
+    def _count(self, story: Story) -> None:
+        file = story.to_count()
+        if self._counting is not None:
+            self._take_count(story)
+            file = story.to_count()
+        if file is None or self._counter is not None or self.is_flushing or time.monotonic() < self._count_not_before:
+            return
+        ffprobe = ffprobe_beside(story.ffmpeg) if story.ffmpeg else "ffprobe"
+        path = file.path
+        self._counting = file
+        self._counter = Job(lambda: count(ffprobe, path), self._closes)
+
+    def _take_count(self, story: Story) -> None:
+        file, job = self._counting, self._counter
+        if file is None or job is None or not job.is_done():
+            return
+        self._counting = self._counter = None
+        answer = job.answer
+        is_there, readable, rate, size_bytes = answer if isinstance(answer, list) else (True, None, 0.0, 1)
+        if not is_there and not self._has_opened:
+            # After a power cut its disk may be mounted late; once a new file could be made there, it is gone.
+            self._count_not_before = time.monotonic() + RETRY_S
+            self._uncounted = f"{file.path} is not there yet; its frames are counted when it is"
+            return
+        if readable is None and size_bytes and not (file.end and file.end.frames):
+            # There is material, and nobody has ever counted it: entered as nothing it would be lost unseen.
+            self._uncounted = f"{file.path}: ffprobe cannot count its frames; it is tried again"
+            self._count_not_before = time.monotonic() + COUNT_RETRY_S
+            return
+        self._uncounted = ""
+        file.rate = file.rate or rate
+        story.counted(file, readable, size_bytes)
+
+    def _write(self, story: Story) -> None:
+        """The open record with the entries that are due, then the entries, then the word that all is safe."""
+        ready = story.ready()
+        view = _view(story)
+        try:
+            if view != self._view:
+                self._on_write(True)
+                save_story(self._open_path, story)
+                remove_former(self.port_index, self._run_directory)
+                self._view = view
+            while ready:
+                self._on_write(True)
+                append_entries(self._ledger_path, ready[:BATCH])
+                story.entered(int(str(ready[:BATCH][-1]["number"])))
+                ready = ready[BATCH:]
+            self._unwritten = ""
+        except OSError as error:
+            self._unwritten = f"the ledger cannot be written ({error.strerror}); what happens waits in /run"
+            return
+        finally:
+            self._on_write(False)
+        if not story.is_only_trying() and story.sequence > acknowledged(self._entered_path, story.boot):
+            try:
+                acknowledge(self._entered_path, story.boot, story.sequence)
+            except OSError as error:
+                # The spool goes on to hold what is entered, and nothing is entered twice.
+                self._unread = f"{self._entered_path}: {error.strerror}"
+
+
+def _view(story: Story) -> object:
+    """What has to be durable: not the last event's number alone, nor entries that wait to be appended."""
+    record = story.as_dict()
+    queue = [item for item in story.waiting() if not (isinstance(item, dict) and "number" in item)]
+    return json.dumps({**record, "boot": "", "sequence": 0, "queue": [str(item) for item in queue]})
+
+
+def _has(events: Sequence[Event], kind: str) -> bool:
+    return any(event["kind"] == kind for event in events)
+
+
+def _age_s(event: Event, boot: str) -> float:
+    """How long ago an event of this boot was; for ever if it is of another."""
+    at = event["at"]
+    return time.monotonic() - float(at[1]) if event["boot"] == boot and isinstance(at, list) else 1e9
+
+
+def _with_shutdown(event: Event, boot: str) -> Event:
+    """A stop that nobody else is known to have asked for, as one by the shutdown if the system is going down now."""
+    is_asked = event.get("by") == "operator" and _age_s(event, boot) < FRESH_S
+    return {**event, "by": "shutdown"} if is_asked and is_going_down() else event
+
+
+def is_going_down() -> bool:
+    """Whether the whole system is being stopped. Its D-Bus goes early: nobody answers then (`unknown`, or nothing)."""
+    text, code = says(["timeout", "1", "systemctl", "is-system-running"])
+    # timeout(1) answers 124; a system that goes down has no bus any more and says so at once.
+    return code != 124 and text.strip() in (b"stopping", b"unknown", b"")
+
+
+def _known_paths(story: Story) -> set[str]:
+    files = {item.path for item in (*story.waiting(), story.file) if isinstance(item, TakenFile)}
+    return files | {str(item.get("path")) for item in story.waiting() if isinstance(item, dict)}
+
+
+# In a child process.
+
+
+def count(ffprobe: str, path: str) -> tuple[bool, int | None, float, int]:
+    """Whether a file is there, its readable pictures (None if nobody can tell), their rate, its size in bytes."""
+    size_bytes = _size_bytes(path)
+    frames, rate = count_frames(ffprobe, path)
+    return os.path.lexists(path), frames, rate, size_bytes
+
+
+def look(story: Story, event: Event, known: set[str], ledger: str, *, is_new_boot: bool) -> dict[str, object]:
+    """The size of the file that a runner left open; after a boot also the port's files that no ledger knows."""
+    left_bytes = _size_bytes(story.file.path) if story.file else 0
+    found: list[tuple[float, str, int]] = []
+    if is_new_boot:
+        last = _last_wall(story)
+        began_wall = _wall(event)
+        names = {str(event.get("name", ""))}
+        files = [file for file in _recorded_files(str(event.get("recordings", ""))) if file[1] not in known]
+        if last is not None and files:
+            for entry in read_ledger(ledger):
+                path = entry.get("path") if isinstance(entry, dict) else None
+                if isinstance(path, str):
+                    known.add(path)
+                    names.add(_name_and_time(path)[0])
+            now = time.time()
+            for written, path, size_bytes in files:
+                name, made = _name_and_time(path)
+                # What was written since the runner began is its own new file.
+                is_old = made >= last - FOUND_MARGIN_S and not began_wall <= written <= now
+                if name in names and is_old and size_bytes and path not in known:
+                    found.append((written, path, size_bytes))
+    return {"left_bytes": left_bytes, "found": sorted(found)}
+
+
+def _looked(answer: object) -> tuple[int, list[Found]]:
+    if not isinstance(answer, dict):
+        return 1, []
+    found = [Found(path, size_bytes, Moment(written, written, "")) for written, path, size_bytes in answer["found"]]
+    return answer["left_bytes"], found
+
+
+def _recorded_files(directory: str) -> Iterator[tuple[float, str, int]]:
+    """The files that a runner may have made, at and below its recordings: when written to last, path, bytes."""
+    count = 0
+    for place, _, names in os.walk(directory):
+        for name in names:
+            count += 1
+            if count > FOUND_LIMIT:
+                return
+            path = f"{place}/{name}"
+            if _name_and_time(path)[1] > 0:
+                try:
+                    status = os.stat(path, follow_symlinks=False)
+                except OSError:
+                    # It was removed just now.
+                    continue
+                yield status.st_mtime, path, status.st_size
+
+
+def _name_and_time(path: str) -> tuple[str, float]:
+    """What disk.file_name made a file's name of; ("", 0) for any other name."""
+    known = _FILE_NAME.fullmatch(os.path.basename(path))
+    if known is None:
+        return "", 0.0
+    name, year, month, day, hour, minute, second = known.groups()
+    return name, unix_time(f"{year}-{month}-{day}T{hour}:{minute}:{second}.000Z")
+
+
+def _last_wall(story: Story) -> float | None:
+    """The last moment that the ledger knows of."""
+    moments = [story.interval.start] if story.interval else []
+    if story.file is not None:
+        moments += [moment for moment in (story.file.opened, story.file.start) if moment]
+    return max((moment.wall for moment in moments), default=None)
+
+
+def _wall(event: Event) -> float:
+    at = event["at"]
+    return float(at[0]) if isinstance(at, list) else 0.0
+
+
+def _size_bytes(path: str) -> int:
+    try:
+        return os.stat(path, follow_symlinks=False).st_size
+    except (OSError, ValueError):
+        # It was removed, or moved away; what is entered then is what FFmpeg had counted.
+        return 0
+
+
+# The process.
+
+
+class Writer:
+    """All ports' ledgers, in one loop over one poll. Raises OSError where /run is not what it should be."""
+
+    def __init__(self, ledger_directory: str, run_directory: str) -> None:
+        self._ledger_directory, self._run_directory = ledger_directory, run_directory
+        self._ports: dict[int, PortWriter] = {}
+        self._said: object = None
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        self.lock = os.open(f"{run_directory}/ledger.lock", flags, 0o600)
+        self._poll = select.poll()
+        self._wake = self._open_wake()
+        self._poll.register(self._wake, select.POLLIN)
+
+    def _open_wake(self) -> int:
+        path = wake_path(self._run_directory)
+        if not os.path.lexists(path):
+            os.mkfifo(path, 0o600)
+        return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+
+    def run(self) -> None:
+        """Go on until a signal ends the process, at any moment."""
+        fcntl.flock(self.lock, fcntl.LOCK_EX)
+        while True:
+            self.turn()
+            self._wait(min((port.next_s() for port in self._ports.values()), default=IDLE_S))
+
+    def flush(self) -> bool:
+        """Enter what the spools hold, as far as that is done within FLUSH_LIMIT_S; whether nothing is left."""
+        deadline = time.monotonic() + FLUSH_LIMIT_S
+        while not self._has_lock():
+            # Another one is at it, and is in the middle of a write.
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(PAUSE_S)
+        while True:
+            self.turn(is_flushing=True)
+            if not any(port.jobs() for port in self._ports.values()) or time.monotonic() > deadline:
+                return not any(port.problem for port in self._ports.values())
+            self._wait(PAUSE_S)
+
+    def _has_lock(self) -> bool:
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def turn(self, *, is_flushing: bool = False) -> None:
+        """One look at all spools."""
+        for index in self._spools():
+            if index not in self._ports:
+                self._ports[index] = PortWriter(
+                    index, self._ledger_directory, self._run_directory, on_write=self._on_write, closes=[self.lock]
+                )
+            port = self._ports[index]
+            port.is_flushing = is_flushing
+            port.turn()
+        self._say(None)
+
+    def _spools(self) -> list[int]:
+        try:
+            names = os.listdir(f"{self._run_directory}/ports")
+        except FileNotFoundError:
+            return []
+        return sorted(int(name) for name in names if name.isdigit() and name.isascii())
+
+    def _on_write(self, begins: bool) -> None:
+        self._say(time.monotonic() if begins else None)
+
+    def _say(self, writes_since: float | None) -> None:
+        problems = {str(index): port.problem for index, port in self._ports.items() if port.problem}
+        said = (problems, writes_since)
+        if said == self._said:
+            return
+        try:
+            write_health(self._run_directory, problems, writes_since)
+            self._said = said
+        except OSError:
+            # A full /run; what is in the ledger does not depend on it.
+            return
+
+    def _wait(self, longest_s: float) -> None:
+        jobs = [job.descriptor for port in self._ports.values() for job in port.jobs() if job.descriptor >= 0]
+        for descriptor in jobs:
+            self._poll.register(descriptor, select.POLLIN)
+        self._poll.poll(longest_s * 1000)
+        for descriptor in jobs:
+            self._poll.unregister(descriptor)
+        time.sleep(PAUSE_S)
+        try:
+            while os.read(self._wake, 4096):
+                continue
+        except BlockingIOError:
+            return
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`ledger [--flush] [RUN_DIRECTORY LEDGER_DIRECTORY]`; the exit code is the unit's."""
+    is_flush = "--flush" in arguments
+    places = [argument for argument in arguments if argument != "--flush"] or [RUN_DIRECTORY, LEDGER_DIRECTORY]
+    if len(places) != 2:
+        print("usage: ledger [--flush] [RUN_DIRECTORY LEDGER_DIRECTORY]", file=sys.stderr)
+        return 2
+    try:
+        writer = Writer(places[1], places[0])
+    except OSError as error:
+        hint = "make it: systemd-tmpfiles --create sdisup.conf"
+        print(f"the ledger's process cannot work in {places[0]}: {error.strerror}; {hint}", file=sys.stderr)
+        return 1
+    if is_flush:
+        return 0 if writer.flush() else 1
+    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGINT, _end)
+    writer.run()
+    return 0
+
+
+def _end(*_: object) -> None:
+    # As good as any other moment: what is not written yet is in the spools.
+    os._exit(0)
