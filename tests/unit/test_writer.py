@@ -1,0 +1,717 @@
+"""The ledger's writer: from spools to ledgers, on files, with real child processes; and what its disk may do to it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from appliance import wait_for
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sdisup.contract.files import boot_id, monotonic, up_seconds
+from sdisup.contract.media import count_frames, says
+from sdisup.contract.requests import leave_stop_note, noted_stopper
+from sdisup.ledger import spool as events
+from sdisup.ledger import writer as module
+from sdisup.ledger.health import ledger_problem
+from sdisup.ledger.lines import Entry, append_entries, read_ledger
+from sdisup.ledger.open_record import load_story, save_story
+from sdisup.ledger.spool import Spool, read_spool, spool_path
+from sdisup.ledger.writer import Writer, is_going_down
+
+FFPROBE = shutil.which("ffprobe") or "ffprobe"
+FFMPEG = shutil.which("ffmpeg") or "ffmpeg"
+PORT = 3
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PAUSE_S", 0.0)
+    monkeypatch.setattr(module, "COUNT_RETRY_S", 0.05)
+    monkeypatch.setattr(module, "RETRY_S", 0.05)
+    monkeypatch.setattr(module, "is_going_down", lambda: False)
+
+
+class Bench:
+    """A port's runner, as far as its ledger sees it, and the writer."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory, self.run = directory / "ledger", directory / "run"
+        self.directory.mkdir(exist_ok=True)
+        self.run.mkdir(exist_ok=True)
+        self.recordings = directory / "recordings"
+        self.recordings.mkdir(exist_ok=True)
+        self.spool = Spool(PORT, str(self.run))
+        self.writer = self.new_writer()
+        self.ffmpeg = FFMPEG
+        self.boot = boot_id()
+        self.now = monotonic() - 50
+        """The runner's clock. It goes on with what is told, and so faster than time."""
+
+    def new_writer(self) -> Writer:
+        """A writer; the one before was killed, and its lock fell."""
+        self.writer = Writer(str(self.directory), str(self.run))
+        return self.writer
+
+    def tell(self, kind: str, **fields: Any) -> Bench:
+        self.spool.tell(kind, self.now, **fields)
+        self.now += 0.1
+        return self
+
+    def begin(self, **changed: Any) -> Bench:
+        """A runner begins, whatever became of the one before."""
+        self.spool = Spool(PORT, str(self.run))
+        fields: dict[str, Any] = {
+            "is_restart": False, "records_at_boot": False, "take": None, "boot_at": self.now - 1,
+            "stopped_at": None, "name": "CAM", "recordings": str(self.recordings), "container": "mp4",
+            "ffmpeg": self.ffmpeg,
+        }  # fmt: skip
+        return self.tell(events.BEGAN, **{**fields, **changed})
+
+    def record(self, path: str, *, is_retry: bool = False) -> Bench:
+        self.tell(events.OPENED, path=path, take=None, codec="h264", rate=25.0, is_retry=is_retry)
+        return self.tell(events.MEDIA, path=path, first_frame_at=self.now, ffmpeg_version="Lavf61")
+
+    def close(self, path: str, verdict: str = "complete", cause: str = "stop", frames: int = 25) -> Bench:
+        counts = {"frames": frames, "duplicated": 0, "dropped": 0, "missing": 0}
+        size_bytes = os.path.getsize(path) if os.path.exists(path) else 1000
+        last = self.now + frames / 25
+        self.now = last + 0.2
+        return self.tell(
+            events.CLOSED, path=path, verdict=verdict, cause=cause, last_frame_at=last, size_bytes=size_bytes, **counts
+        )
+
+    def waits(self, cause: str) -> Bench:
+        return self.tell(events.WAITS, cause=cause, take=None)
+
+    def stop(self, by: str = "operator") -> Bench:
+        return self.tell(events.STOPPED, by=by, take=None)
+
+    def turn(self) -> Bench:
+        self.writer.turn()
+        return self
+
+    def reboot(self, monkeypatch: pytest.MonkeyPatch) -> Bench:
+        """The power goes: /run is empty, and nothing that lived lives on."""
+        shutil.rmtree(self.run)
+        self.run.mkdir()
+        self.boot = f"{int(self.boot[:8], 16) + 1:08x}{self.boot[8:]}"
+        for place in (module, events):
+            monkeypatch.setattr(place, "boot_id", lambda: self.boot)
+        self.new_writer()
+        self.now = monotonic()
+        return self
+
+    def until(self, is_so: Callable[[], object], what: str) -> None:
+        def look() -> object:
+            self.turn()
+            return is_so()
+
+        wait_for(look, 10, what)
+
+    def entries(self) -> list[Entry]:
+        return [entry for entry in read_ledger(f"{self.directory}/{PORT}.jsonl") if isinstance(entry, dict)]
+
+    def open(self) -> dict[str, Any]:
+        """The open record, with all its parts empty while there is none."""
+        path = self.directory / f"{PORT}.open.json"
+        document: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        return {"file": None, "interval": None, "queue": [], **document}
+
+    def wait_entries(self, count: int) -> list[Entry]:
+        self.until(lambda: len(self.entries()) >= count, f"{count} entries")
+        return self.entries()
+
+    @property
+    def problem(self) -> str:
+        return self.problem_of(PORT)
+
+    def problem_of(self, port: int) -> str:
+        return str(json.loads((self.run / "ledger.json").read_text())["ports"].get(str(port), ""))
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def kinds(entries: list[Entry]) -> list[tuple[object, object]]:
+    names = {"gap": "cause", "stop": "by", "file": "ended"}
+    return [(entry["kind"], entry.get(names.get(str(entry["kind"]), ""))) for entry in entries]
+
+
+def numbers(entries: list[Entry]) -> list[object]:
+    return [entry["number"] for entry in entries]
+
+
+def test_a_recording_and_its_stop(bench: Bench) -> None:
+    path = bench.recordings / "a.mp4"
+    path.write_bytes(b"x" * 100)
+    bench.begin().record(str(path)).turn()
+    assert bench.open()["file"]["start"]
+    bench.close(str(path)).stop().turn()
+    assert kinds(bench.entries()) == [("gap", "start"), ("file", "complete")]
+    assert (bench.entries()[1]["bytes"], bench.entries()[1]["frames"]) == (100, 25)
+    assert (bench.open()["file"], bench.open()["interval"]["what"]) == (None, "operator")
+    assert bench.problem == ""
+    # All is safe: the next event takes the place of these.
+    bench.begin().turn()
+    assert len(read_spool(spool_path(PORT, str(bench.run)))[0]) == 1
+
+
+def test_each_event_is_entered_once_however_often_the_writer_looks(bench: Bench) -> None:
+    bench.begin().record("a.mp4").close("a.mp4").waits("killed").turn().turn()
+    bench.new_writer()
+    bench.record("b.mp4").turn().turn()
+    assert kinds(bench.entries()) == [("gap", "start"), ("file", "complete"), ("gap", "stop"), ("gap", "killed")]
+    assert numbers(bench.entries()) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(("note", "by"), [("apply", "apply"), ("schedule", "schedule"), ("evil", "")])
+def test_who_stopped_it_is_left_beside(tmp_path: Path, note: str, by: str) -> None:
+    (tmp_path / "requests").mkdir()
+    leave_stop_note(PORT, note, str(tmp_path))
+    assert noted_stopper(PORT, str(tmp_path)) == by
+    assert not (tmp_path / "requests/3.stop.json").exists()
+
+
+# The last ones are without a time, left for a stop that never came, and of the future.
+@pytest.mark.parametrize(
+    "note",
+    [
+        "",
+        "[]",
+        '{"by": 7}',
+        "[" * 5000,
+        '{"by": "apply"}',
+        '{"by": "apply", "created_boottime_ns": 1}',
+        '{"by": "apply", "created_boottime_ns": 9000000000000000000}',
+    ],
+)
+def test_a_note_that_is_none_is_no_note(tmp_path: Path, note: str) -> None:
+    (tmp_path / "requests").mkdir()
+    (tmp_path / "requests/3.stop.json").write_text(note)
+    assert noted_stopper(PORT, str(tmp_path)) == ""
+    assert noted_stopper(4, str(tmp_path)) == ""
+
+
+@pytest.mark.parametrize(("by", "entered"), [("operator", "shutdown"), ("apply", "apply")])
+def test_a_shutdown_is_told_from_a_stop(bench: Bench, monkeypatch: pytest.MonkeyPatch, by: str, entered: str) -> None:
+    monkeypatch.setattr(module, "is_going_down", lambda: True)
+    bench.begin().stop(by).turn()
+    assert bench.open()["interval"]["what"] == entered
+
+
+def test_an_old_stop_is_none_by_the_shutdown_now(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "is_going_down", lambda: True)
+    bench.begin()
+    bench.now -= 100
+    bench.stop().turn()
+    assert bench.open()["interval"]["what"] == "operator"
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_down"),
+    [(b"running\n", False), (b"degraded\n", False), (b"starting\n", False), (b"maintenance\n", False),
+     (b"stopping\n", True), (b"unknown\n", True), (b"", True)],
+)  # fmt: skip
+def test_what_systemd_says_when_it_goes_down(monkeypatch: pytest.MonkeyPatch, answer: bytes, is_down: bool) -> None:
+    """D-Bus is stopped with the first units: measured, systemctl says `unknown` then."""
+    monkeypatch.undo()
+    monkeypatch.setattr(module, "says", lambda _: (answer, 1))
+    assert is_going_down() is is_down
+
+
+# ---- What an idle input costs ----
+
+
+def test_tries_without_a_frame_cost_no_write(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.begin().waits("no signal").turn()
+    writes: list[str] = []
+    monkeypatch.setattr(module, "save_story", lambda path, _: writes.append(path))
+    for number in range(20):
+        path = str(bench.recordings / f"{number}.mp4")
+        bench.tell(events.OPENED, path=path, take=None, codec="h264", rate=25.0, is_retry=True).turn()
+        path_end = {"path": path, "verdict": "empty", "cause": "no signal", "size_bytes": 0}
+        bench.tell(events.CLOSED, **path_end).waits("no signal").turn()
+    assert writes == []
+    # And the spool does not grow.
+    assert len(read_spool(spool_path(PORT, str(bench.run)))[0]) <= 3
+
+
+def test_a_try_that_becomes_a_recording_is_entered_with_its_first_frame(bench: Bench) -> None:
+    bench.begin().waits("no signal").turn()
+    bench.tell(events.OPENED, path="a.mp4", take=None, codec="h264", rate=25.0, is_retry=True).turn()
+    assert bench.open()["file"] is None
+    # The writer is killed and has only the spool to go by.
+    bench.new_writer()
+    bench.tell(events.MEDIA, path="a.mp4", first_frame_at=bench.now, ffmpeg_version="").turn()
+    assert bench.open()["file"]["path"] == "a.mp4"
+
+
+# ---- A disk that fails, hangs, or heals ----
+
+
+def test_a_directory_that_is_missing_costs_nothing_but_time(bench: Bench) -> None:
+    shutil.rmtree(bench.directory)
+    bench.begin().record("a.mp4").close("a.mp4").waits("signal lost").turn()
+    assert "No such file or directory" in bench.problem
+    bench.directory.mkdir()
+    bench.turn()
+    assert bench.problem == ""
+    assert kinds(bench.entries()) == [("gap", "start"), ("file", "complete"), ("gap", "stop")]
+    assert bench.open()["interval"]["what"] == "signal lost"
+
+
+FAULTS = ("before", "half", "after")
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.integers(0, 30), st.sampled_from(FAULTS)), min_size=1, max_size=6))
+def test_a_writer_that_is_killed_at_any_write_enters_everything_once(
+    tmp_path_factory: pytest.TempPathFactory, cuts: list[tuple[int, str]]
+) -> None:
+    """Cut off before a write, in the middle of a line, or after it and before the next one."""
+
+    class Killed(BaseException):
+        pass
+
+    planned, count = dict(cuts), 0
+
+    def killing(write: Callable[..., None]) -> Callable[..., None]:
+        def cut_off(path: str, content: Any) -> None:
+            nonlocal count
+            count += 1
+            fault = planned.pop(count, "")
+            if fault == "before":
+                raise Killed
+            if fault == "half" and write is append_entries:
+                write(path, content[: len(content) // 2])
+                with open(path, "ab") as file:
+                    file.write(b'{"v":1,"kind":"fi')
+                raise Killed
+            write(path, content)
+            if fault:
+                raise Killed
+
+        return cut_off
+
+    bench = Bench(tmp_path_factory.mktemp("killed"))
+
+    def turn() -> None:
+        while True:
+            try:
+                bench.turn()
+                return
+            except Killed:
+                bench.new_writer()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "is_going_down", lambda: False)
+        patch.setattr(module, "append_entries", killing(append_entries))
+        patch.setattr(module, "save_story", killing(save_story))
+        bench.begin()
+        for number in range(6):
+            turn()
+            bench.record(f"{number}.mp4")
+            if number % 2:
+                turn()
+            bench.close(f"{number}.mp4").waits("killed")
+            turn()
+            bench.waits("no signal").stop("apply")
+            turn()
+            bench.begin()
+        turn()
+    found = bench.entries()
+    assert numbers(found) == list(range(1, len(found) + 1))
+    assert [entry["path"] for entry in found if entry["kind"] == "file"] == [f"{number}.mp4" for number in range(6)]
+    assert kinds(found).count(("stop", "apply")) == 6
+    shutil.rmtree(bench.run.parent)
+
+
+def test_a_power_cut_between_record_and_ledger_costs_no_entry(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The record is durable, its entries are not: /run is gone, and the next boot enters them from the record."""
+    bench.begin().record("a.mp4").turn()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(module, "append_entries", full)
+    bench.close("a.mp4").waits("killed").turn()
+    assert "No space left" in bench.problem
+    monkeypatch.setattr(module, "append_entries", append_entries)
+    bench.reboot(monkeypatch).begin().record(str(bench.recordings / "b.mp4"))
+    assert kinds(bench.wait_entries(4))[:2] == [("gap", "start"), ("file", "complete")]
+    assert numbers(bench.entries()) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("content", [None, "", "{", '{"v": 1, "port_index": 4}', '{"v": 7, "port_index": 3}'])
+def test_time_whose_open_record_is_lost_is_missing(bench: Bench, content: str | None) -> None:
+    """Somebody removed it, or a repair of the filesystem did: the ledger's last line says from when on."""
+    bench.begin().record("a.mp4").close("a.mp4", frames=3).stop().turn()
+    known = bench.entries()[-1]
+    path = bench.directory / f"{PORT}.open.json"
+    path.unlink() if content is None else path.write_text(content)
+    bench.new_writer()
+    bench.begin().record("b.mp4")
+    found = bench.wait_entries(3)
+    assert kinds(found)[2:] == [("gap", "open record lost")]
+    assert (found[2]["start"], found[2]["start_monotonic"]) == (known["end"], known["end_monotonic"])
+
+
+def test_what_an_earlier_versions_runner_kept_in_run_is_taken_up(bench: Bench) -> None:
+    """It kept its record there while the ledger could not be written, with entries that have no number."""
+    bench.begin().record("a.mp4").close("a.mp4").waits("signal lost")
+    story, _ = load_story(PORT, str(bench.directory), str(bench.run))
+    for event in read_spool(spool_path(PORT, str(bench.run)))[0]:
+        story.take(event)
+    former = {
+        key: value for key, value in story.as_dict().items() if key not in ("boot", "sequence", "number", "ffmpeg")
+    }
+    entries = [{key: value for key, value in entry.items() if key != "number"} for entry in story.ready()]
+    (bench.run / f"{PORT}.ledger.json").write_text(json.dumps({**former, "queue": entries, "serial": 1000}))
+    shutil.rmtree(bench.run / "ports")
+    bench.begin().record("b.mp4")
+    found = bench.wait_entries(4)
+    assert kinds(found) == [("gap", "start"), ("file", "complete"), ("gap", "stop"), ("gap", "signal lost")]
+    assert not (bench.run / f"{PORT}.ledger.json").exists()
+
+
+@pytest.mark.parametrize("what", ["link", "fifo", "directory", "other"])
+def test_a_ledger_that_is_none_is_left_alone_and_said(bench: Bench, what: str) -> None:
+    path, target = bench.directory / f"{PORT}.jsonl", bench.directory / "target"
+    target.write_text("mine")
+    if what == "link":
+        path.symlink_to(target)
+    elif what == "fifo":
+        os.mkfifo(path)
+    elif what == "directory":
+        path.mkdir()
+    else:
+        path.write_text("")
+        os.chown(path, 65534, 65534)
+    bench.begin().record("a.mp4").turn()
+    assert "the ledger cannot be written" in bench.problem
+    assert target.read_text() == "mine"
+    shutil.rmtree(path) if what == "directory" else path.unlink()
+    assert kinds(bench.wait_entries(1)) == [("gap", "start")]
+
+
+def test_a_lock_that_somebody_keeps_on_the_ledger_is_no_matter(bench: Bench) -> None:
+    import fcntl
+
+    path = bench.directory / f"{PORT}.jsonl"
+    path.write_text("")
+    with open(path, "rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        bench.begin().record("a.mp4").turn()
+        assert kinds(bench.entries()) == [("gap", "start")]
+
+
+def test_a_fault_of_ours_is_told_and_the_ledger_goes_on(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sdisup.ledger.story.Story.clock_stepped", lambda *_: 1 / 0)
+    bench.begin().tell(events.CLOCK, step_s=3.0).record("a.mp4").turn()
+    assert kinds(bench.entries()) == [("gap", "start")]
+    assert "ZeroDivisionError" in bench.problem
+
+
+def test_what_a_foreign_event_lacks_is_said_and_the_rest_is_entered(bench: Bench) -> None:
+    bench.begin().tell(events.OPENED, path=7).record("a.mp4").turn()
+    assert kinds(bench.entries()) == [("gap", "start")]
+    assert "the event opened: path: not text" in bench.problem
+
+
+@pytest.mark.parametrize("what", ["link", "fifo", "directory", "noise", "empty"])
+def test_a_spool_that_is_none_is_said_and_stops_nothing(bench: Bench, what: str) -> None:
+    bench.begin().record("a.mp4").turn()
+    path = bench.run / "ports" / "4" / "spool"
+    path.parent.mkdir()
+    if what == "link":
+        path.symlink_to(bench.run / "ports" / "3" / "spool")
+    elif what == "fifo":
+        os.mkfifo(path)
+    elif what == "directory":
+        path.mkdir()
+    else:
+        path.write_bytes(os.urandom(5000).replace(b"\0", b"x") + b"\n" if what == "noise" else b"")
+    bench.close("a.mp4").waits("killed").record("b.mp4").turn()
+    assert len(bench.entries()) == 4
+    assert bool(bench.problem_of(4)) == (what != "empty")
+    assert not (bench.directory / "4.jsonl").exists()
+
+
+def test_events_of_a_newer_version_wait_for_a_writer_that_understands_them(bench: Bench) -> None:
+    bench.begin().record("a.mp4").turn()
+    path = Path(spool_path(PORT, str(bench.run)))
+    newer = {"v": 2, "sequence": 1 << 50, "boot": boot_id(), "kind": "closed", "at": [1, 1]}
+    known = path.read_bytes().partition(b"\0")[0]
+    path.write_bytes(known + json.dumps(newer).encode() + b"\n")
+    # A runner of this version comes after it, and its events wait behind.
+    bench.begin().record("b.mp4").turn()
+    assert "newer than this sdisup's 1" in bench.problem
+    assert kinds(bench.entries()) == [("gap", "start")]
+    assert b'"v": 2' in path.read_bytes()
+
+
+# ---- The process ----
+
+
+@pytest.fixture
+def process(bench: Bench) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*options: str) -> subprocess.Popen[bytes]:
+        command = ["python3", "-m", "sdisup", "ledger", *options, str(bench.run), str(bench.directory)]
+        started.append(subprocess.Popen(command, stderr=subprocess.PIPE))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.kill()
+        one.communicate()
+
+
+def test_the_process_is_woken_and_its_successor_waits_for_it(
+    bench: Bench, process: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    os.close(bench.writer.lock)
+    first = process()
+    wait_for(lambda: (bench.run / "ledger.json").exists(), 30, "the first one works")
+    bench.begin().record("a.mp4")
+    wait_for(lambda: len(bench.entries()) == 1, 30, "it is woken")
+    second = process()
+    wait_for(lambda: Path(f"/proc/{second.pid}/wchan").read_text() and second.poll() is None, 30, "the second waits")
+    first.kill()
+    bench.close("a.mp4")
+    wait_for(lambda: len(bench.entries()) == 2, 30, "the second one goes on")
+    assert numbers(bench.entries()) == [1, 2]
+    assert ledger_problem(str(bench.run)) == ""
+    second.terminate()
+    assert second.wait(30) == 0
+    assert "does not run" in ledger_problem(str(bench.run))
+
+
+def test_flush_enters_what_waits_and_ends(bench: Bench, process: Callable[..., subprocess.Popen[bytes]]) -> None:
+    os.close(bench.writer.lock)
+    bench.begin().record("a.mp4").close("a.mp4").stop("apply")
+    assert process("--flush").wait(30) == 0
+    assert kinds(bench.entries()) == [("gap", "start"), ("file", "complete")]
+    assert bench.open()["interval"]["what"] == "apply"
+
+
+def test_flush_gives_up_beside_a_writer_that_hangs(
+    bench: Bench, process: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    """The bench's own writer holds the lock and does nothing."""
+    assert bench.writer._has_lock()
+    bench.begin()
+    assert process("--flush").wait(30) == 1
+    assert bench.entries() == []
+
+
+def test_without_a_run_directory_it_says_so(tmp_path: Path) -> None:
+    command = ["python3", "-m", "sdisup", "ledger", str(tmp_path / "none"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "systemd-tmpfiles --create sdisup.conf" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# ---- What an earlier runner left ----
+
+
+def cut_off(tmp_path: Path, readable_part: float = 0.7) -> tuple[str, int]:
+    """A recording as a kill leaves it, and how many of its frames can be read."""
+    whole, cut = tmp_path / "whole.mp4", tmp_path / "cut.mp4"
+    source = "-f lavfi -i testsrc2=size=64x36:rate=25 -frames:v 250 -c:v libx264 -preset ultrafast -g 5"
+    flags = "-movflags +frag_keyframe+empty_moov+default_base_moof"
+    subprocess.run(["ffmpeg", "-v", "error", *f"{source} {flags}".split(), str(whole)], check=True)
+    cut.write_bytes(whole.read_bytes()[: int(whole.stat().st_size * readable_part)])
+    options = "-v error -select_streams v:0 -count_frames -show_entries stream=nb_read_frames -of csv=p=0"
+    shown = subprocess.run([FFPROBE, *options.split(), str(cut)], capture_output=True, text=True)
+    return str(cut), int(shown.stdout.strip().strip(","))
+
+
+@pytest.fixture(scope="module")
+def cut(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+    directory = tmp_path_factory.mktemp("cut")
+    yield cut_off(directory)
+    shutil.rmtree(directory)
+
+
+def test_a_runner_that_was_killed(bench: Bench, cut: tuple[str, int]) -> None:
+    path, readable = cut
+    assert 0 < readable < 250
+    bench.begin().record(path).turn().begin(is_restart=True)
+    found = bench.wait_entries(2)
+    assert kinds(found) == [("gap", "start"), ("file", "cut off: runner killed")]
+    assert (found[1]["frames"], found[1]["bytes"]) == (readable, os.path.getsize(path))
+    assert found[1]["path"] == path
+
+
+def test_a_runner_that_could_say_how_its_file_ended(bench: Bench, cut: tuple[str, int]) -> None:
+    path, readable = cut
+    bench.begin().record(path).close(path, "cut off: FFmpeg was killed", "killed").waits("killed")
+    bench.begin(is_restart=True).record("b.mp4")
+    found = bench.wait_entries(3)
+    assert kinds(found)[1:] == [("file", "cut off: FFmpeg was killed"), ("gap", "killed")]
+    assert found[1]["frames"] == readable
+    assert found[2]["start"] == found[1]["end"]
+
+
+def test_a_file_that_is_not_there_waits_until_its_disk_must_be(bench: Bench, cut: tuple[str, int]) -> None:
+    """After a power cut the disk may be mounted later than the runner begins: it is not lost until then."""
+    disk = bench.recordings / "disk"
+    bench.begin().record(str(disk / "a.mp4")).turn().begin()
+    bench.until(lambda: "is not there yet" in bench.problem, "it waits")
+    assert kinds(bench.entries()) == [("gap", "start")]
+    disk.mkdir()
+    shutil.copy(cut[0], disk / "a.mp4")
+    bench.record(str(disk / "b.mp4"))
+    found = bench.wait_entries(3)
+    assert (found[1]["path"], found[1]["frames"]) == (str(disk / "a.mp4"), cut[1])
+
+
+def test_a_file_that_is_gone_is_all_missing(bench: Bench) -> None:
+    bench.begin().record(str(bench.recordings / "gone.mp4")).turn().begin().record("b.mp4")
+    found = bench.wait_entries(2)
+    assert kinds(found) == [("gap", "start"), ("gap", "runner killed")]
+    assert found[1]["start"] == found[0]["end"]
+
+
+def test_a_file_that_cannot_be_counted_waits_and_is_said(bench: Bench, cut: tuple[str, int]) -> None:
+    fake = bench.recordings / "bin"
+    fake.mkdir()
+    (fake / "ffprobe").write_text("#!/bin/sh\nexit 127\n")
+    (fake / "ffprobe").chmod(0o755)
+    bench.ffmpeg = str(fake / "ffmpeg")
+    bench.begin().record(cut[0]).turn().begin()
+    bench.until(lambda: "cannot count its frames" in bench.problem, "it is said")
+    assert kinds(bench.entries()) == [("gap", "start")]
+    # The next runner has an ffprobe.
+    bench.ffmpeg = FFMPEG
+    bench.begin()
+    found = bench.wait_entries(2)
+    assert (found[1]["path"], found[1]["frames"]) == cut
+    assert bench.problem == ""
+
+
+def test_a_count_that_takes_long_holds_up_neither_events_nor_other_ports(bench: Bench, cut: tuple[str, int]) -> None:
+    fake = bench.recordings / "bin"
+    fake.mkdir()
+    os.mkfifo(fake / "go")
+    (fake / "ffprobe").write_text(f'#!/bin/sh\ncat {fake}/go >/dev/null\nexec {FFPROBE} "$@"\n')
+    (fake / "ffprobe").chmod(0o755)
+    bench.ffmpeg = str(fake / "ffmpeg")
+    bench.begin().record(cut[0]).turn().begin()
+    bench.record("b.mp4").close("b.mp4").stop("apply")
+    bench.until(lambda: len(bench.open()["queue"]) == 3, "all of it is in the open record")
+    with open(fake / "go", "w"):
+        pass
+    found = bench.wait_entries(4)
+    assert kinds(found)[1:4] == [
+        ("file", "cut off: runner killed"),
+        ("gap", "runner killed"),
+        ("file", "complete"),
+    ]
+
+
+def test_a_recordings_disk_that_hangs_holds_up_nothing_for_long(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its child process never answers; the runner's beginning is entered without."""
+    monkeypatch.setattr(module, "look", lambda *_, **__: time.sleep(60))
+    monkeypatch.setattr(module, "LOOK_LIMIT_S", 0.2)
+    bench.begin().record(str(bench.recordings / "a.mp4")).turn().begin().record("b.mp4")
+    assert kinds(bench.wait_entries(2)) == [("gap", "start"), ("gap", "runner killed")]
+
+
+# ---- What a power cut took with /run ----
+
+
+def test_files_that_no_ledger_knows_are_entered_after_the_boot(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, cut: tuple[str, int]
+) -> None:
+    """The ledger's disk hung while FFmpeg was killed, and then the power went: the file after it is on its disk."""
+    now = time.time()
+
+    def named(name: str, ago_s: float) -> str:
+        made = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now - ago_s))
+        path = str(bench.recordings / f"{name}_{made}.mp4")
+        shutil.copy(cut[0], path)
+        os.utime(path, (now - 1, now - 1))
+        return path
+
+    first = named("CAM", 30)
+    bench.begin().record(first).turn()
+    unknown, other = named("CAM", 20), named("OTHER", 20)
+    (bench.recordings / "CAM_20260230T120000Z.mp4").write_bytes(b"no time")
+    (bench.recordings / "notes.txt").write_text("no recording")
+    bench.reboot(monkeypatch).begin()
+    new = named("CAM", 0)
+    bench.record(new)
+    bench.until(lambda: len([e for e in bench.entries() if e["kind"] == "file"]) >= 2, "both are entered")
+    found = bench.entries()
+    assert [entry["path"] for entry in found if entry["kind"] == "file"] == [first, unknown]
+    assert ("gap", "account lost") in kinds(found)
+    assert kinds(found)[-1] == ("gap", "power")
+    assert other not in [entry.get("path") for entry in found]
+    assert bench.open()["file"]["path"] == new
+
+
+def test_after_a_boot_a_beginning_waits_for_the_recordings_disk_but_not_for_ever(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.begin().record(str(bench.recordings / "a.mp4")).turn()
+    bench.reboot(monkeypatch).begin().turn().turn()
+    assert bench.open()["file"]["path"] == str(bench.recordings / "a.mp4")
+    monkeypatch.setattr(module, "DISK_LIMIT_S", 0.0)
+    bench.until(lambda: bench.open()["file"] is None, "it is entered")
+
+
+# ---- Counting ----
+
+
+@pytest.mark.parametrize("readable_part", [0.3, 0.55, 0.9])
+def test_a_picture_that_is_there_in_part_does_not_count(tmp_path: Path, readable_part: float) -> None:
+    path, readable = cut_off(tmp_path, readable_part)
+    assert count_frames(FFPROBE, path)[0] == readable
+
+
+def test_frames_are_counted_by_reading_them(cut: tuple[str, int], tmp_path: Path) -> None:
+    path, readable = cut
+    assert count_frames(FFPROBE, path) == (readable, 25.0)
+    empty = tmp_path / "empty.mp4"
+    empty.write_bytes(b"")
+    assert count_frames(FFPROBE, str(empty)) == (0, 0.0)
+    (tmp_path / "text.mp4").write_text("no picture")
+    assert count_frames(FFPROBE, str(tmp_path / "text.mp4")) == (0, 0.0)
+
+
+def test_what_cannot_be_counted_is_none(cut: tuple[str, int], tmp_path: Path) -> None:
+    assert count_frames("/nonexistent/ffprobe", cut[0]) == (None, 0.0)
+    assert count_frames(FFPROBE, str(tmp_path / "missing.mp4")) == (None, 0.0)
+
+
+def test_says() -> None:
+    assert says(["echo", "hello"]) == (b"hello\n", 0)
+    assert says(["sh", "-c", "exit 3"]) == (b"", 3)
+    assert says(["/nonexistent"]) == (b"", 127)
+    assert says(["sh", "-c", "kill -9 $$"]) == (b"", -9)
+    assert len(says(["head", "-c", "100000", "/dev/zero"])[0]) == 4096
+    before = len(os.listdir("/proc/self/fd"))
+    for command in (["true"], ["/nonexistent"]):
+        says(command)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_up_seconds() -> None:
+    with open("/proc/uptime") as file:
+        assert 0 < up_seconds() <= float(file.read().split()[0]) + 1
