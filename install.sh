@@ -436,7 +436,7 @@ remove_user() {
 }
 
 # Every unit file, drop-in and link of ours or about ours, relative to where they are.
-unit_files() { find . -maxdepth 2 -path '*/sdi-record*' ! -type d -print0; }
+unit_files() { find . -maxdepth 2 \( -path '*/sdi-record*' -o -path '*/sdi-ledger*' \) ! -type d -print0; }
 
 keep_units() {
     undo_by rm -rf -- "$kept_units"
@@ -450,7 +450,7 @@ restore_units() {
     local file
     if [ -d /run/systemd/system ] && [ ! -e "$kept_units/sdi-record@.service" ]; then
         # A first installation: what it started has nothing to go back to.
-        systemctl stop 'sdi-record@*.service' 'sdi-record-retry@*.service'
+        systemctl stop 'sdi-record@*.service' 'sdi-record-retry@*.service' 'sdi-ledger*.service'
     fi
     (
         cd "$units" || exit 1
@@ -472,7 +472,7 @@ is_ours() {
 }
 
 remove_empty_unit_directories() {
-    find "$units" -mindepth 1 -maxdepth 1 -type d -name 'sdi-record*' -empty -delete
+    find "$units" -mindepth 1 -maxdepth 1 -type d \( -name 'sdi-record*' -o -name 'sdi-ledger*' \) -empty -delete
 }
 
 apply_configuration() {
@@ -482,6 +482,8 @@ apply_configuration() {
         return
     fi
     "$command" apply || die "sdisup apply failed, see above; mend what it says, then run ./install.sh again"
+    # The former code's writer goes on as this one's; recordings do not notice, and nobody waits for its disk.
+    systemctl --no-block try-restart sdi-ledger.service
 }
 
 install_all() {
@@ -542,7 +544,8 @@ remove_units() {
     local file name
     # What `systemctl disable` would do, also for an instance whose template is gone.
     find "$units" -mindepth 2 -maxdepth 2 -path '*.wants/sdi-record*' -type l -delete
-    [ ! -d /run/systemd/system ] || systemctl stop 'sdi-record*.target'
+    # The ledgers get the ports' last events first.
+    [ ! -d /run/systemd/system ] || systemctl stop 'sdi-record*.target' 'sdi-ledger*.service'
     (
         cd "$units"
         while IFS= read -rd '' file; do
@@ -558,7 +561,7 @@ remove_units() {
     remove_empty_unit_directories
     if [ -d /run/systemd/system ]; then
         systemctl daemon-reload
-        systemctl reset-failed 'sdi-record@*.service' 'sdi-record-retry@*.service' 2>/dev/null || :
+        systemctl reset-failed 'sdi-record@*.service' 'sdi-record-retry@*.service' 'sdi-ledger*.service' 2>/dev/null || :
     fi
 }
 

@@ -46,6 +46,7 @@ def _selected(arguments: argparse.Namespace) -> list[AppliedPort]:
 
 def _status(arguments: argparse.Namespace) -> int:
     from sdisup.control.observe import records_as_it_should, statuses
+    from sdisup.ledger.health import all_problems
 
     found = statuses(_selected(arguments))
     code = EXIT_DONE if all(records_as_it_should(status) for status in found) else EXIT_NOT_RECORDING
@@ -58,6 +59,8 @@ def _status(arguments: argparse.Namespace) -> int:
 
         colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
         print(status_table(found, monotonic(), colour=colour))
+    for problem in all_problems():
+        remark(problem)
     return code
 
 

@@ -26,7 +26,7 @@ class Options:
     ask for the sound in the signal, which a signal may lack (`-nb_channels,-sample_rate`).
     Times are in seconds: `stall_timeout_s` without a new frame is a stall; `start_timeout_s` until the
     first; `stop_quit_s` and `stop_term_s` are the patience after `q` and after SIGTERM, and
-    `stop_start_quit_s` that after `q` while no frame has come yet. `run_directory`, `ledger_directory` and
+    `stop_start_quit_s` that after `q` while no frame has come yet. `run_directory` and
     `unit` are empty for a real port: only a drill's has places and a name of its own.
     What is empty in _OPTIONAL is not written, and units of an older apply lack it.
     """
@@ -50,7 +50,6 @@ class Options:
     stop_start_quit_s: float
     stop_term_s: float
     run_directory: str
-    ledger_directory: str
     unit: str
     command: list[str]
 
@@ -73,7 +72,7 @@ class Options:
 
 
 _NAMES = {name: kind for name, kind in Options.__annotations__.items() if name != "command"}
-_OPTIONAL = {"without_signal": "", "audio_options": "", "run_directory": "", "ledger_directory": "", "unit": ""}
+_OPTIONAL = {"without_signal": "", "audio_options": "", "run_directory": "", "unit": ""}
 _READ = {"int": int, "float": float, "str": str}
 
 

@@ -24,9 +24,17 @@ from sdisup.errors import SdisupError
 from sdisup.sources.sandbox import source_sandbox
 
 UNIT_DIRECTORY = "/etc/systemd/system"
-RUNNER = ("/usr/bin/python3", "-I", "-S", "/usr/lib/sdisup", "run")
+PROGRAM = ("/usr/bin/python3", "-I", "-S", "/usr/lib/sdisup")
+RUNNER = (*PROGRAM, "run")
+LEDGER_WRITER = (*PROGRAM, "ledger")
 HEADER = "# Written by sdisup apply from /etc/sdisup/sdisup.toml; changes made here are lost."
-SHARED_UNITS = ("sdi-record@.service", "sdi-record-retry@.service", "sdi-record.target")
+SHARED_UNITS = (
+    "sdi-record@.service",
+    "sdi-record-retry@.service",
+    "sdi-record.target",
+    "sdi-ledger.service",
+    "sdi-ledger-flush.service",
+)
 STOP_MARGIN_S = 7
 
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@+=:,./-{}[]^!&*()<>|?~")
@@ -94,7 +102,10 @@ def render(settings: Settings, machine: Machine, directory: str = UNIT_DIRECTORY
     environment = _environment()
     files = {
         f"{directory}/{name}": environment.get_template(f"{name}.j2").render(
-            header=HEADER, unit_directory=directory, systemd_version=machine.systemd_version
+            header=HEADER,
+            unit_directory=directory,
+            systemd_version=machine.systemd_version,
+            ledger=quote_all(LEDGER_WRITER),
         )
         for name in SHARED_UNITS
     }

@@ -23,12 +23,13 @@ from sdisup.control.systemd import DONE, Systemd
 from sdisup.drill import stage as drill_stage
 from sdisup.drill.faults import ROOM_S, Fault, give_signal, known_faults
 from sdisup.drill.report import Result, exceeded, report_json, report_table, typical
-from sdisup.drill.stage import LEDGER, PLAIN_PORT, RATE, RECORDINGS, unit
+from sdisup.drill.stage import LEDGER, PLAIN_PORT, RATE, RECORDINGS, RUN, unit
 from sdisup.drill.watch import Watch, has_media, port_status, wait_until
 from sdisup.encode.command import build_ffmpeg_arguments, missing_capabilities
 from sdisup.encode.probe import probe_ffmpeg
 from sdisup.errors import SdisupError, UsageError
 from sdisup.ledger.lines import Entry, ledger_path, read_ledger
+from sdisup.ledger.present import has_waiting
 
 EXIT_DONE, EXIT_EXCEEDED = 0, 1
 RECORDED_FRAMES = 2 * RATE
@@ -110,6 +111,7 @@ class Drill:
         watch.play()
         self._wait_entered(fault.port, entries_before, watch)
         self._run_job("Stop", fault.port)
+        self._wait_all_entered(fault.port)
         result = self._measure(watch, self._entries(fault.port)[entries_before:])
         for name in os.listdir(RECORDINGS):
             if name.startswith("drill"):
@@ -159,6 +161,11 @@ class Drill:
                 LEDGER_LIMIT_S,
                 "the ledger has no entry",
             )
+
+    def _wait_all_entered(self, port: int) -> None:
+        """Wait until the ledger's process has all that the port's runner told it."""
+        with suppress(SdisupError):
+            wait_until(lambda: not has_waiting(port, RUN), LEDGER_LIMIT_S, "not all is in the ledger")
 
     def _entries(self, port: int) -> list[Entry]:
         found = read_ledger(ledger_path(port, LEDGER))

@@ -1,9 +1,10 @@
 """Where a drill is played: units, directories and a disk of its own, all below /run and bound to the command's life.
 
-Three units, none of which outlives the command: `sdi-drill.scope` holds the command's own process; `sdi-drill.service`
+Four units, none of which outlives the command: `sdi-drill.scope` holds the command's own process; `sdi-drill.service`
 (units/sdi-drill.service.j2) is bound to it, makes directories and disk and takes them away again; `sdi-drill@N.service`
-is bound to that. So a kill -9 of the command is cleaned up by systemd within seconds, and RuntimeMaxSec= kills one
-that hangs. The port's unit is a real port's, as apply renders it, with other names and places.
+and `sdi-drill-ledger.service`, the ledger's writer, are bound to that. So a kill -9 of the command is cleaned up by
+systemd within seconds, and RuntimeMaxSec= kills one that hangs. The last two are a real port's unit and the real
+writer's, as apply renders them, with other names and places.
 """
 
 from __future__ import annotations
@@ -22,7 +23,16 @@ from sdisup.config.settings import Port, Settings, parse_settings
 from sdisup.config.table import MAX_PORTS, limit_s
 from sdisup.contract.files import replace_file
 from sdisup.control.systemd import DONE, Systemd
-from sdisup.control.units import HEADER, RUNNER, Machine, drop_in_path, quote, quote_all, render, template_directory
+from sdisup.control.units import (
+    LEDGER_WRITER,
+    RUNNER,
+    Machine,
+    drop_in_path,
+    quote,
+    quote_all,
+    render,
+    template_directory,
+)
 from sdisup.drill import lost_signal as drill_signal
 from sdisup.encode.command import Capabilities
 from sdisup.errors import SdisupError
@@ -32,6 +42,7 @@ RUN, LEDGER, RECORDINGS = f"{DIRECTORY}/run", f"{DIRECTORY}/ledger", f"{DIRECTOR
 SIGNAL = f"{DIRECTORY}/signal"
 UNIT_DIRECTORY = "/run/systemd/system"
 SCOPE, STAGE, PORTS = "sdi-drill.scope", "sdi-drill.service", "sdi-drill@*.service"
+WRITER = "sdi-drill-ledger.service"
 DRILL_HEADER = "# Written by sdisup drill, and gone when it ends."
 # No real port can have these indexes.
 PLAIN_PORT, SIGNAL_PORT = MAX_PORTS, MAX_PORTS + 1
@@ -148,7 +159,10 @@ def render_ports(ffmpeg: str, capabilities: Capabilities, systemd_version: int, 
     drilled = ports(ffmpeg)
     settings = Settings("sdisup drill", len(drilled), RECORDINGS, _FFMPEG, drilled)
     files = render(settings, Machine(capabilities, systemd_version, {RECORDINGS: filesystem}), UNIT_DIRECTORY).files
-    own = {f"{UNIT_DIRECTORY}/sdi-drill@.service": _as_own(files[f"{UNIT_DIRECTORY}/sdi-record@.service"])}
+    own = {
+        f"{UNIT_DIRECTORY}/sdi-drill@.service": _as_own(files[f"{UNIT_DIRECTORY}/sdi-record@.service"]),
+        f"{UNIT_DIRECTORY}/{WRITER}": _as_own(files[f"{UNIT_DIRECTORY}/sdi-ledger.service"]),
+    }
     for index in drilled:
         path = drop_in_path(index, UNIT_DIRECTORY)
         own[path.replace("sdi-record@", "sdi-drill@")] = _with_places(_as_own(files[path]), index, ffmpeg)
@@ -157,7 +171,7 @@ def render_ports(ffmpeg: str, capabilities: Capabilities, systemd_version: int, 
 
 def _with_places(text: str, index: int, ffmpeg: str) -> str:
     """The port's part, with the runner told where its own places are, and the FFmpeg."""
-    places = [f"--run-directory={RUN}", f"--ledger-directory={LEDGER}", f"--unit={unit(index)}"]
+    places = [f"--run-directory={RUN}", f"--unit={unit(index)}"]
     text = text.replace(f"{quote_all(RUNNER)} ", f"{quote_all([*RUNNER, *places])} ")
     program = [ffmpeg]
     if index == SIGNAL_PORT:
@@ -166,23 +180,29 @@ def _with_places(text: str, index: int, ffmpeg: str) -> str:
     return text.replace(quote(_FFMPEG), quote_all(program))
 
 
-# A real port's words, and what stands there for the drill's; the last one is for all that is left.
+# A real unit's words, and what stands there for the drill's; the last one is for all that is left.
+_BOUND = f"BindsTo={STAGE}\nAfter={STAGE}\nCollectMode=inactive-or-failed\n"
 _OWN = (
-    (HEADER, DRILL_HEADER),
-    ("PartOf=sdi-record.target\n", f"BindsTo={STAGE}\nAfter={STAGE}\nCollectMode=inactive-or-failed\n"),
+    ("PartOf=sdi-record.target\n", _BOUND),
+    ("StartLimitIntervalSec=0\n", f"{_BOUND}StartLimitIntervalSec=0\n"),
     ("OnFailure=sdi-record-retry@%i.service\n", ""),
     ("RuntimeDirectory=sdisup/", f"RuntimeDirectory={os.path.basename(DIRECTORY)}/"),
     ("-/run/sdisup -/var/lib/sdisup/ledger", f"-{DIRECTORY}"),
+    ("-/run/sdisup\n", f"-{DIRECTORY}\n"),
+    (" sdi-ledger-flush.service\n", "\n"),
+    ("Wants=sdi-ledger.service\n", f"Wants={WRITER}\n"),
+    (f"ExecStart={quote_all(LEDGER_WRITER)}\n", f"ExecStart={quote_all([*LEDGER_WRITER, RUN, LEDGER])}\n"),
     ("\n[Install]\nWantedBy=sdi-record.target\n", ""),
     # A slice of its own, as templates have, would stay in systemd's memory.
     ("SyslogIdentifier=sdi-record@%i\n", "SyslogIdentifier=sdi-drill@%i\nSlice=system.slice\n"),
     ("sdi-record", "sdi-drill"),
 )
-_REAL_PLACES = re.compile(r"sdi-record|/var/lib/sdisup|/run/sdisup(?!-drill)|=sdisup/")
+_REAL_PLACES = re.compile(r"sdi-record|sdi-ledger|/var/lib/sdisup|/run/sdisup(?!-drill)|=sdisup/")
 
 
 def _as_own(text: str) -> str:
-    """A real port's unit file as the drill's. Raises SdisupError rather than touching what is a real port's."""
+    """A real unit file as the drill's. Raises SdisupError rather than touching what is a real port's."""
+    text = "\n".join([DRILL_HEADER, *(line for line in text.split("\n") if not line.startswith("#"))])
     for real, own in _OWN:
         text = text.replace(real, own)
     leak = _REAL_PLACES.search(text)

@@ -9,7 +9,6 @@ import json
 import os
 
 from sdisup.contract.files import RUN_DIRECTORY, boot_id, monotonic, read_json, replace_file
-from sdisup.ledger.spool import acknowledged, entered_path, read_spool, spool_path
 
 SLOW_S = 3.0
 """A disk that takes longer for a write is said to hang."""
@@ -43,29 +42,21 @@ def ledger_problem(run_directory: str = RUN_DIRECTORY) -> str:
     return ""
 
 
-def port_problems(port_index: int, run_directory: str = RUN_DIRECTORY) -> list[str]:
-    """Why the ledger of a port lacks something, in the operator's words."""
-    said = _said(run_directory) or {}
-    ports = said.get("ports")
-    own = ports.get(str(port_index)) if isinstance(ports, dict) else None
-    found = [own] if isinstance(own, str) else []
-    if _has_waiting(port_index, run_directory):
-        problem = ledger_problem(run_directory)
-        found += [problem] if problem else []
-    return [f"port {port_index}: {text}" for text in found]
+def port_problem(port_index: int, run_directory: str = RUN_DIRECTORY) -> str:
+    """Why the ledger of a port lacks something, in the operator's words; empty while it does not."""
+    return _problems(_said(run_directory)).get(str(port_index), "")
 
 
 def all_problems(run_directory: str = RUN_DIRECTORY) -> list[str]:
     """What is wrong with the process and with each port's ledger, in the operator's words."""
     problem = ledger_problem(run_directory)
-    ports = (_said(run_directory) or {}).get("ports")
-    own = [f"port {index}: {text}" for index, text in ports.items()] if isinstance(ports, dict) else []
+    own = [f"port {index}: {text}" for index, text in _problems(_said(run_directory)).items()]
     return [problem, *own] if problem else own
 
 
-def _has_waiting(port_index: int, run_directory: str) -> bool:
-    events, _ = read_spool(spool_path(port_index, run_directory))
-    return bool(events) and events[-1]["sequence"] > acknowledged(entered_path(port_index, run_directory), boot_id())  # type: ignore[operator]
+def _problems(said: dict[str, object] | None) -> dict[str, str]:
+    ports = said.get("ports") if said else None
+    return {str(index): str(text) for index, text in ports.items()} if isinstance(ports, dict) else {}
 
 
 def _said(run_directory: str) -> dict[str, object] | None:

@@ -33,11 +33,15 @@ def save_story(path: str, story: Story) -> None:
 
 
 def load_story(
-    port_index: int, directory: str = LEDGER_DIRECTORY, run_directory: str = RUN_DIRECTORY
+    port_index: int,
+    directory: str = LEDGER_DIRECTORY,
+    run_directory: str = RUN_DIRECTORY,
+    *,
+    goes_on: bool = False,
 ) -> tuple[Story, list[Problem]]:
     """A port's story as its open record holds it, and why that could not be read; an empty one where there is none.
 
-    Without a record, what went on since the ledger's last entry is a gap.
+    With `goes_on` a lost record's time is a gap since the ledger's last entry.
     """
     story = Story(port_index)
     last = last_entry(ledger_path(port_index, directory))
@@ -56,7 +60,7 @@ def load_story(
     if last is not None:
         if not problems:
             problems.append(Problem(path, 0, "is missing, and with it what went on since the ledger's last entry"))
-        end = end_of(last)
+        end = end_of(last) if goes_on else None
         story.interval = Interval("gap", "open record lost", end, None) if end else None
     _leave_out_entered(story, last)
     return story, problems

@@ -15,11 +15,11 @@ from sdisup.contract.files import RUN_DIRECTORY, boot_id, unix_time, up_seconds,
 from sdisup.contract.status import PortStatus, find_status, is_locked
 from sdisup.ledger.accounts import Account, Row, Window, account_of, line_of, scan
 from sdisup.ledger.entries import extent
-from sdisup.ledger.health import port_problems
+from sdisup.ledger.health import ledger_problem, port_problem
 from sdisup.ledger.lines import LEDGER_DIRECTORY, Entry, Problem, ledger_path, wrong_entry
 from sdisup.ledger.moments import FileEnd, Interval, Moment, TakenFile, stopped_at
 from sdisup.ledger.open_record import load_story
-from sdisup.ledger.spool import after, read_spool, spool_path
+from sdisup.ledger.spool import acknowledged, after, entered_path, read_spool, sequence_of, spool_path
 from sdisup.ledger.story import Story
 
 NOT_COUNTED = "its frames are not counted yet"
@@ -69,7 +69,16 @@ def port_account(
     waiting = [line_of(entry) for entry in waiting_entries(story)]
     account, in_ledger = account_of(kind, scan(ledger_path(port.index, directory)), waiting, rows, window)
     remarks = [str(problem) for problem in problems + in_ledger]
-    return account, remarks + port_problems(port.index, run_directory)
+    problem = port_problem(port.index, run_directory)
+    if not problem and has_waiting(port.index, run_directory):
+        problem = ledger_problem(run_directory)
+    return account, [*remarks, f"{port.label}: {problem}"] if problem else remarks
+
+
+def has_waiting(port_index: int, run_directory: str = RUN_DIRECTORY) -> bool:
+    """Whether the port's runner told something that the ledger's process has not made safe yet."""
+    events, _ = read_spool(spool_path(port_index, run_directory))
+    return bool(events) and sequence_of(events[-1]) > acknowledged(entered_path(port_index, run_directory), boot_id())
 
 
 def port_present(

@@ -142,7 +142,7 @@ class Spool:
         self._has_newer = any(isinstance(problem, NewerEvent) for problem in problems)
         self._end, self._written = len(data), 0
         if events and events[-1]["boot"] == self._boot:
-            self._written = _sequence(events[-1])
+            self._written = sequence_of(events[-1])
             self._last = max(self._last, self._written)
         _make_room(descriptor)
 
@@ -165,7 +165,7 @@ class Spool:
                 self._sum_up(safe)
                 continue
             self._overwrite(line, self._end)
-            self._written = _sequence(self._waiting.pop(0))
+            self._written = sequence_of(self._waiting.pop(0))
 
     def _overwrite(self, data: bytes, offset: int) -> None:
         """Put `data` at `offset`, and nothing behind it."""
@@ -182,7 +182,7 @@ class Spool:
             raise OSError(errno.ENOSPC, "is full, and the ledger's process does not empty it", self._path)
         self._summed_up_to = safe
         events, _ = decode_events(self._path, read_to_nul(self._file))
-        kept = summed(event for event in events if event["boot"] != self._boot or _sequence(event) > safe)
+        kept = summed(event for event in events if event["boot"] != self._boot or sequence_of(event) > safe)
         replace_file(self._path, b"".join(encode_event(event) for event in kept))
         written = self._written
         self._open()
@@ -327,7 +327,7 @@ def read_to_nul(descriptor: int) -> bytes:
 
 def after(events: list[Event], boot: str, sequence: int) -> list[Event]:
     """The events that came after the one with this sequence, of this boot."""
-    known = [index for index, event in enumerate(events) if event["boot"] == boot and _sequence(event) <= sequence]
+    known = [index for index, event in enumerate(events) if event["boot"] == boot and sequence_of(event) <= sequence]
     return events[known[-1] + 1 :] if known else events
 
 
@@ -346,7 +346,8 @@ def acknowledge(path: str, boot: str, sequence: int) -> None:
     replace_file(path, json.dumps({"boot": boot, "sequence": sequence}).encode())
 
 
-def _sequence(event: Event) -> int:
+def sequence_of(event: Event) -> int:
+    """An event's number, which rises through all of a port's runners."""
     sequence = event["sequence"]
     assert isinstance(sequence, int)
     return sequence

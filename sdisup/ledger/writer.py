@@ -160,7 +160,8 @@ class PortWriter:
             if not events:
                 # Of a port that no runner told anything of since the boot there is nothing to enter.
                 return
-            story, problems = load_story(self.port_index, self._ledger_directory, self._run_directory)
+            places = (self._ledger_directory, self._run_directory)
+            story, problems = load_story(self.port_index, *places, goes_on=True)
             self._skipped = "; ".join(str(problem) for problem in problems)
             self._story = story
         new = after(events, story.boot, story.sequence)

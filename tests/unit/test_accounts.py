@@ -24,10 +24,11 @@ from sdisup.contract.files import unix_time, utc_text
 from sdisup.contract.status import PortStatus
 from sdisup.control.verify import Known, known_files, verify
 from sdisup.errors import UsageError
-from sdisup.ledger import history
+from sdisup.ledger import present as present_module
 from sdisup.ledger.accounts import Account, Row, Window, account_of, line_of
-from sdisup.ledger.lines import Entry, append_entries, ledger_path, open_path
-from sdisup.ledger.moments import FileEnd, Moment, TakenFile
+from sdisup.ledger.lines import Entry, append_entries, ledger_path
+from sdisup.ledger.moments import FileEnd, Moment, TakenFile, document
+from sdisup.ledger.open_record import open_path
 from sdisup.ledger.present import Present, rows_of
 from sdisup.ledger.story import Story
 
@@ -188,15 +189,13 @@ def present(at: float, *, is_alive: bool = True, records_at_boot: bool = False, 
 
 def story(**parts: Any) -> Story:
     found = Story(3)
-    found.recall({"v": 1, "port_index": 3, **parts})
+    found.recall({"v": 1, "port_index": 3, "queue": [], **parts})
     return found
 
 
 def recorded(start: float = 10, boot: str = "now", **values: Any) -> dict[str, Any]:
-    file = TakenFile(f"/r/{start}.mp4", "final", "h264", 25.0, moment(start - 1, boot))
-    file.start = moment(start, boot)
-    file.__dict__.update(values)
-    return file.as_dict()
+    file = TakenFile(f"/r/{start}.mp4", "final", "h264", 25.0, moment(start - 1, boot), start=moment(start, boot))
+    return document(file.replaced(**values))
 
 
 def gap(start: float, what: str = "no signal", kind: str = "gap", boot: str = "now") -> dict[str, Any]:
@@ -301,9 +300,9 @@ def test_a_port_that_was_not_started_since_the_boot(
 
 
 def test_a_file_that_is_being_counted() -> None:
-    seen = FileEnd("/r/10.mp4", verdict="cut off: killed", cause="killed", frames=500, last_frame=moment(30))
+    seen = FileEnd("/r/10.mp4", "cut off: killed", "killed", moment(30), 500)
     known = recorded(end=seen, closed=moment(31))
-    unknown = recorded(50, end=FileEnd("/r/50.mp4", verdict="cut off: runner killed", cause="x"), closed=moment(80))
+    unknown = recorded(50, end=FileEnd("/r/50.mp4", "cut off: runner killed", "x"), closed=moment(80))
     first = {**gap(30, "killed"), "end": moment(50).as_list()}
     entries = rows_of(story(queue=[known, first, unknown], interval=gap(50, "runner killed")), present(90))
     assert shown(entries) == [
@@ -472,9 +471,9 @@ def port(index: int = 3) -> AppliedPort:
 def test_ports_that_are_no_longer_configured_have_their_history(tmp_path: Path) -> None:
     for name in ("3.jsonl", "12.jsonl", "x.jsonl", "07.jsonl", "5.open.json", "9.jsonl.bak"):
         (tmp_path / name).write_text("")
-    found = history.with_ledgers(Applied({3: port()}, []), str(tmp_path))
+    found = present_module.with_ledgers(Applied({3: port()}, []), str(tmp_path))
     assert [(index, known.name) for index, known in found.ports.items()] == [(3, "CAM3"), (12, "port12")]
-    assert list(history.with_ledgers(Applied({}, []), str(tmp_path / "missing")).ports) == []
+    assert list(present_module.with_ledgers(Applied({}, []), str(tmp_path / "missing")).ports) == []
 
 
 def test_problems_are_told_and_the_rest_is_answered(tmp_path: Path) -> None:
@@ -483,7 +482,7 @@ def test_problems_are_told_and_the_rest_is_answered(tmp_path: Path) -> None:
         file.write(b'foreign\n{"v":9}\n{"v":1,"ki')
     Path(open_path(3, str(tmp_path))).write_text("{")
     (tmp_path / "4.jsonl").symlink_to("3.jsonl")
-    found, remarks = history.accounts("gap", [port(3), port(4)], Window(), str(tmp_path), str(tmp_path))
+    found, remarks = present_module.accounts("gap", [port(3), port(4)], Window(), str(tmp_path), str(tmp_path))
     assert sums(found[0][2]) == (289.98, 14.02, 100.0)
     assert sums(found[1][2]) == (0, 0, 0)
     reasons = [remark.partition(".json")[2] for remark in remarks]
@@ -502,10 +501,10 @@ FRESH = """
 import json, resource, sys
 sys.path.insert(0, {root!r})
 from sdisup.cli import main as cli
-from sdisup.ledger import history
-directory, accounts, with_ledgers = {directory!r}, history.accounts, history.with_ledgers
-history.accounts = lambda kind, ports, window: accounts(kind, ports, window, directory, directory)
-history.with_ledgers = lambda applied: with_ledgers(applied, directory)
+from sdisup.ledger import present as present_module
+directory, accounts, with_ledgers = {directory!r}, present_module.accounts, present_module.with_ledgers
+present_module.accounts = lambda kind, ports, window: accounts(kind, ports, window, directory, directory)
+present_module.with_ledgers = lambda applied: with_ledgers(applied, directory)
 code = cli.main({arguments!r})
 used = resource.getrusage(resource.RUSAGE_SELF)
 # Not ru_maxrss: that of a process that was just forked is its parent's.
@@ -674,9 +673,7 @@ def test_files_by_another_name(tmp_path: Path, probe: str, monkeypatch: pytest.M
 
 def test_files_that_are_recorded_or_counted_now(tmp_path: Path, probe: str) -> None:
     known = Known()
-    rows = rows_of(
-        story(file=recorded(), queue=[recorded(5, end=FileEnd("/r/5.mp4", verdict="cut off", cause="x"))]), present(40)
-    )
+    rows = rows_of(story(file=recorded(), queue=[recorded(5, end=FileEnd("/r/5.mp4", "cut off", "x"))]), present(40))
     known.open = {str(row.path): row for row in rows}
     assert [str(verdict) for verdict in verify(known, [], probe)] == [
         "/r/5.mp4: ended; its frames are not counted yet",

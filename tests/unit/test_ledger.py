@@ -29,11 +29,10 @@ from sdisup.ledger.lines import (
     encode_entry,
     last_entry,
     ledger_path,
-    open_path,
     read_ledger,
-    waiting_path,
 )
 from sdisup.ledger.moments import FileEnd, Interval, Moment, TakenFile
+from sdisup.ledger.open_record import former_path, open_path
 
 NOBODY = 65534
 
@@ -358,7 +357,7 @@ def test_what_the_runner_writes_is_read_without_decoding_it(path: str, monkeypat
     start, end = Moment(1.7e9, 5.0, "b"), Moment(1.7e9 + 60, 65.0, "b")
     file = TakenFile("/srv/aufnahmen/Süd/CAM3_20260131T120000Z.mp4", "final", "h264", 25.0, start)
     file.ffmpeg_version = "Lavf61.7.103"
-    verdict = FileEnd(file.path, verdict="cut off: FFmpeg was killed", cause="killed", missing=100, dropped=3)
+    verdict = FileEnd(file.path, "cut off: FFmpeg was killed", "killed", missing=100, dropped=3)
     gap, stop = Interval("gap", "disk full, then power", start, None), Interval("stop", "operator", start, "t-1")
     gap.end = stop.end = end
     written = [
@@ -415,6 +414,6 @@ def test_the_last_entry_of_no_file(path: str) -> None:
 
 
 def test_places() -> None:
-    assert waiting_path(3) == "/run/sdisup/3.ledger.json"
+    assert former_path(3) == "/run/sdisup/3.ledger.json"
     assert ledger_path(3) == "/var/lib/sdisup/ledger/3.jsonl"
     assert open_path(3) == "/var/lib/sdisup/ledger/3.open.json"
