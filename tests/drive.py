@@ -14,6 +14,8 @@ import pytest
 from appliance import Appliance, push_checkout, wait_for
 from standin_control import STANDIN, write_steering
 
+from sdisup.ledger.present import has_waiting
+
 RECORDINGS = "/srv/recordings"
 LEDGER = "/var/lib/sdisup/ledger"
 STANDIN_INSTALLED = "/usr/local/bin/ffmpeg-deltacast"
@@ -125,6 +127,9 @@ class Machine(Appliance):
         return document
 
     def ledger(self, port: int) -> list[dict[str, Any]]:
+        """The entries of a port's ledger, once its process has entered all that the runner told."""
+        run_directory = str(self.path("/run/sdisup"))
+        wait_for(lambda: not has_waiting(port, run_directory), 20, f"port {port}'s events are in its ledger")
         return [json.loads(line) for line in self.read(f"{LEDGER}/{port}.jsonl").splitlines()]
 
     def active_state(self, port: int) -> str:

@@ -78,7 +78,8 @@ def port_account(
 def has_waiting(port_index: int, run_directory: str = RUN_DIRECTORY) -> bool:
     """Whether the port's runner told something that the ledger's process has not made safe yet."""
     events, _ = read_spool(spool_path(port_index, run_directory))
-    return bool(events) and sequence_of(events[-1]) > acknowledged(entered_path(port_index, run_directory), boot_id())
+    path = entered_path(port_index, run_directory)
+    return bool(events) and sequence_of(events[-1]) > acknowledged(path, str(events[-1]["boot"]))
 
 
 def port_present(
