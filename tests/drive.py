@@ -14,6 +14,7 @@ import pytest
 from appliance import Appliance, push_checkout, wait_for
 from standin_control import STANDIN, write_steering
 
+from sdisup.contract.files import read_json
 from sdisup.ledger.present import has_waiting
 
 RECORDINGS = "/srv/recordings"
@@ -127,9 +128,15 @@ class Machine(Appliance):
         return document
 
     def ledger(self, port: int) -> list[dict[str, Any]]:
-        """The entries of a port's ledger, once its process has entered all that the runner told."""
+        """The entries of a port's ledger, once its process has entered all that the runner told and counted all files."""
         run_directory = str(self.path("/run/sdisup"))
-        wait_for(lambda: not has_waiting(port, run_directory), 20, f"port {port}'s events are in its ledger")
+        opened = str(self.path(f"{LEDGER}/{port}.open.json"))
+
+        def is_entered() -> bool:
+            queue = read_json(opened)["queue"]  # type: ignore[index]
+            return not has_waiting(port, run_directory) and all("v" in item or "kind" in item for item in queue)
+
+        wait_for(is_entered, 20, f"what port {port}'s runner told is in its ledger")
         return [json.loads(line) for line in self.read(f"{LEDGER}/{port}.jsonl").splitlines()]
 
     def active_state(self, port: int) -> str:
