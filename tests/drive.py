@@ -128,7 +128,7 @@ class Machine(Appliance):
         return document
 
     def ledger(self, port: int) -> list[dict[str, Any]]:
-        """The entries of a port's ledger, once its process has entered all that the runner told and counted all files."""
+        """A port's entries, once the ledger's process has entered what the runner told and counted all files."""
         run_directory = str(self.path("/run/sdisup"))
         opened = str(self.path(f"{LEDGER}/{port}.open.json"))
 
