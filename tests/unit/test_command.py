@@ -1,4 +1,4 @@
-"""The argument lists: two to the letter, and what every one upholds."""
+"""What every argument list upholds, and what an FFmpeg lacks. Whole lists: fixtures, which test_fixtures.py reads."""
 
 from __future__ import annotations
 
@@ -26,13 +26,8 @@ HYBRID = Capabilities("7.1.5", ALL, INPUTS, hybrid_fragmented=True)
 FRAGMENTED = Capabilities("5.1.9", ALL, INPUTS, hybrid_fragmented=False)
 
 
-def make_port(source: dict[str, Any] | None = None, index: int = 3, **table: Any) -> Port:
-    defaults = {"source": source or {}, **table}
-    return parse_settings([("test.toml", {"defaults": defaults, "port": {}})]).ports[index]
-
-
-def build(port: Port, capabilities: Capabilities = HYBRID) -> list[str]:
-    return build_ffmpeg_arguments(port, "/usr/bin/ffmpeg", capabilities)
+def make_port(source: dict[str, Any] | None = None) -> Port:
+    return parse_settings([("test.toml", {"defaults": {"source": source or {}}})]).ports[3]
 
 
 def value_of(arguments: list[str], option: str) -> str:
@@ -43,58 +38,6 @@ BEGINNING = [
     *("/usr/bin/ffmpeg", "-hide_banner", "-loglevel", "repeat+level+info", "-nostats"),
     *("-progress", "pipe:2", "-stats_period", str(PROGRESS_PERIOD_S), "-y"),
 ]
-
-
-def test_videomaster_interlaced_h264() -> None:
-    assert build(make_port({"kind": "videomaster", "board": 1, "scan": "tff"})) == [
-        *BEGINNING,
-        *("-xerror", "-abort_on", "empty_output", "-f", "videomaster"),
-        *("-timestamp_source", "osc", "-buffer_packing", "YUV422_8"),
-        *("-nb_channels", "2", "-sample_rate", "48000", "-sample_size", "24"),
-        *("-i", "stream 3 on board 1"),
-        *("-map", "0:v:0", "-vf", "setfield=tff,scale=interl=1", "-fps_mode", "cfr", "-r", "25"),
-        *("-c:v", "libx264", "-preset", "veryfast", "-tune", "zerolatency"),
-        *("-b:v", "8000k", "-maxrate", "8000k", "-bufsize", "8000k", "-g", "25", "-weightp", "none"),
-        *("-threads:v", "4", "-pix_fmt", "yuv420p", "-flags:v", "+ildct+ilme"),
-        *("-map", "0:a:0", "-af", "aresample=async=1", "-c:a", "aac", "-b:a", "192k"),
-        *("-movflags", "+hybrid_fragmented", "-frag_duration", "100000"),
-        *("-flush_packets", "1", "-f", "mp4", "{output}"),
-    ]
-
-
-def test_test_source_prores() -> None:
-    source = {"kind": "test", "size": "320x180", "rate": "29.97"}
-    assert build(make_port(source, codec="prores"), FRAGMENTED) == [
-        *BEGINNING,
-        *("-f", "lavfi", "-i"),
-        "testsrc2=size=320x180:rate=30000/1001,realtime[out0];sine=frequency=1000:sample_rate=48000[out1]",
-        *("-map", "0:v:0", "-fps_mode", "cfr", "-r", "30000/1001"),
-        *("-c:v", "prores_aw", "-profile:v", "3", "-threads:v", "4", "-pix_fmt", "yuv422p10le"),
-        *("-map", "0:a:0", "-af", "aresample=async=1", "-c:a", "pcm_s24le"),
-        *("-movflags", "+empty_moov+default_base_moof", "-frag_duration", "100000"),
-        *("-flush_packets", "1", "-f", "mov", "{output}"),
-    ]
-
-
-def test_matroska() -> None:
-    arguments = build(make_port({"kind": "test"}, container="mkv"))
-    assert arguments[-7:] == ["-cluster_time_limit", "100", "-flush_packets", "1", "-f", "matroska", "{output}"]
-    assert "-movflags" not in arguments
-
-
-@pytest.mark.parametrize("source", [{"kind": "test", "tone": False}, {"audio_channels": 0}])
-def test_without_audio_no_audio_option_is_given(source: dict[str, Any]) -> None:
-    arguments = build(make_port(source))
-    audio = {"-nb_channels", "-sample_rate", "-sample_size", "0:a:0", "-af", "-c:a", "-b:a"}
-    assert not audio.intersection(arguments)
-
-
-def test_the_channel_is_the_ports_index_unless_it_is_given() -> None:
-    assert value_of(build(make_port(index=5)), "-i") == "stream 5 on board 0"
-
-
-def test_containers_by_default() -> None:
-    assert [make_port(codec=codec).container for codec in ("h264", "prores")] == ["mp4", "mov"]
 
 
 # ---- What an FFmpeg lacks ----
@@ -164,7 +107,7 @@ def test_every_list_upholds_the_promises(table: dict[str, Any], capabilities: Ca
         port = parse_settings([("test.toml", {"port": {"3": table}})]).ports[3]
     except ConfigError:
         return
-    arguments = build(port, capabilities)
+    arguments = build_ffmpeg_arguments(port, "/usr/bin/ffmpeg", capabilities)
     assert arguments[: len(BEGINNING)] == BEGINNING
     assert arguments[-1] == "{output}" and "".join(arguments).count("{output}") == 1
     assert all(word and word.isprintable() for word in arguments)

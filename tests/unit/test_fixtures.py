@@ -55,6 +55,7 @@ def test_errors(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(FIXTURES / "errors")
     with pytest.raises(ConfigError) as caught:
         Settings.load(f"{case}.toml")
+    assert all(problem.isprintable() for problem in caught.value.problems)
     hint = [f"hint: {caught.value.hint}"] if caught.value.hint else []
     compare(case, {f"{case}.expected": "".join(f"{line}\n" for line in [*caught.value.problems, *hint])})
 

@@ -1,4 +1,4 @@
-"""The kinds of source beside SDI: what a port of each runs, what it may reach, and what is refused.
+"""The kinds of source beside SDI: which options FFmpeg knows, and which custom arguments are refused.
 
 There is no DeckLink card and no Video4Linux device on the machines that run these tests: for them the
 options are compared with what FFmpeg documents, and asked of the FFmpeg that is there where it knows them.
@@ -19,65 +19,26 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sdisup.config.settings import Port, Source, parse_settings
-from sdisup.encode.command import Capabilities, build_ffmpeg_arguments, has_audio, missing_capabilities
-from sdisup.errors import ConfigError
+from sdisup.config.settings import Port, parse_settings
+from sdisup.encode.command import Capabilities, build_ffmpeg_arguments, missing_capabilities
 from sdisup.sources.custom import FLAGS, GENERATORS, OTHERS, TEXTS, UNWANTED, VALUED, Input, parse_inputs
-from sdisup.sources.sandbox import source_sandbox
 
 ALL = frozenset({"libx264", "prores_aw", "aac", "pcm_s24le"})
 KNOWS_ALL = Capabilities("7.1.5", ALL, frozenset({"lavfi", "decklink", "v4l2", "alsa"}), hybrid_fragmented=True)
 REAL = [name for name in (shutil.which("ffmpeg"), os.environ.get("SDISUP_TEST_FFMPEG")) if name]
-SRT = ["-i", "srt://192.0.2.7:9000"]
 
 
-def make_port(source: dict[str, Any], index: int = 3, **table: Any) -> Port:
-    return parse_settings([("test.toml", {"port": {str(index): {"source": source, **table}}})]).ports[index]
-
-
-def problems_of(*sources: dict[str, Any], **table: Any) -> list[str]:
-    ports = {str(index): {"source": source, **table} for index, source in enumerate(sources)}
-    with pytest.raises(ConfigError) as caught:
-        parse_settings([("test.toml", {"port": ports})])
-    return caught.value.problems
-
-
-def build(port: Port) -> list[str]:
-    """The arguments between `-y` and the container's."""
-    arguments = build_ffmpeg_arguments(port, "/usr/bin/ffmpeg", KNOWS_ALL)
-    return arguments[arguments.index("-y") + 1 : arguments.index("-movflags")]
+def make_port(source: dict[str, Any]) -> Port:
+    return parse_settings([("test.toml", {"port": {"3": {"source": source}}})]).ports[3]
 
 
 def input_of(port: Port) -> list[str]:
-    arguments = build(port)
-    return arguments[: arguments.index("-map")]
+    """The arguments of the input."""
+    arguments = build_ffmpeg_arguments(port, "/usr/bin/ffmpeg", KNOWS_ALL)
+    return arguments[arguments.index("-y") + 1 : arguments.index("-map")]
 
 
 # ---- decklink ----
-
-
-def test_decklink() -> None:
-    source = {"kind": "decklink", "device": "DeckLink Duo (1)", "rate": 50, "audio_channels": 8}
-    port = make_port({**source, "format_code": "Hp50", "raw_format": "yuv422p10"}, codec="prores")
-    assert build(port) == [
-        *("-f", "decklink", "-video_input", "sdi", "-audio_input", "embedded", "-raw_format", "yuv422p10"),
-        *("-draw_bars", "0", "-channels", "8", "-audio_depth", "32", "-queue_size", "268435456"),
-        *("-format_code", "Hp50", "-i", "DeckLink Duo (1)"),
-        *("-map", "0:v:0", "-fps_mode", "cfr", "-r", "50"),
-        *("-c:v", "prores_aw", "-profile:v", "3", "-threads:v", "4", "-pix_fmt", "yuv422p10le"),
-        *("-map", "0:a:0", "-af", "aresample=async=1", "-c:a", "pcm_s24le"),
-    ]
-    assert str(port.source) == "DeckLink Duo (1)"
-
-
-def test_decklink_detects_the_format_and_leaves_out_unwanted_sound() -> None:
-    arguments = build(make_port({"kind": "decklink", "device": "UltraStudio", "audio_channels": 0, "scan": "tff"}))
-    assert "-format_code" not in arguments
-    # The demuxer has no way to deliver none: 2, 8 or 16 (libavdevice/decklink_dec.cpp).
-    assert arguments[arguments.index("-channels") + 1] == "2"
-    assert arguments.count("-map") == 1
-    assert "setfield=tff,scale=interl=1" in arguments
-
 
 # The options of ffmpeg-devices(1), 5.1 and 7.1, and their values in libavdevice/decklink_dec_c.c.
 DECKLINK_OPTIONS = {
@@ -118,27 +79,6 @@ def test_every_decklink_option_is_a_documented_one(source: dict[str, Any]) -> No
 # ---- v4l2 ----
 
 
-def test_v4l2_with_sound() -> None:
-    source = {"kind": "v4l2", "device": "/dev/v4l/by-id/usb-Magewell_1-video-index0", "audio_device": "hw:1"}
-    assert build(make_port({**source, "input_format": "yuyv422"})) == [
-        *("-thread_queue_size", "512", "-f", "v4l2", "-framerate", "25", "-video_size", "1920x1080"),
-        *("-input_format", "yuyv422", "-i", "/dev/v4l/by-id/usb-Magewell_1-video-index0"),
-        *("-thread_queue_size", "512", "-f", "alsa", "-sample_rate", "48000", "-channels", "2", "-i", "hw:1"),
-        *("-map", "0:v:0", "-fps_mode", "cfr", "-r", "25"),
-        *("-c:v", "libx264", "-preset", "veryfast", "-tune", "zerolatency"),
-        *("-b:v", "8000k", "-maxrate", "8000k", "-bufsize", "8000k", "-g", "25"),
-        *("-threads:v", "4", "-pix_fmt", "yuv420p"),
-        *("-map", "1:a:0", "-af", "aresample=async=1", "-c:a", "aac", "-b:a", "192k"),
-    ]
-
-
-def test_v4l2_by_the_ports_index_and_without_sound() -> None:
-    port = make_port({"kind": "v4l2", "audio_channels": 16})
-    assert input_of(port)[-2:] == ["-i", "/dev/video3"]
-    assert not has_audio(port.source)
-    assert str(port.source) == "/dev/video3"
-
-
 @pytest.mark.parametrize("ffmpeg", REAL)
 @pytest.mark.parametrize("demuxer", ["v4l2", "alsa"])
 def test_a_real_ffmpeg_has_the_options_of_the_devices(ffmpeg: str, demuxer: str) -> None:
@@ -151,131 +91,6 @@ def test_a_real_ffmpeg_has_the_options_of_the_devices(ffmpeg: str, demuxer: str)
     names = [word for word in own if word.startswith("-") and word not in ("-f", "-i", "-thread_queue_size")]
     assert names
     assert all(re.search(rf"^ +{name} ", answer, re.MULTILINE) for name in names)
-
-
-# ---- custom ----
-
-
-def test_custom() -> None:
-    assert build(make_port({"kind": "custom", "input": ["-rtsp_transport", "tcp", "-i", "rtsp://cam/1"]})) == [
-        *("-rtsp_transport", "tcp", "-i", "rtsp://cam/1"),
-        *("-map", "0:v:0", "-fps_mode", "cfr", "-fpsmax", "60"),
-        *("-c:v", "libx264", "-preset", "veryfast", "-tune", "zerolatency"),
-        *("-b:v", "8000k", "-maxrate", "8000k", "-bufsize", "8000k"),
-        *("-g", "60", "-force_key_frames", "expr:gte(t,n_forced)"),
-        *("-threads:v", "4", "-pix_fmt", "yuv420p"),
-        *("-map", "0:a:0", "-af", "aresample=async=1", "-c:a", "aac", "-b:a", "192k"),
-    ]
-
-
-def test_a_custom_input_of_a_known_rate_is_brought_to_it() -> None:
-    arguments = build(make_port({"kind": "custom", "input": SRT, "rate": 29.97, "scan": "tff"}))
-    assert arguments[arguments.index("-fps_mode") :][:4] == ["-fps_mode", "cfr", "-r", "30000/1001"]
-    assert arguments[arguments.index("-g") + 1] == "30"
-    assert "-force_key_frames" not in arguments
-
-
-@pytest.mark.parametrize(("audio", "expected"), [(True, "1:a:0"), (False, None), ("optional", "1:a:0?")])
-def test_the_sound_of_a_custom_input_is_that_of_its_last(audio: object, expected: str | None) -> None:
-    arguments = build(make_port({"kind": "custom", "input": [*SRT, "-i", "udp://192.0.2.7:9002"], "audio": audio}))
-    assert [value for value in (expected, None) if value] == [word for word in arguments if ":a:0" in word]
-
-
-def test_where_the_rate_is_not_known_the_slowest_decides() -> None:
-    (problem,) = problems_of({"kind": "custom", "input": SRT}, codec="prores", threads=8)
-    assert "8 threads of prores at at least 24000/1001 frames a second keep back more than 0.5 s" in problem
-    assert make_port({"kind": "custom", "input": SRT, "rate": 50}, codec="prores", threads=8).threads == 8
-
-
-@pytest.mark.parametrize(
-    ("source", "limits_s"),
-    [
-        ({"kind": "decklink", "device": "x"}, (5, 3, 6)),
-        ({"kind": "v4l2"}, (5, 3, 3)),
-        ({"kind": "custom", "input": SRT}, (15, 3, 3)),
-        ({"kind": "test"}, (5, 3, 3)),
-        ({"kind": "videomaster"}, (12, 12, 22)),
-    ],
-)
-def test_each_kind_has_its_own_patience(source: dict[str, Any], limits_s: tuple[float, ...]) -> None:
-    port = make_port(source)
-    assert (port.stall_timeout_s, port.stop_quit_s, port.stop_start_quit_s) == limits_s
-
-
-@pytest.mark.parametrize(
-    ("arguments", "shown"),
-    [
-        (["-i", "rtsp://user:secret@cam7:554/stream/key?token=1"], "rtsp://cam7:554"),
-        (["-i", "udp://@239.0.0.1:1234"], "udp://239.0.0.1:1234"),
-        (["-i", "srt://[2001:db8::1]:9000?passphrase=secret"], "srt://[2001:db8::1]:9000"),
-        (["-i", "srt://[::1:9000"], "srt://"),
-        (["-re", "-i", "/srv/media/loop.mkv"], "/srv/media/loop.mkv"),
-        (["-i", "data:secret"], "data input"),
-        (["-f", "lavfi", "-i", "testsrc2"], "FFmpeg's generator"),
-        (["-f", "alsa", "-i", "hw:1"], "hw:1"),
-    ],
-)
-def test_a_custom_source_is_named_without_what_may_be_secret(arguments: list[str], shown: str) -> None:
-    assert str(Source("custom", {"input": tuple(arguments)})) == shown
-
-
-def test_a_required_key_is_missed_for_each_port_only() -> None:
-    tree = {"defaults": {"source": {"kind": "decklink"}}, "port": {"0": {"source": {"device": "A"}}}}
-    with pytest.raises(ConfigError) as caught:
-        parse_settings([("test.toml", {**tree, "appliance": {"ports": 2}})])
-    (problem,) = caught.value.problems
-    assert problem.startswith("test.toml: port.1.source.device: is missing: The input by its name")
-    assert problems_of({"kind": "custom"})[0].startswith("test.toml: port.0.source.input: is missing: ")
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "problem"),
-    [
-        ({"kind": "decklink", "device": "A"}, {"kind": "decklink", "device": "A"},
-         "port.1.source.device: port 1 would read A, which port 0 reads: a device has one reader"),
-        ({"kind": "v4l2"}, {"kind": "v4l2", "device": "/dev/video0"},
-         "port.1.source.device: port 1 would read /dev/video0, which port 0 reads: a device has one reader"),
-        ({"kind": "v4l2", "audio_device": "hw:1"}, {"kind": "v4l2", "audio_device": "hw:1"},
-         "port.1.source.audio_device: port 1 would read hw:1, which port 0 reads: a device has one reader"),
-        ({"kind": "v4l2"}, {"kind": "custom", "input": ["-f", "v4l2", "-i", "/dev/video0"]},
-         "port.1.source.input: port 1 would read /dev/video0, which port 0 reads: a device has one reader"),
-    ],
-)  # fmt: skip
-def test_a_device_has_one_reader(one: dict[str, Any], other: dict[str, Any], problem: str) -> None:
-    assert problems_of(one, other) == [f"test.toml: {problem}"]
-
-
-@pytest.mark.parametrize(
-    "source",
-    [
-        {"kind": "decklink", "device": ""},
-        {"kind": "decklink", "device": "-i"},
-        {"kind": "decklink", "device": "a\nb"},
-        {"kind": "decklink", "device": "{output}"},
-        {"kind": "decklink", "device": "x" * 200},
-        {"kind": "decklink", "device": "x", "format_code": "a b"},
-        {"kind": "decklink", "device": "x", "audio_channels": 4},
-        {"kind": "v4l2", "device": "/etc/passwd"},
-        {"kind": "v4l2", "device": "/dev/../etc/passwd"},
-        {"kind": "v4l2", "device": "/dev/video0 rw"},
-        {"kind": "v4l2", "audio_device": "-i"},
-        {"kind": "v4l2", "audio_device": "hw:1\n"},
-        {"kind": "v4l2", "rate": "auto"},
-        {"kind": "custom", "input": "-i x"},
-        {"kind": "custom", "input": ["-i", 3]},
-        {"kind": "custom", "input": SRT, "audio": "maybe"},
-        {"kind": "custom", "input": SRT, "audio": 1},
-    ],
-)
-def test_values_that_are_refused(source: dict[str, Any]) -> None:
-    (problem,) = problems_of(source)
-    assert problem.isprintable()
-
-
-def test_a_file_in_the_units_private_tmp_is_a_warning() -> None:
-    document = {"port": {"0": {"source": {"kind": "custom", "input": ["-re", "-i", "/tmp/a.mkv"]}}}}
-    (warning,) = parse_settings([("test.toml", document)]).warnings
-    assert warning.startswith("test.toml: port.0.source.input: /tmp/a.mkv is not seen by the recorder")
 
 
 # ---- What custom arguments may be ----
@@ -516,51 +331,6 @@ def test_no_generator_has_an_option_that_names_a_file(ffmpeg: str) -> None:
 def test_the_lists_of_options_do_not_overlap() -> None:
     lists = (FLAGS, VALUED, OTHERS, frozenset(UNWANTED), TEXTS)
     assert sum(map(len, lists)) == len(frozenset().union(*lists))
-
-
-# ---- The sandbox ----
-
-PRIVATE = ["RestrictAddressFamilies=AF_UNIX", "PrivateDevices=yes"]
-NETWORK = ["RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6", "PrivateDevices=yes"]
-
-
-@pytest.mark.parametrize(
-    ("source", "expected"),
-    [
-        ({"kind": "test"}, PRIVATE),
-        ({"kind": "custom", "input": ["-re", "-i", "/srv/media/a.mkv"]}, PRIVATE),
-        ({"kind": "custom", "input": ["-re", "-i", "file:/srv/media/a.mkv"]}, PRIVATE),
-        ({"kind": "custom", "input": ["-f", "lavfi", "-i", "testsrc2,realtime"]}, PRIVATE),
-        ({"kind": "custom", "input": SRT}, NETWORK),
-        ({"kind": "custom", "input": ["-re", "-i", "/srv/media/a.mkv", *SRT]}, NETWORK),
-        ({"kind": "custom", "input": ["-protocol_whitelist", "file,udp,rtp", "-i", "/srv/a.sdp"]}, NETWORK),
-        ({"kind": "custom", "input": ["-i", "concat:/srv/a|http://b"]}, NETWORK),
-        ({"kind": "v4l2", "device": "/dev/video1"},
-         ["RestrictAddressFamilies=AF_UNIX", "SupplementaryGroups=video", "DevicePolicy=closed",
-          "DeviceAllow=/dev/video1 rw"]),
-        ({"kind": "v4l2", "device": "/dev/video1", "audio_device": "hw:1"},
-         ["RestrictAddressFamilies=AF_UNIX", "SupplementaryGroups=video audio", "DevicePolicy=closed",
-          "DeviceAllow=/dev/video1 rw", "DeviceAllow=char-alsa rw"]),
-        ({"kind": "videomaster"},
-         ["RestrictAddressFamilies=AF_UNIX", "SupplementaryGroups=video",
-          "# Devices stay open: not all nodes of Deltacast's driver are known."]),
-        ({"kind": "custom", "input": ["-f", "v4l2", "-i", "/dev/video0"]},
-         ["RestrictAddressFamilies=AF_UNIX", "SupplementaryGroups=video audio",
-          "# Devices stay open: the input arguments name one."]),
-        ({"kind": "custom", "input": ["-hwaccel", "cuda", *SRT]},
-         ["RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6", "SupplementaryGroups=video audio",
-          "# Devices stay open: the input arguments name one."]),
-    ],
-)  # fmt: skip
-def test_a_source_reaches_what_it_needs_and_no_more(source: dict[str, Any], expected: list[str]) -> None:
-    assert source_sandbox(make_port(source).source).directives() == expected
-
-
-def test_decklink_reaches_the_nodes_of_its_driver() -> None:
-    lines = source_sandbox(make_port({"kind": "decklink", "device": "x"}).source).directives()
-    assert lines[:4] == ["RestrictAddressFamilies=AF_UNIX", "SupplementaryGroups=video", "DevicePolicy=closed",
-                         "DeviceAllow=char-blackmagic* rw"]  # fmt: skip
-    assert "DeviceAllow=/dev/blackmagic/io7 rw" in lines
 
 
 @pytest.mark.parametrize("url", ["/srv/a.mkv", "file:/srv/a.mkv", "udp://h:1", "http://h/a", "srt://h", "crypto:/a"])

@@ -166,27 +166,6 @@ def test_what_the_runner_is_told_stands_in_the_unit() -> None:
     assert text.rstrip().endswith("{output}")
 
 
-def test_the_runner_is_told_what_a_missing_signal_does_to_its_input() -> None:
-    card = {"kind": "videomaster"}
-    result = rendered(settings_of(port1={"source": card}, port2={"source": {**card, "audio_channels": 0}}))
-    test, embedded, silent = (result.files[drop_in_path(index)] for index in range(3))
-    assert "--without-signal=ends --audio-options=-nb_channels,-sample_rate,-sample_size " in embedded
-    assert "--without-signal=ends " in silent and "--audio-options" not in silent
-    assert "--without-signal" not in test and "--audio-options" not in test
-
-
-def test_a_specifier_in_a_path_is_no_specifier() -> None:
-    text = rendered(settings_of(appliance={"recordings": "/srv/100%n disk"})).files[drop_in_path(0)]
-    assert '\nReadWritePaths="-/srv/100%%n disk"\n' in text
-    assert "%" not in text.replace("%%", "")
-
-
-def test_time_to_stop_covers_the_whole_ladder() -> None:
-    slow = settings_of(defaults={"stop_quit_s": 20.4, "stop_term_s": 10.4})
-    seconds = re.search(r"^TimeoutStopSec=(\d+)$", rendered(slow).files[drop_in_path(0)], re.MULTILINE)
-    assert seconds is not None and int(seconds[1]) >= 20.4 + 10.4 + 3
-
-
 def test_another_directory(tmp_path: Path) -> None:
     files = rendered(directory=str(tmp_path)).files
     assert all(path.startswith(f"{tmp_path}/") for path in files)
