@@ -91,8 +91,8 @@ def compare(case: str, wanted: dict[str, str]) -> None:
         line
         for name in sorted({*expected, *wanted})
         for line in difflib.unified_diff(
-            expected.get(name, "").splitlines(),
-            wanted.get(name, "").splitlines(),
+            expected.get(name, "").replace(" -", "\n-").splitlines(),
+            wanted.get(name, "").replace(" -", "\n-").splitlines(),
             name if name in expected else f"{name} (missing)",
             "what it gives now" if name in wanted else "no such file is needed",
             lineterm="",
