@@ -1,9 +1,9 @@
 #!/bin/bash
 # Installs sdisup on this machine (Debian 12 or 13), or shows it in a container: ./install.sh --demo
 #
-# All or nothing: every change is preceded by the note of how it is undone, and whatever ends this early
-# undoes them, the last one first. Undoing needs no disk space: what is replaced is kept under another
-# name beside its successor until the end, and comes back by a rename.
+# All or nothing: before each change the script notes how to undo it. A script that ends early undoes all
+# changes, the last one first. Undoing needs no disk space: a file that is replaced keeps another name beside
+# its successor until the end, and comes back by a rename.
 set -Eeuo pipefail
 umask 022
 export LC_ALL=C.UTF-8
@@ -71,7 +71,7 @@ begin() {
     work=$(mktemp -d -t sdisup-install.XXXXXX)
 }
 
-# All is there; what is left is tidying up, and is not worth undoing anything.
+# All is installed. Only tidying up is left; if that fails, nothing is undone for it.
 end() {
     trap '' INT TERM HUP
     trap - EXIT ERR
@@ -80,7 +80,7 @@ end() {
     remove_former_code || warn "former versions are left in $code-*; the next update removes them"
 }
 
-# What is kept to be put back; also what a run that was killed left of it.
+# Removes the files that were kept to be put back, also those that a killed run left.
 tidy_up() {
     local path leftovers=("$kept_units")
     for path in "$command" "$code" "$documents/README.md" "$sysusers" "$tmpfiles" "$configuration" \
@@ -115,7 +115,7 @@ roll_back() {
     exit "$result"
 }
 
-# Keeps a file, so that what replaces it by a rename can be undone.
+# Keeps a file under another name, so that a rename over it can be undone.
 keep_file() {
     local path=$1
     if [ -e "$path" ] || [ -L "$path" ]; then
@@ -127,7 +127,7 @@ keep_file() {
     undo_by rm -f -- "$path.new"
 }
 
-# put_back KEPT PATH: a rename, unless both are the one file still (then mv refuses).
+# put_back KEPT PATH: renames KEPT to PATH. If both names still are one file, mv would refuse, and KEPT is removed.
 put_back() {
     [ -e "$1" ] || [ -L "$1" ] || return 0
     if [ "$(stat -c %d:%i -- "$1")" = "$(stat -c %d:%i -- "$2" 2>/dev/null)" ]; then
@@ -137,7 +137,7 @@ put_back() {
     fi
 }
 
-# put_file SOURCE DESTINATION MODE; says so, if there was anything to do.
+# put_file SOURCE DESTINATION MODE: writes a file that is missing or differs, and says so.
 put_file() {
     local source=$1 destination=$2 mode=$3
     if cmp -s -- "$source" "$destination" && [ "$(stat -c %a -- "$destination")" = "$mode" ]; then
@@ -150,7 +150,7 @@ put_file() {
     say "wrote $destination"
 }
 
-# make_directory PATH OPTIONS-OF-INSTALL...: leaves alone what is there.
+# make_directory PATH OPTIONS-OF-INSTALL...: makes a directory that is missing.
 make_directory() {
     local path=$1
     shift
@@ -159,7 +159,7 @@ make_directory() {
     install -d "$@" -- "$path"
 }
 
-# What a port that was started meanwhile wrote down is nobody's to throw away.
+# Keeps a directory with files in it: a port that was started meanwhile may have written them.
 remove_directory() {
     [ ! -d "$1" ] || rmdir -- "$1" 2>/dev/null || {
         warn "left $1: there is something in it"
@@ -213,7 +213,7 @@ sys.stdout.write(starter_toml())' "$here" >"$work/sdisup.toml"
     fi
 }
 
-# Reads the configuration as the new version does, before that version is installed.
+# Reads the configuration with the new version's code, before that version is installed.
 read_configuration() {
     "$python" -I -B - "$here" "$configuration" >"$work/settings" <<'TEXT' ||
 import sys
@@ -248,7 +248,7 @@ install_packages() {
     fi
 }
 
-# Downloads before anything is installed: most of what goes wrong goes wrong here and changes nothing.
+# Downloads all packages before any is installed: most failures happen here, where nothing has changed yet.
 fetch_packages() {
     local new=()
     apt_get update -o APT::Update::Error-Mode=any >"$work/apt" 2>&1 || {
@@ -256,14 +256,14 @@ fetch_packages() {
         warn "apt-get update failed; is there a network? Going on with the package lists that are there"
     }
     run_apt "cannot install $*" install --simulate --no-install-recommends "$@"
-    # `Inst NAME (VERSION …)` is new; `Inst NAME [OLD] (…` replaces another version, and is not undone.
+    # `Inst NAME (VERSION …)` is a new package; `Inst NAME [OLD] (…` replaces another version and is not undone.
     mapfile -t new < <(sed -n 's/^Inst \([^ ]*\) (.*/\1/p' "$work/apt")
     run_apt "could not fetch $*" install -y --download-only --no-install-recommends "$@"
     undo_by remove_packages "${new[@]}"
 }
 
 apt_get() {
-    # needrestart must not restart what records.
+    # needrestart must not restart a port that records.
     DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 \
         apt-get -q -o DPkg::Lock::Timeout=60 -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-confold "$@" </dev/null
 }
@@ -293,7 +293,7 @@ remove_packages() {
 needed_packages() {
     printf '%s\n' python3 python3-gi python3-pydbus python3-jinja2 python3-tomli-w
     dpkg-query -W dbus-broker >/dev/null 2>&1 || printf 'dbus\n'
-    # Debian's FFmpeg only where it is the one that records.
+    # Debian's FFmpeg is needed only where the configuration names it.
     [ "$(realpath -m -- "$ffmpeg")" != "$(realpath -m /usr/bin/ffmpeg)" ] || printf 'ffmpeg\n'
 }
 
@@ -310,7 +310,7 @@ assemble_code() {
 import os
 import sys
 
-# /usr/lib/sdisup is a link. An update turns it to another directory, and must not mix the two in a process.
+# /usr/lib/sdisup is a link, and an update points it to another directory. No process may mix the two versions.
 sys.path[0] = os.path.realpath(sys.path[0])
 from sdisup.__main__ import main
 
@@ -321,7 +321,7 @@ TEXT
 import os
 import sys
 
-# The link is followed once: an update must not mix two versions in a process.
+# The link is resolved once, so that an update cannot mix two versions in this process.
 sys.path.insert(0, os.path.realpath("/usr/lib/sdisup"))
 from sdisup.cli.main import main
 
@@ -329,9 +329,9 @@ sys.exit(main())
 TEXT
 }
 
-# Every version has a directory of its own and /usr/lib/sdisup is a link to it, which one rename turns:
-# at every moment a runner that systemd starts finds one version, whole. The version before stays for
-# the commands that still run from it, until the next update.
+# Every version has a directory of its own. /usr/lib/sdisup is a link to the current one, and one rename points
+# it to another: at every moment a runner that systemd starts finds one complete version. The former version
+# stays until the next update, for the commands that still run from it.
 install_code() {
     local new former="" compiled
     compiled=sdisup/runner/__pycache__/main.$("$python" -I -S -c 'import sys; print(sys.implementation.cache_tag)').pyc
@@ -347,7 +347,7 @@ install_code() {
         cp -r -- "$work/code" "$new"
         "$python" -I -m compileall -q -s "$new" -p "$code" "$new" >&2 || die "the code could not be compiled"
         "$python" -I -S "$new" --version >/dev/null || die "the code does not run; see above"
-        # A power cut after the link was turned must not find empty files behind it.
+        # After a power cut the link must not point to empty files.
         find "$new" -type f -exec sync -- {} +
         turn_link "$(basename "$new")"
         current_code=$(basename "$new")
@@ -360,7 +360,7 @@ install_code() {
 
 turn_link() {
     if [ -d "$code" ] && [ ! -L "$code" ]; then
-        # What the first versions of this script left: a directory.
+        # The first versions of this script made a directory, not a link.
         undo_by mv -T -- "$code-former" "$code"
         mv -T -- "$code" "$code-former"
     fi
@@ -396,7 +396,7 @@ install_system_files() {
     done
     systemd-tmpfiles --create sdisup.conf
     for directory in "${recordings[@]}"; do
-        # Others are made by whoever configures them: they may be mount points whose disk is missing now.
+        # Other directories may be mount points whose disk is missing now; whoever configures them makes them.
         if [ "$directory" = "$default_recordings" ] && [ ! -d "$directory" ]; then
             make_directory "$directory" -o sdisup -g sdisup -m 2775
             say "recordings: $directory"
@@ -404,7 +404,7 @@ install_system_files() {
     done
 }
 
-# systemd-sysusers replaces these files; userdel, which could undo that, is not on every Debian.
+# systemd-sysusers replaces these files. userdel could undo that, but is not on every Debian.
 make_user() {
     local name
     undo_by remove_user
@@ -420,7 +420,7 @@ remove_user() {
     if [ -n "$left_something" ]; then
         warn "left the user sdisup, who owns it"
         rm -f -- "/etc/"{passwd,group,shadow,gshadow}"$kept"
-        # Not a plain `return`: in a trap that gives the status from before the trap.
+        # Not a plain `return`, which in a trap returns the status from before the trap.
         return 0
     fi
     for name in passwd group shadow gshadow; do
@@ -429,13 +429,13 @@ remove_user() {
         if [ ! -e "$work/users" ] || grep -qx "$inode /etc/$name" "$work/users"; then
             put_back "/etc/$name$kept" "/etc/$name"
         else
-            # Somebody else changed it since.
+            # Another program changed the file since.
             rm -f -- "/etc/$name$kept"
         fi
     done
 }
 
-# Every unit file, drop-in and link of ours or about ours, relative to where they are.
+# The unit files, drop-ins and links of sdisup's units, also those that others made, relative to their directory.
 unit_files() { find . -maxdepth 2 \( -path '*/sdi-record*' -o -path '*/sdi-ledger*' \) ! -type d -print0; }
 
 keep_units() {
@@ -449,7 +449,7 @@ keep_units() {
 restore_units() {
     local file
     if [ -d /run/systemd/system ] && [ ! -e "$kept_units/sdi-record@.service" ]; then
-        # A first installation: what it started has nothing to go back to.
+        # A first installation: there are no former units for what it started.
         systemctl stop 'sdi-record@*.service' 'sdi-record-retry@*.service' 'sdi-ledger*.service'
     fi
     (
@@ -482,7 +482,7 @@ apply_configuration() {
         return
     fi
     "$command" apply || die "sdisup apply failed, see above; mend what it says, then run ./install.sh again"
-    # The former code's writer goes on as this one's; recordings do not notice, and nobody waits for its disk.
+    # The ledger's writer restarts with the new code. No recording needs the writer, and the script does not wait.
     systemctl --no-block try-restart sdi-ledger.service
 }
 
@@ -506,7 +506,7 @@ install_all() {
 
 # ---------------------------------------------------------------- and away again
 
-# The ports that systemd runs or tries to run, also those that no configuration names any more.
+# The ports that systemd runs or tries to run, also those that are no longer configured.
 running_ports() {
     [ -d /run/systemd/system ] || return 0
     systemctl list-units --all --plain --no-legend --full 'sdi-record@*.service' 'sdi-record-retry@*.service' |
@@ -523,7 +523,7 @@ stop_ports() {
         die "stop them first (sdisup stop --all), or run: ./install.sh --uninstall --stop; nothing was changed"
     fi
     say "stopping: ${running//$'\n'/ }"
-    # Again and again: a port that had to be killed has one more unit that would start it again.
+    # More than once: a port that had to be killed has a retry unit, which would start the port again.
     for _ in 1 2 3; do
         systemctl stop 'sdi-record*.target' 'sdi-record@*.service' 'sdi-record-retry@*.service'
         running=$(running_ports)
@@ -532,7 +532,7 @@ stop_ports() {
     die "still running: ${running//$'\n'/ }; nothing was removed"
 }
 
-# Where recordings are, as the last apply knew it.
+# The directories of the recordings, by the last apply.
 recording_directories() {
     "$python" -I -S -c 'import json, sys
 ports = json.load(open(sys.argv[1]))["ports"].values()
@@ -542,9 +542,9 @@ print(*sorted({port["recordings"] for port in ports}), sep="\n")' "$state/applie
 
 remove_units() {
     local file name
-    # What `systemctl disable` would do, also for an instance whose template is gone.
+    # As `systemctl disable` does, also for an instance whose template is gone.
     find "$units" -mindepth 2 -maxdepth 2 -path '*.wants/sdi-record*' -type l -delete
-    # The ledgers get the ports' last events first.
+    # Stopping sdi-ledger-flush.service enters the ports' last events into the ledgers.
     [ ! -d /run/systemd/system ] || systemctl stop 'sdi-record*.target' 'sdi-ledger*.service'
     (
         cd "$units"
