@@ -1,4 +1,4 @@
-"""The faults that a drill plays, what is promised for each, and how the ledger has to call it. Times in seconds."""
+"""The faults that a drill plays: what is promised for each, and the cause that the ledger has to give it."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from sdisup.errors import SdisupError
 from sdisup.runner.decide import BACKOFF_S, NO_FRAME_S, NO_SIGNAL_RETRY_S
 
 KILL_TO_RECORDING_S = 0.150
-"""kill -9 of FFmpeg to recording again, over FFmpeg's own start."""
+"""From kill -9 of FFmpeg until the port records again, on top of FFmpeg's own start."""
 WATCHDOG_S = 10.0
 ROOM_S = 1.0
-"""For what has no number of its own: looking, systemd's work, a busy machine."""
+"""Room for what has no limit of its own: the drill's looks, systemd's work, a busy machine."""
 BALLAST = f"{RECORDINGS}/ballast"
 
 
 @dataclass(frozen=True)
 class Fault:
-    """`begin` plays it; where it lasts, `is_told` says when it was noticed, and `repair` ends it then.
+    """`begin` plays the fault. Of a fault that lasts, `is_told` says whether the status shows it, and `repair` ends it.
 
-    `cause` is how the ledger has to begin its account; `is_stall` that FFmpeg is ended by the ladder; FFmpeg goes
-    on to receive material until it ends where `receives_on`.
+    `cause` is the beginning of the ledger's first cause. `is_stall`: the runner ends FFmpeg by the ladder.
+    `receives_on`: FFmpeg receives material until it ends, and not only until the fault.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Fault:
 
 
 def send(name: str, number: signal.Signals) -> Callable[[PortStatus], None]:
-    """Sends a signal to the process whose id is in that field of the status, if it is one of the drill's port."""
+    """A fault that sends a signal to the process in that field of the status, if it belongs to the drill's port."""
 
     def to_process(status: PortStatus) -> None:
         pid = getattr(status, name) or 0
@@ -70,7 +70,7 @@ def give_signal() -> None:
 
 
 def fill_disk(_: PortStatus) -> None:
-    """Take all that is free, by ever smaller pieces: FFmpeg writes meanwhile."""
+    """Take all free space, in ever smaller pieces, since FFmpeg writes meanwhile."""
     descriptor = os.open(BALLAST, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     space = os.fstatvfs(descriptor)
     size = space.f_bavail * space.f_frsize

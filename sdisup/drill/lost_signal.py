@@ -1,12 +1,12 @@
 """Plays an input that loses its signal, around the real FFmpeg: for the drill's own port, and for nothing else.
 
-    python3 drill_signal.py SIGNAL FFMPEG ARGUMENTS…
+    python3 lost_signal.py SIGNAL FFMPEG ARGUMENTS…
 
-There is a signal while the file SIGNAL exists. No FFmpeg can be asked to lose one; what is said here, and when, is
-what Deltacast's `videomaster` input says and does (its FFmpeg of 2025-09-29). Without a signal it ends at once with
-234. When one is lost, progress goes on and frames stand still for 10 s; then its file is closed, complete, and it
-ends with 251 (-xerror). The real FFmpeg closes the file at the loss already; its last words are held back that long.
-Standard library only.
+There is a signal while the file SIGNAL exists. No real input loses its signal on request, so this program prints what
+Deltacast's `videomaster` input prints, at the same times (its FFmpeg of 2025-09-29). Without a signal that FFmpeg ends
+at once with 234. When the signal is lost, its progress goes on and its frame count stands still for 10 s; then it
+closes its file, complete, and ends with 251 (-xerror). Here the real FFmpeg closes the file at the loss already, and
+this program holds the last words of that FFmpeg back for those 10 s. Standard library only.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ BLOCK_BEGIN, BLOCK_END = b"frame=", b"progress=end\n"
 
 
 def main(words: Sequence[str]) -> int:
-    """Run FFmpeg for as long as there is a signal; the exit code is that of a `videomaster` input."""
+    """Run FFmpeg as long as there is a signal; returns the exit code of a `videomaster` input."""
     path, *command = words
     if not os.path.exists(path):
         os.write(2, NO_SIGNAL)
         return NO_SIGNAL_STATUS
     output, into = os.pipe2(os.O_CLOEXEC)
     actions = [(os.POSIX_SPAWN_DUP2, into, 2)]
-    # It has this process's stdin, so that the runner's `q` reaches it by itself.
+    # FFmpeg has this process's stdin, so that the runner's `q` reaches it.
     ffmpeg = os.posix_spawnp(command[0], command, os.environ, file_actions=actions, setsigdef=[signal.SIGPIPE])
     os.close(into)
     while os.path.exists(path):
@@ -60,7 +60,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def stand_still(last_words: bytes) -> None:
-    """Repeat the last progress block, as one of many, for as long as the card waits for the next frame."""
+    """Repeat the last progress block for as long as the card waits for the next frame."""
     end = last_words.rfind(BLOCK_END)
     block = last_words[last_words.rfind(BLOCK_BEGIN, 0, end) : end] + b"progress=continue\n"
     until = time.monotonic() + CARD_WAITS_S

@@ -1,7 +1,8 @@
-"""`sdisup drill`: plays faults on a port of its own and measures what each costs, against what is promised.
+"""`sdisup drill`: plays faults on a port of its own, and compares what each fault costs with what is promised.
 
-The owner's acceptance test, on his own machine, beside real ports that record. What is measured is seen from outside
-the port: its files, its processes, its status, and what ffprobe reads back; the ledger is compared with that.
+The drill is the owner's acceptance test, on the owner's machine, beside real ports that record. It measures from
+outside the port: by the port's files, processes and status, and by what ffprobe reads of the files. With that it
+compares the ledger.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ from sdisup.ledger.present import has_waiting
 
 EXIT_DONE, EXIT_EXCEEDED = 0, 1
 RECORDED_FRAMES = 2 * RATE
-"""What is recorded before each fault."""
+"""How much the port records before each fault."""
 START_LIMIT_S, LEDGER_LIMIT_S, JOB_LIMIT_S = 15.0, 10.0, 40.0
 
 
 def drill(names: Sequence[str], *, as_json: bool, remark: Callable[[str], None]) -> int:
-    """Play the faults of those names, or all; prints the report and returns the exit code. Raises SdisupError."""
+    """Play the named faults, or all faults; prints the report and returns the exit code. Raises SdisupError."""
     drill_stage.check_machine()
     ffmpeg = Settings.load().ffmpeg
     plain = drill_stage.ports(ffmpeg)[PLAIN_PORT]
@@ -65,7 +66,7 @@ def drill(names: Sequence[str], *, as_json: bool, remark: Callable[[str], None])
 
 
 class Drill:
-    """A drill's port, ready to be started and hurt."""
+    """A drill's ports on their stage, and the faults that are played on them."""
 
     def __init__(self, systemd: Systemd, ffmpeg: str, plain: Port, remark: Callable[[str], None]) -> None:
         capabilities = probe_ffmpeg(ffmpeg)
@@ -87,11 +88,11 @@ class Drill:
 
     @property
     def own_start_s(self) -> float:
-        """FFmpeg's own start: from being run by hand to its first frame on disk, the median of this drill's."""
+        """FFmpeg's own start: seconds from running FFmpeg by hand to its first frame on disk, this drill's median."""
         return statistics.median(self._own_starts_s)
 
     def play(self, chosen: Sequence[Fault]) -> list[tuple[Result, list[str]]]:
-        """Play the faults one after another; each result with the bounds that it exceeds."""
+        """Play the faults one after another; returns each result with the limits that it exceeds."""
         results = []
         for fault in chosen:
             self._remark(f"{fault.title} ...")
@@ -103,7 +104,7 @@ class Drill:
         ]
 
     def _round(self, fault: Fault) -> Result:
-        """A start of the port, the fault, and a stop, after which nothing of it is left to the next round."""
+        """Start the port, play the fault, stop the port, and remove the round's files."""
         self._own_starts_s.append(self._time_own_start())
         entries_before = len(self._entries(fault.port))
         self._run_job("Start", fault.port)
@@ -139,7 +140,7 @@ class Drill:
             raise SdisupError(f"{verb.lower()} of {unit(port)}: {result}", f"see: journalctl -u {unit(port)}")
 
     def _wait_recorded(self, port: int) -> PortStatus:
-        """Wait until the port has recorded what a fault can cost; its status then."""
+        """Wait until the port has recorded as much as a fault can cost; returns its status at that moment."""
         found: list[PortStatus] = []
 
         def has_recorded() -> bool:
@@ -153,7 +154,7 @@ class Drill:
         return found[0]
 
     def _wait_entered(self, port: int, entries_before: int, watch: Watch) -> None:
-        """Give the ledger the time it needs to count the file; what is not there then is the report's matter."""
+        """Wait until the ledger has a gap of the fault; the report says so if it never has."""
         since = max(watch.began, (watch.again_at or 0.0) - ROOM_S)
         with suppress(SdisupError):
             wait_until(
@@ -163,7 +164,7 @@ class Drill:
             )
 
     def _wait_all_entered(self, port: int) -> None:
-        """Wait until the ledger's process has all that the port's runner told it."""
+        """Wait until the ledger's process has entered all events of the port's runner."""
         with suppress(SdisupError):
             wait_until(lambda: not has_waiting(port, RUN), LEDGER_LIMIT_S, "not all is in the ledger")
 
@@ -188,7 +189,7 @@ class Drill:
             fault=fault.name,
             title=fault.title,
             seen_s=span(watch.began, watch.seen_at),
-            # A frozen FFmpeg dies of the ladder's last step alone, which comes that long after its first.
+            # A frozen FFmpeg dies only at the ladder's last step, SIGKILL, which comes that long after the first step.
             acted_s=span(watch.began + self._ladder_s, watch.ended_at) if fault.is_stall else None,
             again_s=span(watch.repaired_at or watch.began, watch.again_at),
             lost_s=lost_s,
@@ -198,7 +199,7 @@ class Drill:
         )
 
     def _count_frames(self, path: str) -> int:
-        """The pictures of a file that can be decoded."""
+        """How many pictures of a file can be decoded."""
         options = "-v quiet -select_streams v:0 -count_frames -show_entries stream=nb_read_frames -of csv=p=0"
         done = subprocess.run(
             [self._ffprobe, *options.split(), path],

@@ -1,4 +1,4 @@
-"""What a drill measured against what is promised, and how it is shown: pure. Times are in seconds."""
+"""Compares what a drill measured with what is promised, and makes the report of it. Pure. Times are in seconds."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ from dataclasses import dataclass
 from statistics import median
 
 LOST_LIMIT_S = 1.0
-"""Invariant 5: a process that is killed at any moment costs at most this of what its port had received."""
+"""Invariant 5: killing a process at any moment costs at most this much of the material that its port had received."""
 LEDGER_TOLERANCE_S = 1.0
-"""Files, gaps and stops are the time, within this for an interruption (DESIGN.md, Ledger)."""
+"""Files, gaps and stops add up to the time, within this much an interruption (DESIGN.md, Ledger)."""
 COLUMNS = ("FAULT", "SEEN AFTER", "RECORDING AGAIN AFTER", "LOST", "LEDGER", "VERDICT")
 _RIGHT = {"SEEN AFTER", "RECORDING AGAIN AFTER", "LOST"}
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What is promised for one fault. `own_start_s`, FFmpeg's own start as it was measured beside, comes on top of
-    `again_s`; `acted_s` is where being seen and being acted upon are two things."""
+    """What is promised for one fault. FFmpeg's own start comes on top of `again_s`.
+
+    `acted_s` is None where the runner acts as soon as the status shows the fault.
+    """
 
     seen_s: float
     again_s: float
@@ -28,9 +30,9 @@ class Limits:
 class Result:
     """What one fault did; None for what did not happen in time.
 
-    `again_s` counts from the fault, or from its repair where it lasts until then: a signal, a disk. `lost_s` is
-    what FFmpeg had received and no file holds; `gap_s` the time without a frame that comes from that, `entered_s`
-    the length of the gaps that the ledger holds of it, and `causes` their causes.
+    `again_s` counts from the fault; where a signal or room on the disk has to come back, from that repair. `lost_s`
+    is the material that FFmpeg had received and no file holds. `gap_s` is the time without a frame, `entered_s` the
+    length of the ledger's gaps of the fault, and `causes` are their causes.
     """
 
     fault: str
@@ -45,7 +47,7 @@ class Result:
 
 
 def typical(results: Sequence[Result]) -> Result:
-    """Several of one fault as one: the medians, but the worst loss and the worst account."""
+    """Several rounds of one fault as one result: the medians, but the worst loss and the worst account."""
 
     def middle(values: Sequence[float | None]) -> float | None:
         known = [value for value in values if value is not None]
@@ -70,7 +72,7 @@ def typical(results: Sequence[Result]) -> Result:
 
 
 def exceeded(result: Result, limits: Limits, own_start_s: float, expected_cause: str) -> list[str]:
-    """The bounds that do not hold, in words; empty if all do."""
+    """The limits that are exceeded, in words; empty if all hold."""
     bounds = [
         ("seen", result.seen_s, limits.seen_s),
         ("recording again", result.again_s, limits.again_s + own_start_s),
@@ -99,7 +101,7 @@ def _ledger_problem(result: Result, expected_cause: str) -> str:
 
 
 def report_table(judged: Sequence[tuple[Result, Sequence[str]]]) -> str:
-    """A header and a line a fault; each bound that is exceeded has a line of its own below."""
+    """A header and a line a fault; each exceeded limit has a line of its own below."""
     rows = [_cells(result, problems) for result, problems in judged]
     widths = [max(len(row[i]) for row in [COLUMNS, *rows]) for i in range(len(COLUMNS))]
     lines = [_line(COLUMNS, widths)]
@@ -110,7 +112,7 @@ def report_table(judged: Sequence[tuple[Result, Sequence[str]]]) -> str:
 
 
 def report_json(judged: Sequence[tuple[Result, Sequence[str]]], own_start_s: float, disk: str) -> dict[str, object]:
-    """The same for programs."""
+    """The report for programs."""
     return {
         "ok": not any(problems for _, problems in judged),
         "own_start_s": round(own_start_s, 3),

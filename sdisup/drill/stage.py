@@ -1,10 +1,10 @@
-"""Where a drill is played: units, directories and a disk of its own, all below /run and bound to the command's life.
+"""The stage of a drill: units, directories and a disk of its own, all below /run and bound to the command's life.
 
-Four units, none of which outlives the command: `sdi-drill.scope` holds the command's own process; `sdi-drill.service`
-(units/sdi-drill.service.j2) is bound to it, makes directories and disk and takes them away again; `sdi-drill@N.service`
-and `sdi-drill-ledger.service`, the ledger's writer, are bound to that. So a kill -9 of the command is cleaned up by
-systemd within seconds, and RuntimeMaxSec= kills one that hangs. The last two are a real port's unit and the real
-writer's, as apply renders them, with other names and places.
+None of the drill's units outlives the command. `sdi-drill.scope` holds the command's process. `sdi-drill.service`
+(units/sdi-drill.service.j2) is bound to the scope; it makes directories and disk, and removes them. The ports'
+`sdi-drill@N.service` and the ledger writer's `sdi-drill-ledger.service` are bound to `sdi-drill.service`. So systemd
+cleans up within seconds after a kill -9 of the command, and RuntimeMaxSec= kills a command that hangs. The units of
+the ports and of the writer are the real ones, as apply renders them, with other names and places.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ UNIT_DIRECTORY = "/run/systemd/system"
 SCOPE, STAGE, PORTS = "sdi-drill.scope", "sdi-drill.service", "sdi-drill@*.service"
 WRITER = "sdi-drill-ledger.service"
 DRILL_HEADER = "# Written by sdisup drill, and gone when it ends."
-# No real port can have these indexes.
+# No real port can have one of these indexes.
 PLAIN_PORT, SIGNAL_PORT = MAX_PORTS, MAX_PORTS + 1
 DISK_BYTES = 48 << 20
 NEEDED_BYTES = DISK_BYTES + (16 << 20)
 LONGEST_S = 300
-# While a unit is made the drill's own it names no real FFmpeg: a path may hold any words.
+# A unit names this in FFmpeg's place while words are replaced in it, since FFmpeg's path may hold any words.
 _FFMPEG = "/@ffmpeg@"
 RATE = 25
 
@@ -59,7 +59,7 @@ def unit(index: int) -> str:
 
 
 def check_machine() -> None:
-    """Raises SdisupError where no drill can be played."""
+    """Raises SdisupError where no drill can run."""
     if os.geteuid() != 0:
         raise SdisupError("a drill kills and freezes processes of the user sdisup", "run it as root: sudo sdisup drill")
     if not os.path.isdir("/run/systemd/system"):
@@ -83,7 +83,7 @@ def enter_scope() -> NoReturn:
         state = systemd.units(SCOPE).get(SCOPE)
     if state is not None and state.active not in ("inactive", "failed"):
         raise SdisupError("a drill is running already", f"it ends within minutes; or end it: systemctl stop {SCOPE}")
-    # What a killed one left may just be being taken away, by the names that this one is about to use.
+    # systemd may still be removing the stage of a killed drill, which has the names that this drill will use.
     _systemctl("stop", STAGE)
     command = ["systemd-run", "--scope", "--quiet", "--collect", f"--unit={SCOPE}"]
     command += ["--description=sdisup drill", f"--property=RuntimeMaxSec={LONGEST_S}", "--"]
@@ -118,20 +118,22 @@ def mounted_kind() -> str:
 
 
 def clear() -> None:
-    """Take everything away, and return when it is gone. What may be frozen is killed rather than asked to stop."""
+    """Remove the stage, and return when it is gone. The ports' processes may be frozen, so they are killed."""
     _systemctl("--no-block", "stop", STAGE)
     _systemctl("kill", "--signal=KILL", PORTS)
     _systemctl("stop", STAGE)
 
 
 def _systemctl(*words: str) -> None:
-    """Its exit code says only that there was nothing to do."""
+    """Run systemctl; its exit code would only say that there was nothing to do."""
     subprocess.run(["systemctl", *words], stdin=subprocess.DEVNULL, capture_output=True, check=False)
 
 
 def ports(ffmpeg: str) -> dict[int, Port]:
-    """The drill's ports: FFmpeg's test picture; and the same where the input loses its signal, with the patience that
-    a `videomaster` port has."""
+    """The drill's two ports: FFmpeg's test picture, and the same with an input that loses its signal.
+
+    The second has the time limits of a `videomaster` port.
+    """
     document = {
         "appliance": {"ports": 1, "recordings": RECORDINGS, "ffmpeg": ffmpeg},
         "port": {"0": {"name": "drill", "source": {"kind": "test", "size": "640x360", "rate": RATE}}},
@@ -148,14 +150,14 @@ def ports(ffmpeg: str) -> dict[int, Port]:
 
 
 def write_ports(ffmpeg: str, capabilities: Capabilities, systemd_version: int, filesystem: str) -> None:
-    """Write the ports' units; a first start then finds them, without a daemon-reload."""
+    """Write the units of ports and writer; systemd finds new units at their first start, without a daemon-reload."""
     for path, text in render_ports(ffmpeg, capabilities, systemd_version, filesystem).items():
         os.makedirs(os.path.dirname(path), exist_ok=True)
         replace_file(path, text.encode())
 
 
 def render_ports(ffmpeg: str, capabilities: Capabilities, systemd_version: int, filesystem: str) -> Mapping[str, str]:
-    """The units of the drill's ports by path."""
+    """The units of the drill's ports and of its ledger's writer, by path."""
     drilled = ports(ffmpeg)
     settings = Settings("sdisup drill", len(drilled), RECORDINGS, _FFMPEG, drilled)
     files = render(settings, Machine(capabilities, systemd_version, {RECORDINGS: filesystem}), UNIT_DIRECTORY).files
@@ -170,7 +172,7 @@ def render_ports(ffmpeg: str, capabilities: Capabilities, systemd_version: int, 
 
 
 def _with_places(text: str, index: int, ffmpeg: str) -> str:
-    """The port's part, with the runner told where its own places are, and the FFmpeg."""
+    """A port's drop-in with the drill's directories, unit and FFmpeg in the runner's command line."""
     places = [f"--run-directory={RUN}", f"--unit={unit(index)}"]
     text = text.replace(f"{quote_all(RUNNER)} ", f"{quote_all([*RUNNER, *places])} ")
     program = [ffmpeg]
@@ -180,7 +182,7 @@ def _with_places(text: str, index: int, ffmpeg: str) -> str:
     return text.replace(quote(_FFMPEG), quote_all(program))
 
 
-# A real unit's words, and what stands there for the drill's; the last one is for all that is left.
+# Words of a real unit, and the words of the drill's unit in their place; the last pair is for all other places.
 _BOUND = f"BindsTo={STAGE}\nAfter={STAGE}\nCollectMode=inactive-or-failed\n"
 _OWN = (
     ("PartOf=sdi-record.target\n", _BOUND),
@@ -193,7 +195,7 @@ _OWN = (
     ("Wants=sdi-ledger.service\n", f"Wants={WRITER}\n"),
     (f"ExecStart={quote_all(LEDGER_WRITER)}\n", f"ExecStart={quote_all([*LEDGER_WRITER, RUN, LEDGER])}\n"),
     ("\n[Install]\nWantedBy=sdi-record.target\n", ""),
-    # A slice of its own, as templates have, would stay in systemd's memory.
+    # The slice that systemd makes for a template would stay in its memory.
     ("SyslogIdentifier=sdi-record@%i\n", "SyslogIdentifier=sdi-drill@%i\nSlice=system.slice\n"),
     ("sdi-record", "sdi-drill"),
 )
@@ -201,7 +203,7 @@ _REAL_PLACES = re.compile(r"sdi-record|sdi-ledger|/var/lib/sdisup|/run/sdisup(?!
 
 
 def _as_own(text: str) -> str:
-    """A real unit file as the drill's. Raises SdisupError rather than touching what is a real port's."""
+    """A real unit file as the drill's. Raises SdisupError if the text would still name a real port's places."""
     text = "\n".join([DRILL_HEADER, *(line for line in text.split("\n") if not line.startswith("#"))])
     for real, own in _OWN:
         text = text.replace(real, own)
@@ -212,7 +214,7 @@ def _as_own(text: str) -> str:
 
 
 def ffmpeg_by_hand(command: list[str], path: str) -> subprocess.Popen[bytes]:
-    """The same FFmpeg without systemd and runner, as the recording's user; it dies with this process."""
+    """The port's FFmpeg without systemd and runner, as the user sdisup; it dies with this process."""
     as_user = ["setpriv", "--reuid=sdisup", "--regid=sdisup", "--init-groups", "--pdeathsig=KILL", "--"]
     words = [path if word == "{output}" else word for word in command]
     try:

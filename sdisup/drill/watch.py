@@ -1,4 +1,4 @@
-"""What can be seen of a fault from outside the port: its status, its FFmpeg's end, and frames in its files."""
+"""What a fault does, seen from outside the port: by its status, the end of its FFmpeg, and frames in its files."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from sdisup.errors import SdisupError
 LOOK_S = 0.002
 AGAIN_LIMIT_S = 45.0
 FAULT_LASTS_S = 1.0
-"""How long a lost signal or a full disk is left alone after it was told."""
+"""How long a lost signal or a full disk lasts after the status has said so."""
 
 
 class Watch:
-    """One fault and what can be seen of it; times are CLOCK_MONOTONIC, None for what has not happened."""
+    """One fault and the moments at which it was seen; CLOCK_MONOTONIC seconds, None for what has not happened."""
 
     def __init__(self, fault: Fault, status: PortStatus, container: str) -> None:
         self.fault = fault
@@ -38,7 +38,7 @@ class Watch:
         self.began = 0.0
 
     def play(self) -> None:
-        """Play the fault, and look until the port records again, or should have long ago."""
+        """Play the fault, and look until the port records again or AGAIN_LIMIT_S have passed."""
         ffmpeg = os.pidfd_open(self._status.ffmpeg_pid or 0)
         try:
             self.began = monotonic()
@@ -67,7 +67,7 @@ class Watch:
             self.repaired_at = monotonic()
 
     def _tells(self, status: PortStatus) -> bool:
-        """Whether the status says that something happened; a successor's first one says it too."""
+        """Whether the status shows the fault: the port does not record, or has another runner or FFmpeg."""
         before = self._status
         return not status.is_recording or (status.pid, status.ffmpeg_pid) != (before.pid, before.ffmpeg_pid)
 
@@ -83,7 +83,7 @@ def port_status(port: int) -> PortStatus | None:
 
 
 def has_media(path: str, container: str) -> bool:
-    """Whether a file holds a frame that a player would find."""
+    """Whether a file holds a frame that a player finds."""
     try:
         with open(path, "rb") as file:
             descriptor = file.fileno()
@@ -94,7 +94,7 @@ def has_media(path: str, container: str) -> bool:
 
 
 def wait_until(condition: Callable[[], bool], limit_s: float, problem: str, hint: str = "") -> None:
-    """Raises SdisupError with the problem when the condition has not come true in time."""
+    """Wait until the condition is true. Raises SdisupError with the problem when it is not true in time."""
     deadline = monotonic() + limit_s
     while not condition():
         if monotonic() > deadline:
