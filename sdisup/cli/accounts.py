@@ -1,4 +1,4 @@
-"""Accounts as tables for people and as JSON for programs: from rows to lines, one by one."""
+"""Accounts as tables for people and as JSON for programs: rows to lines, one by one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PortAccount = tuple[int, str, Account]
 
 
 def gap_lines(found: Sequence[PortAccount]) -> Iterator[str]:
-    """A header and a line a gap; FRAMES are those that are missing in a file that is there."""
+    """A header and a line a gap. FRAMES are the missing frames of a file that is there."""
     lines = _Lines(found)
     yield lines.header + "CAUSE"
     for port_index, name, account in found:
@@ -29,7 +29,7 @@ def gap_lines(found: Sequence[PortAccount]) -> Iterator[str]:
 
 
 def file_lines(found: Sequence[PortAccount]) -> Iterator[str]:
-    """A header and a line a file; MB are 10^6 bytes."""
+    """A header and a line a file. MB are 10^6 bytes."""
     lines = _Lines(found)
     width = max((len(row.path or "") for _, _, account in found for row in account.rows), default=4)
     yield f"{lines.header}{'MB':>9}  {'FILE':<{width}}  ENDED"
@@ -43,7 +43,7 @@ def file_lines(found: Sequence[PortAccount]) -> Iterator[str]:
 
 
 class _Lines:
-    """Lines of what files and gaps have in common, each as wide as the widest name and take."""
+    """The columns that files and gaps have in common, as wide as the widest name and take."""
 
     def __init__(self, found: Sequence[PortAccount]) -> None:
         takes = max((len(row.take) for _, _, account in found for row in account.rows if row.take), default=0)
@@ -59,7 +59,7 @@ class _Lines:
         return f"{port:>4}  {name:<{self._name_width}}  "
 
     def row(self, row: Row) -> str:
-        # Local times are of the column's width by themselves; to see to that takes its time with 100,000 rows.
+        # Not padded: local times have the column's width, and padding takes long with 100,000 rows.
         start = self._local(row.start) if row.start else _UNKNOWN
         end = _ONGOING if row.is_open else self._local(row.end) if row.end else _UNKNOWN
         length = "unknown" if row.seconds is None else length_text(row.seconds)
@@ -77,7 +77,7 @@ def _printable(text: str) -> str:
 
 
 def sum_lines(found: Sequence[PortAccount]) -> Iterator[str]:
-    """A header and a line a port: how long it was recorded, missing and stopped, in the time that is asked for."""
+    """A header and a line a port: how long the port recorded, was missing and was stopped in the time asked for."""
     form = f"{{:>4}}  {{:<{_name_width(found)}}}  {{:>11}}  {{:>11}}  {{:>11}}  {{:>6}}  {{:>6}}"
     yield form.format("PORT", "NAME", "RECORDED", "MISSING", "STOPPED", "FILES", "GAPS")
     for port_index, name, account in found:
@@ -102,7 +102,7 @@ def _remarks(account: Account) -> Iterator[str]:
 
 
 def document_lines(name: str, found: Sequence[PortAccount]) -> Iterator[str]:
-    """The JSON document `{"gaps": […], "sums": […]}` with a line a row, without ever being whole in memory."""
+    """The lines of the JSON document `{"gaps": […], "sums": […]}`, one a row; the document is never whole in memory."""
     document = gap_document if name == "gaps" else file_document
     # json.dumps() would make an encoder for each row.
     encode = json.JSONEncoder(ensure_ascii=False).encode

@@ -1,4 +1,4 @@
-"""The status as a table for people: pure, from PortStatus values to lines."""
+"""The status of ports as a table for people. Pure."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ NOTHING = "-"
 
 
 def status_table(found: Sequence[PortStatus], now_monotonic: float, *, colour: bool) -> str:
-    """A header and a line a port; FOR is the time in that state, `Mb/s` 10^6 bits a second."""
+    """A header and a line a port. FOR is how long the port is in its state; `Mb/s` are 10^6 bits a second."""
     rows = [_cells(status, now_monotonic) for status in found]
     widths = [max(len(row[i]) for row in [COLUMNS, *rows]) for i in range(len(COLUMNS))]
     lines = [_line(COLUMNS, widths)]
     for row, status in zip(rows, found, strict=True):
         line = _line(row, widths)
         if colour:
-            # The state's cell alone, found by its place: its word may stand in a name too.
+            # By the place of the state's cell: its word may stand in a name too.
             start = sum(widths[:2]) + 4
             end = start + len(row[2])
             code = COLOURS.get(status.state, OTHER_COLOUR)
@@ -62,12 +62,12 @@ def _cells(status: PortStatus, now_monotonic: float) -> list[str]:
 
 
 def printable(text: str) -> str:
-    """The texts are of the recorder's user and its FFmpeg: they must not play with the reader's terminal."""
+    """`text` without control characters: the recorder's user and FFmpeg wrote it, and a terminal would obey them."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def duration_text(seconds: float) -> str:
-    """`7s`, `3m05s`, `2h07m`, `4d03h`: two units say enough."""
+    """`7s`, `3m05s`, `2h07m`, `4d03h`: the two largest units."""
     whole = max(0, int(seconds))
     if whole < 60:
         return f"{whole}s"

@@ -1,4 +1,4 @@
-"""Times as operators write and read them: local, with their offset. Pure, but for the system's time zone."""
+"""Times and lengths as operators write and read them; times are local. Pure, but for the system's time zone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _UNIT_S = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "day": 8
 
 
 def parse_time(text: str, now: float) -> float:
-    """The Unix time that an operator means; without an offset it is local. Raises UsageError."""
+    """The Unix time that an operator means; a time without an offset is local. Raises UsageError."""
     words = text.strip()
     ago = _AGO.fullmatch(words)
     try:
@@ -22,7 +22,7 @@ def parse_time(text: str, now: float) -> float:
         elif words in ("now", "today", "yesterday"):
             found = now if words == "now" else _midnight(now, 0 if words == "today" else 1)
         else:
-            # No time zone is local time here, which is what an operator's clock on the wall shows.
+            # datetime takes a time without an offset for local time, which an operator's clock shows.
             found = datetime.fromisoformat(words).timestamp()
     except (ValueError, OverflowError, OSError):
         found = -1.0
@@ -37,16 +37,17 @@ def _midnight(now: float, days_ago: int) -> float:
 
 
 class LocalTexts:
-    """A ledger's UTC texts as people here read them: `2026-01-31 20:15:03+01:00`.
+    """Makes local times of a ledger's UTC texts: `2026-01-31 20:15:03+01:00`.
 
-    Within an hour only minutes and seconds differ, as long as the offset is one of whole hours and stays.
+    All texts of an hour share what stands before the minutes and after the seconds, where the offset is one of whole
+    hours and does not change in that hour; so each hour is computed once.
     """
 
     def __init__(self) -> None:
         self._hours: dict[str, tuple[str, str]] = {}
 
     def text(self, utc: str) -> str:
-        """The local time; the text itself if it is no time."""
+        """The local time; the text itself if the text is no time."""
         known = self._hours.get(utc[:13])
         if known is None:
             known = self._hours[utc[:13]] = _hour(utc[:13])
@@ -59,7 +60,7 @@ class LocalTexts:
 
 
 def _hour(hour: str) -> tuple[str, str]:
-    """What stands before the minutes and after the seconds in that hour; empty if that is not always the same."""
+    """What stands before the minutes and after the seconds in that hour; empty where the hour has more than one."""
     try:
         first, last = _local(f"{hour}:00:00Z"), _local(f"{hour}:59:59Z")
     except (ValueError, OverflowError, OSError):
@@ -73,7 +74,7 @@ def _local(utc: str) -> str:
 
 
 def length_text(seconds: float) -> str:
-    """`0.3s`, `3m05s`, `2h07m30s`, `4d03h00m07s`: to the second, below a minute to its tenth."""
+    """`0.3s`, `3m05s`, `2h07m30s`, `4d03h00m07s`: to the second, below a minute to a tenth of a second."""
     if seconds < 59.95:
         return f"{seconds:.1f}s"
     whole = round(seconds)
