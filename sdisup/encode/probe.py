@@ -1,4 +1,4 @@
-"""Asks an installed FFmpeg what it can do. The questions are the edge; reading the answers is pure."""
+"""Asks an installed FFmpeg what it can do. Reading its answers is pure."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _MOV = ("-hide_banner", "-h", "muxer=mov")
 
 
 def probe_ffmpeg(path: str, timeout_s: float = 10.0) -> Capabilities:
-    """The capabilities of the FFmpeg at `path`, asked at most `timeout_s` seconds per question.
+    """The capabilities of the FFmpeg at `path`. Each question may take `timeout_s` seconds.
 
-    Raises SdisupError when it is missing, cannot be executed, does not answer or is no FFmpeg.
+    Raises SdisupError when the program is missing, cannot be executed, does not answer or is no FFmpeg.
     """
     answer = _ask(path, ("-version",), timeout_s)
     version = parse_version(answer)
     if not version:
-        # A missing shared library is told here, by the dynamic loader.
+        # Here the dynamic loader says which shared library is missing.
         said = ascii(answer.strip().partition("\n")[0][:200])
         raise SdisupError(f"{path}: is not an FFmpeg that works: to `-version` it says {said}", _HINT)
     questions = (_ENCODERS, _DEMUXERS, _MOV)
@@ -44,18 +44,18 @@ def probe_ffmpeg(path: str, timeout_s: float = 10.0) -> Capabilities:
 
 
 def parse_version(answer: str) -> str:
-    """The version of `ffmpeg -version`, "" when this is not one.
+    """The version in an answer to `ffmpeg -version`; "" where there is none.
 
-    Its first line: `ffmpeg version 7.1.5-0+deb13u1 Copyright (c) 2000-2026 the FFmpeg developers`
+    The first line: `ffmpeg version 7.1.5-0+deb13u1 Copyright (c) 2000-2026 the FFmpeg developers`
     """
     match = re.search(r"^ffmpeg version (\S+)", answer, re.MULTILINE)
     return match[1] if match else ""
 
 
 def parse_names(answer: str) -> frozenset[str]:
-    """The names that `-encoders` or `-demuxers` lists; one with several names stands under each.
+    """The names that `-encoders` or `-demuxers` lists; of an entry with several names, all of them.
 
-    A line of each, 5.1 and 7.1; the legend above them ends with a line of dashes of varying length:
+    Lines of `-encoders` and of `-demuxers`, 5.1 and 7.1; the legend above ends with some dashes:
      ` V....D libx264              libx264 H.264 / AVC / MPEG-4 AVC / MPEG-4 part 10 (codec h264)`
      ` D  video4linux2,v4l2 Video4Linux2 output device`
      ` D d video4linux2,v4l2 Video4Linux2 device grab`
@@ -76,8 +76,8 @@ def has_hybrid_fragmented(answer: str) -> bool:
 def list_sources(path: str, device: str, timeout_s: float = 10.0) -> tuple[Found, ...]:
     """What the FFmpeg at `path` finds of an input device, such as "decklink". Raises SdisupError.
 
-    It exits with 0 in any case; that no driver or no card is there stands in its answer alone. FFmpeg opens
-    HDMI inputs of Deltacast cards for it: ask only while none of them records (VIDEOMASTER.md).
+    FFmpeg exits with 0 in any case; only its answer says that no driver or no card is there. For the answer FFmpeg
+    opens the HDMI inputs of Deltacast cards: ask only while none of them records (VIDEOMASTER.md).
     """
     answer = _ask(path, ("-hide_banner", "-sources", device), timeout_s)
     if "Cannot list sources" in answer:
@@ -86,14 +86,14 @@ def list_sources(path: str, device: str, timeout_s: float = 10.0) -> tuple[Found
 
 
 class Found(NamedTuple):
-    """A line of `-sources`: what `-i` takes, and what people read."""
+    """A line of `-sources`: the name that `-i` takes, and the description for people."""
 
     name: str
     description: str
 
 
 def parse_sources(answer: str) -> tuple[Found, ...]:
-    """The lines of `-sources DEVICE`, of the default source too, which begins with a star.
+    """What the lines of `-sources DEVICE` say, also that of the default source, which begins with a star.
 
     `  stream 0 on board 0 [SDI video: 1920x1080i50.000 (interface: …) on board … (SN: …)] (video, audio)`
     `* 81:76669a80:00000000 [DeckLink Mini Recorder] (none)`
@@ -106,7 +106,7 @@ _HINT = "name a working one as ffmpeg in [appliance], or install it"
 
 
 def _ask(path: str, question: tuple[str, ...], timeout_s: float) -> str:
-    """What `path` prints, at most MAX_ANSWER_BYTES of it. Its whole process group is ended in any case."""
+    """What the program prints, at most MAX_ANSWER_BYTES of it. Its whole process group is killed in any case."""
     command = [path, *question]
     try:
         process = subprocess.Popen(
@@ -114,7 +114,7 @@ def _ask(path: str, question: tuple[str, ...], timeout_s: float) -> str:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # a wrapper script's children hold the pipe open too
+            start_new_session=True,  # the children of a wrapper script hold the pipe open too
         )
     except (OSError, ValueError) as error:
         raise SdisupError(f"{path}: {_cannot_execute(error)}", _HINT) from None
@@ -131,7 +131,7 @@ def _ask(path: str, question: tuple[str, ...], timeout_s: float) -> str:
         answer = process.stdout.read(MAX_ANSWER_BYTES)
     finally:
         timer.cancel()
-        timer.join()  # it may be running already, and must not signal a process id that is free again
+        timer.join()  # a timer that runs already must not signal a process id that is free again
         _kill_group(process)
         process.communicate()
     if is_late.is_set():
@@ -146,7 +146,7 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
 
 def _cannot_execute(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
-        # Also said when the program is there and its interpreter or loader is not.
+        # The error is the same where the program is there and its interpreter or loader is not.
         return "cannot be executed: there is no such file, or what it needs to start is missing"
     if isinstance(error, PermissionError):
         return "cannot be executed: it has no execute permission, or is a directory"
