@@ -1,10 +1,10 @@
-"""Why FFmpeg ended, from what it said: one pure table, each row with the lines it was made from.
+"""Why FFmpeg ended, by what it logged: a table, each row with the log lines from which it was made. Pure.
 
-The exit status decides little: FFmpeg exits 0 after a time-out, on a full disk at the trailer and with
-zero frames, and its codes differ between versions (FACTS 3). So the text decides, and the first row
-that fits. What an end leads to is one of three: `retry` (the unit ends and systemd restarts it, with a
-growing delay), `wait` (no signal: healthy, the runner tries again by itself), `fail` (exit 78: this
-FFmpeg cannot work with these arguments, and no retry will change that).
+The exit status decides little: FFmpeg exits 0 after a time-out, on a full disk at the trailer and with zero frames,
+and its codes differ between versions (FACTS 3). So the text decides, by the first row that applies. An end has one of
+three outcomes: `retry` (the runner exits and systemd restarts it, with a growing delay), `wait` (no signal: the port is
+healthy, the runner tries again by itself), `fail` (exit 78: this FFmpeg cannot work with these arguments, and no retry
+will change that).
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from sdisup.contract.records import Record
 
 RETRY, WAIT, FAIL = "retry", "wait", "fail"
 ERROR, WARNING = 3, 4
-"""Priorities of log lines, as syslog counts."""
+"""Priorities of log lines, as in syslog."""
 COMPLETE = "complete"
-"""The verdict on a file that holds all that it should."""
+"""The verdict on a file that lacks nothing."""
 # Kinds of faults that the runner finds.
 STALLED, NO_FRAME, NO_AUDIO = "stalled", "no frame", "no audio"
 FORMAT_CHANGED, FILE_DELETED, NOT_EXECUTED = "format changed", "file deleted", "not executed"
-# Causes that decide what comes after.
+# Causes by which the runner decides.
 DISK, DISK_FULL, DISK_ERROR = "disk", "disk full", "disk error"
 
 
 class Fault(Record):
-    """What the runner ends an FFmpeg for: its kind, and the sentence that people read."""
+    """Why the runner ends an FFmpeg: `kind` for decisions, `text` for people."""
 
     kind: str
     text: str
 
 
 class Cause(Record):
-    """`name` as the ledger and the operator know it, `outcome` as above, `reason` for the status."""
+    """Why FFmpeg ended: `name` for ledger and operator, `outcome` of the three above, `reason` for the status."""
 
     name: str
     outcome: str
@@ -45,10 +45,11 @@ class Cause(Record):
 
 
 class Row(Record):
-    """One line of the table: any of `patterns` in a log line, and the conditions, make it this cause.
+    """One row of the table: a log line with one of `patterns` is this cause, if the conditions hold.
 
-    `without_signal` is what the source has to do without a signal (options.py). `beside`: words of which one has
-    to be in what the same part of FFmpeg said (`[out#0/mp4 @ 0x…]`).
+    `without_signal` is what the source has to do without a signal (contract/options.py). `needs_frames`: whether
+    FFmpeg must have counted frames, or none. `beside`: a line of the same part of FFmpeg (`[out#0/mp4 @ 0x…]`) has to
+    hold one of these words.
     """
 
     name: str
@@ -59,7 +60,7 @@ class Row(Record):
     beside: tuple[str, ...] = ()
 
     def applies(self, end: End) -> bool:
-        """Whether this row may explain an end, if the words are there."""
+        """Whether the row's conditions on an end hold, but for the log lines."""
         if self.without_signal not in (None, end.without_signal):
             return False
         if self.needs_frames not in (None, end.frames > 0):
@@ -67,9 +68,9 @@ class Row(Record):
         return self.outcome != FAIL or end.status > 0
 
     def line(self, end: End) -> str:
-        """The first line that holds one of the patterns: what follows it is its consequence.
+        """The first log line with one of the patterns, since later lines are consequences; empty if there is none.
 
-        A warning will do, but nothing is given up for one.
+        A warning is enough, but not for the outcome `fail`.
         """
         least = ERROR if self.outcome == FAIL else WARNING
         for priority, text in end.lines:
@@ -88,7 +89,7 @@ def _holds(text: str, patterns: tuple[str, ...]) -> bool:
 
 TABLE = (
     # libavdevice/v4l2.c: [video4linux2,v4l2 @ 0x…] [error] ioctl(VIDIOC_STREAMON): No space left on device
-    # Of a USB bus without bandwidth for one more camera (Documentation/driver-api/usb/error-codes.rst).
+    # The USB bus has no bandwidth for one more camera (Documentation/driver-api/usb/error-codes.rst).
     Row("no USB bandwidth", RETRY, ("ioctl(VIDIOC_STREAMON): No space left on device",)),
     # [out#0/matroska @ 0x…] [error] Error writing trailer: No space left on device
     # [error] av_interleaved_write_frame(): No space left on device     (FFmpeg 5.1)
@@ -99,13 +100,13 @@ TABLE = (
                             "av_interleaved_write_frame(): Input/output error", "Stale file handle")),
     # [out#0/matroska @ 0x…] [error] Error muxing a packet
     # [out#0/matroska @ 0x…] [error] Task finished with error code: -5 (Input/output error)
-    # A muxer that refuses a packet (-22, Invalid argument) says the first line too.
+    # A muxer that refuses a packet (-22, Invalid argument) logs the first line as well.
     Row(DISK_ERROR, RETRY, ("Error muxing a packet",), beside=("Input/output error",)),
     # VIDEOMASTER.md 8: the cable was pulled; ten seconds later
     # [error] Timeout while waiting for slot lock / Failed to get data buffers
     Row("signal lost", WAIT, ("Timeout while waiting for slot lock", "Failed to get data buffers"),
         without_signal=ENDS, needs_frames=True),
-    # VIDEOMASTER.md 9: the signal became a smaller one, said for each frame
+    # VIDEOMASTER.md 9: the signal changed to a smaller one; FFmpeg logs this for each frame
     Row("format changed", RETRY, ("Invalid buffer size, packet size",), without_signal=ENDS),
     # VIDEOMASTER.md 7: locked, but no frames for 20 s
     Row("no signal", WAIT, ("Timeout while waiting for slot lock", "Failed to get data buffers",
@@ -128,10 +129,10 @@ TABLE = (
     Row("no signal", WAIT, ("Stream map '' matches no streams", "matches no streams",
                             "Output file does not contain any stream", "does not contain any stream"),
         without_signal=ENDS, needs_frames=False),
-    # What an input does not deliver now it may deliver later; FFmpeg 7.1 calls this "Error parsing options" too.
+    # An input may deliver the stream later; FFmpeg 7.1 calls this "Error parsing options" as well.
     Row("stream missing", RETRY, ("matches no streams",), needs_frames=False),
-    # libavdevice/decklink_dec.cpp: after 3 s of looking for a format, while it starts. A signal that is lost
-    # later does not end FFmpeg: it records black and warns of `No input signal detected`.
+    # libavdevice/decklink_dec.cpp: at the start, after FFmpeg looked for a format for 3 s. A signal that is lost
+    # later does not end FFmpeg: FFmpeg records black and warns of `No input signal detected`.
     Row("no signal", WAIT, ("Cannot Autodetect input stream or No signal",),
         without_signal=SEARCHES, needs_frames=False),
     Row("board missing", RETRY, ("Could not create DeckLink iterator", "Could not open '"), without_signal=SEARCHES,
@@ -150,7 +151,7 @@ TABLE = (
                               "codec not currently supported in container",
                               "At least one output file must be specified"),
         needs_frames=False),
-    # a GPU that is not there: Cannot load libcuda.so.1; it comes back with its driver
+    # The GPU is not there: Cannot load libcuda.so.1; the GPU comes back with its driver.
     Row("device missing", RETRY, ("Cannot load libcuda", "No such device", "No such file or directory")),
     Row("permission", RETRY, ("Permission denied", "Operation not permitted")),
     Row("network", RETRY, ("Connection refused", "Connection timed out", "Connection reset", "timed out",
@@ -158,7 +159,7 @@ TABLE = (
 )  # fmt: skip
 
 
-# What is said when a signal's format changes in the middle of a recording.
+# What FFmpeg logs when a signal's format changes in the middle of a recording.
 # VIDEOMASTER.md 9, for each frame: [error] Invalid buffer size, packet size 414720 < expected frame_size 4147200
 # FFmpeg 7.1: [info] Reconfiguring filter graph because video parameters changed to yuv420p(tv, …), 640x480
 # FFmpeg 5.1: [warning] Changing video frame properties on the fly is not supported by all filters
@@ -174,15 +175,15 @@ def is_format_change(text: str) -> bool:
     return any(words in text for words in FORMAT_CHANGES)
 
 
-# Said by an FFmpeg that leaves a file that is not whole, whatever its exit code says (FACTS 3).
+# An FFmpeg that logs one of these leaves an incomplete file, whatever its exit code (FACTS 3).
 BAD_FILE = ("Error writing trailer", "Error closing file", "Slave muxer", "timed out", "No space left on device")
 
 
 def file_verdict(end: End, frames: int) -> str:
     """`complete`, or what is wrong with a finished file, by the rule of FACTS 3.
 
-    A file is good when FFmpeg said progress=end and exited 0 or 255, counted frames, and logged no failure
-    of writing. A lost signal's 251 (with -xerror) closes the file complete too (VIDEOMASTER.md 8).
+    A file is complete when FFmpeg said progress=end, exited with 0 or 255, counted frames, and logged no failure of
+    writing. With 251, which is a lost signal's (with -xerror), FFmpeg leaves a complete file too (VIDEOMASTER.md 8).
     """
     for _, text in end.lines:
         if any(words in text for words in BAD_FILE):
@@ -199,10 +200,10 @@ def file_verdict(end: End, frames: int) -> str:
 class End(Record):
     """How an FFmpeg ended.
 
-    `status` is its exit code, or minus the signal that killed it; `frames` those that it counted; `lines` what it
-    logged in its last seconds, oldest first, as (priority, text); `without_signal` what its source does without a
-    signal; `fault` what the runner ended it for, None when it ended by itself; `finished` whether it said
-    `progress=end`.
+    `status` is the exit code, or minus the signal that killed FFmpeg; `frames` are those that FFmpeg counted; `lines`
+    are the log lines of its last seconds, oldest first, as (priority, text); `without_signal` is what the source does
+    without a signal; `fault` is why the runner ended FFmpeg, None when FFmpeg ended by itself; `finished` is whether
+    FFmpeg said `progress=end`.
     """
 
     status: int
@@ -213,11 +214,11 @@ class End(Record):
     finished: bool = False
 
 
-# What FFmpeg says of every end or beginning and that explains none of them.
+# What FFmpeg logs at many ends and beginnings, and what explains none of them.
 _EMPTY_WORDS = (
     "Failed to stop stream", "Cannot retrieve audio stream properties", "Guessed Channel Layout",
     "Conversion failed!", "Exiting normally, received signal",
-    # FFmpeg 7's threads tell each other of an end, long after the one that knows why has said so.
+    # The threads of FFmpeg 7 report an end to each other, after the thread that knows why has logged it.
     "Error opening input file", "Error opening output file", "Error sending frames to consumers",
     "Task finished with error code", "Terminating thread with return code", "Could not open encoder before EOF",
     "Nothing was written into output file",
@@ -227,9 +228,9 @@ _EMPTY_WORDS = (
 def classify(end: End) -> Cause:
     """The cause of an end that nobody asked for.
 
-    A fault that the runner found is one by itself. But a stall is only what was seen: a lost signal or a disk, of
-    which FFmpeg spoke while it was waited for or ended (VIDEOMASTER.md 8: after 10 s), is why. And a channel
-    without frames looks like one without audio at first; what FFmpeg says of its end tells them apart.
+    A fault that the runner found is the cause, with two exceptions. A stall is only a symptom: if FFmpeg logged a lost
+    signal or a failing disk while the runner waited for it or ended it (VIDEOMASTER.md 8: after 10 s), that is the
+    cause. A channel without frames looks at first like one without audio; FFmpeg's log at its end tells them apart.
     """
     said = _said_cause(end)
     fault = end.fault
@@ -269,7 +270,7 @@ def _last_error(end: End) -> str:
 
 
 def _plain(text: str) -> str:
-    """The message without the address of the FFmpeg object that said it: `[vost#0:0 @ 0x5635a66e8600]`."""
+    """The message without the FFmpeg object that logged it: `[vost#0:0 @ 0x5635a66e8600]`."""
     while text.startswith("[") and " @ 0x" in text.partition("]")[0]:
         text = text.partition("]")[2].lstrip()
     return text

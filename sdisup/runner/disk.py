@@ -1,9 +1,9 @@
-"""The recording's file, seen from threads of its own: a disk may hang for minutes, the runner never.
+"""The recording's file, in threads of its own: a disk may hang for minutes, the runner may not.
 
-Invariant 2: the runner's loop waits for nothing but its poll. So whatever touches the recordings'
-filesystem (making the file, asking its size, making it durable, closing it) is done here, and the loop
-is told by `events` and a byte in its wake-up pipe. FFmpeg itself writes the file; this holds it open
-beside it, because FFmpeg calls no fsync at all (FACTS 3: a power cut after 25 s left 0 bytes).
+Invariant 2: the runner's loop waits for nothing but its poll. So the threads here do all that touches the recordings'
+filesystem: they make the file, look at its size, make it durable and close it. They tell the loop by `events` and by a
+byte in its wake-up pipe. FFmpeg writes the file; the threads hold the file open besides, because FFmpeg calls no fsync
+(FACTS 3: a power cut after 25 s left 0 bytes).
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 HEAD_BYTES = 1 << 16
 LEAST_FREE_BYTES = 4 << 20
-"""Below this a file would hold seconds at most, and the next try comes soon."""
+"""With less free space a file would hold seconds at most; the next try comes soon."""
 FIRST_LOOK_S = 0.02
-"""How often the file is looked at until its first frame is there, in seconds."""
+"""The time between two looks at the file until its first frame is on disk."""
 SAMPLE_S = 1.0
-"""How often what it has become is told, in seconds."""
+"""The time between two Samples."""
 
 
 def file_name(name: str, container: str, now: float, attempt: int) -> str:
@@ -40,7 +40,7 @@ def file_name(name: str, container: str, now: float, attempt: int) -> str:
 
 
 class Place:
-    """Where a file is to be: `directory` is `recordings`, or below it and made if it is missing.
+    """Where a file is made, and its name. `directory` is `recordings`, or below it; then it is made if it is missing.
 
     `filesystem` is the identity that the recordings' filesystem has to have; empty for any.
     """
@@ -56,7 +56,7 @@ class Place:
 
 
 class Opened:
-    """The file exists, empty and ours alone."""
+    """The file exists, is empty, and was made by this runner."""
 
     __slots__ = ("path",)
 
@@ -65,7 +65,7 @@ class Opened:
 
 
 class OpenFailed:
-    """The file could not be made; `reason` in the operator's words."""
+    """The file could not be made; `reason` is in the operator's words."""
 
     __slots__ = ("reason",)
 
@@ -80,8 +80,9 @@ class FirstMedia:
 class Sample:
     """What the file and its filesystem are now.
 
-    `moved`: the path no longer leads to the file, which is still somewhere; `deleted`: it is nowhere.
-    Before the first frame either means that FFmpeg, which opens the file by its path, may be writing another one.
+    `moved`: the path leads to another file or to none, and the recording's file has another path. `deleted`: no path
+    leads to the recording's file. Before the first frame either means that FFmpeg, which opens the file by its path,
+    may be writing another file.
     """
 
     __slots__ = ("deleted", "disk_free_bytes", "filesystem", "moved", "size_bytes")
@@ -95,7 +96,7 @@ class Sample:
 
 
 class Closed:
-    """The file is closed and durable; `kept` is False when it held no frame and was removed again."""
+    """The file is closed and durable; `kept` is False when the file held no frame and was removed."""
 
     __slots__ = ("kept", "problem", "size_bytes")
 
@@ -111,8 +112,8 @@ Event = Opened | OpenFailed | FirstMedia | Sample | Closed
 class RecordingFile:
     """One recording's file, from its making to its closing, in threads beside the runner's loop.
 
-    `wake` is called from the threads after each event; `events` is drained by the loop. The caller
-    says `finish()` when FFmpeg is gone, and then waits for Closed only as long as it likes.
+    The threads call `wake` after each event; the loop drains `events`. The loop calls `finish()` when FFmpeg has
+    ended, and waits for Closed no longer than it wants to.
     """
 
     def __init__(self, place: Place, sync_interval_s: float, wake: Callable[[], None]) -> None:
@@ -125,13 +126,13 @@ class RecordingFile:
         self._is_finishing = False
         self._is_empty = False
         self.sync_problem = ""
-        """Why what was written may not survive a power cut, in the operator's words; empty if it does."""
+        """Why what was written may not survive a power cut, in the operator's words; empty while it does."""
         self.watch_problem = ""
-        """Why not all of the last Sample is new, in the operator's words; empty again once it is."""
+        """Why some of the last Sample is not new, in the operator's words; empty while all of it is."""
         self._descriptor = -1
         self._path = ""
         self._unsynced: list[str] = []
-        """The directories that a directory was made in."""
+        """The directories in which a directory was made."""
         self._has_media = False
         self._free_bytes = 0
         self._is_moved = False
@@ -140,8 +141,8 @@ class RecordingFile:
     def finish(self, *, is_empty: bool = False) -> None:
         """Ask for the file to be closed; the answer is a Closed event.
 
-        `is_empty`: FFmpeg ended properly and counted no frame. It then still writes a whole file of 2.5 kB,
-        which no look at its bytes tells from a short recording.
+        `is_empty`: FFmpeg ended properly and counted no frame. FFmpeg then still writes a whole file of 2.5 kB, whose
+        bytes look like those of a short recording.
         """
         self._is_empty = is_empty
         self._is_finishing = True
@@ -165,7 +166,7 @@ class RecordingFile:
         self._close(self._watch())
 
     def _wrong_place(self) -> str:
-        """Why nothing may be written here now: another filesystem than apply found, or no space at all."""
+        """Why no file may be made here now: another filesystem than apply found, or no space."""
         place = self._place
         found = filesystem_identity(place.recordings)
         if place.filesystem and not is_same_filesystem(place.filesystem, found):
@@ -182,7 +183,7 @@ class RecordingFile:
         return ""
 
     def _open(self) -> str:
-        """Invariant 3: O_EXCL makes the name ours whatever the clock does; FFmpeg then fills that file."""
+        """Make the file. Invariant 3: with O_EXCL no two writers share a name, whatever the clock does."""
         place = self._place
         if place.directory != place.recordings and os.path.isdir(place.recordings):
             above = place.directory
@@ -203,9 +204,9 @@ class RecordingFile:
         return f"{place.directory} holds ten thousand files of this second's name"
 
     def _watch(self) -> str:
-        """Look at the file until finish() is said; why the last look failed, if it did.
+        """Look at the file until finish() is called; returns why the last look failed, if it did.
 
-        One that fails is not the last one: FFmpeg may be writing still, and a server or a directory's rights come back.
+        A look that fails does not end this: FFmpeg may be writing on, and a server or a directory's rights come back.
         """
         seen_bytes, told_at = 0, time.monotonic()
         while True:
@@ -214,7 +215,7 @@ class RecordingFile:
             problem = ""
             try:
                 size = os.fstat(self._descriptor).st_size
-                # The last look is never left out: FFmpeg's trailer may change what is in the middle.
+                # The last look comes at any size: FFmpeg's trailer may change the middle of the file.
                 if not self._has_media and (finishing or size > seen_bytes):
                     self._look_for_media(size)
                     seen_bytes = size
@@ -234,7 +235,7 @@ class RecordingFile:
             self._tell(FirstMedia())
 
     def _tell_sample(self) -> str:
-        """Tell what is known of the file; returns why something of it is not, which then is told as it last was."""
+        """Tell a Sample; returns why some of it could not be looked at, of which the former value is told."""
         problem = ""
         try:
             ours = os.fstat(self._descriptor)
@@ -261,16 +262,16 @@ class RecordingFile:
             self._is_moved = True
 
     def _keep_durable(self, descriptor: int) -> None:
-        """Invariant 5: at a power cut at most `sync_interval_s` of what FFmpeg wrote is lost.
+        """Sync the file. Invariant 5: a power cut costs at most `sync_interval_s` of what FFmpeg wrote.
 
-        In a thread of its own: fdatasync may take seconds, and then sizes are still to be told.
+        In a thread of its own: fdatasync may take seconds, and Samples go on meanwhile.
         """
         try:
-            # The new names too: without their directories' fsync a power cut may leave a file without one.
+            # The new names as well: without an fsync of its directory a file may have no name after a power cut.
             self._sync(os.fsync, descriptor)
             for directory in (os.path.dirname(self._path), *self._unsynced):
                 self._sync(sync_directory, directory)
-            # Not the lock: the thread that has waited for it holds it again.
+            # Not by the lock, which the waiting thread holds again.
             while not self._is_finishing:
                 time.sleep(self._sync_interval_s)
                 self._sync(os.fdatasync, descriptor)
@@ -278,7 +279,7 @@ class RecordingFile:
             os.close(descriptor)
 
     def _sync(self, sync: Callable[[Any], None], what: int | str) -> None:
-        """A failure is kept, and the next round tries again: the kernel tells it once, and FFmpeg perhaps never."""
+        """Sync once, and keep a failure: the kernel reports each failure only once, and perhaps never to FFmpeg."""
         try:
             sync(what)
         except OSError as error:
@@ -289,7 +290,7 @@ class RecordingFile:
         kept = True
         try:
             size_bytes = os.fstat(self._descriptor).st_size
-            # What could not be looked at to its end may hold frames.
+            # After a look that failed the file may hold frames.
             if not self._is_empty and (self._has_media or problem or size_bytes > HEAD_BYTES):
                 os.fdatasync(self._descriptor)
             else:
@@ -300,7 +301,7 @@ class RecordingFile:
         self._tell(Closed(size_bytes, kept, problem or self.sync_problem))
 
     def _remove_empty(self) -> bool:
-        """Remove the file that we made and that never held a frame; a retry each second would leave thousands."""
+        """Remove this runner's file, which never held a frame: a try each second would leave thousands of files."""
         ours = os.fstat(self._descriptor)
         try:
             named = os.stat(self._path, follow_symlinks=False)

@@ -1,8 +1,8 @@
-"""The one place that spawns FFmpeg and ends it. Nothing here waits: the runner's poll does.
+"""Spawns FFmpeg and ends it; no other module does. Nothing here waits: the runner's poll does.
 
-Facts it lives by (FACTS 3): `q` on stdin ends a recording with a complete file, and so does one
-SIGTERM; two signals within 5 ms leave no trailer. A pipe that nobody reads stops the recording. With
-fd 2 closed at exec the log goes into the recording. So: a pipe as stdin, never closed before the end.
+Facts (FACTS 3): `q` on stdin ends a recording with a complete file, and so does one SIGTERM; two signals within 5 ms
+leave no trailer. A pipe that nobody reads stops the recording. With fd 2 closed at exec the log goes into the
+recording. So FFmpeg gets a pipe as stdin, which stays open until FFmpeg has ended.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ READ_BYTES = 1 << 16
 
 
 class Ladder:
-    """The steps that end FFmpeg, as pure time: `q`, then SIGTERM once, then SIGKILL.
+    """When which step ends FFmpeg: `q`, then SIGTERM once, then SIGKILL. Pure.
 
     `due(now)` returns each step once, when its time has come; times are CLOCK_MONOTONIC seconds.
     """
@@ -30,12 +30,12 @@ class Ladder:
         return ""
 
     def next_at(self) -> float | None:
-        """When the next step is due; None after the last."""
+        """When the next step is due; None after the last step."""
         return self._steps[0][0] if self._steps else None
 
 
 class FFmpegProcess:
-    """A running FFmpeg: `stderr` and `pidfd` are to be polled. Raises OSError if it cannot be executed."""
+    """A running FFmpeg; poll its `stderr` and `pidfd`. Raises OSError if the program cannot be executed."""
 
     def __init__(self, arguments: Sequence[str]) -> None:
         stdin_read, self._stdin = os.pipe2(os.O_CLOEXEC)
@@ -51,7 +51,7 @@ class FFmpegProcess:
                     (os.POSIX_SPAWN_DUP2, null, 1),
                     (os.POSIX_SPAWN_DUP2, stderr_write, 2),
                 ],
-                # Python ignores SIGPIPE, and what is ignored stays so across exec.
+                # Python ignores SIGPIPE, and an ignored signal stays ignored across exec.
                 setsigdef=[signal.SIGPIPE],
                 setsigmask=[],
             )
@@ -64,12 +64,12 @@ class FFmpegProcess:
                 os.close(descriptor)
         self.pidfd = os.pidfd_open(self.pid)
         self.cpu_s = 0.0
-        """What it cost, in seconds of a core; known once it is reaped."""
+        """What FFmpeg cost, in seconds of a core; known once it is reaped."""
         os.set_blocking(self.stderr, False)
         os.set_blocking(self._stdin, False)
 
     def read(self) -> bytes | None:
-        """What FFmpeg wrote; empty at the end of its stderr, None when there is nothing just now."""
+        """What FFmpeg wrote to stderr; empty at the end of stderr, None while there is nothing new."""
         try:
             return os.read(self.stderr, READ_BYTES)
         except BlockingIOError:
@@ -81,18 +81,18 @@ class FFmpegProcess:
             try:
                 os.write(self._stdin, b"q")
             except OSError:
-                # It is gone or does not read; the ladder's next step reaches it.
+                # FFmpeg has ended or does not read; the ladder's next step reaches it.
                 return
         else:
             signal.pidfd_send_signal(self.pidfd, signal.SIGTERM if action == "term" else signal.SIGKILL)
 
     def reap(self) -> int | None:
-        """The exit code, or minus the signal that killed it; None while it runs."""
+        """FFmpeg's exit code, or minus the signal that killed it; None while it runs."""
         pid, status, usage = os.wait4(self.pid, os.WNOHANG)
         self.cpu_s = usage.ru_utime + usage.ru_stime
         return os.waitstatus_to_exitcode(status) if pid else None
 
     def close(self) -> None:
-        """Let go of its descriptors, once it is reaped."""
+        """Close the descriptors, after FFmpeg is reaped."""
         for descriptor in (self._stdin, self.stderr, self.pidfd):
             os.close(descriptor)

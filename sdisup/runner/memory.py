@@ -1,7 +1,7 @@
-"""What outlives a runner through restarts and falls at a stop: a file in the unit's own run directory.
+"""What a runner leaves to the next one through restarts, but not past a stop: a file in the unit's run directory.
 
-systemd keeps RuntimeDirectory= through restarts (RuntimeDirectoryPreserve=restart) and removes it at a
-stop, so the file's presence alone says that this start is a restart.
+systemd keeps RuntimeDirectory= through restarts (RuntimeDirectoryPreserve=restart) and removes it at a stop. So a start
+is a restart if the file is there.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from sdisup.contract.requests import Request
 
 
 class Memory:
-    """The runner's memory. `failures` are the ends in a row without a good minute between them.
+    """The runner's memory. `failures` are the ends in a row without a minute of good recording between them.
 
-    `without_audio` says that the signal was found to carry none where some was configured.
+    `without_audio`: audio is configured, and the signal was found to carry none.
     """
 
     def __init__(self, directory: str) -> None:
@@ -44,11 +44,11 @@ class Memory:
         self.without_audio = document.get("without_audio") is True
         request = document.get("request")
         if isinstance(request, dict):
-            # The runner wrote it, into its own directory, from a request that it had checked.
+            # Not checked again: a runner wrote the request into its own directory after checking it.
             self.request.__dict__.update({key: request.get(key) for key in self.request.as_dict()})
 
     def save(self) -> None:
-        """Write it; without a run directory the next start just begins afresh."""
+        """Write the file; where that fails, the next runner starts as after a stop."""
         content = {name: value for name, value in self.__dict__.items() if name not in ("_path", "request")}
         content["request"] = self.request.as_dict()
         try:
@@ -57,14 +57,14 @@ class Memory:
             return
 
     def good_minute(self) -> None:
-        """From here on an end is again the first one, and retried at once."""
+        """After a minute of good recording the next end counts as the first again, and is retried at once."""
         if self.failures >= 0:
             self.failures = -1
             self.reason = ""
             self.save()
 
     def forget(self) -> None:
-        """A clean end: the next start is a first one, also where systemd keeps the directory."""
+        """Remove the file at a stop: the next start is no restart, also where systemd keeps the directory."""
         try:
             os.unlink(self._path)
         except OSError:

@@ -1,7 +1,7 @@
-"""How well a recording goes, from frame counts and file sizes: pure, time passed in.
+"""Measures how well a recording goes, by frame counts and file sizes. Pure; the time is a parameter.
 
-Progress means that frames advance, not that lines arrive: with a stalled source FFmpeg may go on
-reporting the same frame for ever, or fall silent (FACTS 3). All times are CLOCK_MONOTONIC seconds.
+Progress means that frames advance, not that lines arrive: with a stalled source FFmpeg may report the same frame for
+ever, or fall silent (FACTS 3). All times are CLOCK_MONOTONIC seconds.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from sdisup.runner.decide import Sight
 WINDOW_S = 4.0
 PACE_S = 10.0
 TOO_SLOW = 0.01
-"""An encoder that is slower than its source by this share does not keep up."""
+"""An encoder that is slower than its source by more than this share does not keep up."""
 DRIFT = 0.0002
-"""How much of each step's frames is forgiven: twice the 100 ppm by which clocks may differ."""
+"""The share of each step's frames that may be missing: twice the 100 ppm by which clocks may differ."""
 
 
 class Rate:
@@ -30,7 +30,7 @@ class Rate:
             self._points.popleft()
 
     def per_second(self, now: float) -> float:
-        """Zero until there are two points, and again once nothing was added for the window's length."""
+        """The rate; zero with fewer than two points, and when the last point is older than WINDOW_S."""
         if len(self._points) < 2 or now - self._points[-1][0] > WINDOW_S:
             return 0.0
         (first_at, first), (last_at, last) = self._points[0], self._points[-1]
@@ -38,12 +38,12 @@ class Rate:
 
 
 class Deficit:
-    """Frames that a source of a known rate should have delivered and did not.
+    """Counts the frames that a source of a known rate should have delivered and did not.
 
-    Against monotonic time, in steps of PACE_S between progress blocks. A late block makes one step
-    short and the next one long, so what is owed is carried on, and sure only after the next step; a
-    card's clock may differ from the system's by 100 ppm for months, so a little is forgiven in each
-    step (DESIGN.md, Ledger).
+    It compares frames with monotonic time, in steps of at least PACE_S between progress blocks. A late block makes one
+    step short and the next one long; so the frames that a step owes are carried on, and count as missing for good only
+    after the next step. A card's clock may differ from the system's by 100 ppm for months; so each step may owe a
+    little (DRIFT; DESIGN.md, Ledger).
     """
 
     def __init__(self, rate: float) -> None:
@@ -53,9 +53,9 @@ class Deficit:
         self._at: float | None = None
         self._frames = 0
         self.frames = 0
-        """How many frames are missing so far. Those of the last step may still come."""
+        """How many frames are missing so far. The frames of the last step may still come."""
         self.pace_fps: float | None = None
-        """The rate of the last step, in frames per second, when it was too low; else None."""
+        """The rate of the last step, in frames per second, if it was too low; else None."""
 
     def add(self, now: float, frames: int) -> None:
         if not self._rate:
@@ -69,7 +69,7 @@ class Deficit:
         expected, got = self._rate * elapsed_s, frames - self._frames
         owed_before = self._owed
         self._owed = max(-self._tolerance(), self._owed + expected - got - expected * DRIFT)
-        # What is owed at the end of two steps stays so; of one it may just come a block late.
+        # Frames that two steps in a row owe are missing; frames that one step owes may come a block late.
         self._missing = max(self._missing, self._counted(min(owed_before, self._owed)))
         self.frames = max(self._missing, self._counted(self._owed))
         self.pace_fps = got / elapsed_s if got < expected * (1 - TOO_SLOW) else None
@@ -83,7 +83,7 @@ class Deficit:
 
 
 class Meter:
-    """What one running FFmpeg has delivered; `rate` is what its source delivers (frames/s), 0 if unknown."""
+    """What one running FFmpeg has delivered. `rate` is that of its source in frames a second, 0 if unknown."""
 
     def __init__(self, started: float, rate: float = 0.0) -> None:
         self.started = started
@@ -103,13 +103,13 @@ class Meter:
         self._byte_rate = Rate()
 
     def progress(self, now: float, frame: int, dup_frames: int, drop_frames: int, speed: float | None) -> int:
-        """Take a progress block in; returns how many frames are new."""
+        """Take in a progress block; returns how many frames are new."""
         self.blocks += 1
         new = max(0, frame - self.frames)
         if new:
             self.last_frame_at = now
             self.frames = frame
-            # At frames only: while none comes, blocks go on, and the gap that follows counts that time.
+            # Only with new frames: blocks go on while no frame comes, and the gap that follows counts that time.
             self.deficit.add(now, frame)
         self.dup_frames = max(self.dup_frames, dup_frames)
         self.drop_frames = max(self.drop_frames, drop_frames)
@@ -120,14 +120,14 @@ class Meter:
         return new
 
     def drops_half(self, now: float) -> bool:
-        """Whether about as many frames are dropped as kept: the source has twice the configured rate."""
+        """Whether FFmpeg drops about as many frames as it keeps: the source has twice the configured rate."""
         return self.rate > 0 and self._drop_rate.per_second(now) > 0.8 * self.rate
 
     def rate_change(self, now: float) -> str:
-        """What shows that the source has changed to twice or half the configured rate, and had not before; or "".
+        """Why the source must have changed to twice or half the configured rate during this file; "" if it did not.
 
-        FFmpeg keeps to the rate by leaving out or repeating every second frame (VIDEOMASTER.md 9). A file that
-        began so is of a source that was configured wrong, and another one would be no better.
+        FFmpeg then keeps the rate by dropping or repeating every second frame (VIDEOMASTER.md 9). If a file began so,
+        the source is configured wrong, and a new file would be no better.
         """
         if self.drops_half(now) and 1.5 * self.drop_frames < self.frames:
             return f"half of the frames are dropped: the signal has more than {self.rate:g} fps"
@@ -149,7 +149,7 @@ class Meter:
             self.first_media_at = self._last_growth_at = self._sized_at = now
 
     def size(self, now: float, size_bytes: int) -> None:
-        """Take the file's size in."""
+        """Take in the file's size."""
         if size_bytes > self.size_bytes:
             self._last_growth_at = now
             self.size_bytes = size_bytes
@@ -163,14 +163,14 @@ class Meter:
         return self._byte_rate.per_second(now) * 8 / 1e6
 
     def frameless_s(self, now: float) -> float:
-        """For how long no new frame has come, in seconds; since the start if none ever did."""
+        """For how long no new frame has come, in seconds; since FFmpeg's start if no frame ever came."""
         for since in (self.last_frame_at, self.first_media_at):
             if since is not None:
                 return now - since
         return now - self.started
 
     def sight(self, now: float) -> Sight:
-        """What is seen of the recording now."""
+        """What decide gets to see of the recording now."""
         media_at = self.first_media_at
         return Sight(
             running_s=now - self.started,

@@ -1,4 +1,4 @@
-"""FFmpeg's stderr, bytes in and records out: log lines and `-progress` blocks in one stream.
+"""Reads FFmpeg's stderr, which carries log lines and `-progress` blocks: bytes in, records out.
 
 A sample, with `-loglevel repeat+level+info -nostats -progress pipe:2` (FFmpeg 7.1):
 
@@ -12,13 +12,13 @@ A sample, with `-loglevel repeat+level+info -nostats -progress pipe:2` (FFmpeg 7
     progress=continue
     [error] Error writing trailer: No space left on device
 
-Values may be `N/A`; the human status line ends in a carriage return; some lines carry no level.
+Values may be `N/A`; FFmpeg's status line for people ends in a carriage return; some lines carry no level.
 """
 
 from __future__ import annotations
 
 LINE_LIMIT_BYTES = 4096
-"""What is kept of a line; a runaway line costs memory no longer than this."""
+"""The rest of a longer line is dropped, so that a line without an end takes no memory."""
 
 # FFmpeg's av_log levels to syslog's priorities, sd-daemon(3).
 PRIORITIES = {
@@ -27,7 +27,7 @@ PRIORITIES = {
 
 
 class LogLine:
-    """One line of FFmpeg's log: `priority` as syslog counts (3 is an error), `text` without the level."""
+    """A line of FFmpeg's log: `priority` is that of syslog (3 is an error), `text` is without the level."""
 
     __slots__ = ("priority", "text")
 
@@ -40,7 +40,7 @@ class LogLine:
 
 
 class Progress:
-    """One progress block. Counts are since FFmpeg's start; `speed` is None while FFmpeg says N/A."""
+    """A progress block. Counts are since FFmpeg's start; `speed` is None while FFmpeg says N/A."""
 
     __slots__ = ("drop_frames", "dup_frames", "ended", "frame", "speed")
 
@@ -70,7 +70,7 @@ class ProgressParser:
         self._block: dict[bytes, bytes] = {}
 
     def feed(self, data: bytes) -> list[LogLine | Progress]:
-        """Records completed by `data`, in order. Accepts any bytes, of any length."""
+        """The records that `data` completes, in order; `data` may be any bytes of any length."""
         pieces = data.replace(b"\r", b"\n").split(b"\n")
         pieces[0] = self._pending + pieces[0]
         self._pending = pieces.pop()[:LINE_LIMIT_BYTES]
@@ -82,7 +82,7 @@ class ProgressParser:
         return records
 
     def close(self) -> list[LogLine | Progress]:
-        """What an unfinished last line still says, once the stream has ended."""
+        """The record of an unfinished last line, after the stream has ended."""
         return self.feed(b"\n")
 
     def _line(self, line: bytes) -> LogLine | Progress | None:
@@ -106,7 +106,7 @@ _PROGRESS_KEYS = frozenset(
 
 
 def parse_log_line(line: bytes) -> LogLine:
-    """The level is the first bracket that names one, possibly after others such as `[libx264 @ 0x…]`."""
+    """A log line. Its level is the first bracket that names a level; others such as `[libx264 @ 0x…]` may precede."""
     text = "".join(
         character if character.isprintable() else "\N{REPLACEMENT CHARACTER}"
         for character in line.decode("utf-8", "replace").replace("\t", " ")
@@ -124,14 +124,14 @@ def parse_log_line(line: bytes) -> LogLine:
 
 
 def muxer_version(text: str) -> str:
-    """`Lavf61.7.103` from FFmpeg's log line `encoder         : Lavf61.7.103`; else empty."""
+    """`Lavf61.7.103` of FFmpeg's log line `encoder         : Lavf61.7.103`; empty for any other line."""
     name, separator, value = text.partition(":")
     value = value.strip()
     return value if separator and name.strip() == "encoder" and value.startswith("Lavf") else ""
 
 
 def _progress(block: dict[bytes, bytes], *, ended: bool) -> Progress | None:
-    """A block without a readable frame number says nothing that can be relied on, unless it is the last."""
+    """The block's record; None for a block without a readable frame number that is not the last block."""
     frame = _whole(block.get(b"frame", b""))
     if frame is None and not ended:
         return None
