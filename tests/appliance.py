@@ -3,23 +3,23 @@
 
 Usage, as root:
     python3 tests/appliance.py build [SUITE]      build the Debian tree that everything boots from
-    python3 tests/appliance.py shell [SUITE]      boot one with this checkout installed, give a shell in it
+    python3 tests/appliance.py shell [SUITE]      boot an appliance with this checkout installed, give a shell in it
     python3 tests/appliance.py demo [--keep DIR]  what `./install.sh --demo` shows
     python3 tests/appliance.py clean [--all]      remove what killed runs left (--all: the cache as well)
 
 How it is put together:
     base tree     one Debian, made by mmdebstrap, never written to again
-    layer         what a build (such as ./install.sh) added to it: the upper directory of an overlay mount
-    appliance     base tree + layers + an upper directory of its own, so that what it writes outlives
-                  reboots and power cuts, and goes with close()
+    layer         what a build (such as ./install.sh) added to the tree: the upper directory of an overlay mount
+    appliance     base tree + layers + an upper directory of its own, so that what the appliance writes
+                  outlives reboots and power cuts, until close()
 
-Hard facts it lives by:
+Hard facts:
     - nspawn with --register=no --keep-unit stays in the cgroup it was started in. Two containers in one
-      cgroup kill each other's processes, so each gets its own.
+      cgroup kill each other's processes, so each container gets a cgroup of its own.
     - The overlay is mounted in a mount namespace that only the container has: no mount can outlive it.
     - nspawn says the PID of the container's PID 1, and that its boot is complete, on NOTIFY_SOCKET.
     - SIGTERM to nspawn is a clean shutdown. SIGKILL to the container's PID 1 is a power cut for its
-      processes, but keeps the page cache; power_cut(lose_cache=...) loses that too.
+      processes, but keeps the page cache; power_cut(lose_cache=...) loses the page cache as well.
     - SIGKILL to nspawn leaves the container running. Cgroups are named after their launcher, so that
       clean_leftovers() finds those whose launcher is gone.
 
@@ -56,8 +56,8 @@ CONTAINER_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CHECKOUT_INSIDE = "/root/sdisup"
 NAME_PREFIX = "sdisup"
 
-# What sdisup needs (install.sh installs these itself where they are missing; having them in the base tree
-# makes that a matter of moments and of no network), then what tests in the appliance need.
+# What sdisup needs (install.sh would install these itself; in the base tree they cost each installation neither time
+# nor a network), then what tests in the appliance need.
 PACKAGES = (
     "systemd", "systemd-sysv", "dbus", "polkitd",
     "python3", "python3-gi", "python3-pydbus", "python3-jinja2", "python3-tomli-w", "ffmpeg",
@@ -73,7 +73,7 @@ HOST_TOOLS = {
 }
 ARCHIVE_KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
-# Timers and terminals that a recorder in a rack has too, but that only make tests noisy.
+# Timers and terminals that a recorder in a rack has as well, but that disturb tests.
 MASKED_UNITS = (
     "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer",
     "e2scrub_reap.service", "fstrim.timer", "console-getty.service", "getty.target",
@@ -87,7 +87,7 @@ BOOT_TIMEOUT_S = 30.0
 SHUTDOWN_TIMEOUT_S = 30.0
 POLL_S = 0.015
 
-# ext4's and xfs's way to play a power cut: nothing that is only in memory reaches the disk any more
+# A power cut for ext4 and xfs: from here on nothing that is only in memory reaches the disk
 # (include/uapi/linux/fs.h: FS_IOC_SHUTDOWN, _IOR('X', 125, __u32)).
 FS_IOC_SHUTDOWN = 0x8004587D
 FS_SHUTDOWN_FLAGS_NOLOGFLUSH = 2
@@ -96,19 +96,18 @@ T = TypeVar("T")
 
 
 class ApplianceError(Exception):
-    """The appliance, or a command in it, did not do what it was asked; the message is for people."""
+    """The appliance, or a command in it, failed; the message is for people."""
 
 
 def say(message: str) -> None:
-    """Print a remark for whoever watches; stdout is for what was asked for."""
+    """Print a remark on stderr; stdout is for the command's own output."""
     print(message, file=sys.stderr, flush=True)
 
 
 def wait_for(predicate: Callable[[], T | None], timeout_s: float, what: str, poll_s: float = POLL_S) -> T:
     """Return the first true value of `predicate`; raise, naming `what`, if there is none in time.
 
-    For conditions that nothing announces, such as a file that grows. What is announced is waited for
-    by its file descriptor.
+    For conditions that nothing announces, such as a file that grows. Wait for anything else by its file descriptor.
     """
     deadline = time.monotonic() + timeout_s
     while True:
@@ -124,7 +123,7 @@ def wait_for(predicate: Callable[[], T | None], timeout_s: float, what: str, pol
 
 
 def cache_directory() -> Path:
-    """Where base trees, layers and running appliances are; made if missing."""
+    """The directory of base trees, layers and running appliances; made if missing."""
     path = Path(os.environ.get("SDISUP_CACHE") or "/var/cache/sdisup-appliance").resolve()
     if re.search(r"[:,\\\s]", str(path)):
         raise ApplianceError(f"SDISUP_CACHE: {path}: overlay mounts allow no colon, comma or space in it")
@@ -134,19 +133,19 @@ def cache_directory() -> Path:
 
 @contextlib.contextmanager
 def locked(path: Path, operation: int = fcntl.LOCK_EX) -> Iterator[None]:
-    """Hold a lock on `path`, which is made if missing and left behind, empty."""
+    """Hold a lock on the file `path`, which is made if missing and stays, empty."""
     with path.open("a") as file:
         fcntl.flock(file, operation)
         yield
 
 
 def users_lock(tree: Path) -> Path:
-    """The file on which whoever uses a tree or layer of the cache holds a shared lock."""
+    """The file on which each user of a tree or layer of the cache holds a shared lock."""
     return tree.with_name(tree.name + ".users")
 
 
 def remove_older(newest: Path, pattern: str) -> None:
-    """Remove what `pattern` matches beside `newest`, except it and what a running appliance uses."""
+    """Remove the trees beside `newest` that match `pattern`, except `newest` and trees that an appliance uses."""
     for tree in newest.parent.glob(pattern):
         if tree == newest or not tree.is_dir():
             continue
@@ -174,7 +173,7 @@ def missing_packages() -> list[str]:
 
 
 def ensure_host_tools() -> None:
-    """Install what building and booting need and this machine lacks. No network when all is there."""
+    """Install the tools for building and booting that this machine lacks; needs no network if none is missing."""
     is_root_or_raise()
     packages = missing_packages()
     if not packages:
@@ -202,7 +201,7 @@ def tail(text: str, lines: int = 25) -> str:
 
 
 def base_key(suite: str) -> str:
-    """What a base tree is made from, as a short hash: a change builds another one."""
+    """A short hash of what a base tree is made from: a change makes another base tree."""
     recipe = [suite, *PACKAGES, *MASKED_UNITS, MACHINE_ID, str(BASE_RECIPE)]
     return hashlib.sha256("\n".join(recipe).encode()).hexdigest()[:12]
 
@@ -221,7 +220,7 @@ def base_tree(suite: str = "trixie") -> Path:
 
 
 def build_base(suite: str, tree: Path) -> None:
-    """Build under another name and rename, so that a build that was cut off is never used."""
+    """Build a tree under another name and rename it, so that no appliance uses an incomplete tree."""
     started = time.monotonic()
     say(f"building Debian {suite} in {tree.parent} (about a minute, 700 MB, this once) ...")
     partial = tree.with_name(f"partial-{suite}")
@@ -240,7 +239,7 @@ def build_base(suite: str, tree: Path) -> None:
 
 
 def debian_command(suite: str, tree: Path) -> list[str]:
-    """mmdebstrap in a mount namespace of its own: killed at any moment, it leaves no mount behind."""
+    """The command that makes a Debian tree, in a mount namespace of its own, so that no mount outlives it."""
     unneeded = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
     mirror = os.environ.get("SDISUP_MIRROR")
     return [
@@ -253,7 +252,7 @@ def debian_command(suite: str, tree: Path) -> list[str]:
 
 
 def prepare_base(tree: Path) -> None:
-    """Make the tree boot at once: no first-boot questions, no terminals, a journal that is kept."""
+    """Let the tree boot without first-boot questions, without terminals, and with a journal on disk."""
     (tree / "etc/machine-id").write_text(MACHINE_ID + "\n")
     (tree / "etc/hostname").write_text("appliance\n")
     (tree / "etc/hosts").write_text("127.0.0.1 localhost\n::1 localhost\n127.0.1.1 appliance\n")
@@ -267,8 +266,8 @@ def prepare_base(tree: Path) -> None:
     journald = tree / "etc/systemd/journald.conf.d/10-appliance.conf"
     journald.parent.mkdir(exist_ok=True)
     journald.write_text("[Journal]\nStorage=persistent\n")
-    # Else the first boot of every appliance rebuilds the linker's cache and the journal's catalog: what
-    # systemd-update-done(8) does, which Debian 12 does not have.
+    # As systemd-update-done(8) does, which Debian 12 does not have: otherwise the first boot of each appliance rebuilds
+    # the linker's cache and the journal's catalog.
     usr_changed_ns = (tree / "usr").stat().st_mtime_ns
     for stamp in (tree / "etc/.updated", tree / "var/.updated"):
         stamp.touch()
@@ -281,8 +280,8 @@ def prepare_base(tree: Path) -> None:
 def layer(name: str, key: str, build: Callable[[Appliance], None], suite: str = "trixie") -> Path:
     """What `build` adds to the base tree, from the cache if it was built with the same `key` before.
 
-    `build` gets a booted appliance. It is shut down cleanly afterwards; its journal is not kept, since
-    the history of the build is not that of the appliances made from it. Older layers of this name go.
+    `build` gets a booted appliance, which is shut down cleanly afterwards. The journal of the build is removed, since
+    it is not that of the appliances made from the layer. Older layers of this name are removed.
     """
     layers = cache_directory() / "layers"
     layers.mkdir(exist_ok=True)
@@ -301,7 +300,7 @@ def layer(name: str, key: str, build: Callable[[Appliance], None], suite: str = 
 
 
 def project_files(checkout: Path = CHECKOUT) -> list[Path]:
-    """The files of the checkout that an installation can use, relative to it: all but tests and caches."""
+    """The files of the checkout that an installation can use, by relative path: all but tests and caches."""
     unwanted = {"tests", "__pycache__", "build", "dist"}
     files: list[Path] = []
     for directory, subdirectories, names in os.walk(checkout):
@@ -312,7 +311,7 @@ def project_files(checkout: Path = CHECKOUT) -> list[Path]:
 
 
 def project_key(checkout: Path = CHECKOUT) -> str:
-    """A hash of every file that an installation can use, with its name and whether it is executable."""
+    """A hash of the files that an installation can use: their names, contents, and whether each is executable."""
     digest = hashlib.sha256()
     for file in project_files(checkout):
         content = (checkout / file).read_bytes()
@@ -322,19 +321,19 @@ def project_key(checkout: Path = CHECKOUT) -> str:
 
 
 def push_checkout(appliance: Appliance, checkout: Path = CHECKOUT) -> None:
-    """Copy the checkout to where a user might have cloned it."""
+    """Copy the checkout into the appliance, as a clone of the repository."""
     for file in project_files(checkout):
         appliance.push(checkout / file, f"{CHECKOUT_INSIDE}/{file}")
 
 
 def install_checkout(appliance: Appliance) -> None:
-    """Do what a user does: ./install.sh in a checkout."""
+    """Run ./install.sh in a checkout, as a user does."""
     push_checkout(appliance)
     appliance.run(f"cd {CHECKOUT_INSIDE} && ./install.sh", timeout_s=300)
 
 
 def installed_layer(suite: str = "trixie") -> Path:
-    """The layer of a machine on which a user ran ./install.sh of this checkout."""
+    """The layer of an appliance in which ./install.sh of this checkout ran."""
     return layer("installed", project_key(), install_checkout, suite)
 
 
@@ -342,7 +341,7 @@ def installed_layer(suite: str = "trixie") -> Path:
 
 
 def cgroup_roots() -> list[Path]:
-    """The hierarchies that systemd in a container uses: the one of v2, or those of v1's hybrid layout."""
+    """The hierarchies that systemd in a container uses: that of v2, or those of v1's hybrid layout."""
     top = Path("/sys/fs/cgroup")
     if (top / "cgroup.controllers").exists():
         return [top]
@@ -366,7 +365,7 @@ def kill_cgroup(group: Path, timeout_s: float = 10.0) -> None:
     deadline = time.monotonic() + timeout_s
 
     def is_gone() -> bool:
-        # Again and again: a process may have been forked while the others were killed.
+        # wait_for repeats this: a process may have been forked while the others were killed.
         for pid in cgroup_pids(group):
             kill_and_wait(pid, deadline)
         return remove_cgroup(group)
@@ -375,7 +374,7 @@ def kill_cgroup(group: Path, timeout_s: float = 10.0) -> None:
 
 
 def kill_and_wait(pid: int, deadline: float) -> None:
-    """Kill a process and wait until it is dead. A container's PID 1 dies only after all others in it."""
+    """Kill a process and wait until it is dead. A container's PID 1 dies only after all its other processes."""
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -405,10 +404,10 @@ def remove_cgroup(group: Path) -> bool:
 
 
 class ContainerProcess(subprocess.Popen[str]):
-    """A command in an appliance. Signals are for the command and its children.
+    """A command in an appliance. send_signal reaches the command and its children, but not nsenter.
 
-    nsenter itself is spared: it waits for the command and ends as that ended. Were it killed as well, the
-    dead command would stay visible inside until the host's PID 1 collects it, which may take seconds.
+    nsenter waits for the command and ends with its exit status. Without nsenter the dead command would stay visible
+    inside until the host's PID 1 collects it, which may take seconds.
     """
 
     def send_signal(self, sig: int) -> None:
@@ -419,7 +418,7 @@ class ContainerProcess(subprocess.Popen[str]):
 
 
 def descendants(pid: int) -> list[int]:
-    """The children of a process and theirs (proc_pid_task(5): the file `children`)."""
+    """The children of a process, and their children (proc_pid_task(5): the file `children`)."""
     try:
         children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
@@ -436,8 +435,7 @@ class Appliance:
 
     layers: directories from layer(), the uppermost first. binds: host directories to mount inside, as
     nspawn's --bind= wants them ("/host:/inside"). disks: name -> size in bytes; each is an empty ext4
-    filesystem on a loop device, inside as /dev/NAME, mounted by nobody. Such a disk is what
-    power_cut(lose_cache=...) works on.
+    filesystem on a loop device, inside as /dev/NAME, not mounted. power_cut(lose_cache=...) needs such a disk.
     """
 
     def __init__(
@@ -496,8 +494,8 @@ class Appliance:
     def boot(self, wait: str = "running", timeout_s: float = BOOT_TIMEOUT_S) -> str:
         """Boot, and return what `systemctl is-system-running` says then.
 
-        wait: "running" returns when no start job is left (state `running` or `degraded`); "bus" as soon
-        as systemd can be asked over D-Bus, whatever jobs are still going on.
+        wait: "running" waits until no start job is left (state `running` or `degraded`); "bus" only until systemd
+        answers on D-Bus.
         """
         if self.is_running:
             raise ApplianceError(f"{self.name} is already running")
@@ -523,7 +521,7 @@ class Appliance:
         groups = [root / self.name for root in cgroup_roots()]
         for group in groups:
             group.mkdir(exist_ok=True)
-        # The shell becomes unshare, a shell again and nspawn, all under one PID, which is ours to wait for.
+        # The shell execs unshare, which execs a shell, which execs nspawn: one PID, a child of this process.
         mount_and_boot = f"mount -t overlay -o {self._overlay_options()} {self.name} {self.directory}/root\n"
         mount_and_boot = "set -e\n" + mount_and_boot + f"exec {shlex.join(self._nspawn_command())}"
         enter_groups = "".join(f"echo $$ > {shlex.quote(str(group))}/cgroup.procs\n" for group in groups)
@@ -535,15 +533,15 @@ class Appliance:
                 stdout=console,
                 stderr=console,
                 env={**os.environ, "NOTIFY_SOCKET": notify_address},
-                # A Ctrl-C in the terminal is for the launcher; it closes what it opened.
+                # A Ctrl-C in the terminal reaches only the launcher, which closes its appliances.
                 start_new_session=True,
             )
         self._nspawn_fd = os.pidfd_open(self._nspawn.pid)
 
     def _overlay_options(self) -> str:
         lowers = ":".join(str(lower) for lower in self._lowers)
-        # Without redirects and copied-up metadata alone, an upper directory is a tree that can become a
-        # layer below another one.
+        # Without redirects and without metadata that is copied up alone, an upper directory is a complete tree, which
+        # can be a layer below another one.
         return (
             f"lowerdir={lowers},upperdir={self.upper},workdir={self.directory}/work"
             ",redirect_dir=off,metacopy=off,index=off"
@@ -581,13 +579,13 @@ class Appliance:
 
     @property
     def is_closed(self) -> bool:
-        """Whether close() has removed everything of it."""
+        """Whether close() has removed the appliance."""
         return self._closed
 
     # ------------------------------------------------ ending
 
     def shutdown(self, timeout_s: float = SHUTDOWN_TIMEOUT_S) -> None:
-        """Shut down as the power button does: systemd stops every unit."""
+        """Shut down as by the power button: systemd stops every unit."""
         self._running_pid1()
         assert self._nspawn is not None
         self._nspawn.send_signal(signal.SIGTERM)
@@ -603,9 +601,9 @@ class Appliance:
         return self.boot(wait, timeout_s)
 
     def power_cut(self, lose_cache: Sequence[str] = ()) -> None:
-        """End every process at once. boot() switches the appliance on again.
+        """Kill all processes at once. boot() switches the appliance on again.
 
-        lose_cache: mount points of `disks` whose filesystems also lose what was never flushed to them.
+        lose_cache: mount points of `disks` whose filesystems lose what was not flushed to the disk.
         """
         self._running_pid1()
         for mount_point in lose_cache:
@@ -622,7 +620,7 @@ class Appliance:
         self._forget_processes()
 
     def _forget_processes(self) -> None:
-        """Take leave of an nspawn that ended, and of whatever is still in its cgroups."""
+        """Reap an nspawn that ended, and kill what is still in its cgroups."""
         if self._nspawn is not None:
             self._nspawn.wait(SHUTDOWN_TIMEOUT_S)
         for descriptor in (self._nspawn_fd, self._pid1_fd):
@@ -634,13 +632,13 @@ class Appliance:
                 kill_cgroup(root / self.name)
 
     def close(self) -> None:
-        """End and remove everything of this appliance. Harmless at any moment and when repeated."""
+        """Kill the appliance's processes and remove its files. Allowed at any moment, and more than once."""
         if self._closed or os.getpid() != self._owner:
             return
         if self._nspawn is not None:
             if self.is_running:
                 signal.pidfd_send_signal(self._pid1_fd, signal.SIGKILL)
-            # Without a PID 1 that we know of, nspawn may be anywhere in its start: its cgroup knows.
+            # While PID 1 is not known, nspawn may be anywhere in its start; killing the cgroup ends the rest.
             if self.pid1 is None or not select.select([self._nspawn_fd], [], [], 5.0)[0]:
                 self._nspawn.kill()
         try:
@@ -724,12 +722,12 @@ class Appliance:
     def path(self, inside: str | Path) -> Path:
         """The host's path of a file inside a running appliance.
 
-        An absolute symbolic link on the way leads to the host's files: name what it points at instead.
+        An absolute symbolic link on the way leads to the host's files: name the link's target instead.
         """
         return Path(f"/proc/{self._running_pid1()}/root", str(inside).lstrip("/"))
 
     def push(self, source: Path, inside: str | Path) -> None:
-        """Copy a file or a tree in, with its modes; parents are made, files inside are root's."""
+        """Copy a file or a tree in, with its modes; parents are made, and the copies are root's."""
         destination = self.path(inside)
         destination.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
@@ -748,7 +746,7 @@ class Appliance:
     def write(self, inside: str | Path, text: str, mode: int = 0o644) -> None:
         """Write a file inside; its directory is made if missing, and a link in its place is replaced.
 
-        From inside, since a link that is followed from here would lead to the host's own files.
+        A command inside writes it, since a link that is followed from the host would lead to the host's files.
         """
         script = 'mkdir -p "$(dirname "$1")" && rm -f "$1" && cat > "$1" && chmod "$2" "$1"'
         self.run(["sh", "-c", script, "write", str(inside), f"{mode:o}"], input=text)
@@ -767,7 +765,7 @@ class Appliance:
         return [json.loads(line) for line in result.stdout.splitlines()]
 
     def journal_cursor(self) -> str:
-        """Where the journal stands, for journal(after_cursor=...); it stays valid over boots."""
+        """The cursor of the journal's last entry, for journal(after_cursor=...); valid over boots."""
         self.run(["journalctl", "--sync"])
         last = self.run(["journalctl", "-o", "json", "-n", "1", "--no-pager", "-q"]).stdout
         return str(json.loads(last)["__CURSOR"]) if last.strip() else ""
@@ -811,7 +809,7 @@ def attached_disks(prefix: str) -> list[str]:
 
 
 def lose_page_cache(mount_point: Path) -> None:
-    """Cut a filesystem off its disk: what was not flushed to it is lost, as in a power cut."""
+    """Cut a filesystem off its disk: what was not flushed to the disk is lost, as at a power cut."""
     descriptor = os.open(mount_point, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.ioctl(descriptor, FS_IOC_SHUTDOWN, struct.pack("I", FS_SHUTDOWN_FLAGS_NOLOGFLUSH))
@@ -823,7 +821,7 @@ def lose_page_cache(mount_point: Path) -> None:
 
 
 def launcher_id(pid: int) -> str:
-    """A process that is never confused with a later one of the same PID: PID and start time."""
+    """A process's PID and start time, which no later process of the same PID has."""
     stat = Path(f"/proc/{pid}/stat").read_text()
     start_ticks = stat.rpartition(")")[2].split()[19]
     return f"{pid}-{start_ticks}"
@@ -847,13 +845,13 @@ def leftover_names(pattern: str = f"{NAME_PREFIX}-*-*-*") -> set[str]:
 
 
 def leftovers_of(launcher_pid: int) -> list[str]:
-    """What exists of the appliances of a launcher, one line each; for tests that there is nothing."""
+    """What is left of the appliances of a launcher, one line each, so that tests can see that nothing is."""
     pattern = f"{NAME_PREFIX}-{launcher_pid}-*"
     found = [f"appliance {name}" for name in sorted(leftover_names(pattern))]
     run_directory = f"{cache_directory()}/run/{NAME_PREFIX}-{launcher_pid}-"
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            # A zombie is dead; it waits for whatever is PID 1 here, which need not be quick.
+            # A zombie is dead, and waits for this machine's PID 1, which may be slow.
             if (process / "stat").read_text().rpartition(")")[2].split()[0] == "Z":
                 continue
             if f"/{NAME_PREFIX}-{launcher_pid}-" in (process / "cgroup").read_text():
@@ -868,7 +866,7 @@ def clean_leftovers() -> list[str]:
     """Remove the appliances whose launcher no longer lives, and return their names."""
     dead = sorted(name for name in leftover_names() if not launcher_lives(name))
     for name in dead:
-        # Another run may be cleaning up the same: what is gone is gone.
+        # Another run may be removing the same appliance.
         for root in cgroup_roots():
             if (root / name).exists():
                 kill_cgroup(root / name)
@@ -877,7 +875,7 @@ def clean_leftovers() -> list[str]:
 
 
 def remove_run_directory(directory: Path) -> None:
-    """Remove what an appliance had on disk, its loop devices, and nspawn's own notes on it."""
+    """Remove an appliance's files, its loop devices, and nspawn's own files of it."""
     for device in attached_disks(f"{directory}/"):
         subprocess.run(["losetup", "--detach", device], check=False, capture_output=True)
     if directory.exists():
@@ -895,7 +893,7 @@ def close_all() -> None:
 
 
 def end_on_sigterm() -> None:
-    """Make SIGTERM unwind this process, so that what it opened is closed."""
+    """Let SIGTERM unwind this process, so that it closes its appliances."""
 
     def leave(signal_number: int, _: object) -> NoReturn:
         sys.exit(128 + signal_number)
@@ -918,7 +916,7 @@ codec = "h264"
 
 
 def demo(keep_recordings: Path | None = None) -> None:
-    """Show on a real Debian, from installation to files, what sdisup does. Leaves only the cache."""
+    """Show on a real Debian what sdisup does, from its installation to the files. Leaves only the cache."""
     started = time.monotonic()
     if keep_recordings is not None and keep_recordings.exists() and not keep_recordings.is_dir():
         raise ApplianceError(f"--keep {keep_recordings}: is no directory; name another")
@@ -942,7 +940,7 @@ def demo(keep_recordings: Path | None = None) -> None:
 
 
 def show(appliance: Appliance, command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run a command as a newcomer would, and show it with what it says."""
+    """Run a command, and show it with its output."""
     print(f"\n# {command}", flush=True)
     result = appliance.run(command, check=False)
     output = (result.stdout + result.stderr).rstrip()
@@ -982,7 +980,7 @@ def ffmpeg_pids(appliance: Appliance, port_index: int) -> list[int]:
 
 
 def show_crash(appliance: Appliance, port_index: int = 2) -> None:
-    """Kill one FFmpeg, and show that its port records again and the others never stopped."""
+    """Kill one FFmpeg, and show that its port records again and that the other ports never stopped."""
     victims = ffmpeg_pids(appliance, port_index)
     if len(victims) != 1:
         raise ApplianceError(f"port {port_index} has {len(victims)} FFmpeg processes instead of one")
@@ -991,7 +989,7 @@ def show_crash(appliance: Appliance, port_index: int = 2) -> None:
     killed = time.monotonic()
 
     def is_back() -> bool:
-        # Its own status file: asking `sdisup status` again and again would cost what is measured here.
+        # By the status file: running `sdisup status` again and again would disturb the measurement.
         port = json.loads(appliance.read(f"/run/sdisup/{port_index}.json"))
         return bool(port["is_recording"]) and port["restarts"] > 0
 
@@ -1022,7 +1020,7 @@ def probe(appliance: Appliance, file: str) -> tuple[int, float]:
     if not packets:
         raise ApplianceError(f"{file}: no frame in it")
     times = [float(packet["pts_time"]) for packet in packets]
-    # The span of the frames themselves: the duration in a killed file's header may be missing.
+    # By the frames' times: the header of a killed file may lack the duration.
     frame_s = (max(times) - min(times)) / max(1, len(times) - 1)
     return len(packets), max(times) - min(times) + frame_s
 
@@ -1031,7 +1029,7 @@ def probe(appliance: Appliance, file: str) -> tuple[int, float]:
 
 
 def shell(suite: str = "trixie") -> int:
-    """Boot an appliance with this checkout installed, and give a shell in it."""
+    """Boot an appliance with this checkout installed, and run a shell in it."""
     layers = [installed_layer(suite)] if (CHECKOUT / "install.sh").exists() else []
     with Appliance(suite, layers) as appliance:
         appliance.boot()
@@ -1041,7 +1039,7 @@ def shell(suite: str = "trixie") -> int:
 
 
 def clean(everything: bool) -> None:
-    """Remove what killed runs left; with `everything`, the cache too, but nothing else in its directory."""
+    """Remove what killed runs left; with `everything` the cache as well, but no other files in its directory."""
     for name in clean_leftovers():
         say(f"removed what {name} left")
     if not everything:

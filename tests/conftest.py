@@ -1,13 +1,13 @@
-"""What every test gets unasked, and the fixtures of system tests. One test: `tests/run -k NAME`.
+"""What holds for every test, and the fixtures of system tests. One test: `tests/run -k NAME`.
 
-appliance       one for the whole run, with sdisup installed as a user installs it; put back to how it was
-                then before each test that uses it
-new_appliance   makes one for a test alone, with the options of Appliance(); not yet booted
-fresh_appliance one for a test alone, booted: for those that reboot it or cut its power
+appliance       one appliance for the whole run, with sdisup installed by ./install.sh; put back to that state before
+                each test that uses it
+new_appliance   makes an appliance for one test, with the options of Appliance(); not yet booted
+fresh_appliance a booted appliance for one test, such as a test that reboots it or cuts its power
 
-After each test that uses one the journal must hold nothing of priority err or worse that the test did not
-announce with @pytest.mark.journal_allows(r"pattern", ...). After the run nothing of ours may be left.
-A system test that cannot run (no root, no nspawn) is an error and never a skip.
+After each test that uses an appliance, its journal must hold no message of priority err or worse, but for those that
+the test announces with @pytest.mark.journal_allows(r"pattern", ...). After the run no process, mount or file of its
+appliances may be left. A system test that cannot run (no root, no nspawn) is an error and never a skip.
 
 A test that hangs fails at its limit (limit_of(); @pytest.mark.limit(SECONDS) sets another), and the run goes on.
 No other absolute time decides in a test: a loaded or slow machine must not fail it. measure.py measures seconds.
@@ -62,8 +62,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[BEGAN] = time.monotonic()
     # SystemExit would only fail the test that it hits; this ends the run, and its fixtures clean up.
     signal.signal(signal.SIGTERM, lambda *_: pytest.exit("ended by SIGTERM", 128 + signal.SIGTERM))
-    # nohup and `&` ignore these, and what ignores a signal hands that on to its children, to which tests send it.
-    # Handled here instead, it still ends no run, and is the default in each child (execve(2)).
+    # nohup and `&` let a process ignore these signals, and its children would ignore them too, to which tests send
+    # them. A handler that does nothing ends no run either, and each child has the default (execve(2)).
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, lambda *_: None)
@@ -80,11 +80,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 class Hangs(BaseException):
-    """A test is not over at its limit. No Exception: nothing in the test or in hypothesis may handle it."""
+    """A test has reached its limit. Not an Exception, so that neither the test nor hypothesis handles it."""
 
 
 def limit_of(item: pytest.Item, phase: str) -> float:
-    """After how many seconds a phase of a test fails; the first that needs a Debian tree builds it in its setup."""
+    """After how many seconds a phase of a test fails; a setup may have to build a Debian tree."""
     mark = item.get_closest_marker("limit")
     if mark:
         return float(mark.args[0])
@@ -101,11 +101,11 @@ def limited(item: pytest.Item, phase: str) -> Iterator[None]:
     def fail(*_: object) -> None:
         faulthandler.dump_traceback(sys.__stderr__.fileno() if sys.__stderr__ else 2)
         what = f"{item.nodeid} hangs: its {phase} was not over after {limit_s:g} s"
-        # What pytest makes of fixtures knows only its own exceptions.
+        # In setup and teardown pytest handles only its own exceptions.
         raise Hangs(what) if phase == "call" else pytest.fail.Exception(what)
 
     former = signal.signal(signal.SIGALRM, fail)
-    # Again and again, since the test's own cleaning up may hang as well.
+    # With an interval, since the test's own cleaning up may hang as well.
     signal.setitimer(signal.ITIMER_REAL, limit_s, limit_s)
     try:
         yield
@@ -136,7 +136,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what is in tests/system as `system`; leave out what is `slow` unless --slow asks for it."""
+    """Mark the tests in tests/system as `system`; leave out `slow` tests unless --slow is given."""
     unasked = []
     for item in items:
         if item.path.parent.name == "system":
@@ -150,7 +150,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session", autouse=True)
 def nothing_is_left_behind() -> Iterator[None]:
-    """Fail the run if a process, mount, cgroup, loop device or directory of its appliances is left."""
+    """Fail the run if a process, mount, cgroup, loop device or directory of its appliances is left over."""
     yield
     left = leftovers_of(os.getpid())
     if left:
@@ -162,13 +162,13 @@ def nothing_is_left_behind() -> Iterator[None]:
 
 @pytest.fixture
 def suite() -> str:
-    """The Debian that a test's appliances are; BOTH_DEBIANS of drive.py names others."""
+    """The Debian of a test's appliances; BOTH_DEBIANS of drive.py names others."""
     return "trixie"
 
 
 @pytest.fixture(scope="session")
 def shared_appliances() -> Iterator[Callable[[str], Machine]]:
-    """Gives the shared appliance of a suite; it is booted when it is first asked for."""
+    """Gives the shared appliance of a suite, which is booted at the first call."""
     with contextlib.ExitStack() as opened:
 
         @functools.cache
@@ -198,7 +198,7 @@ def boot(machine: Machine) -> None:
 
 
 def reset(shared: Machine) -> None:
-    """Put a shared appliance back to how ./install.sh left it: no port runs, no file is recorded."""
+    """Put a shared appliance back to the state after ./install.sh: no port runs, no recordings are there."""
     if not shared.is_running:
         shared.boot()
     shared.run(RESET_STATE, timeout_s=120)
@@ -251,7 +251,7 @@ def check_journal(request: pytest.FixtureRequest, machine: Machine, cursor: str)
 
 
 def journal_line(entry: dict[str, Any]) -> str:
-    """An entry as `unit or program: message`, the form that journal_allows matches."""
+    """An entry as `unit or program: message`, which is what journal_allows matches."""
     source = entry.get("UNIT") or entry.get("_SYSTEMD_UNIT") or entry.get("SYSLOG_IDENTIFIER", "?")
     message = entry.get("MESSAGE")
     if isinstance(message, list):  # journalctl's JSON of what is not UTF-8

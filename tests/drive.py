@@ -22,7 +22,7 @@ LEDGER = "/var/lib/sdisup/ledger"
 STANDIN_INSTALLED = "/usr/local/bin/ffmpeg-deltacast"
 STEERING = "/run/sdisup-standin"
 MIB = 1 << 20
-# On which Debian a test runs, where that is not trixie alone.
+# The Debians of tests that do not run on trixie alone.
 DEBIAN_12 = pytest.mark.parametrize("suite", ["bookworm"])
 BOTH_DEBIANS = pytest.mark.parametrize("suite", ["trixie", "bookworm"])
 DEBIAN_12_IF_SLOW = pytest.mark.parametrize("suite", ["trixie", pytest.param("bookworm", marks=pytest.mark.slow)])
@@ -41,7 +41,7 @@ ExecStart=/usr/bin/mount /dev/{name} {where}
 WantedBy=local-fs.target
 """
 
-# What a Python program of a test begins with.
+# The beginning of a test's Python programs.
 PRELUDE = """\
 import json, os, sys, threading, time
 sys.path.insert(0, "/usr/lib/sdisup")
@@ -81,14 +81,14 @@ class Machine(Appliance):
             self.run("sdisup apply")
 
     def sdisup(self, words: str, code: int = 0, **options: Any) -> subprocess.CompletedProcess[str]:
-        """Run the command and insist on its exit code; a traceback is never an answer."""
+        """Run a command of sdisup, which has to exit with that code and without a traceback."""
         result = self.run(f"sdisup {words}", check=False, **options)
         assert "Traceback" not in result.stderr, result.stderr
         assert result.returncode == code, f"sdisup {words}: {result.returncode}\n{result.stdout}{result.stderr}"
         return result
 
     def python(self, program: str, **options: Any) -> Any:
-        """Run a program after PRELUDE; what it prints, as JSON."""
+        """Run a program after PRELUDE; returns the JSON that it prints."""
         result = self.run(["python3", "-c", PRELUDE + program], timeout_s=120, **options)
         assert "Traceback" not in result.stderr, result.stderr
         return json.loads(result.stdout)
@@ -97,25 +97,25 @@ class Machine(Appliance):
         self.run(["kill", f"-{signal}", str(pid)])
 
     def mount_disk(self, where: str = RECORDINGS, name: str = "disk") -> None:
-        """Mount a disk now and at each boot; by a unit, since without udev no device unit of fstab's appears."""
+        """Mount a disk now and at each boot; by a unit, since an entry of fstab waits for udev, which is not there."""
         self.write(f"/etc/systemd/system/mount-{name}.service", MOUNT.format(name=name, where=where))
         self.run(f"mkdir -p {where} && systemctl enable --now mount-{name}")
         self.run(f"chown sdisup:sdisup {where} && chmod 2775 {where}")
 
     def install_standin(self) -> None:
-        """Put the stand-in where a site would put Deltacast's FFmpeg, every channel being ok."""
+        """Install the stand-in for Deltacast's FFmpeg, with a signal on every channel."""
         self.push(STANDIN, STANDIN_INSTALLED)
         self.path(STANDIN_INSTALLED).chmod(0o755)
         self.run(f"rm -rf {STEERING}; mkdir {STEERING}")
 
     def steer(self, channel: int, behaviour: str, *, board: int = 0, **parameters: Any) -> None:
-        """Make an input of the card behave so; a running stand-in notices within 50 ms."""
+        """Give an input of the card a behaviour; a running stand-in notices it within 50 ms."""
         write_steering(self.path(STEERING), channel, behaviour, board=board, **parameters)
 
     # ------------------------------------------------ asking it
 
     def statuses(self) -> list[dict[str, Any]]:
-        """`sdisup status --json`, whatever its exit code says."""
+        """The list of `sdisup status --json`, whatever the exit code."""
         found: list[dict[str, Any]] = json.loads(self.run("sdisup status --json", check=False).stdout)
         return found
 
@@ -123,12 +123,12 @@ class Machine(Appliance):
         return next(found for found in self.statuses() if found["port_index"] == port)
 
     def status_file(self, port: int) -> dict[str, Any]:
-        """The status file itself: cheap enough to ask often."""
+        """The port's status file, which is cheap to read often."""
         document: dict[str, Any] = json.loads(self.read(f"/run/sdisup/{port}.json"))
         return document
 
     def ledger(self, port: int) -> list[dict[str, Any]]:
-        """A port's entries, once the ledger's process has entered what the runner told and counted all files."""
+        """A port's entries, after the ledger's process has entered the runner's events and counted all files."""
         run_directory = str(self.path("/run/sdisup"))
         opened = str(self.path(f"{LEDGER}/{port}.open.json"))
 
@@ -143,7 +143,7 @@ class Machine(Appliance):
         return self.run(["systemctl", "show", "-P", "ActiveState", f"sdi-record@{port}.service"]).stdout.strip()
 
     def recordings(self, name: str = "") -> list[str]:
-        """The files that a port of that name recorded (all files without one), oldest first."""
+        """The files that a port of that name recorded (all files without a name), oldest first."""
         directory = self.path(RECORDINGS)
         return sorted(
             str(Path(RECORDINGS, file.name))
@@ -164,7 +164,7 @@ class Machine(Appliance):
     # ------------------------------------------------ waiting for it
 
     def wait_recording(self, port: int, frames: int = 1, timeout_s: float = 20) -> dict[str, Any]:
-        """Wait until the port's running FFmpeg has counted `frames`; its status then."""
+        """Wait until the port's running FFmpeg has counted `frames`; returns the status at that moment."""
 
         def is_there() -> dict[str, Any] | None:
             try:
@@ -176,7 +176,7 @@ class Machine(Appliance):
         return wait_for(is_there, timeout_s, f"port {port} has recorded {frames} frames")
 
     def wait_state(self, port: int, state: str, timeout_s: float = 20) -> dict[str, Any]:
-        """Wait until `sdisup status` says that state; the status then."""
+        """Wait until `sdisup status` shows that state; returns the status at that moment."""
 
         def is_there() -> dict[str, Any] | None:
             found = self.status(port)

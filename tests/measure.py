@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""The numbers that sdisup promises, measured beside what they are compared with, in one run.
+"""Measures the numbers that sdisup promises, in one run with what they are compared with.
 
     python3 tests/measure.py [ROUNDS]
 
-Boots an appliance, and in it, interleaved: a port started by systemctl and the same FFmpeg by hand; kill -9
-of FFmpeg; a stop; then eight ports, for the cost of their runners and of `sdisup status`. Prints medians.
-Exits 1 if a number is beyond its limit.
+Boots an appliance. In each round it starts the same FFmpeg by hand, starts a port by systemctl, kills the port's FFmpeg
+and stops the port. Then it runs eight ports, and measures the cost of their runners and of `sdisup status`. Prints
+medians; exits with 1 if a number exceeds its limit.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def on_host(rounds: int) -> int:
 
 
 def until(predicate: Callable[[], bool], timeout_s: float = 20.0) -> None:
-    """Wait with a fine grain: this measures milliseconds."""
+    """Wait until the predicate is true, looking every millisecond."""
     deadline = time.monotonic() + timeout_s
     while not predicate():
         if time.monotonic() > deadline:
@@ -77,13 +77,13 @@ def media_in_new_file(before: set[Path]) -> bool:
 
 
 def port_command() -> list[str]:
-    """Port 0's FFmpeg, as its unit has it."""
+    """The FFmpeg command line in port 0's unit."""
     text = subprocess.run(["systemctl", "cat", "sdi-record@0"], capture_output=True, text=True, check=True).stdout
     return shlex.split(text.replace("\\\n", " ").rpartition(" -- ")[2].strip())
 
 
 def time_by_hand(command: list[str]) -> float:
-    """Seconds from spawning the same FFmpeg until its first frame is on disk."""
+    """Seconds from spawning the port's FFmpeg by hand until its first frame is on disk."""
     path = RECORDINGS / "by-hand.mkv"
     path.unlink(missing_ok=True)
     begun = time.monotonic()
@@ -104,7 +104,7 @@ def time_by_hand(command: list[str]) -> float:
 
 
 def time_unit() -> tuple[float, float, float]:
-    """Seconds from `systemctl start` to the first frame, from kill -9 to the next, and of `systemctl stop`."""
+    """Seconds from `systemctl start` to the first frame, from kill -9 to the next file's first frame, and of a stop."""
     before = set(RECORDINGS.iterdir())
     begun = time.monotonic()
     start = subprocess.Popen(["systemctl", "start", "sdi-record@0"])
@@ -144,7 +144,7 @@ def pss_mb(pid: int) -> float:
 
 
 def measure_eight() -> tuple[float, float]:
-    """A runner's memory (MiB PSS) and share of a core (per cent) with eight ports recording."""
+    """A runner's memory (MiB PSS) and its share of a core (per cent) while eight ports record."""
     subprocess.run(["sdisup", "start", "--all"], check=True, stdout=subprocess.DEVNULL)
     pids = [json.loads(Path(f"/run/sdisup/{port}.json").read_text())["pid"] for port in range(PORTS)]
     time.sleep(2)
