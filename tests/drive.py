@@ -5,8 +5,10 @@ The fixtures of conftest.py are of this class, so that a test needs no other imp
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from sdisup.ledger.present import has_waiting
 
 RECORDINGS = "/srv/recordings"
 LEDGER = "/var/lib/sdisup/ledger"
+LEDGER_DISK = "/srv/system"
+"""Where mount_ledger_disk mounts what carries the ledger and /var/tmp."""
 STANDIN_INSTALLED = "/usr/local/bin/ffmpeg-deltacast"
 STEERING = "/run/sdisup-standin"
 MIB = 1 << 20
@@ -37,7 +41,7 @@ Before=local-fs.target
 Type=oneshot
 RemainAfterExit=yes
 ExecStart=/usr/bin/mount /dev/{name} {where}
-[Install]
+{more}[Install]
 WantedBy=local-fs.target
 """
 
@@ -96,11 +100,36 @@ class Machine(Appliance):
     def kill(self, pid: object, signal: str = "KILL") -> None:
         self.run(["kill", f"-{signal}", str(pid)])
 
-    def mount_disk(self, where: str = RECORDINGS, name: str = "disk") -> None:
+    def mount_disk(self, where: str = RECORDINGS, name: str = "disk", more: str = "") -> None:
         """Mount a disk now and at each boot; by a unit, since an entry of fstab waits for udev, which is not there."""
-        self.write(f"/etc/systemd/system/mount-{name}.service", MOUNT.format(name=name, where=where))
+        self.write(f"/etc/systemd/system/mount-{name}.service", MOUNT.format(name=name, where=where, more=more))
         self.run(f"mkdir -p {where} && systemctl enable --now mount-{name}")
         self.run(f"chown sdisup:sdisup {where} && chmod 2775 {where}")
+
+    def mount_ledger_disk(self, name: str = "ledger") -> None:
+        """Put the ledger and /var/tmp on a disk of their own, as a system disk has them beside the recordings'."""
+        self.run("systemctl stop 'sdi-ledger*'")
+        commands = (
+            f"install -d -o sdisup -g sdisup {LEDGER_DISK}/ledger",
+            f"install -d -m 1777 {LEDGER_DISK}/tmp",
+            f"mount --bind {LEDGER_DISK}/ledger {LEDGER}",
+            f"mount --bind {LEDGER_DISK}/tmp /var/tmp",
+        )
+        self.mount_disk(LEDGER_DISK, name, "".join(f"ExecStart=/usr/bin/{command}\n" for command in commands))
+
+    @contextlib.contextmanager
+    def frozen(self, directory: str, at_most_s: float = 20.0) -> Iterator[None]:
+        """Let each write to a directory's filesystem hang; a process of its own thaws it in time, whatever hangs here."""
+        place = str(self.path(directory))
+        script = 'exec 3<"$1"; read -t "$2" -r _; exec fsfreeze --unfreeze /proc/self/fd/3'
+        thaw = ["bash", "-c", script, "thaw", place, f"{at_most_s:g}"]
+        with subprocess.Popen(thaw, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as watchdog:
+            subprocess.run(["fsfreeze", "--freeze", place], check=True)
+            try:
+                yield
+                assert watchdog.poll() is None, f"{directory} was frozen for longer than {at_most_s:g} s"
+            finally:
+                watchdog.communicate(b"\n")
 
     def install_standin(self) -> None:
         """Install the stand-in for Deltacast's FFmpeg, with a signal on every channel."""

@@ -1,0 +1,191 @@
+"""The ledger's process on a real systemd: its disk hangs, it is killed, upgraded or missing, and the power goes."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from drive import LEDGER_DISK, MIB, STANDIN_INSTALLED, Machine, small_ports
+
+UNIT = "sdi-ledger.service"
+SIGNAL_LOST = r"slot lock|data buffers|Error during demuxing|Output file is empty"
+NO_SIGNAL = r"matches no streams|Failed to stop stream|Failed to set value|Error opening output files"
+CARD = f'[appliance]\nports = 3\nffmpeg = "{STANDIN_INSTALLED}"\n[defaults]\ncontainer = "mkv"\n'
+
+
+@pytest.fixture
+def own(new_appliance: Callable[..., Machine]) -> Machine:
+    """An appliance whose ledger and /var/tmp are on a disk of their own."""
+    made = new_appliance(disks={"ledger": 64 * MIB})
+    made.boot()
+    made.mount_ledger_disk()
+    return made
+
+
+def entered(own: Machine, port: int) -> list[dict[str, Any]]:
+    """A port's entries, each once, without a hole or a gap over a file."""
+    entries = own.ledger(port)
+    assert [entry["number"] for entry in entries] == list(range(1, len(entries) + 1))
+    timeline = [entry for entry in entries if entry["kind"] in ("file", "gap", "stop")]
+    for before, after in pairwise(timeline):
+        hole_s = after["start_monotonic"] - before["end_monotonic"]
+        assert before["boot_id"] != after["boot_id"] or abs(hole_s) < 0.5, (before, after)
+    return entries
+
+
+def files_of(entries: list[dict[str, Any]]) -> list[str]:
+    return [entry["path"] for entry in entries if entry["kind"] == "file"]
+
+
+def kill_ffmpeg(own: Machine, port: int) -> float:
+    """Kill a port's FFmpeg; after how long it records again."""
+    former = own.wait_recording(port, frames=5)
+    began = time.monotonic()
+    own.kill(former["ffmpeg_pid"])
+    own.wait_for(
+        lambda: (
+            (now := own.status_file(port))["is_recording"] and now["ffmpeg_pid"] not in (None, former["ffmpeg_pid"])
+        ),
+        20,
+        f"port {port} records again",
+        poll_s=0.01,
+    )
+    return time.monotonic() - began
+
+
+@pytest.mark.journal_allows(f"{SIGNAL_LOST}|{NO_SIGNAL}|SIGKILL|status=9|Failed with result|signal 9|was killed")
+@pytest.mark.limit(240)
+def test_a_ledgers_disk_that_hangs_costs_no_recording_a_moment(own: Machine) -> None:
+    own.install_standin()
+    own.configure(CARD)
+    own.sdisup("start 0,1,2")
+    plain_s = statistics.median(kill_ffmpeg(own, 0) for _ in range(3))
+    with own.frozen(LEDGER_DISK):
+        frozen_s = statistics.median(kill_ffmpeg(own, 0) for _ in range(3))
+        # The runner is killed, and its successor records; the signal goes and comes back; a port stops and starts.
+        killed = own.wait_recording(1)
+        own.kill(killed["pid"])
+        own.steer(2, "no-signal")
+        own.run("systemctl stop sdi-record@0", timeout_s=10)
+        own.run("systemctl start sdi-record@0", timeout_s=10)
+        own.wait_for(lambda: own.status_file(2)["state"] == "no-signal", 10, "the signal is away")
+        own.steer(2, "ok")
+        own.wait_for(
+            lambda: own.status_file(1)["pid"] != killed["pid"] and own.status_file(1)["is_recording"], 10, "1 records"
+        )
+        for port in (0, 1, 2):
+            own.wait_recording(port, frames=10)
+        # PID 1 answers, and so does everybody who asks what is recorded.
+        assert own.run("systemctl is-active sdi-record@0", timeout_s=5).stdout.strip() == "active"
+        asked = own.sdisup("gaps 0 --json", timeout_s=10)
+        assert asked.stdout.count('"killed"') == 6, asked.stdout
+        assert "the ledger's disk does not answer" in own.run("sdisup status", check=False, timeout_s=10).stderr
+    assert frozen_s < 2 * plain_s, (frozen_s, plain_s)
+    found = {port: entered(own, port) for port in (0, 1, 2)}
+    assert [entry["cause"] for entry in found[0] if entry["kind"] == "gap"].count("killed") == 6
+    assert [entry["by"] for entry in found[0] if entry["kind"] == "stop"] == ["operator"]
+    assert "runner killed" in [entry.get("cause") for entry in found[1]]
+    assert "signal lost" in [entry.get("cause") for entry in found[2]]
+    own.sdisup("stop --all")
+    for port in (0, 1, 2):
+        assert files_of(entered(own, port)) == own.recordings(f"port{port}")
+    assert own.run("sdisup status", check=False).stderr == ""
+
+
+@pytest.mark.journal_allows(r"SIGKILL|status=9|Failed with result|signal 9|was killed|timed out")
+def test_a_writer_that_is_killed_or_away_enters_everything_once(own: Machine) -> None:
+    own.configure(small_ports(2))
+    own.sdisup("start 0,1")
+    for number in range(4):
+        own.wait_recording(0, frames=5)
+        own.run(f"systemctl kill --signal=KILL {UNIT}")
+        kill_ffmpeg(own, 0)
+        if number % 2:
+            own.run(f"systemctl kill --signal=KILL {UNIT}")
+    # Away altogether: the ports notice nothing, and whoever asks gets all of it.
+    own.run(f"systemctl stop {UNIT}")
+    for _ in range(3):
+        kill_ffmpeg(own, 0)
+    own.sdisup("stop 1")
+    assert "the ledger's process does not run" in own.run("sdisup status", check=False).stderr
+    assert own.sdisup("gaps 0 --json").stdout.count('"killed"') == 7
+    own.run(f"systemctl start {UNIT}")
+    found = entered(own, 0)
+    assert [entry["cause"] for entry in found if entry["kind"] == "gap"].count("killed") == 7
+    # A port's start brings it back too.
+    own.run(f"systemctl stop {UNIT}")
+    own.sdisup("start 1")
+    assert own.run(f"systemctl is-active {UNIT}").stdout.strip() == "active"
+    own.sdisup("stop --all")
+    for port in (0, 1):
+        assert files_of(entered(own, port)) == own.recordings(f"port{port}")
+
+
+@pytest.mark.parametrize("order", ["before the ports", "after the ports"])
+@pytest.mark.journal_allows(r".")
+def test_a_power_cut(own: Machine, order: str) -> None:
+    """The writer comes back before the ports or long after them; the account is whole either way."""
+    own.configure(small_ports(2, "record_at_boot = true\n"))
+    own.sdisup("apply")
+    for port in (0, 1):
+        own.wait_recording(port, frames=30)
+    entered(own, 0)
+    if order == "after the ports":
+        own.run(f"systemctl mask {UNIT}")
+    own.power_cut()
+    own.boot()
+    for port in (0, 1):
+        own.wait_recording(port, frames=10)
+    kill_ffmpeg(own, 0)
+    if order == "after the ports":
+        own.run(f"systemctl unmask {UNIT} && systemctl start {UNIT}")
+    own.sdisup("stop --all")
+    for port in (0, 1):
+        entries = entered(own, port)
+        assert files_of(entries) == own.recordings(f"port{port}")
+        assert "power" in [entry.get("cause") for entry in entries]
+
+
+@pytest.mark.journal_allows(r".")
+def test_a_shutdown_enters_what_was_told_last(own: Machine) -> None:
+    """Also where the writer itself is away: what enters it then is sdi-ledger-flush.service."""
+    own.configure(small_ports(1, "record_at_boot = true\n"))
+    own.sdisup("apply")
+    own.wait_recording(0, frames=30)
+    entered(own, 0)
+    own.run(f"systemctl mask --runtime --now {UNIT}")
+    own.shutdown()
+    own.boot()
+    own.wait_recording(0, frames=10)
+    own.sdisup("stop 0")
+    entries = entered(own, 0)
+    assert files_of(entries) == own.recordings("port0")
+    assert next(entry["ended"] for entry in entries if entry["kind"] == "file") == "complete"
+    assert "reboot" in [entry.get("cause") for entry in entries]
+
+
+@pytest.mark.journal_allows(r".")
+def test_a_power_cut_while_the_ledgers_disk_hangs_costs_words_and_no_file(own: Machine) -> None:
+    """What happened since it hung was in /run alone: the files are found on their disk, and the gap says so."""
+    own.configure(small_ports(1, "record_at_boot = true\n"))
+    own.sdisup("apply")
+    own.wait_recording(0, frames=30)
+    entered(own, 0)
+    with own.frozen(LEDGER_DISK):
+        for _ in range(2):
+            time.sleep(1.1)
+            kill_ffmpeg(own, 0)
+        own.wait_recording(0, frames=50)
+        # It dies with its write unfinished, and none comes after it.
+        own.run(f"systemctl mask --runtime {UNIT} && systemctl kill --signal=KILL {UNIT}")
+    own.power_cut()
+    own.boot()
+    own.wait_recording(0, frames=10)
+    own.sdisup("stop 0")
+    entries = entered(own, 0)
+    assert files_of(entries) == own.recordings("port0")
+    assert "account lost" in [entry.get("cause") for entry in entries]
