@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import itertools
+import json
 import os
 import shutil
 import signal
@@ -80,7 +81,19 @@ def install(
 
 
 def snapshot(appliance: Machine) -> set[str]:
+    """What is on disk, once the ledgers of all ports that record have their first frames."""
+    for port in [int(path.stem) for path in appliance.path("/run/sdisup").glob("[0-9].json")]:
+        if appliance.status_file(port)["is_recording"]:
+            appliance.wait_for(lambda port=port: is_entered(appliance, port), 20, f"port {port}'s ledger is up to date")
     return set(appliance.run(SNAPSHOT).stdout.splitlines())
+
+
+def is_entered(appliance: Machine, port: int) -> bool:
+    try:
+        opened = json.loads(appliance.read(f"/var/lib/sdisup/ledger/{port}.open.json"))
+    except FileNotFoundError:
+        return False
+    return bool(opened["file"] and opened["file"]["start"])
 
 
 def assert_as_before(appliance: Machine, before: set[str], context: object = "") -> None:
@@ -146,7 +159,7 @@ def test_a_first_installation_and_a_second_one_that_changes_nothing(bare: Machin
     assert_as_before(bare, before)
     assert leftovers(bare) == ""
     # Code that was changed in place is put right.
-    bare.run("echo 'broken = = 1' >>/usr/lib/sdisup/sdisup/runner.py; rm /usr/lib/sdisup/sdisup/cli.py")
+    bare.run("echo 'broken = = 1' >>/usr/lib/sdisup/sdisup/runner/main.py; rm /usr/lib/sdisup/sdisup/cli/main.py")
     assert "unchanged" not in install(bare).stdout
     assert bare.sdisup("--version").stdout == "sdisup 0.1.0\n"
 
@@ -400,7 +413,7 @@ def test_an_update_does_not_disturb_recordings(fresh_appliance: Machine) -> None
     fresh_appliance.sdisup("start 0,1")
     before = [fresh_appliance.wait_recording(port) for port in (0, 1)]
     # There is code at every moment: a shell that does nothing but look.
-    look = "echo ready; while [ -e /usr/lib/sdisup/sdisup/runner.py ]; do :; done; echo gone"
+    look = "echo ready; while [ -e /usr/lib/sdisup/sdisup/runner/main.py ]; do :; done; echo gone"
     with fresh_appliance.popen(look) as looking:
         assert looking.stdout is not None
         assert looking.stdout.readline() == "ready\n"
