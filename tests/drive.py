@@ -119,7 +119,7 @@ class Machine(Appliance):
 
     @contextlib.contextmanager
     def frozen(self, directory: str, at_most_s: float = 20.0) -> Iterator[None]:
-        """Let each write to a directory's filesystem hang; a process of its own thaws it in time, whatever hangs here."""
+        """Let writes to a directory's filesystem hang; a process of its own thaws it in time, whatever hangs here."""
         place = str(self.path(directory))
         script = 'exec 3<"$1"; read -t "$2" -r _; exec fsfreeze --unfreeze /proc/self/fd/3'
         thaw = ["bash", "-c", script, "thaw", place, f"{at_most_s:g}"]

@@ -13,6 +13,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -84,7 +85,7 @@ def snapshot(appliance: Machine) -> set[str]:
     """What is on disk, once the ledgers of all ports that record have their first frames."""
     for port in [int(path.stem) for path in appliance.path("/run/sdisup").glob("[0-9].json")]:
         if appliance.status_file(port)["is_recording"]:
-            appliance.wait_for(lambda port=port: is_entered(appliance, port), 20, f"port {port}'s ledger is up to date")
+            appliance.wait_for(partial(is_entered, appliance, port), 20, f"port {port}'s ledger is up to date")
     return set(appliance.run(SNAPSHOT).stdout.splitlines())
 
 
