@@ -1,4 +1,4 @@
-"""Tries to break the appliance that the other system tests stand on."""
+"""Tries to break the appliance in which the other system tests run."""
 
 from __future__ import annotations
 
@@ -295,7 +295,7 @@ def test_an_exception_at_any_moment_of_a_boot_leaves_nothing() -> None:
 
 @contextlib.contextmanager
 def interrupted_after(delay_s: float) -> Iterator[None]:
-    """Raise InterruptedError in the body when the time is over."""
+    """Raise InterruptedError in the body after that time."""
 
     def interrupt(*_: object) -> None:
         raise InterruptedError
@@ -352,7 +352,7 @@ def test_a_launcher_ended_with_sigterm_cleans_up_itself() -> None:
 
 
 def test_writing_never_follows_a_link_to_the_hosts_files(tmp_path: Path) -> None:
-    """A link that is absolute inside is the host's from outside: a test once overwrote the host's FFmpeg so."""
+    """From outside, an absolute link inside leads to the host's files: so a test once overwrote the host's FFmpeg."""
     victim = tmp_path / "victim"
     victim.write_text("untouched")
     with Appliance() as machine:

@@ -1,4 +1,4 @@
-"""What goes wrong around sdisup gets a clear message and the right exit code, and nothing is lost."""
+"""Mistakes and failures around sdisup give a clear message and the right exit code, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_without_permission_it_says_so_and_changes_nothing(appliance: Machine) -
         assert "run it as root" in result.stderr
     appliance.configure(small_ports(1), apply=False)
     assert "Permission denied" in appliance.sdisup("apply", code=1, user="nobody").stderr
-    # Looking is everybody's.
+    # Every user may ask for the status.
     assert "recording" in appliance.sdisup("status", user="nobody").stdout
     assert "--- /etc/systemd/system" in appliance.sdisup("apply --dry-run", user="nobody").stdout
     assert [found["port_index"] for found in appliance.statuses()] == [0, 1]
@@ -64,7 +64,7 @@ def test_without_systemd_it_says_so(appliance: Machine) -> None:
     for command in ("start 1", "stop 0", "apply"):
         result = appliance.sdisup(command, code=1, env=NO_BUS)
         assert "systemd cannot be reached: there is no D-Bus system bus here" in result.stderr
-    # A recording port's files say all there is to say; only the others need systemd.
+    # The files of a port that records settle its state; only other ports need systemd.
     shown = appliance.sdisup("status", code=3, env=NO_BUS).stdout.splitlines()
     assert shown[1].split()[2] == "recording"
     assert shown[2].split()[2] == "unknown"
@@ -143,10 +143,10 @@ def test_an_ffmpeg_without_the_input_is_a_warning_and_then_cannot_work(appliance
     assert "has no input 'videomaster'" in appliance.sdisup("apply").stderr
     result = appliance.sdisup("start 0", code=1)
     assert "port 0 does not record: cannot work: " in result.stderr
-    # Nobody starts it again: what is missing since is told all the same.
+    # Nobody starts the port again; `gaps` lists the missing time all the same.
     gap = json.loads(appliance.sdisup("gaps 0 --json").stdout)["gaps"][-1]
     assert (gap["cause"], gap["ongoing"]) == ("cannot work", True)
-    # A stop ends it, though no runner is there to enter it.
+    # A stop ends the gap, though no runner is there to tell the ledger.
     appliance.sdisup("stop 0")
     gap = json.loads(appliance.sdisup("gaps 0 --json").stdout)["gaps"][-1]
     assert (gap["cause"], gap["ongoing"]) == ("cannot work", False)
@@ -180,7 +180,7 @@ os.read(os.open("/run/keeper.fifo", os.O_RDONLY), 1)
 @pytest.mark.slow
 @pytest.mark.journal_allows(r"another runner records it already|Failed")
 def test_a_lock_that_somebody_keeps_makes_no_storm(appliance: Machine) -> None:
-    """A runner that was killed is not gone while a thread of it waits for a disk that hangs."""
+    """A killed runner keeps its lock while one of its threads waits for a disk that hangs."""
     appliance.configure(small_ports(1))
     appliance.write("/root/keeper.py", KEEP_LOCK)
     appliance.run("mkfifo /run/keeper.fifo && systemd-run -q --unit=keeper python3 /root/keeper.py")

@@ -1,4 +1,4 @@
-"""`./install.sh --demo`, as a newcomer runs it."""
+"""`./install.sh --demo`, as a user runs it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_the_demonstration_shows_what_it_promises_and_keeps_the_files_if_asked(t
         "The container is gone",
     ):
         assert words in result.stdout + result.stderr, words
-    # Four ports, and a second file of the one whose FFmpeg was killed.
+    # A file of each of the four ports, and a second one of the port whose FFmpeg was killed.
     assert len([path for path in (tmp_path / "kept").rglob("*.mp4") if path.stat().st_size > 10_000]) == 5
 
 

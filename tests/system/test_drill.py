@@ -1,4 +1,4 @@
-"""`sdisup drill` on a real systemd: it passes where all is well, and nothing of it ever stays."""
+"""`sdisup drill` on a real systemd: it passes where all is well, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from drive import Machine, small_ports
 
 from sdisup.drill.stage import PLAIN_PORT
 
-# In the order in which they are played.
+# The faults in the order in which a drill plays them.
 FAULTS = ["ffmpeg-killed", "ffmpeg-frozen", "signal-lost", "runner-killed", "runner-frozen", "disk-full"]
-# Without what a port that records writes itself: its status, and its memory after a good minute.
+# Without the files that a recording port rewrites: its status, and its memory after a good minute.
 SNAPSHOT = """
 cd / && find etc/systemd/system etc/sdisup var/lib/sdisup -printf '%p %m %u %s %T@ %l\\n' | sort
 find etc/systemd/system etc/sdisup var/lib/sdisup -type f | sort | xargs sha256sum
@@ -26,7 +26,7 @@ find srv/recordings -printf '%p %i %m %u\\n' | sort
 
 
 def leftovers(appliance: Machine) -> str:
-    """All that there is of a drill; empty if there is nothing."""
+    """The units, mounts and files of a drill that are there; empty if there are none."""
     found = appliance.run(
         """
         systemctl list-units --all --no-legend --plain '*drill*'
@@ -45,7 +45,7 @@ def wait_nothing_left(appliance: Machine, timeout_s: float) -> None:
 
 
 def start_drill(appliance: Machine, state: str = "recording") -> Any:
-    """A drill whose port is in that state: it records, or (stalled) its FFmpeg was frozen 2 s ago."""
+    """A drill whose port is in that state: `recording`, or `stalled` 2 s after its FFmpeg was frozen."""
     process = appliance.popen("exec sdisup drill --fault ffmpeg-frozen")
     status = appliance.path(f"/run/sdisup-drill/run/{PLAIN_PORT}.json")
 
@@ -67,7 +67,7 @@ QUICK = ("ffmpeg-killed", "runner-killed", "disk-full")
 @pytest.mark.parametrize("faults", [QUICK, pytest.param((), marks=pytest.mark.slow, id="all, a minute")])
 def test_a_drill_passes_and_real_ports_beside_it_notice_nothing(appliance: Machine, faults: tuple[str, ...]) -> None:
     appliance.configure(small_ports(2, "record_at_boot = true\n"))
-    # What somebody is just changing in a port's unit does not take effect by a drill.
+    # A drill does not make systemd read a change that somebody is making in a real port's unit.
     appliance.write("/etc/systemd/system/sdi-record@1.service.d/30-later.conf", "[Service]\nNice=5\n")
     before = [appliance.wait_recording(port, frames=25) for port in (0, 1)]
     snapshot = appliance.run(SNAPSHOT).stdout
@@ -98,7 +98,7 @@ def test_a_drill_that_is_interrupted_leaves_nothing(appliance: Machine) -> None:
     appliance.configure(small_ports(1))
     process = start_drill(appliance)
     assert "a drill is running already" in appliance.sdisup("drill", code=1).stderr
-    # A command that hangs is ended too.
+    # RuntimeMaxSec= ends a command that hangs.
     assert appliance.run("systemctl show -P RuntimeMaxUSec sdi-drill.scope").stdout.strip() == "5min"
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=20)
@@ -108,9 +108,9 @@ def test_a_drill_that_is_interrupted_leaves_nothing(appliance: Machine) -> None:
     process = start_drill(appliance, "stalled")
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=20)
-    # The frozen FFmpeg is ended by the runner's ladder, as a real port's.
+    # The runner's ladder ends the frozen FFmpeg, as that of a real port.
     wait_nothing_left(appliance, 15)
-    # And the next one plays as if nothing had been.
+    # The next drill runs as if there had been none before.
     process = start_drill(appliance)
     appliance.run("systemctl stop sdi-drill.scope")
     process.communicate(timeout=20)

@@ -1,4 +1,4 @@
-"""Every argument list comes out of systemd as it went in: hypothesis's arguments, read back from /proc."""
+"""systemd hands every argument list on as it was: hypothesis makes the arguments, and /proc shows what arrived."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sdisup.control.units import quote_all
 
-# Something that runs until it is stopped and takes any arguments for nothing.
+# A program that takes any arguments, ignores them, and runs until it is stopped.
 COMMAND = ["/usr/bin/python3", "-I", "-S", "-c", "import signal; signal.pause()"]
 UNITS = "/run/systemd/system"
 
@@ -48,7 +48,7 @@ argument_list = st.lists(argument, max_size=12)
 
 
 def unit_text(arguments: list[str]) -> str:
-    """As a port's drop-in has it: `:` before the program, the words on a line of their own."""
+    """A command as in a port's drop-in: `:` before the program, the words on a line of their own."""
     return f"[Service]\nType=exec\nExecStart=:{quote_all(COMMAND)} \\\n    {quote_all(arguments)}\n"
 
 

@@ -1,5 +1,5 @@
-"""Faults as they happen to an appliance that is left alone for months: after each it records again by itself,
-what was on disk is playable, and the port says what was wrong."""
+"""Faults that an appliance meets in months without an operator: after each fault the port records again by itself,
+what was on disk is playable, and the port's reason names the fault."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def disk_appliance(new_appliance: Callable[..., Machine]) -> Iterator[Machine]:
 
 
 def lost_seconds(appliance: Machine, before: dict[int, dict[str, Any]], cut: float) -> dict[str, float]:
-    """What each port had received when it was cut off and is not readable, by file.
+    """The seconds that each port had received at the cut and that are not readable, by file.
 
-    A status is up to a second old: `cut`, by the wall clock, says what came after its last frame.
+    A status is up to a second old: the time from its last frame until `cut`, by the wall clock, counts as received.
     """
     lost_s = {}
     for found in before.values():
@@ -52,7 +52,7 @@ def lost_seconds(appliance: Machine, before: dict[int, dict[str, Any]], cut: flo
         received_s = found["frame_count"] / RATE + cut - last_frame
         lost_s[path] = round(received_s - appliance.count_frames(path) / RATE, 2)
     print("lost, s:", lost_s)
-    # To have kept more than there was would mean that this measures something else.
+    # More seconds kept than received would mean that this measures something else.
     assert min(lost_s.values()) > -0.2, lost_s
     return lost_s
 
@@ -107,7 +107,7 @@ def test_a_power_cut_that_loses_the_page_cache_costs_at_most_two_seconds(disk_ap
     for port in range(5):
         own.wait_recording(port, frames=150, timeout_s=40)
     before = {port: own.status_file(port) for port in range(5)}
-    # The page cache is lost in the first moment of the cut, and the processes a moment later.
+    # At the cut the page cache is lost first, and the processes die a moment later.
     cut = time.time()
     own.power_cut(lose_cache=[RECORDINGS])
     own.boot()
@@ -145,7 +145,7 @@ def test_a_full_disk_is_said_and_recording_resumes_when_there_is_room(disk_appli
     beside = own.status(1)
     assert (beside["restarts"], beside["missing_frames"], beside["dropped_frames"]) == (0, 0, 0)
     own.sdisup("stop --all")
-    # No litter: every file that was kept holds frames.
+    # Every file that is left holds frames.
     assert all(own.count_frames(path) > 0 for path in own.recordings("port0"))
 
 
@@ -155,7 +155,7 @@ def test_a_disk_that_is_full_only_at_the_trailer_is_said_of_the_file(disk_applia
     own.configure(small_ports(2, '[port.1]\ncontainer = "mkv"\n'))
     own.sdisup("start 0,1")
     found = {port: own.wait_recording(port, frames=75) for port in (0, 1)}
-    # FFmpeg writes nothing while it is frozen, and then what it has in hand, and the trailer, find no room.
+    # FFmpeg writes nothing while it is frozen; then there is no room for the packets that it holds and for the trailer.
     for port in (0, 1):
         own.kill(found[port]["ffmpeg_pid"], "STOP")
     own.run(f"fallocate -l $(( $(stat -f -c '%a*%S' {RECORDINGS}) )) {RECORDINGS}/ballast", check=False)
@@ -182,7 +182,7 @@ def test_a_disk_that_becomes_read_only_is_said_and_heals(disk_appliance: Machine
     own.configure(small_ports(1))
     own.sdisup("start 0")
     own.wait_recording(0, frames=25)
-    # What the kernel does to an ext4 with errors: writes fail, open files or not.
+    # As the kernel remounts an ext4 with errors: writes fail, also to open files.
     own.run(f"mount -o remount,ro -f {RECORDINGS} 2>/dev/null; echo u > /proc/sysrq-trigger", check=False)
     own.sdisup("stop 0")
     own.run(f"mount -o remount,ro {RECORDINGS}")
@@ -194,21 +194,21 @@ def test_a_disk_that_becomes_read_only_is_said_and_heals(disk_appliance: Machine
 
 def test_an_unmounted_disk_is_not_replaced_by_its_mount_point(disk_appliance: Machine) -> None:
     own = disk_appliance
-    # The mount point itself could be written to: that alone must not make it the right place.
+    # The mount point is writable; that must not make it the right place.
     own.run(f"umount {RECORDINGS} && chown sdisup:sdisup {RECORDINGS} && mount /dev/disk {RECORDINGS}")
     own.configure(small_ports(1))
     own.run(f"umount {RECORDINGS}")
     result = own.sdisup("start 0 --wait 2", code=1)
     assert "is on overlay with /, not on ext4:fsid-" in result.stderr
     assert own.recordings() == []
-    # An apply while the disk is away does not make its mount point the right place.
+    # An apply while the disk is not mounted does not make the mount point the right place.
     assert "is not recorded to: mount the disk" in own.sdisup("apply").stderr
     assert own.status(0)["is_recording"] is False
     own.run(f"mount /dev/disk {RECORDINGS}")
     own.wait_recording(0, timeout_s=20)
     assert len(own.recordings()) == 1
     own.sdisup("stop 0")
-    # The operator's word makes another disk the right one.
+    # `apply --accept-disks` makes another disk the right one.
     own.run(f"umount {RECORDINGS}")
     own.sdisup("apply --accept-disks")
     own.sdisup("start 0")
@@ -226,7 +226,7 @@ def test_a_frozen_disk_does_not_disturb_another_disks_port(disk_appliance: Machi
     try:
         frozen = own.wait_state(0, "stalled", timeout_s=10)
         assert frozen["is_recording"] is False
-        # Its runner answers, and a port that is only now started there says what it waits for.
+        # The runner answers, and a port that is started on this disk now says what it waits for.
         own.run("systemctl start --no-block sdi-record@2")
         waiting = own.wait_for(
             lambda: found if "does not answer" in (found := own.status(2))["reason"] else None,
@@ -262,7 +262,7 @@ def test_a_file_that_is_deleted_or_moved_while_it_is_recorded(appliance: Machine
     appliance.wait_for(lambda: appliance.status(0)["restarts"] == 1, 15, "a new file is begun", poll_s=0.1)
     third = appliance.wait_recording(0, frames=10)
     assert third["current_file"] != second["current_file"]
-    # What was in it is missing, and no recording.
+    # The deleted file's time is a gap, and no recording.
     entered = appliance.ledger(0)
     assert second["current_file"] not in [line.get("path") for line in entered]
     (lost,) = [line for line in entered if str(line.get("cause")).startswith("file deleted")]
@@ -289,7 +289,7 @@ def test_a_status_directory_that_vanishes_does_not_stop_the_recording(appliance:
 
 
 def replace_ffmpeg(appliance: Machine, port: int, script: str) -> None:
-    """Let a port run a script in FFmpeg's place; "$@" are the arguments FFmpeg would have had."""
+    """Let a port run a script in FFmpeg's place; "$@" are FFmpeg's arguments."""
     appliance.write("/usr/local/bin/misbehaves", script, mode=0o755)
     unit = f"/etc/systemd/system/sdi-record@{port}.service.d"
     text = appliance.read(f"{unit}/10-sdisup.conf").replace("    /usr/bin/ffmpeg ", "    /usr/local/bin/misbehaves ")
@@ -325,7 +325,7 @@ def test_output_of_any_bytes_at_any_rate(appliance: Machine) -> None:
 
 @pytest.mark.journal_allows(r"removed, or moved away")
 def test_a_file_that_is_taken_away_before_its_first_frame_costs_no_more_than_a_moment(appliance: Machine) -> None:
-    """FFmpeg opens it by its name, a moment after the runner made it, and would write where nobody looks."""
+    """FFmpeg opens the file by its name after the runner made it, and would write to a file that nobody watches."""
     appliance.configure(small_ports(1))
     # The first time only.
     script = '#!/bin/bash\n[ -e /run/sdisup/once ] || rm "${@: -1}"\ntouch /run/sdisup/once\nexec ffmpeg "$@"\n'
@@ -338,7 +338,7 @@ def test_a_file_that_is_taken_away_before_its_first_frame_costs_no_more_than_a_m
 
 def test_an_stderr_that_closes_is_a_stall_in_the_end(appliance: Machine) -> None:
     appliance.configure(small_ports(1, "stall_timeout_s = 2\n"))
-    # The log goes nowhere after a second: no progress is seen any more, though the file grows.
+    # After 2 s nobody reads FFmpeg's stderr: no progress arrives, though the file grows.
     script = '#!/bin/bash\nexec 3>&2\n/usr/bin/ffmpeg "$@" 2> >(timeout 2 cat >&3) 3>&-\n'
     replace_ffmpeg(appliance, 0, script)
     appliance.run("systemctl start sdi-record@0")
@@ -350,7 +350,7 @@ def test_an_stderr_that_closes_is_a_stall_in_the_end(appliance: Machine) -> None
 @pytest.mark.journal_allows(r"the card is on fire|Failed to start")
 def test_a_crash_loop_backs_off_and_costs_little(appliance: Machine) -> None:
     appliance.configure(small_ports(1))
-    # The real FFmpeg's failing start, since that is what a crash loop costs.
+    # The real FFmpeg, since its failing starts are what a crash loop costs.
     fails = "/usr/bin/ffmpeg -v quiet -i /nonexistent -f null -"
     replace_ffmpeg(appliance, 0, f"#!/bin/sh\n{fails}\necho '[fatal] the card is on fire' >&2\nexit 3\n")
     appliance.run("systemctl start sdi-record@0", check=False)
@@ -376,7 +376,7 @@ def test_a_crash_loop_backs_off_and_costs_little(appliance: Machine) -> None:
     assert share < 0.008
     said = [entry for entry in appliance.journal(after_cursor=cursor) if "sdi-record@0" in str(entry)]
     assert len(said) <= 2, said
-    # And it heals by itself.
+    # The port records again by itself.
     appliance.run("ln -sf /usr/bin/ffmpeg /usr/local/bin/misbehaves")
     appliance.wait_recording(0, timeout_s=15)
 
@@ -396,7 +396,7 @@ def test_a_crash_loop_that_records_a_little_each_time_says_little(appliance: Mac
     wait_rounds(9)
     said = [str(entry["MESSAGE"]) for entry in appliance.journal(after_cursor=cursor) if "sdi-record@0" in str(entry)]
     assert len(said) <= 2 * 4, said
-    # Each of them is a recording, and all that lies between them is missing.
+    # Each file is a recording, and all the time between the files is missing.
     files = [line for line in appliance.ledger(0) if line["kind"] == "file"]
     assert len(files) >= 8
     assert all(line["frames"] >= RATE for line in files)
@@ -429,7 +429,7 @@ def test_a_loop_that_never_reaches_the_runner_costs_little(appliance: Machine) -
     appliance.run("systemctl daemon-reload; systemctl start sdi-record@0", check=False)
 
     def wait_rounds(count: int) -> tuple[float, float]:
-        """When so many rounds of tries had ended, and what systemd and all that it reaped had used by then."""
+        """When so many rounds of tries had ended, and the CPU time of systemd and its children by then."""
 
         def are_over() -> bool:
             said = [str(entry["MESSAGE"]) for entry in appliance.journal(after_cursor=cursor)]
@@ -445,14 +445,14 @@ def test_a_loop_that_never_reaches_the_runner_costs_little(appliance: Machine) -
 
 
 def _cpu_seconds(appliance: Machine, pid: object) -> float:
-    """A process's CPU time, with that of the children that it reaped."""
+    """The CPU time of a process and of the children that it reaped."""
     fields = appliance.read(f"/proc/{pid}/stat").rpartition(")")[2].split()
     return sum(int(field) for field in fields[11:15]) / 100
 
 
 def test_an_encoder_that_does_not_keep_up_is_said_and_counted(appliance: Machine) -> None:
     appliance.configure(small_ports(1))
-    # Half speed, exactly: the real FFmpeg, whose source is slowed down behind its own back.
+    # Exactly half speed: the real FFmpeg with a source that is slowed down.
     script = '#!/bin/bash\nexec /usr/bin/ffmpeg "${@//,realtime/,realtime=speed=0.5}"\n'
     replace_ffmpeg(appliance, 0, script)
     appliance.sdisup("start 0")
@@ -495,7 +495,7 @@ def test_a_changed_resolution_begins_a_new_file(appliance: Machine) -> None:
     appliance.sdisup("stop 0")
     shown = appliance.run(f"ffprobe -v error -show_entries stream=width -of csv=p=0 {first}").stdout.split()
     assert shown == ["320"]
-    # What was scaled before the change was seen is less than half a second.
+    # Less than half a second was scaled before the runner saw the change.
     assert 90 <= appliance.count_frames(first) <= 100 + 13
     appliance.run("rm /srv/*.mpg /srv/list.txt")
     gaps = [line["cause"] for line in appliance.ledger(0) if line["kind"] == "gap"]
@@ -535,7 +535,7 @@ def test_the_clock_may_step_either_way(appliance: Machine, step: str) -> None:
     )
     year = "1970" if step == "1970" else str(time.gmtime().tm_year)
     assert f"_{year}" in again["current_file"]
-    # Back to the very second of the first file's name: still a file of its own.
+    # The clock is back at the second of the first file's name: the new file has another name.
     appliance.write("/run/faketime", "+0")
     appliance.sdisup("stop 0")
     assert len(appliance.recordings()) == 2

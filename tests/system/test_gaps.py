@@ -1,4 +1,4 @@
-"""`sdisup gaps`, `recordings` and `verify` on a real systemd: what the test did to a port is what they say."""
+"""`sdisup gaps`, `recordings` and `verify` on a real systemd: they say what the test did to a port."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ AGREE_S = 1.0
 
 
 class Incident:
-    """What the test does to port 0, with the time at which it did it and that at which it recorded again."""
+    """What the test does to port 0, when it did so, and when the port recorded again."""
 
     def __init__(self, appliance: Machine) -> None:
         self.appliance = appliance
         self.began = time.time()
         self.expected: list[tuple[str, float, float]] = []
-        """Of each gap its cause, when it began, and its length."""
+        """The cause, the beginning and the length of each gap."""
 
     def kill(self, what: str, cause: str) -> None:
         before = self.appliance.wait_recording(0, frames=30)
@@ -84,7 +84,7 @@ def test_an_incident_is_told_as_it_was(fresh_appliance: Machine) -> None:
 
 
 def check_what_lasts(own: Machine) -> None:
-    """Port 1 was recording when the power went, and nobody has started it since."""
+    """Port 1 recorded when the power went, and nobody has started it since."""
     found = asked(own, "gaps 1", code=0)
     (lasting,) = [row for row in found["gaps"] if row["ongoing"]]
     assert (lasting["cause"], lasting["start"], lasting["seconds"]) == ("power", None, None)
@@ -109,7 +109,7 @@ def check_gaps(incident: Incident) -> None:
         "all is counted",
     )
     asked_at = time.time()
-    # A start takes the moment that FFmpeg needs; it may be too short for the list.
+    # The gap at the start is as long as FFmpeg's own start, and may be too short for the list.
     gaps = [row for row in found["gaps"] if row["cause"] != "start"]
     assert [row["cause"] for row in gaps] == [cause for cause, _, _ in incident.expected]
     for row, (cause, at, seconds) in zip(gaps, incident.expected, strict=True):
@@ -119,7 +119,7 @@ def check_gaps(incident: Incident) -> None:
     (sums,) = found["sums"]
     total_s = sums["recorded_seconds"] + sums["missing_seconds"] + sums["stopped_seconds"]
     assert total_s == pytest.approx(asked_at - incident.began, abs=AGREE_S * (len(incident.expected) + 2))
-    # Cut at a time within the last gap, its rest is what is missing since.
+    # With --since within the last gap only the rest of the gap is missing.
     cause, at, seconds = incident.expected[-1]
     since = unix(gaps[-1]["start"]) + gaps[-1]["seconds"] / 2
     cut = asked(own, f"gaps 0 --since {utc(since)}.{round(since % 1 * 1000):03}Z")
@@ -155,7 +155,7 @@ def check_tables(own: Machine) -> None:
 
 
 def check_a_shutdown(own: Machine) -> None:
-    """Port 1 does not record at boot: a shutdown is a stop of it, and one that is told from an operator's."""
+    """Port 1 does not record at boot: a shutdown stops it, and the ledger tells that stop from an operator's."""
     own.wait_recording(1, frames=10)
     own.reboot()
     own.wait_recording(0, frames=10)
@@ -183,5 +183,5 @@ def check_verify(own: Machine) -> None:
     own.sdisup(f"verify {rows[2]['path']}", code=0)
     own.sdisup("verify /etc/passwd", code=1)
     own.sdisup(f"verify --since -1d {gone}", code=2)
-    # Whoever removed a file did not change what is known of it.
+    # The account of a file stays when somebody removes the file.
     assert asked(own, "recordings 0")["recordings"][1]["path"] == gone

@@ -16,7 +16,7 @@ PICTURE = "-f lavfi -i testsrc2=size=320x180:rate=25 -f lavfi -i sine=frequency=
 GOP_FRAMES = 25
 ENCODED = f"-c:v libx264 -preset ultrafast -tune zerolatency -g {GOP_FRAMES} -c:a aac"
 
-# Says what a process in the unit may reach, then is FFmpeg.
+# Writes what a process in the unit can reach, then runs FFmpeg.
 CURIOUS_FFMPEG = """#!/usr/bin/python3 -IS
 import os, socket, sys
 if "-progress" in sys.argv:
@@ -38,7 +38,7 @@ def custom_port(index: int, arguments: str, extra: str = "") -> str:
 
 @pytest.fixture
 def media(appliance: Machine) -> Iterator[Machine]:
-    """The shared appliance with /srv/media, a short film in it, and nothing of it afterwards."""
+    """The shared appliance with a short film in /srv/media, which is removed afterwards."""
     appliance.run("install -d -m 0755 /srv/media && mkfifo -m 0644 /srv/media/in.fifo")
     appliance.run(f"ffmpeg -v error {PICTURE} -t 10 {ENCODED} /srv/media/film.mkv")
     try:
@@ -81,9 +81,9 @@ def test_a_stream_a_file_and_a_fifo_record_each_in_its_own_sandbox(media: Machin
     begun = {}
     for port in (0, 1, 2, 3):
         media.wait_recording(port, frames=50, timeout_s=40)
-        # FFmpeg 6.1 and later begins with what the sender had ready. The rate is the stream's own. One joined
-        # between two key frames has sound before its first picture, which FFmpeg then repeats: at most a GOP's
-        # length. Once it runs nothing is made up or left out.
+        # FFmpeg 6.1 and later begins with what the sender had ready. The rate is the stream's own. A stream joined
+        # between two key frames has sound before its first picture, and FFmpeg repeats that picture for at most a
+        # GOP's length. After that FFmpeg repeats and drops no frame.
         begun[port] = found = wait_for_rate(media, port, 25)
         assert found["dropped_frames"] + found["duplicated_frames"] <= 5 + (GOP_FRAMES if port in (0, 2) else 0), found
     for port, found in begun.items():
@@ -148,7 +148,7 @@ def test_only_a_port_that_needs_the_network_can_open_a_socket(media: Machine) ->
 
 
 def said(appliance: Machine, port: int) -> dict[str, str]:
-    """What the curious FFmpeg of a port told the journal, by its first word."""
+    """What the curious FFmpeg of a port wrote to the journal, by its first word."""
 
     def lines() -> dict[str, str]:
         entries = appliance.journal(f"--unit=sdi-record@{port}.service")

@@ -1,4 +1,4 @@
-"""The numbers that sdisup promises, each the median of ten: `tests/measure.py` ends with 1 if one is exceeded."""
+"""The numbers that sdisup promises, each the median of ten: `tests/measure.py` exits with 1 if one is exceeded."""
 
 from __future__ import annotations
 

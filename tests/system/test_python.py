@@ -1,4 +1,4 @@
-"""The Python interface over a real systemd, from programs that run inside the appliance as users' do."""
+"""The Python interface on a real systemd, in programs that run inside the appliance."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ print(json.dumps(out))
     assert started["current_file"].startswith(f"{RECORDINGS}/final/FINAL_20")
     assert started["current_file"].endswith(".mov")
     assert all("ConfigError" in problem[1] for problem in found[1:]), found[1:]
-    # It survives the crash of FFmpeg and of the runner, and not a stop.
+    # The take survives a crash of FFmpeg and of the runner, and not a stop.
     for number, victim in enumerate(("ffmpeg_pid", "pid"), start=1):
         appliance.run(["kill", "-9", str(appliance.wait_recording(1, frames=5)[victim])])
         after = wait_restart(appliance, number)
@@ -178,7 +178,7 @@ def test_a_take_is_not_lost_for_want_of_patience(appliance: Machine) -> None:
 
 def test_a_plain_start_that_comes_first_is_not_taken_for_the_take(appliance: Machine) -> None:
     appliance.configure(small_ports(1))
-    # Systemd starts the port; nobody has left a request. Then the program, which has just seen it stopped.
+    # systemctl starts the port without a request. Then the program starts it, which has just seen it stopped.
     found = appliance.python(
         """
 import subprocess
@@ -241,7 +241,7 @@ def test_a_hostile_request_changes_nothing(appliance: Machine) -> None:
         entries = appliance.journal("-u", f"sdi-record@{port}", after_cursor=cursor)
         said = [str(entry["MESSAGE"]) for entry in entries if "recording as it is configured" in str(entry["MESSAGE"])]
         assert len(said) == 1, kind
-        # A link is not even looked at, and so in the system's words.
+        # The runner does not follow a link; the message is the system's.
         assert words in said[0] or kind == "link", said
     assert list(appliance.path("/run/sdisup/requests").iterdir()) == []
 
@@ -279,7 +279,7 @@ def test_enable_and_disable(appliance: Machine) -> None:
     appliance.write("/etc/sdisup/sdisup.toml.d/95-mine.toml", "[port.1]\nrecord_at_boot = true\n")
     before = appliance.read("/etc/sdisup/sdisup.toml.d/90-set.toml")
     assert "does not hold" in appliance.sdisup("disable 1", code=1).stderr
-    # What failed left nothing behind, nor does a port that the file no longer knows.
+    # A failed start leaves no request behind, nor does one of a port that is no longer configured.
     assert appliance.read("/etc/sdisup/sdisup.toml.d/90-set.toml") == before
     appliance.run("rm /etc/sdisup/sdisup.toml.d/*")
     appliance.configure(small_ports(1), apply=False)

@@ -1,7 +1,7 @@
-"""Eight ports and a seeded random sequence of every fault: at the end every file plays and no time is unaccounted for.
+"""Eight ports and a seeded random sequence of faults: at the end every file plays and the ledgers leave out no time.
 
-Two minutes in the normal run, which has room for some of them, a power cut always. SDISUP_FAULT_SECONDS=7200 plays
-all of them again and again for hours; SDISUP_FAULT_SEED=N plays one sequence again, the seed is printed.
+The normal run plays faults for two minutes: some of them, and always a power cut. SDISUP_FAULT_SECONDS=7200 plays all
+of them again and again for hours. SDISUP_FAULT_SEED=N plays a sequence again; each run prints its seed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from appliance import ApplianceError
 from drive import LEDGER, MIB, RECORDINGS, STEERING, Machine
 
 pytestmark = [
-    # The faults are the test's own; what they make of the ports is checked below, not in the journal.
+    # The test makes the faults; the assertions below check the ports, not the journal.
     pytest.mark.journal_allows(r"."),
 ]
 
@@ -55,7 +55,7 @@ container = "mkv"
 
 
 class Play:
-    """Plays faults on one appliance, each followed by the wait until what it broke records again."""
+    """Plays faults on one appliance, and after each waits until the port records again."""
 
     def __init__(self, own: Machine, chance: random.Random) -> None:
         self.own = own
@@ -67,7 +67,7 @@ class Play:
         return self.chance.randrange(PORTS)
 
     def kill(self, what: str, signal: str) -> None:
-        """Send a signal to a port's FFmpeg or runner, and wait until the port shows that it noticed."""
+        """Send a signal to a port's FFmpeg or runner, and wait until the port's status shows it."""
         port = self.port()
         before = self.own.status(port)
         if before[what]:
@@ -75,7 +75,7 @@ class Play:
         self.wait_noticed(before)
 
     def wait_noticed(self, before: dict[str, Any], timeout_s: float = 30) -> None:
-        """Wait until a port shows that it is no longer as it was."""
+        """Wait until a port's status shows the fault."""
         port = before["port_index"]
         self.own.wait_for(
             lambda: has_noticed(before, self.own.status(port)), timeout_s, f"port {port} notices", poll_s=0.05
@@ -117,7 +117,7 @@ class Play:
         self.wait_noticed(before)
 
     def file_moved(self) -> None:
-        """Recording goes on in it, wherever it is now."""
+        """Move a file away: recording goes on in it."""
         found = self.own.status(self.port())
         path = found["current_file"]
         self.moved[path] = f"{RECORDINGS}/moved-{Path(path).name}"
@@ -130,7 +130,7 @@ class Play:
         self.own.steer(channel, behaviour, **parameters)
 
     def card(self, behaviour: str, **parameters: Any) -> None:
-        """Let an input of the card behave so until its port has noticed."""
+        """Give an input of the card a behaviour until its port's status shows it."""
         before = self.own.status(self.chance.choice(CARD_PORTS))
         self.steer(before["port_index"], behaviour, **parameters)
         self.wait_noticed(before)
@@ -163,7 +163,7 @@ class Play:
         self.steer(port, "ok")
 
     def board_missing(self) -> None:
-        """Only a start asks for the board."""
+        """Take the board away and kill FFmpeg: only a start asks for the board."""
         port = self.chance.choice(CARD_PORTS)
         self.steer(port, "board-missing")
         self.own.run(["kill", "-KILL", str(self.own.status(port)["ffmpeg_pid"])], check=False)
@@ -171,7 +171,7 @@ class Play:
         self.steer(port, "ok")
 
     def fill(self, directory: str) -> None:
-        """Take all of the room that a disk has for others than root."""
+        """Take all the free space that a disk has for users other than root."""
         room = "$(( $(stat -f -c '%a*%S' DIRECTORY) ))".replace("DIRECTORY", directory)
         self.own.run(f"fallocate -l {room} {directory}/ballast; sync -f {directory}", check=False)
 
@@ -183,7 +183,7 @@ class Play:
         self.own.run(f"rm -f {RECORDINGS}/ballast")
 
     def ledger_full(self) -> None:
-        """Nothing can be entered for a while, of an end neither."""
+        """Fill the ledger's disk: for a while no entry can be written, not even that of an end."""
         self.fill(LEDGER)
         before = self.own.status(self.port())
         self.own.run(["kill", "-KILL", str(before["ffmpeg_pid"])], check=False)
@@ -192,7 +192,7 @@ class Play:
         self.own.run(f"rm -f {LEDGER}/ballast")
 
     def disk_read_only(self) -> None:
-        """A disk on which somebody writes cannot be made so: everything is killed first, and again until it is."""
+        """Remount a disk read-only, which fails while a process writes to it: kill all of them until it works."""
         attempts = f"for n in $(seq 30); do mount -o remount,ro {RECORDINGS} 2>/dev/null && exit 0; done"
         kill = "systemctl kill --signal=KILL 'sdi-record@*' 2>/dev/null"
         self.own.run(f"for m in $(seq 50); do {kill}; {attempts}; done; exit 1")
@@ -229,7 +229,7 @@ class Play:
 
 
 def has_noticed(before: dict[str, Any], now: dict[str, Any]) -> bool:
-    """Whether a port is no longer what it was before a fault."""
+    """Whether a port's status differs from that before a fault."""
     return not now["is_recording"] or any(now[name] != before[name] for name in ("restarts", "pid", "ffmpeg_pid"))
 
 
@@ -245,7 +245,7 @@ FAULTS = [
 
 
 def shuffled(chance: random.Random) -> Iterator[Callable[[Play], None]]:
-    """All faults in an order of chance, again and again; a power cut is the first or the second of each round."""
+    """All faults in random order, again and again; a power cut is the first or the second of each round."""
     while True:
         order = chance.sample(FAULTS, len(FAULTS))
         order.remove(Play.power_cut)
@@ -258,7 +258,7 @@ def at(text: str) -> float:
 
 
 def unaccounted(lines: list[dict[str, Any]]) -> list[str]:
-    """The places where a port's entries leave time out or count it twice, by more than a second each."""
+    """Where a port's entries leave out time or count it twice, by more than a second each."""
     timeline = [line for line in lines if line["kind"] in ("file", "gap", "stop") and "frames_missing" not in line]
     timeline.sort(key=lambda line: (at(line["start"]), at(line["end"])))
     holes = []
@@ -299,7 +299,7 @@ def check_accounts(play: Play, played: list[str], applied: float) -> None:
     problems: list[str] = []
     files = 0
     for port in range(PORTS):
-        # What was cut off is counted by the next runner: one more start and stop enter the last of it.
+        # Files that were cut off are counted after the next start: one more start and stop enter the last of them.
         own.sdisup(f"start {port}")
         stopped = time.time()
         own.sdisup(f"stop {port}")
@@ -309,7 +309,7 @@ def check_accounts(play: Play, played: list[str], applied: float) -> None:
         files += check_files(play, port, lines, problems)
         total_s = sum(line["seconds"] for line in lines if line["kind"] in ("file", "gap", "stop"))
         first, last = min(at(line["start"]) for line in lines), max(at(line["end"]) for line in lines)
-        # Against this test's own clock: what is lost before the first entry or after the last is in no sum.
+        # By this test's own clock, since no sum holds the time before the first entry or after the last one.
         if first - applied > 2.0:
             problems.append(f"port {port}: the first entry begins {first - applied:+.1f} s after the apply")
         if abs(last - stopped) > 2.0:
@@ -325,7 +325,7 @@ def check_accounts(play: Play, played: list[str], applied: float) -> None:
 
 
 def readable_frames(own: Machine, path: str) -> int:
-    """The frames of a file; none of one that a power cut left without a whole header, in its first second."""
+    """The frames of a file; 0 where a power cut in its first second left an incomplete header."""
     try:
         return own.count_frames(path)
     except ApplianceError:
@@ -333,12 +333,12 @@ def readable_frames(own: Machine, path: str) -> int:
 
 
 def check_files(play: Play, port: int, lines: list[dict[str, Any]], problems: list[str]) -> int:
-    """Every file of the ledger is there, plays, and has the frames that were entered."""
+    """Each file of the ledger is there, plays, and has as many frames as the ledger says."""
     found = [line for line in lines if line["kind"] == "file"]
     for line in found:
         path = play.moved.get(line["path"], line["path"])
         frames = readable_frames(play.own, path)
-        # One that was moved and then cut off cannot be counted; what FFmpeg said of it is up to a second too much.
+        # A file that was moved and then cut off cannot be counted; FFmpeg's own count is up to a second too high.
         tolerance = 1 if path == line["path"] or line["ended"] == "complete" else 26
         if abs(frames - line["frames"]) > tolerance or (line["ended"] == "complete" and not frames):
             problems.append(f"port {port}: {path} has {frames} frames, {line['frames']} were entered")

@@ -1,4 +1,4 @@
-"""What the README says is so: its commands run as printed, its example runs, its configuration is valid."""
+"""The README is true: its commands run as printed, its example runs, its configuration is valid."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from drive import SMALL, Machine
 
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
 
-# What is run by tests of its own: the demonstration, the installation, the tests themselves.
+# Commands with tests of their own, and the tests themselves.
 ELSEWHERE = ("./install.sh", "tests/run", "python3 tests/measure.py", "python3 -m venv", "/opt/sdisup-env")
 CONFIGURATION = f"""\
 [appliance]

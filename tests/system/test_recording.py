@@ -1,4 +1,4 @@
-"""The main path on a real systemd and a real FFmpeg: configured ports record, and say so truthfully."""
+"""The main path on a real systemd and a real FFmpeg: configured ports record, and their status is true."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from drive import BOTH_DEBIANS, DEBIAN_12_IF_SLOW, RECORDINGS, Machine, small_po
 
 from sdisup.contract.status import FIELDS
 
-# A card that blocks when it is opened: it answers nothing but SIGKILL.
+# An FFmpeg whose card blocks at its opening: only SIGKILL ends it.
 HANGING_FFMPEG = "#!/bin/sh\ntrap '' TERM INT\nexec sleep 1000\n"
 CRASHING_FFMPEG = "#!/bin/sh\necho '[fatal] the card is on fire' >&2\nexit 3\n"
 
@@ -44,7 +44,7 @@ def test_a_port_records_a_playable_file_with_all_its_frames(appliance: Machine) 
     assert appliance.recordings() == [live["current_file"] for live in living]
     for live, stopped in zip(living, appliance.statuses(), strict=True):
         assert (stopped["state"], stopped["frame_count"], stopped["current_file"]) == ("stopped", 0, None)
-        # take_frames outlives FFmpeg: what the progress said last is what the closed file holds.
+        # take_frames outlives FFmpeg: the closed file holds as many frames as the last progress block said.
         assert appliance.count_frames(live["current_file"]) == stopped["take_frames"] >= 50
 
 
@@ -54,7 +54,7 @@ def test_start_waits_for_the_first_frame_on_disk(appliance: Machine) -> None:
     result = appliance.sdisup("start 0,1-2")
     assert [line.split(" records to ")[0] for line in result.stdout.splitlines()] == ["port 0", "port 1", "port 2"]
     for path in appliance.recordings():
-        # A copy made now is what a power cut would leave: it holds a frame.
+        # A copy made now is like the file after a power cut: it holds a frame.
         appliance.run(["cp", path, "/root/cut.mp4"])
         assert appliance.count_frames("/root/cut.mp4") > 0
     again = appliance.sdisup("start --all")
@@ -200,7 +200,7 @@ def test_after_a_power_cut_they_record_again(fresh_appliance: Machine) -> None:
 def test_after_kill_9_it_records_again_with_exactly_one_ffmpeg(appliance: Machine) -> None:
     appliance.configure(small_ports(3))
     appliance.sdisup("start 0-2")
-    # Of one port FFmpeg is killed, of another one the runner.
+    # FFmpeg of one port is killed, and the runner of another port.
     victims = {1: "ffmpeg_pid", 2: "pid"}
     other = appliance.wait_recording(0, frames=50)
     before = {port: appliance.wait_recording(port, frames=50) for port in victims}
@@ -210,7 +210,7 @@ def test_after_kill_9_it_records_again_with_exactly_one_ffmpeg(appliance: Machin
         after = appliance.wait_recording(port, frames=25)
         assert after["current_file"] != before[port]["current_file"]
         assert after["take_frames"] >= before[port]["frame_count"] + 25
-        # At most half a second of what FFmpeg had counted is gone.
+        # At most half a second of the frames that FFmpeg had counted is lost.
         assert appliance.count_frames(before[port]["current_file"]) >= before[port]["frame_count"] - 13
     assert len(appliance.ffmpegs()) == 3
     assert appliance.status(0)["ffmpeg_pid"] == other["ffmpeg_pid"]
@@ -265,7 +265,7 @@ def test_what_cannot_work_is_said_at_once_and_not_retried(appliance: Machine) ->
     assert "78" in shown.split()
     failed = appliance.status(1)
     assert (failed["state"], failed["should_record"]) == ("failed", True)
-    # A stop takes the failure away, and is respected.
+    # A stop ends the state `failed`, and apply respects the stop.
     appliance.sdisup("stop 1")
     assert appliance.status(1)["state"] == "stopped"
     assert appliance.recordings("port1") == []
@@ -295,7 +295,7 @@ def test_a_frozen_runner_and_a_frozen_ffmpeg_are_seen_and_replaced(appliance: Ma
     appliance.wait_for(lambda: appliance.status(1)["restarts"] == 1, 15, "the stall is acted upon", poll_s=0.05)
     # stall_timeout_s + 1 s to act, and the ladder's two steps until SIGKILL.
     assert time.monotonic() - frozen < 4 + 1 + 1 + 0.5
-    # The runner's own word is old by then, and systemd's watchdog sees it.
+    # The runner's status is old by then, and systemd's watchdog ends the runner.
     assert "no word from the runner" in appliance.wait_state(0, "unknown", timeout_s=9)["reason"]
     appliance.wait_for(lambda: appliance.status(0)["restarts"] == 1, 20, "the watchdog has acted", poll_s=0.2)
     for port in (0, 1):
@@ -303,7 +303,7 @@ def test_a_frozen_runner_and_a_frozen_ffmpeg_are_seen_and_replaced(appliance: Ma
     assert len(appliance.ffmpegs()) == 2
 
 
-# What befalls a directory, and what is said; the last one is well.
+# What happens to a directory, and what the status says; the last one is all right.
 BROKEN = {
     "/srv/a": ("rmdir /srv/a", "does not exist; mount it or make it: install -d"),
     "/srv/b": ("chown root:root /srv/b; chmod 0755 /srv/b", "is not writable by the user sdisup"),
@@ -347,7 +347,7 @@ def test_a_runner_that_cannot_be_executed_heals(appliance: Machine) -> None:
         "the loop ended and another try is due",
         poll_s=0.5,
     )
-    # Mended while it waits; it heals by itself within 15 s.
+    # The unit is mended while the port waits: the port records within 15 s.
     appliance.run("rm /etc/systemd/system/sdi-record@0.service.d/90.conf; systemctl daemon-reload")
     mended = time.monotonic()
     appliance.wait_recording(0, timeout_s=15)
@@ -377,7 +377,7 @@ def test_a_stop_that_had_to_kill_stays_a_stop(appliance: Machine) -> None:
         "systemctl --no-block stop sdi-record@0; systemctl kill -s KILL --kill-whom=all sdi-record@0", check=False
     )
     appliance.wait_for(lambda: appliance.active_state(0) in ("failed", "inactive"), 15, "it is down", poll_s=0.1)
-    # What heals a runner that cannot be executed would begin it again after 8 s.
+    # sdi-record-retry@.service would start the port again after 8 s.
     asked = "systemctl is-active sdi-record-retry@0"
     appliance.wait_for(
         lambda: appliance.run(asked, check=False).stdout.strip() != "activating", 5, "its condition was looked at"
@@ -404,7 +404,7 @@ def test_recordings_survive_a_broken_configuration_and_a_new_installation(applia
     problem = appliance.sdisup("apply", code=2)
     assert "/etc/sdisup/sdisup.toml" in problem.stderr
     assert "line 1" in problem.stderr
-    # Commands go by what was applied, and the runner by its unit.
+    # Commands read what apply did, and the runner reads its unit.
     assert appliance.sdisup("start 1").stdout.startswith("port 1 records to")
     appliance.sdisup("stop 1")
     appliance.write("/etc/sdisup/sdisup.toml", small_ports(2))

@@ -1,7 +1,7 @@
-"""The defects of the module that sdisup grew from (a web backend that held FFmpeg as its children): none is here.
+"""sdisup has none of the defects of its origin, a module of a web backend whose child processes were the FFmpegs.
 
-Others of them have their tests elsewhere: progress that ends in a carriage return and a reader that dies after
-64 KiB (test_progress.py, test_faults.py), an FFmpeg whose end nobody notices and that nobody restarts
+Other defects of the origin have their tests elsewhere: progress that ends in a carriage return and a reader that dies
+after 64 KiB (test_progress.py, test_faults.py), an FFmpeg whose end nobody notices and that nobody restarts
 (test_recording.py), a stall that nobody sees (test_recording.py), files that nobody checks (test_gaps.py).
 """
 
@@ -45,7 +45,7 @@ def test_numbers_are_those_of_now(appliance: Machine) -> None:
         lambda: found if (found := appliance.status_file(0))["bitrate_mbps"] > 0 else None, 10, "there is a bit rate"
     )
     assert 0.1 < live["bitrate_mbps"] < 20
-    # Frozen for three seconds: an average since the start would still say 15 fps and more.
+    # FFmpeg is frozen for 3 s: an average since the start would still be 15 fps or more.
     appliance.run(["kill", "-STOP", str(live["ffmpeg_pid"])])
     slow = appliance.wait_for(
         lambda: found if (found := appliance.status_file(0))["fps"] < 8 else None, 10, "the rate is that of now"

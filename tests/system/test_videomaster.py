@@ -9,25 +9,25 @@ from typing import Any
 import pytest
 from drive import RECORDINGS, STANDIN_INSTALLED, Machine
 
-# What FFmpeg says of a lost signal; the port itself says it in the operator's words, as a warning.
+# What FFmpeg logs of a lost signal; the port says it in the operator's words, as a warning.
 SIGNAL_LOST = r"slot lock|data buffers|Error during demuxing|Output file is empty"
 NO_SIGNAL = r"matches no streams|Failed to stop stream|Failed to set value|Error opening output files"
 
 
 def ports(count: int) -> str:
-    """A configuration; a Matroska file has a length only once it was finished."""
+    """A configuration of card inputs that record Matroska, whose files have a length only once they are closed."""
     return f'[appliance]\nports = {count}\nffmpeg = "{STANDIN_INSTALLED}"\n[defaults]\ncontainer = "mkv"\n'
 
 
 @pytest.fixture
 def card(appliance: Machine) -> Machine:
-    """The appliance with a card, all of whose inputs are ok."""
+    """The appliance with a card whose inputs all have a signal."""
     appliance.install_standin()
     return appliance
 
 
 def is_finished(appliance: Machine, path: str) -> bool:
-    """Whether a Matroska file was closed properly: only then it knows its length."""
+    """Whether a Matroska file was closed properly: only then does it hold its length."""
     found = appliance.run(["ffprobe", "-v", "error", "-show_entries", "format=duration", "-of", "csv=p=0", path])
     return found.stdout.strip() not in ("", "N/A") and not found.stderr
 
@@ -56,12 +56,12 @@ def test_without_a_signal_it_waits_and_records_by_itself_when_it_comes(card: Mac
     card.run("systemctl start sdi-record@0")
     waiting = card.wait_state(0, "no-signal")
     assert re.search("no signal on board 0 channel 0", waiting["reason"])
-    # It tries again each second, and says so no more.
+    # The runner tries again each second, and does not log it.
     cursor = card.journal_cursor()
     first = card.status_file(0)["updated_monotonic"]
     card.wait_for(lambda: card.status_file(0)["updated_monotonic"] > first + 2.5, 5, "some tries have passed")
     assert card.journal("-u", "sdi-record@0", after_cursor=cursor) == []
-    # Each try makes a file and takes it away again; between two there is none.
+    # Each try makes a file and removes it; between two tries there is none.
     card.wait_for(lambda: card.recordings() == [], 3, "nothing is left of a try")
     card.steer(0, "ok")
     back = card.wait_recording(0, frames=10, timeout_s=5)
@@ -77,7 +77,7 @@ def test_a_signal_that_is_lost_and_comes_back(card: Machine) -> None:
     before = card.wait_recording(0, frames=50)
     other = card.wait_recording(1)
     card.steer(0, "no-signal", lost_s=4)
-    # What the file got last stays with it, and the port says that nothing comes.
+    # The file keeps its last frames, and the port says that no frames come.
     stalled = card.wait_state(0, "stalled", timeout_s=5)
     assert stalled["is_recording"] is False
     lost = card.wait_state(0, "no-signal", timeout_s=8)
@@ -88,7 +88,7 @@ def test_a_signal_that_is_lost_and_comes_back(card: Machine) -> None:
     after = card.wait_recording(0, frames=25, timeout_s=6)
     assert after["current_file"] != before["current_file"]
     assert after["restarts"] == 0
-    # The other input has not noticed.
+    # The other port records as before.
     beside = card.status(1)
     assert (beside["ffmpeg_pid"], beside["dropped_frames"], beside["restarts"]) == (other["ffmpeg_pid"], 0, 0)
 
@@ -130,7 +130,7 @@ def test_a_stop_while_the_card_blocks_ends_with_a_complete_file(card: Machine) -
     card.wait_for(lambda: card.status_file(0)["state"] == "stalled", 5, "the loss is seen")
     begun = time.monotonic()
     card.run("systemctl stop sdi-record@0")
-    # The ten seconds of the card, of which two are over; then FFmpeg finishes what `q` asked for.
+    # FFmpeg waits for the card for 10 s, of which 2 s are over; then it ends as `q` asked.
     assert 6 < time.monotonic() - begun < 12
     stopped = card.status(0)
     assert (stopped["state"], stopped["restarts"]) == ("stopped", 0)
@@ -153,7 +153,7 @@ def test_locked_without_frames_is_no_signal_and_leaves_no_file(card: Machine) ->
         assert card.status_file(port)["restarts"] == 0
     first = card.status_file(1)["updated_monotonic"]
     card.wait_for(lambda: card.status_file(1)["updated_monotonic"] > first + 4, 6, "two more tries have passed")
-    # A file without a frame, of which FFmpeg 7.1 makes a valid mp4, is no recording and no signal.
+    # FFmpeg 7.1 makes a valid mp4 of a file without a frame; the file is no recording and shows no signal.
     for port in (0, 1):
         said = [str(entry["MESSAGE"]) for entry in card.journal("-u", f"sdi-record@{port}", after_cursor=cursor)]
         assert not [text for text in said if "signal is back" in text]
@@ -168,7 +168,7 @@ def test_locked_without_frames_is_no_signal_and_leaves_no_file(card: Machine) ->
 @pytest.mark.slow
 @pytest.mark.journal_allows(SIGNAL_LOST)
 def test_locked_without_frames_for_as_long_as_the_card_waits_is_no_crash(card: Machine) -> None:
-    """The card is waited for twenty seconds: a runner that lost its patience earlier would kill and restart."""
+    """FFmpeg waits for the card for 20 s: a runner with a shorter limit would kill and restart FFmpeg."""
     card.configure(ports(1))
     card.steer(0, "no-frames", no_frames_s=20)
     cursor = card.journal_cursor()
@@ -209,7 +209,7 @@ def test_a_signal_without_audio_is_recorded_without_it(card: Machine) -> None:
     assert found["current_file"] == second
     assert "audio" in found["reason"]
     assert found["restarts"] == 0
-    # What FFmpeg had held in memory until then was written out.
+    # FFmpeg has written what it held in memory until then.
     assert is_finished(card, first)
     assert card.count_frames(first) > 50
 
@@ -223,12 +223,12 @@ def width(appliance: Machine, path: str) -> str:
 
 
 def gaps(appliance: Machine, port: int) -> list[dict[str, Any]]:
-    """The ledger's gaps but for that before the first frame."""
+    """The ledger's gaps, without the gap before the first frame."""
     return [line for line in appliance.ledger(port) if line["kind"] == "gap" and line["cause"] != "start"]
 
 
 def change(card: Machine, mode: str, frames: int = 50, **signal: Any) -> dict[str, Any]:
-    """Change the signal of a port that records; its status before that."""
+    """Change the signal of a port that records; returns the port's status before the change."""
     card.configure(ports(1))
     card.sdisup("start 0")
     before = card.wait_recording(0, frames=frames)
@@ -237,7 +237,7 @@ def change(card: Machine, mode: str, frames: int = 50, **signal: Any) -> dict[st
 
 
 def wait_new_file(card: Machine, before: dict[str, Any], timeout_s: float) -> dict[str, Any]:
-    """Wait until the port records another file than before."""
+    """Wait until the port records to another file than before."""
 
     def is_new() -> dict[str, Any] | None:
         found = card.wait_recording(0, frames=10, timeout_s=timeout_s)
@@ -248,7 +248,7 @@ def wait_new_file(card: Machine, before: dict[str, Any], timeout_s: float) -> di
 
 @pytest.mark.journal_allows(r"Invalid buffer size|Invalid data|Error|format changed|Task finished|Terminating")
 def test_a_signal_that_becomes_a_smaller_one_begins_a_new_file(card: Machine) -> None:
-    """VIDEOMASTER.md 9: FFmpeg says so of each frame."""
+    """VIDEOMASTER.md 9: FFmpeg logs an error for each frame."""
     before = change(card, "smaller", size="160x90")
     after = wait_new_file(card, before, 10)
     assert after["restarts"] == 1
@@ -256,7 +256,7 @@ def test_a_signal_that_becomes_a_smaller_one_begins_a_new_file(card: Machine) ->
     first, second = card.recordings()
     assert (width(card, first), width(card, second)) == ("320", "160")
     assert is_finished(card, first)
-    # Nothing of before the change is lost, and next to nothing of the new signal.
+    # Nothing from before the change is lost, and almost nothing of the new signal.
     assert card.count_frames(first) >= before["frame_count"]
     (gap,) = gaps(card, 0)
     assert gap["cause"].startswith("format changed")
@@ -265,7 +265,7 @@ def test_a_signal_that_becomes_a_smaller_one_begins_a_new_file(card: Machine) ->
 
 @pytest.mark.slow
 def test_a_signal_that_becomes_a_larger_one_is_not_seen_until_the_next_start(card: Machine) -> None:
-    """VIDEOMASTER.md 9: nothing shows it; so the port says what it sees, which are frames at their rate."""
+    """VIDEOMASTER.md 9: neither log nor frame count shows the change; so the port says that it records."""
     before = change(card, "larger", size="640x360")
     later = card.wait_recording(0, frames=before["frame_count"] + 150)
     assert (later["current_file"], later["restarts"], later["reason"]) == (before["current_file"], 0, "")
@@ -279,7 +279,7 @@ def test_a_signal_that_becomes_a_larger_one_is_not_seen_until_the_next_start(car
 @pytest.mark.slow
 @pytest.mark.journal_allows(SIGNAL_LOST, NO_SIGNAL)
 def test_a_signal_that_stops_to_become_another_begins_a_new_file(card: Machine) -> None:
-    """VIDEOMASTER.md 9: no frames, then as a cable that was pulled: ten seconds later the file is closed."""
+    """VIDEOMASTER.md 9: no frames, as after a pulled cable: FFmpeg closes the file 10 s later."""
     before = change(card, "stop", size="640x360")
     card.wait_state(0, "stalled", timeout_s=5)
     after = wait_new_file(card, before, 25)
@@ -291,14 +291,16 @@ def test_a_signal_that_stops_to_become_another_begins_a_new_file(card: Machine) 
     assert card.count_frames(first) >= before["frame_count"]
     found = gaps(card, 0)
     assert {gap["cause"] for gap in found} <= {"signal lost", "no signal"}
-    # The ten seconds of the card belong to no file.
+    # The 10 s for which FFmpeg waited for the card belong to no file.
     assert 9 < sum(gap["seconds"] for gap in found) < 15
 
 
 @pytest.mark.slow
 def test_a_signal_that_becomes_one_of_twice_the_rate_begins_one_new_file(card: Machine) -> None:
-    """VIDEOMASTER.md 9: half of the frames are dropped. In the next file they are too, from its start: that is said,
-    and no reason for yet another file."""
+    """VIDEOMASTER.md 9: FFmpeg drops half of the frames, also in the next file, from its start.
+
+    The status says so, and the runner makes no further file.
+    """
     before = change(card, "double-rate", frames=300, rate=50)
     after = wait_new_file(card, before, 15)
     assert after["restarts"] == 1
