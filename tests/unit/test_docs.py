@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from appliance import CHECKOUT
 import sdisup
 from sdisup.contract.requests import Request
 from sdisup.contract.status import FIELDS, STATES
+from sdisup.ledger.health import write_health
 
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
 DOCS = CHECKOUT / "docs"
@@ -28,8 +30,10 @@ def documented(path: Path) -> set[str]:
     return {name for row in rows for name in re.findall(r"`([a-z_0-9]+)`", row)}
 
 
-def test_every_field_of_the_status_and_of_a_request_is_documented() -> None:
-    fields = set(FIELDS) | set(Request().as_dict()) | {"created_boottime_ns", "boot_id"}
+def test_every_field_of_the_status_of_a_request_and_of_the_ledgers_health_is_documented(tmp_path: Path) -> None:
+    write_health(str(tmp_path), {}, None)
+    health = json.loads((tmp_path / "ledger.json").read_text())
+    fields = {*FIELDS, *Request().as_dict(), "created_boottime_ns", "boot_id", *health}
     assert documented(DOCS / "files.md") == fields
 
 
