@@ -89,8 +89,11 @@ class Rendered:
 
 @dataclass(frozen=True)
 class Machine:
-    """What units depend on beside the configuration: its FFmpeg, its systemd (such as 257), and the
-    identity of the filesystem (filesystem.py) that each directory of recordings has to be on."""
+    """What units depend on besides the configuration.
+
+    `systemd_version` is a number such as 257; `filesystems` holds, by directory of recordings, the identity of the
+    filesystem that the directory has to be on (contract/filesystem.py).
+    """
 
     capabilities: Capabilities
     systemd_version: int

@@ -307,7 +307,7 @@ def test_a_real_ffmpeg_reads_the_options_as_we_do(ffmpeg: str) -> None:
 
 
 def unknown_options(help_text: str) -> set[str]:
-    """FFmpeg's own options in `-h long` that custom_input.py does not know, and so would take for a demuxer's."""
+    """FFmpeg's own options in `-h long` that sources/custom.py does not know, and would take for a demuxer's."""
     names = set(re.findall(r"^-+([A-Za-z?][A-Za-z0-9_]*)(?:\[|:|\s|$)", help_text, re.MULTILINE))
     return names - OWN_OPTIONS - OTHERS - {"i"}
 
