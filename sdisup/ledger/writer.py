@@ -406,6 +406,7 @@ class Writer:
         self._ledger_directory, self._run_directory = ledger_directory, run_directory
         self._ports: dict[int, PortWriter] = {}
         self._said: object = None
+        self._looked_at = 0.0
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         self.lock = os.open(f"{run_directory}/ledger.lock", flags, 0o600)
         self._poll = select.poll()
@@ -448,6 +449,7 @@ class Writer:
 
     def turn(self, *, is_flushing: bool = False) -> None:
         """One look at all spools."""
+        self._looked_at = time.monotonic()
         for index in self._spools():
             if index not in self._ports:
                 self._ports[index] = PortWriter(
@@ -487,7 +489,7 @@ class Writer:
         self._poll.poll(longest_s * 1000)
         for descriptor in jobs:
             self._poll.unregister(descriptor)
-        time.sleep(PAUSE_S)
+        time.sleep(max(0.0, self._looked_at + PAUSE_S - time.monotonic()))
         try:
             while os.read(self._wake, 4096):
                 continue
