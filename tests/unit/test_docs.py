@@ -13,11 +13,7 @@ from appliance import CHECKOUT
 import sdisup
 from sdisup.contract.requests import Request
 from sdisup.contract.status import FIELDS, STATES
-<<<<<<< HEAD
 from sdisup.ledger.health import write_health
-=======
-from sdisup.ledger.health import HEALTH_FIELDS
->>>>>>> e634718 (ledger/writer: looks at once when it is woken, and then pauses)
 
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
 DOCS = CHECKOUT / "docs"
@@ -34,15 +30,10 @@ def documented(path: Path) -> set[str]:
     return {name for row in rows for name in re.findall(r"`([a-z_0-9]+)`", row)}
 
 
-<<<<<<< HEAD
 def test_every_field_of_the_status_of_a_request_and_of_the_ledgers_health_is_documented(tmp_path: Path) -> None:
     write_health(str(tmp_path), {}, None)
     health = json.loads((tmp_path / "ledger.json").read_text())
     fields = {*FIELDS, *Request().as_dict(), "created_boottime_ns", "boot_id", *health}
-=======
-def test_every_field_of_the_status_and_of_a_request_is_documented() -> None:
-    fields = set(FIELDS) | set(Request().as_dict()) | {"created_boottime_ns", "boot_id"} | set(HEALTH_FIELDS)
->>>>>>> e634718 (ledger/writer: looks at once when it is woken, and then pauses)
     assert documented(DOCS / "files.md") == fields
 
 
