@@ -13,8 +13,6 @@ from sdisup.contract.files import RUN_DIRECTORY, boot_id, monotonic, read_json, 
 SLOW_S = 3.0
 """A disk that takes longer for a write is said to hang."""
 UNIT = "sdi-ledger.service"
-HEALTH_FIELDS = ("pid", "boot_id", "writes_since", "ports")
-"""docs/files.md"""
 
 
 def health_path(run_directory: str = RUN_DIRECTORY) -> str:
@@ -23,7 +21,7 @@ def health_path(run_directory: str = RUN_DIRECTORY) -> str:
 
 def write_health(run_directory: str, problems: dict[str, str], writes_since: float | None) -> None:
     """Say how it goes: what is wrong by port, and since when (CLOCK_MONOTONIC) a write waits for the disk."""
-    content = dict(zip(HEALTH_FIELDS, (os.getpid(), boot_id(), writes_since, problems), strict=True))
+    content = {"pid": os.getpid(), "boot_id": boot_id(), "writes_since": writes_since, "ports": problems}
     replace_file(health_path(run_directory), json.dumps(content).encode())
 
 
