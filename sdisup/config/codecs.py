@@ -1,4 +1,4 @@
-"""The codecs that sdisup offers, the frame rates, and how much of a recording may be in flight.
+"""The codecs that sdisup offers, the containers, and how much of a recording may be in flight.
 
 A new codec is a row of `CODECS`, and where FFmpeg's encoder needs options of its own, one function
 in command.py.
@@ -7,6 +7,8 @@ in command.py.
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from sdisup.sources.values import AUTO_RATE, FPS, SLOWEST_RATE
 
 HOLD_BACK_LIMIT_S = 0.5
 """Encoder and container together keep at most this much back, so a kill loses no more (FACTS 3)."""
@@ -54,40 +56,10 @@ CODECS = {
 # The muxer's own name for `-f`; a file's ending is never what decides.
 MUXERS = {"mp4": "mp4", "mov": "mov", "mkv": "matroska"}
 
-# As FFmpeg writes them, exactly; the value is frames a second.
-RATES = {
-    "24000/1001": 24000 / 1001,
-    "24": 24.0,
-    "25": 25.0,
-    "30000/1001": 30000 / 1001,
-    "30": 30.0,
-    "50": 50.0,
-    "60000/1001": 60000 / 1001,
-    "60": 60.0,
-}
-
-LOW_RATES = {"10": 10.0}
-"""For test pictures on a small machine only; no SDI signal has them."""
-
-FPS = {**LOW_RATES, **RATES}
-
-AUTO_RATE = "auto"
-"""The rate of a source that nobody stated: FFmpeg takes the stream's own."""
-
-SLOWEST_RATE = min(RATES, key=RATES.__getitem__)
-FASTEST_RATE = max(RATES, key=RATES.__getitem__)
-
 
 def slowest_fps(rate: str) -> float:
     """Frames a second at `rate`, and the fewest that there may be where it is AUTO_RATE."""
     return FPS[SLOWEST_RATE if rate == AUTO_RATE else rate]
-
-
-def find_rate(value: float) -> str | None:
-    """The rate that people mean by `value` frames a second (29.97 is "30000/1001"), if there is one."""
-    if not 0 < value < 1000:  # also false for a NaN, and safe for an integer too large for a float
-        return None
-    return next((rate for rate, exact in FPS.items() if abs(exact - value) < 0.005), None)
 
 
 def encoder_delay_s(codec: Codec, threads: int, rate: str) -> float:

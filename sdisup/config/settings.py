@@ -1,8 +1,7 @@
 """sdisup.toml and sdisup.toml.d/*.toml -> checked, frozen values.
 
-`Settings.load` reads files (config_files.py); `parse_settings` is pure: it merges the documents
-(config_merge.py), checks each value by its row of settings_table.py, then what they are together
-(config_rules.py). Whatever the documents hold, the outcome is Settings or a ConfigError.
+`Settings.load` reads files and `parse_settings` merges them (documents.py), checks each value by its row (table.py),
+then what the values are together. Whatever the documents hold, the outcome is Settings or a ConfigError.
 """
 
 from __future__ import annotations
@@ -13,14 +12,22 @@ from types import MappingProxyType
 from typing import Any
 
 from sdisup.config import codecs
-from sdisup.config import table as settings_table
-from sdisup.config.documents import read_documents
-from sdisup.config.merge import Findings, Layer, Tree, check_layer, find_leaf, fold_source, merge
-from sdisup.config.rules import combination_problems, doubts
-from sdisup.config.table import APPLIANCE, PORT, limit_s
+from sdisup.config.documents import Findings, Layer, Tree, find_leaf, merge, read_documents
+from sdisup.config.table import (
+    APPLIANCE,
+    DEFAULT_SOURCE_KIND,
+    MAX_PORTS,
+    PORT,
+    SOURCE_KINDS,
+    SOURCE_LIMITS,
+    check_layer,
+    fold_source,
+    rows,
+)
 from sdisup.config.text import settings_markdown, starter_toml
 from sdisup.errors import ConfigError
-from sdisup.sources.custom import DEVICE_FORMATS, parse_inputs
+from sdisup.sources.base import Remark, Source
+from sdisup.sources.values import AUTO_RATE, SLOWEST_RATE
 
 __all__ = [
     "DEFAULT_PATH",
@@ -34,32 +41,6 @@ __all__ = [
 ]
 
 DEFAULT_PATH = "/etc/sdisup/sdisup.toml"
-
-
-@dataclass(frozen=True)
-class Source:
-    """What a port records: a kind of settings_table.SOURCE_KINDS and all of its options."""
-
-    kind: str
-    options: Mapping[str, Any]
-
-    def __str__(self) -> str:
-        """The source in an operator's words, as it stands in messages and descriptions."""
-        if self.kind == "videomaster":
-            return f"board {self.options['board']} channel {self.options['channel']}"
-        if self.kind == "custom":
-            return str(parse_inputs(self.options["input"])[0])
-        return self.options.get("device") or f"{self.kind} source"
-
-    def devices(self) -> tuple[str, ...]:
-        """What no other port can read at the same time, as messages name it."""
-        if self.kind == "videomaster":
-            return (str(self),)
-        if self.kind == "custom":
-            inputs = parse_inputs(self.options["input"])
-            return tuple(entry.url for entry in inputs if entry.format in DEVICE_FORMATS)
-        devices = (self.options.get("device", ""), self.options.get("audio_device", "none"))
-        return tuple(device for device in devices if device not in ("", "none"))
 
 
 @dataclass(frozen=True)
@@ -141,7 +122,7 @@ def parse_settings(documents: Sequence[tuple[str, Mapping[str, Any]]]) -> Settin
     found = Findings(documents[0][0] if documents else "sdisup.toml")
     tree = merge(documents, found)
     appliance, wrong = check_layer(tree.appliance, APPLIANCE, found)
-    port_count = settings_table.MAX_PORTS if "ports" in wrong else appliance["ports"]
+    port_count = MAX_PORTS if "ports" in wrong else appliance["ports"]
     _check_indexes(tree, port_count, found)
     _check_defaults(tree, found)
     resolved = [_resolve_port(index, tree, appliance["recordings"], found) for index in range(port_count)]
@@ -167,14 +148,14 @@ def override_port(
 
     A codec brings its own container and bit rate where the port's do not suit it. Raises ConfigError.
     """
-    table = settings_table.rows(PORT)
+    table = rows(PORT)
     given = {"codec": codec, "container": container, "recordings": recordings}
     checked: dict[str, Any] = {}
     problems = []
     for key, value in given.items():
         try:
             if value is not None:
-                checked[key] = settings_table.check_value(table[key], value)
+                checked[key] = table[key].check(value)
         except ValueError as error:
             problems.append(f"{port.label}: {key}: {error}")
     if problems:
@@ -185,7 +166,7 @@ def override_port(
         if port.container not in changed.containers:
             checked.setdefault("container", changed.default_container)
     port = replace(port, **checked)
-    problems = [f"{port.label}: {keys[0]}: {text}" for keys, text in combination_problems(port)]
+    problems = [f"{port.label}: {keys[0]}: {text}" for keys, text in _combination_problems(port)]
     if problems:
         raise ConfigError(problems)
     return port
@@ -220,10 +201,10 @@ def _resolve_port(index: int, tree: Tree, recordings: str, found: Findings) -> P
     wrong_options |= _check_required(index, source, wrong_options, tree, found)
     wrong |= {f"source.{key}" for key in wrong_options}
     port = _build_port(index, values, source, recordings)
-    for keys, text in combination_problems(port):
+    for keys, text in _combination_problems(port):
         if not wrong.intersection(keys):
             found.problem(find_leaf(tree, index, keys, found), text)
-    for keys, text in doubts(port, set(own.values)):
+    for keys, text in _doubts(port, set(own.values)):
         found.warning(find_leaf(tree, index, keys, found), text)
     return None if wrong_options else port
 
@@ -231,18 +212,16 @@ def _resolve_port(index: int, tree: Tree, recordings: str, found: Findings) -> P
 def _build_source(index: int, layers: Iterable[Layer], found: Findings) -> tuple[Source, set[str]]:
     """The source and the options that are wrong: all of them where its kind is."""
     folded = fold_source(layers, found)
-    kind, layer = folded or (settings_table.DEFAULT_SOURCE_KIND, {})
-    options, wrong = check_layer(layer, kind, found)
-    by_index = {"videomaster": ("channel", index), "v4l2": ("device", f"/dev/video{index}")}
-    if kind in by_index:
-        key, value = by_index[kind]
-        options[key] = value if options[key] is None else options[key]
-    return Source(kind, MappingProxyType(options)), wrong if folded else set(options)
+    kind, layer = folded or (DEFAULT_SOURCE_KIND, {})
+    given, wrong = check_layer(layer, kind, found)
+    defaults = SOURCE_KINDS[kind].defaults(index)
+    options = {key: defaults.get(key) if value is None else value for key, value in given.items()}
+    return SOURCE_KINDS[kind](MappingProxyType(options)), wrong if folded else set(options)
 
 
 def _check_required(index: int, source: Source, wrong: set[str], tree: Tree, found: Findings) -> set[str]:
     """The keys that a source must have and that no table gives it; its kind itself may be wrong, too."""
-    table = settings_table.rows(source.kind)
+    table = rows(source.kind)
     missing = {key for key, row in table.items() if row.is_required and source.options[key] is None} - wrong
     for key in sorted(missing):
         found.problem(find_leaf(tree, index, (f"source.{key}",), found), f"is missing: {table[key].doc}")
@@ -252,7 +231,7 @@ def _check_required(index: int, source: Source, wrong: set[str], tree: Tree, fou
 def _build_port(index: int, values: Mapping[str, Any], source: Source, recordings: str) -> Port:
     """The port, with the defaults that depend on other settings."""
     codec = codecs.CODECS[values["codec"]]
-    limits_s = {key: limit_s(key, source.kind) for key in settings_table.SOURCE_LIMITS_S}
+    limits_s = {key: getattr(source, key) for key in SOURCE_LIMITS}
     stop_quit_s = values["stop_quit_s"] or limits_s["stop_quit_s"]
     derived: dict[str, Any] = {
         **limits_s,
@@ -283,18 +262,48 @@ def _check_names(ports: Iterable[Port], tree: Tree, found: Findings) -> None:
 def _check_devices(ports: Iterable[Port], tree: Tree, found: Findings) -> None:
     owners: dict[str, Port] = {}
     for port in ports:
-        for device in port.source.devices():
+        for device, keys in port.source.devices().items():
             other = owners.setdefault(device, port)
             if other is not port:
-                leaf = find_leaf(tree, port.index, _device_keys(port.source, device), found)
-                what = "a channel" if port.source.kind == "videomaster" else "a device"
                 text = f"port {port.index} would read {device}, which port {other.index} reads"
-                found.problem(leaf, f"{text}: {what} has one reader")
+                leaf = find_leaf(tree, port.index, keys, found)
+                found.problem(leaf, f"{text}: {port.source.device_word} has one reader")
 
 
-def _device_keys(source: Source, device: str) -> tuple[str, ...]:
-    if source.kind == "videomaster":
-        return ("source.channel", "source.board")
-    if source.kind == "custom":
-        return ("source.input",)
-    return ("source.device",) if device == source.options["device"] else ("source.audio_device",)
+# ---- What the values of a port are together ----
+
+
+def _combination_problems(port: Port) -> list[Remark]:
+    """The combinations of the port's values that no FFmpeg could record as promised."""
+    problems: list[Remark] = []
+    codec = codecs.CODECS[port.codec]
+    rate = port.source.options["rate"]
+    rate_text = f"at least {SLOWEST_RATE}" if rate == AUTO_RATE else rate
+    if port.container not in codec.containers:
+        text = f"{port.container} cannot hold {port.codec} (one of: {', '.join(codec.containers)})"
+        problems.append((("container", "codec"), text))
+    threads_max = codecs.max_threads(codec, rate)
+    if port.threads > threads_max:
+        text = (
+            f"{port.threads} threads of {port.codec} at {rate_text} frames a second keep back more than"
+            f" {codecs.HOLD_BACK_LIMIT_S} s, which a crash would lose: at most {threads_max}"
+        )
+        problems.append((("threads", "codec", "source.rate"), text))
+    channels = port.source.audio_channel_count()
+    if channels > codec.audio_channels_max:
+        text = f"{port.codec} is recorded with at most {codec.audio_channels_max} channels, not {channels}"
+        problems.append((("source.audio_channels", "codec"), text))
+    return problems
+
+
+def _doubts(port: Port, own_keys: set[str]) -> list[Remark]:
+    """What works, but hardly as it was meant. `own_keys` are those of the port's own table."""
+    remarks: list[Remark] = []
+    if codecs.CODECS[port.codec].bitrate_kbps == 0 and "bitrate_kbps" in own_keys:
+        text = f"{port.codec} takes its bit rate from prores_profile; this has no effect"
+        remarks.append((("bitrate_kbps",), text))
+    remarks += port.source.doubts({key: getattr(port, key) for key in SOURCE_LIMITS})
+    if port.sync_interval_s > 1:
+        text = f"a power cut may cost {port.sync_interval_s + codecs.HOLD_BACK_LIMIT_S:g} s of material"
+        remarks.append((("sync_interval_s",), text))
+    return remarks

@@ -11,11 +11,10 @@ from sdisup.config.table import (
     APPLIANCE,
     DEFAULT_SOURCE_KIND,
     PORT,
-    REQUIRED,
     SOURCE_KINDS,
-    Setting,
     rows,
 )
+from sdisup.sources.values import REQUIRED, Setting
 
 TITLE = """# Configuration
 
@@ -26,14 +25,6 @@ names; a later file wins key by key. `sdisup check` checks it all, `sdisup apply
 `sdisup init` writes a file to start from.
 """
 
-EXAMPLES = {
-    "videomaster": 'source = { kind = "videomaster", board = 0, channel = 3, scan = "tff" }',
-    "decklink": 'source = { kind = "decklink", device = "DeckLink Duo (1)", rate = 50 }',
-    "v4l2": 'source = { kind = "v4l2", device = "/dev/video0", audio_device = "hw:1" }',
-    "custom": 'source = { kind = "custom", input = ["-i", "srt://192.0.2.7:9000?mode=caller"] }',
-    "test": 'source = { kind = "test", size = "640x360", rate = 25 }',
-}
-
 
 def settings_markdown() -> str:
     """The reference of all settings, in Markdown."""
@@ -41,10 +32,10 @@ def settings_markdown() -> str:
     parts += ["## `[defaults]` and `[port.N]`", ""]
     parts += ["`[defaults]` holds for every port (all keys but `name`), `[port.N]` for port N alone.", ""]
     parts += [*_table(rows(PORT).values()), ""]
-    for kind, doc in SOURCE_KINDS.items():
+    for kind, source in SOURCE_KINDS.items():
         default = " The default kind." if kind == DEFAULT_SOURCE_KIND else ""
-        parts += [f'## `source = {{ kind = "{kind}" }}`', "", f"{_capital(doc)}.{default}", ""]
-        parts += ["```toml", EXAMPLES[kind], "```", "", *_table(rows(kind).values()), ""]
+        parts += [f'## `source = {{ kind = "{kind}" }}`', "", f"{_capital(source.doc)}.{default}", ""]
+        parts += ["```toml", source.example, "```", "", *_table(rows(kind).values()), ""]
     return "\n".join(parts)
 
 
@@ -56,8 +47,8 @@ def starter_toml(active: Mapping[str, object] | None = None, ports: Sequence[str
     lines = ["# sdisup's configuration: `sdisup check` checks it, `sdisup apply` puts it into effect.", ""]
     lines += ["[appliance]", *_commented(rows(APPLIANCE).values(), active or {}), ""]
     lines += ["# What holds for every port; a [port.N] overrides it.", "[defaults]"]
-    for kind, doc in SOURCE_KINDS.items():
-        lines += [f"# {_capital(doc)}:", f"# {EXAMPLES[kind]}" if kind != DEFAULT_SOURCE_KIND else _bare(kind)]
+    for kind, source in SOURCE_KINDS.items():
+        lines += [f"# {_capital(source.doc)}:", f"# {source.example}" if kind != DEFAULT_SOURCE_KIND else _bare(kind)]
         lines += [line for setting in rows(kind).values() for line in _summary(setting)]
     lines += ["", *_commented(setting for setting in rows(PORT).values() if setting.key != "name"), ""]
     if ports:
@@ -104,22 +95,10 @@ def _values(setting: Setting) -> str:
     if setting.allowed:
         # As they are to be written: a codec is h264 and never H264.
         return ", ".join(str(value) for value in setting.allowed) + (f" {setting.unit}" if setting.unit else "")
-    if setting.type in ("integer", "number"):
-        kind = "a number" if setting.type == "number" else "a whole number"
+    if setting.maximum:
         unit = f" {setting.unit}" if setting.unit else ""
-        return f"{kind}, {setting.minimum:g} to {setting.maximum:g}{unit}"
-    return {
-        "boolean": "true or false",
-        "path": "an absolute path",
-        "name": "a letter, then up to 31 letters, digits, `_`, `.` or `-`",
-        "size": "WIDTHxHEIGHT",
-        "text": "a name",
-        "word": "letters, digits and `_`",
-        "device": "a path below /dev",
-        "alsa": "none, or a device such as hw:1",
-        "audio": 'true, false or "optional"',
-        "arguments": "a list of strings",
-    }[setting.type]
+        return f"{setting.type.doc}, {setting.minimum:g} to {setting.maximum:g}{unit}"
+    return setting.type.doc
 
 
 def _toml(value: object) -> str:

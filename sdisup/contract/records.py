@@ -6,8 +6,9 @@
 
 gives `Place("/srv", name="A")`, comparison by type and values, a hash, a repr that can be read,
 `replaced(name="B")` and `as_dict()`. A record is frozen; `class Meter(Record, frozen=False)` can be changed and
-has no hash. Neither has attributes beside its fields. mypy checks the fields as those of a dataclass (PEP 681);
-dataclasses do the same, but take 13 ms to import (FACTS 5), and this module has to cost next to nothing.
+has no hash. Neither has attributes beside its fields; what is annotated as a ClassVar is the class's own. mypy checks
+the fields as those of a dataclass (PEP 681); dataclasses do the same, but take 13 ms to import (FACTS 5), and this
+module has to cost next to nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class _RecordType(type):
     def __new__(
         meta, name: str, bases: tuple[type, ...], namespace: dict[str, Any], *, frozen: bool = True
     ) -> _RecordType:
-        own = namespace.get("__annotations__", {})
+        annotations = namespace.get("__annotations__", {})
+        own = [field for field, kind in annotations.items() if "ClassVar" not in str(kind)]
         template: dict[str, object] = {}
         for base in bases:
             template.update(getattr(base, "_template", {}))

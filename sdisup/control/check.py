@@ -6,7 +6,6 @@ given up, not waited for, when they do not answer.
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import pwd
@@ -14,11 +13,11 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sdisup.config.settings import Port, Settings
+from sdisup.config.settings import Settings
 from sdisup.config.table import MAX_PORTS
 from sdisup.contract.applied import load_applied
 from sdisup.contract.media import ffprobe_beside
@@ -26,7 +25,7 @@ from sdisup.contract.status import is_locked
 from sdisup.encode.command import missing_capabilities
 from sdisup.encode.probe import list_sources, probe_ffmpeg
 from sdisup.errors import SdisupError
-from sdisup.sources.custom import Input, parse_inputs
+from sdisup.sources.base import Source
 
 USER = "sdisup"
 LOOK_TIMEOUT_S = 0.7
@@ -44,11 +43,15 @@ def problems(settings: Settings, quick: bool = False) -> list[str]:
     than root, it cannot tell what the user sdisup may write, and leaves that out.
     """
     found = _user_problems()
-    paths = [*_directories(settings), *_devices(settings), *(entry.path for _, entry in _files(settings))]
-    looks = look_at(paths)
+    sources = [port.source for port in settings.ports.values()]
+    nodes = [path for source in sources for path in source.nodes()]
+    looks = look_at([*_directories(settings), *nodes, *(entry.path for source in sources for entry in source.files())])
     found += _directory_problems(settings, looks)
-    found += _device_problems(settings, looks)
-    found += _file_problems(settings, looks)
+    for port in settings.ports.values():
+        found += [f"{port.label}: {text}" for text in _node_problems(port.source, looks)]
+    found += filter(None, (kind.driver_problem() for kind in _kinds(settings)))
+    for port in settings.ports.values():
+        found += [f"{port.label}: {text}" for text in _file_problems(port.source, looks)]
     return found + (_executable_problems(settings) if quick else _ffmpeg_problems(settings))
 
 
@@ -83,18 +86,6 @@ def _directories(settings: Settings) -> list[str]:
     return list(dict.fromkeys(port.recordings for port in settings.ports.values()))
 
 
-def _devices(settings: Settings) -> dict[str, Port]:
-    """The device nodes that ports name themselves."""
-    ports = settings.ports.values()
-    return {port.source.options["device"]: port for port in ports if port.source.kind == "v4l2"}
-
-
-def _files(settings: Settings) -> list[tuple[Port, Input]]:
-    """The local files and FIFOs of custom inputs."""
-    custom = [port for port in settings.ports.values() if port.source.kind == "custom"]
-    return [(port, entry) for port in custom for entry in parse_inputs(port.source.options["input"]) if entry.path]
-
-
 def _directory_problems(settings: Settings, looks: Mapping[str, Look]) -> list[str]:
     make = f"install -d -o {USER} -g {USER} -m 2775"
     found = []
@@ -113,35 +104,33 @@ def _directory_problems(settings: Settings, looks: Mapping[str, Look]) -> list[s
     return found
 
 
-def _device_problems(settings: Settings, looks: Mapping[str, Look]) -> list[str]:
-    found = []
-    for path, port in _devices(settings).items():
+def _kinds(settings: Settings) -> list[type[Source]]:
+    """The kinds of source that ports have, each once."""
+    return list(dict.fromkeys(type(port.source) for port in settings.ports.values()))
+
+
+def _node_problems(source: Source, looks: Mapping[str, Look]) -> Iterator[str]:
+    for path in source.nodes():
         look = looks[path]
         if look.error:
-            found.append(f"{port.label}: {path}: {look.error}; is it plugged in? ls /dev/v4l/by-id")
+            yield f"{path}: {look.error}; is it plugged in? {source.node_hint}"
         elif look.kind != "device":
-            found.append(f"{port.label}: {path} is not a device; ls /dev/v4l/by-id")
+            yield f"{path} is not a device; {source.node_hint}"
         elif not (look.is_readable and look.is_writable):
-            found.append(f"{port.label}: {path} may not be opened by the user {USER}: its group should be video")
-    if any(port.source.kind == "decklink" for port in settings.ports.values()) and not glob.glob("/dev/blackmagic/*"):
-        found.append("there is no DeckLink card in /dev/blackmagic: is Blackmagic's Desktop Video driver loaded?")
-    return found
+            yield f"{path} may not be opened by the user {USER}: its group should be {source.sandbox().groups[0]}"
 
 
-def _file_problems(settings: Settings, looks: Mapping[str, Look]) -> list[str]:
-    found = []
-    for port, entry in _files(settings):
+def _file_problems(source: Source, looks: Mapping[str, Look]) -> Iterator[str]:
+    for entry in source.files():
         look = looks[entry.path]
         if "%" in entry.path and look.error:
             continue  # a pattern of image2, not a file
         if look.error:
-            found.append(f"{port.label}: {entry.path}: {look.error}")
+            yield f"{entry.path}: {look.error}"
         elif not look.is_readable:
-            found.append(f"{port.label}: {entry.path} may not be read by the user {USER}")
+            yield f"{entry.path} may not be read by the user {USER}"
         elif look.kind == "file" and not entry.options & {"re", "readrate"}:
-            text = "is a file and would be read as fast as the disk allows: put -re before its -i"
-            found.append(f"{port.label}: {entry.path} {text}")
-    return found
+            yield f"{entry.path} is a file and would be read as fast as the disk allows: put -re before its -i"
 
 
 def _executable_problems(settings: Settings) -> list[str]:
@@ -164,27 +153,23 @@ def _ffmpeg_problems(settings: Settings) -> list[str]:
         return [str(error)]
     ports = settings.ports.values()
     found = missing_capabilities(ports, settings.ffmpeg, capabilities) + _ffprobe_problems(settings)
-    kinds = {port.source.kind for port in ports} & capabilities.inputs
-    if "decklink" in kinds:
-        found += _decklink_problems(settings)
-    if "videomaster" in kinds and not anything_records():
-        try:
-            list_sources(settings.ffmpeg, "videomaster", SOURCES_TIMEOUT_S)
-        except SdisupError as error:
-            found.append(str(error))
+    listed = [kind for kind in _kinds(settings) if kind.ffmpeg_lists and kind.demuxer in capabilities.inputs]
+    # First those whose list disturbs nothing.
+    for kind in sorted(listed, key=lambda kind: bool(kind.opened_by_listing)):
+        if not (kind.opened_by_listing and anything_records()):
+            found += _listing_problems(settings, kind)
     return found
 
 
-def _decklink_problems(settings: Settings) -> list[str]:
+def _listing_problems(settings: Settings, kind: type[Source]) -> list[str]:
+    """What the inputs of a kind that FFmpeg finds say of the ports."""
     try:
-        sources = list_sources(settings.ffmpeg, "decklink")
+        inputs = list_sources(settings.ffmpeg, kind.demuxer, SOURCES_TIMEOUT_S)
     except SdisupError as error:
         return [str(error)]
-    known = {word for source in sources for word in source}
-    names = ", ".join(source.description for source in sources) or "none"
-    ports = [port for port in settings.ports.values() if port.source.kind == "decklink"]
-    missing = [port for port in ports if port.source.options["device"] not in known]
-    return [f"{port.label}: there is no DeckLink input '{port.source}' (there are: {names})" for port in missing]
+    ports = [port for port in settings.ports.values() if type(port.source) is kind]
+    texts = {port.label: port.source.listing_problem(inputs) for port in ports}
+    return [f"{label}: {text}" for label, text in texts.items() if text]
 
 
 def anything_records() -> bool:
@@ -268,6 +253,3 @@ def _take_look(child: subprocess.Popen[bytes], deadline: float, is_recorder: boo
     if not is_recorder and "error" not in values:
         values |= {"is_readable": True, "is_writable": True}
     return Look(**values)
-
-
-# ---- init: what is there ----

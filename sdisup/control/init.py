@@ -2,52 +2,46 @@
 
 from __future__ import annotations
 
-import glob
-import json
 import os
-import re
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
 
 from sdisup.config import text as reference
-from sdisup.config.codecs import find_rate
-from sdisup.config.table import MAX_PORTS, check_value, rows
+from sdisup.config.table import MAX_PORTS, SOURCE_KINDS
+from sdisup.contract.records import Record
 from sdisup.control.check import SOURCES_TIMEOUT_S, anything_records
-from sdisup.encode.probe import Found, list_sources, probe_ffmpeg
+from sdisup.encode.probe import list_sources, probe_ffmpeg
 from sdisup.errors import SdisupError, root_hint
+from sdisup.sources.base import Found
 
 FFMPEGS = ("/usr/bin/ffmpeg", "/usr/local/bin/ffmpeg", "/opt/ffmpeg/bin/ffmpeg")
 
 
-@dataclass(frozen=True)
-class Discovery:
-    """The FFmpeg to record with, and the inputs that were found. `remarks` say what could not be asked."""
+class Discovery(Record):
+    """The FFmpeg to record with, and the inputs that were found by their kind. `remarks` say what was not asked."""
 
     ffmpeg: str
-    videomaster: tuple[Found, ...] = ()
-    decklink: tuple[Found, ...] = ()
-    v4l2: tuple[Found, ...] = ()
+    inputs: Mapping[str, tuple[Found, ...]]
     remarks: tuple[str, ...] = ()
 
 
 def discover(ffmpegs: Sequence[str] = FFMPEGS, sys_root: str = "/sys") -> Discovery:
     """What can be recorded on this machine; takes some seconds, and at most 25 for each card's driver."""
     remarks: list[str] = []
-    ffmpeg, inputs = _best_ffmpeg(ffmpegs, remarks)
+    ffmpeg, known = _best_ffmpeg(ffmpegs, remarks)
     found: dict[str, tuple[Found, ...]] = {}
-    for device in ("videomaster", "decklink"):
-        if device not in inputs:
-            continue
-        if device == "videomaster" and anything_records():
-            remarks.append("Deltacast cards were not looked for, since a port records: it could be disturbed")
-            continue
-        try:
-            found[device] = list_sources(ffmpeg, device, SOURCES_TIMEOUT_S)
-        except SdisupError as error:
-            remarks.append(str(error))
-    return Discovery(ffmpeg, v4l2=video_devices(sys_root), remarks=tuple(remarks), **found)
+    for kind, source in SOURCE_KINDS.items():
+        if not source.ffmpeg_lists:
+            found[kind] = source.discover(sys_root)
+        elif source.demuxer in known and source.opened_by_listing and anything_records():
+            cards = source.opened_by_listing
+            remarks.append(f"{cards} were not looked for, since a port records: it could be disturbed")
+        elif source.demuxer in known:
+            try:
+                found[kind] = list_sources(ffmpeg, source.demuxer, SOURCES_TIMEOUT_S)
+            except SdisupError as error:
+                remarks.append(str(error))
+    return Discovery(ffmpeg, found, tuple(remarks))
 
 
 def _best_ffmpeg(candidates: Sequence[str], remarks: list[str]) -> tuple[str, frozenset[str]]:
@@ -63,86 +57,20 @@ def _best_ffmpeg(candidates: Sequence[str], remarks: list[str]) -> tuple[str, fr
     if not known:
         remarks.append("there is no FFmpeg; install one, or name it as ffmpeg in [appliance]")
         return candidates[0], frozenset()
-    best = next((path for path in known if known[path] & {"videomaster", "decklink"}), next(iter(known)))
+    cards = {source.demuxer for source in SOURCE_KINDS.values() if source.ffmpeg_lists}
+    best = next((path for path in known if known[path] & cards), next(iter(known)))
     return best, known[best]
-
-
-def video_devices(sys_root: str = "/sys") -> tuple[Found, ...]:
-    """The Video4Linux devices that the kernel knows, by number; opening none of them.
-
-    `index` is 0 for a device's picture; its other nodes, such as that of the metadata, count on from it.
-    """
-    found = []
-    for directory in glob.glob(f"{sys_root}/class/video4linux/video*"):
-        number = os.path.basename(directory).removeprefix("video")
-        if number.isdigit() and _first_line(f"{directory}/index") in ("", "0"):
-            found.append((int(number), _first_line(f"{directory}/name")))
-    return tuple(Found(f"/dev/video{number}", name) for number, name in sorted(found))
-
-
-def _first_line(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.readline(200).strip()
-    except OSError:
-        return ""
-
-
-class _Table(NamedTuple):
-    """What a [port.N] would say: `device` is what no two ports can read."""
-
-    device: str
-    lines: tuple[str, ...]
 
 
 def starter_toml(found: Discovery) -> str:
     """A commented configuration to start from, with a [port.N] for each input that was found."""
-    names = [source.description for source in found.decklink]
-    tables = [_videomaster_table(source) for source in found.videomaster]
-    tables += [_decklink_table(source, names.count(source.description) == 1) for source in found.decklink]
-    tables += [_v4l2_table(source) for source in found.v4l2]
-    by_device = {table.device: table.lines for table in tables if table}
-    ports = list(by_device.values())[:MAX_PORTS]
+    starters = [SOURCE_KINDS[kind].starters(found.inputs[kind]) for kind in SOURCE_KINDS if kind in found.inputs]
+    ports = [lines for starter in starters for lines in starter.values()][:MAX_PORTS]
     active: dict[str, object] = {"ffmpeg": found.ffmpeg} if found.ffmpeg != FFMPEGS[0] else {}
     if ports:
         active["ports"] = len(ports)
     lines = [line for index, port in enumerate(ports) for line in ("", f"[port.{index}]", *port)]
     return reference.starter_toml(active, lines[1:])
-
-
-def _videomaster_table(source: Found) -> _Table | None:
-    """`stream 0 on board 0`, `SDI video: 1920x1080i50.000 (interface: …`: an `i` counts fields."""
-    place = re.fullmatch(r"stream ([0-9]{1,2}) on board ([0-9]{1,2})", source.name, re.ASCII)
-    if not place:
-        return None
-    device = f"board = {int(place[2])}, channel = {int(place[1])}"
-    signal = re.search(r"[0-9]+x[0-9]+([ip])([0-9]+(?:\.[0-9]+)?)", source.description)
-    rate = find_rate(float(signal[2]) / (2 if signal[1] == "i" else 1)) if signal else None
-    options = [f'kind = "videomaster", {device}', *([f'rate = "{rate}"'] if rate else [])]
-    if signal and signal[1] == "i":
-        options.append('scan = "tff"')
-    return _Table(device, (f"# {_comment(source.description)}", f"source = {{ {', '.join(options)} }}"))
-
-
-def _decklink_table(source: Found, is_unique: bool) -> _Table | None:
-    """By its name, or by its handle where two cards have the same name; FFmpeg takes both."""
-    name = source.description if is_unique else source.name
-    try:
-        check_value(rows("decklink")["device"], name)
-    except ValueError:
-        return None
-    device = json.dumps(name, ensure_ascii=False)
-    note = f"# {_comment(source.description)}; say the rate and the scan of its signal."
-    return _Table(device, (note, f'source = {{ kind = "decklink", device = {device}, rate = 25 }}'))
-
-
-def _v4l2_table(source: Found) -> _Table:
-    line = f'source = {{ kind = "v4l2", device = "{source.name}" }}'
-    return _Table(source.name, (f"# {_comment(source.description)}", line))
-
-
-def _comment(text: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in text)[:90]
 
 
 def write_starter(text: str, path: str) -> None:

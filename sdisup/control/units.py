@@ -15,13 +15,12 @@ from dataclasses import dataclass, field
 
 import jinja2
 
-from sdisup.config.codecs import FPS
 from sdisup.config.settings import Port, Settings
 from sdisup.contract.files import stage_file, sync_directory
-from sdisup.contract.options import ENDS, SEARCHES, Options, format_options
-from sdisup.encode.command import Capabilities, build_ffmpeg_arguments, has_audio
+from sdisup.contract.options import Options, format_options
+from sdisup.encode.command import Capabilities, build_ffmpeg_arguments
 from sdisup.errors import SdisupError
-from sdisup.sources.sandbox import source_sandbox
+from sdisup.sources.values import FPS
 
 UNIT_DIRECTORY = "/etc/systemd/system"
 PROGRAM = ("/usr/bin/python3", "-I", "-S", "/usr/lib/sdisup")
@@ -136,7 +135,7 @@ def _render_port(
         port=port,
         description=f"{port.label}, {port.source}".replace("%", "%%"),
         timeout_stop_s=timeout_stop_s(port),
-        sandbox=source_sandbox(port.source).directives(),
+        sandbox=port.source.sandbox().directives(),
         recordings=quote(f"-{port.recordings}"),
         runner=quote_all(runner[:-1]),
         command=quote_all(command),
@@ -153,8 +152,8 @@ def runner_options(port: Port, command: list[str], revision: str, filesystem: st
         container=port.container,
         source=port.source.kind,
         input=str(port.source),
-        without_signal={"videomaster": ENDS, "decklink": SEARCHES}.get(port.source.kind, ""),
-        audio_options=_audio_options(port),
+        without_signal=port.source.without_signal,
+        audio_options=",".join(port.source.audio_options()),
         recordings=port.recordings,
         revision=revision,
         filesystem=filesystem,
@@ -166,11 +165,6 @@ def runner_options(port: Port, command: list[str], revision: str, filesystem: st
         stop_start_quit_s=port.stop_start_quit_s,
         stop_term_s=port.stop_term_s,
     )
-
-
-def _audio_options(port: Port) -> str:
-    is_embedded = port.source.kind == "videomaster" and has_audio(port.source)
-    return "-nb_channels,-sample_rate,-sample_size" if is_embedded else ""
 
 
 def timeout_stop_s(port: Port) -> int:

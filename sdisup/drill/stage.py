@@ -20,7 +20,7 @@ from typing import NoReturn
 import jinja2
 
 from sdisup.config.settings import Port, Settings, parse_settings
-from sdisup.config.table import MAX_PORTS, limit_s
+from sdisup.config.table import MAX_PORTS, SOURCE_LIMITS
 from sdisup.contract.files import replace_file
 from sdisup.control.systemd import DONE, Systemd
 from sdisup.control.units import (
@@ -36,6 +36,8 @@ from sdisup.control.units import (
 from sdisup.drill import lost_signal as drill_signal
 from sdisup.encode.command import Capabilities
 from sdisup.errors import SdisupError
+from sdisup.sources.test import Pattern
+from sdisup.sources.videomaster import Videomaster
 
 DIRECTORY = "/run/sdisup-drill"
 RUN, LEDGER, RECORDINGS = f"{DIRECTORY}/run", f"{DIRECTORY}/ledger", f"{DIRECTORY}/recordings"
@@ -136,16 +138,10 @@ def ports(ffmpeg: str) -> dict[int, Port]:
     """
     document = {
         "appliance": {"ports": 1, "recordings": RECORDINGS, "ffmpeg": ffmpeg},
-        "port": {"0": {"name": "drill", "source": {"kind": "test", "size": "640x360", "rate": RATE}}},
+        "port": {"0": {"name": "drill", "source": {"kind": Pattern.kind, "size": "640x360", "rate": RATE}}},
     }
     plain = replace(parse_settings([("sdisup drill", document)]).ports[0], index=PLAIN_PORT)
-    patient = replace(
-        plain,
-        index=SIGNAL_PORT,
-        stall_timeout_s=limit_s("stall_timeout_s", "videomaster"),
-        stop_quit_s=limit_s("stop_quit_s", "videomaster"),
-        stop_start_quit_s=limit_s("stop_start_quit_s", "videomaster"),
-    )
+    patient = replace(plain, index=SIGNAL_PORT, **{key: getattr(Videomaster, key) for key in SOURCE_LIMITS})
     return {PLAIN_PORT: plain, SIGNAL_PORT: patient}
 
 
@@ -178,7 +174,7 @@ def _with_places(text: str, index: int, ffmpeg: str) -> str:
     program = [ffmpeg]
     if index == SIGNAL_PORT:
         program = [*RUNNER[:3], os.path.realpath(drill_signal.__file__), SIGNAL, ffmpeg]
-        text = text.replace(" --source=test ", " --source=videomaster --without-signal=ends ")
+        text = text.replace(f" --source={Pattern.kind} ", f" --source={Videomaster.kind} --without-signal=ends ")
     return text.replace(quote(_FFMPEG), quote_all(program))
 
 

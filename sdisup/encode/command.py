@@ -16,9 +16,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from sdisup.config.codecs import AUTO_RATE, CODECS, FASTEST_RATE, FPS, MUXERS, fragment_duration_s
-from sdisup.config.settings import Port, Source
-from sdisup.sources.custom import parse_inputs
+from sdisup.config.codecs import CODECS, MUXERS, fragment_duration_s
+from sdisup.config.settings import Port
+from sdisup.config.table import SOURCE_KINDS
+from sdisup.sources.base import Source
+from sdisup.sources.values import AUTO_RATE, FASTEST_RATE, FPS
 
 OUTPUT = "{output}"
 """The last argument, which the runner replaces with the path of the file."""
@@ -45,7 +47,7 @@ def build_ffmpeg_arguments(port: Port, ffmpeg: str, capabilities: Capabilities) 
     return [
         *(ffmpeg, "-hide_banner", "-loglevel", "repeat+level+info", "-nostats"),
         *("-progress", "pipe:2", "-stats_period", str(PROGRESS_PERIOD_S), "-y"),
-        *_INPUTS[port.source.kind](port.source),
+        *port.source.arguments(),
         *_video_arguments(port),
         *_audio_arguments(port),
         *_container_arguments(port, capabilities),
@@ -67,12 +69,13 @@ def missing_capabilities(ports: Iterable[Port], ffmpeg: str, capabilities: Capab
 
 def _lacking(port: Port, ffmpeg: str, capabilities: Capabilities) -> list[str]:
     codec = CODECS[port.codec]
+    remedies = {kind.demuxer: kind.remedy for kind in SOURCE_KINDS.values()}
     texts = [
-        f"{ffmpeg} has no input '{demuxer}': {_REMEDIES.get(demuxer, _OTHER_REMEDY)}"
-        for demuxer in _demuxers(port.source)
+        f"{ffmpeg} has no input '{demuxer}': {remedies.get(demuxer, Source.remedy)}"
+        for demuxer in port.source.demuxers()
         if demuxer not in capabilities.inputs
     ]
-    for encoder in (codec.encoder, *([codec.audio_encoder] if has_audio(port.source) else [])):
+    for encoder in (codec.encoder, *([codec.audio_encoder] if port.source.audio_channel_count() else [])):
         if encoder not in capabilities.encoders:
             texts.append(
                 f"{ffmpeg} has no encoder '{encoder}', which {port.codec} needs:"
@@ -93,139 +96,6 @@ def _label(ports: Sequence[Port]) -> str:
             ranges.append([index])
     words = [str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in ranges]
     return f"ports {', '.join(words)}"
-
-
-def has_audio(source: Source) -> bool:
-    return audio_channel_count(source) > 0
-
-
-def audio_channel_count(source: Source) -> int:
-    """How many audio channels the source delivers, in one stream; 0 for none.
-
-    What is in a custom input nobody knows before it runs: stereo is what nearly all of them carry.
-    """
-    options = source.options
-    if source.kind == "test":
-        return 1 if options["tone"] else 0
-    if source.kind == "custom":
-        return 2 if options["audio"] else 0
-    if source.kind == "v4l2" and options["audio_device"] == "none":
-        return 0
-    channels: int = options["audio_channels"]
-    return channels
-
-
-def _audio_map(source: Source) -> str:
-    """The first sound of the last input: one that is apart from the picture is named after it."""
-    if source.kind == "v4l2":
-        return "1:a:0"
-    if source.kind == "custom":
-        last = len(parse_inputs(source.options["input"])) - 1
-        return f"{last}:a:0" + ("?" if source.options["audio"] == "optional" else "")
-    return "0:a:0"
-
-
-# ---- Inputs: one function a source kind ----
-
-
-def _test_input(source: Source) -> list[str]:
-    """FFmpeg's test picture and tone.
-
-    The `realtime` filter paces it rather than `-re`, which from FFmpeg 6.1 on delivers the first half
-    second at once: counted frames and time would differ by that from the start.
-    """
-    options = source.options
-    graph = f"testsrc2=size={options['size']}:rate={options['rate']},realtime[out0]"
-    if options["tone"]:
-        graph += ";sine=frequency=1000:sample_rate=48000[out1]"
-    return ["-f", "lavfi", "-i", graph]
-
-
-def _videomaster_input(source: Source) -> list[str]:
-    """A Deltacast card's channel (VIDEOMASTER.md, An argument list that served).
-
-    `buffer_packing` is always given, its default being wrong in the input's code; the audio options
-    all or none (trap 2). `-xerror` and `-abort_on` make a lost and a missing signal end with an exit
-    status that says so (traps 7 and 8).
-    """
-    options = source.options
-    arguments = ["-xerror", "-abort_on", "empty_output", "-f", "videomaster"]
-    arguments += ["-timestamp_source", options["timestamp_source"]]
-    arguments += ["-buffer_packing", options["buffer_packing"]]
-    if has_audio(source):
-        arguments += ["-nb_channels", str(options["audio_channels"])]
-        arguments += ["-sample_rate", str(options["sample_rate"])]
-        arguments += ["-sample_size", str(options["sample_size"])]
-    return [*arguments, "-i", f"stream {options['channel']} on board {options['board']}"]
-
-
-def _decklink_input(source: Source) -> list[str]:
-    """A DeckLink card's input (ffmpeg-devices(1), decklink).
-
-    The card goes on delivering pictures without a signal: black ones, or bars if `draw_bars` says so, the
-    default of FFmpeg that makes a lost signal look like a recorded one. From 7.1 on -signal_loss_action
-    says more, and -draw_bars 0 is still understood as its `none`. There is always a sound of 2 channels or
-    more; with none wanted, it is not mapped.
-    """
-    options = source.options
-    arguments = ["-f", "decklink", "-video_input", options["video_input"], "-audio_input", options["audio_input"]]
-    arguments += ["-raw_format", options["raw_format"], "-draw_bars", str(int(options["draw_bars"]))]
-    arguments += ["-channels", str(options["audio_channels"] or 2), "-audio_depth", str(options["sample_size"])]
-    arguments += ["-queue_size", str(options["queue_mib"] * 1024 * 1024)]
-    if options["format_code"] != "auto":
-        arguments += ["-format_code", options["format_code"]]
-    return [*arguments, "-i", options["device"]]
-
-
-def _v4l2_input(source: Source) -> list[str]:
-    """A Video4Linux device, and an ALSA device beside it (ffmpeg-devices(1), video4linux2 and alsa).
-
-    With two inputs FFmpeg reads each ahead in a thread of its own, whose default of 8 packets a busy
-    machine overruns.
-    """
-    options = source.options
-    queue = ["-thread_queue_size", "512"]
-    arguments = [*queue, "-f", "v4l2", "-framerate", options["rate"], "-video_size", options["size"]]
-    if options["input_format"] != "auto":
-        arguments += ["-input_format", options["input_format"]]
-    arguments += ["-i", options["device"]]
-    if has_audio(source):
-        arguments += [*queue, "-f", "alsa", "-sample_rate", "48000", "-channels", str(options["audio_channels"])]
-        arguments += ["-i", options["audio_device"]]
-    return arguments
-
-
-def _custom_input(source: Source) -> list[str]:
-    """What the operator wrote; custom_input.py has checked that it only opens inputs."""
-    return list(source.options["input"])
-
-
-_INPUTS: dict[str, Callable[[Source], list[str]]] = {
-    "test": _test_input,
-    "videomaster": _videomaster_input,
-    "decklink": _decklink_input,
-    "v4l2": _v4l2_input,
-    "custom": _custom_input,
-}
-
-
-def _demuxers(source: Source) -> list[str]:
-    """The inputs by FFmpeg's names that the source needs."""
-    if source.kind == "test":
-        return ["lavfi"]
-    if source.kind == "custom":
-        return [entry.format for entry in parse_inputs(source.options["input"]) if entry.format]
-    return ["v4l2", "alsa"] if source.kind == "v4l2" and has_audio(source) else [source.kind]
-
-
-# What to do where an input is missing.
-_OTHER_REMEDY = "install an FFmpeg that has it, or choose another source"
-_REMEDIES = {
-    "lavfi": "install an FFmpeg with libavfilter's input device",
-    "videomaster": "install Deltacast's FFmpeg and name it as ffmpeg in [appliance], or choose another source",
-    "decklink": "install an FFmpeg built with --enable-decklink and name it as ffmpeg in [appliance],"
-    " or choose another source",
-}
 
 
 # ---- Output ----
@@ -288,13 +158,14 @@ AAC_KBPS_PER_CHANNEL = 96
 
 
 def _audio_arguments(port: Port) -> list[str]:
-    if not has_audio(port.source):
+    channels = port.source.audio_channel_count()
+    if not channels:
         return []
     encoder = CODECS[port.codec].audio_encoder
     # After a loss of pictures the sound would run early without it (VIDEOMASTER 5).
-    arguments = ["-map", _audio_map(port.source), "-af", "aresample=async=1", "-c:a", encoder]
+    arguments = ["-map", port.source.audio_map(), "-af", "aresample=async=1", "-c:a", encoder]
     if encoder == "aac":
-        arguments += ["-b:a", f"{AAC_KBPS_PER_CHANNEL * audio_channel_count(port.source)}k"]
+        arguments += ["-b:a", f"{AAC_KBPS_PER_CHANNEL * channels}k"]
     return arguments
 
 

@@ -9,10 +9,10 @@ import signal
 import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
 from sdisup.encode.command import Capabilities
 from sdisup.errors import SdisupError
+from sdisup.sources.base import Found
 
 MAX_ANSWER_BYTES = 4 * 1024 * 1024  # FFmpeg's longest answer is some 30 kB
 
@@ -74,7 +74,7 @@ def has_hybrid_fragmented(answer: str) -> bool:
 
 
 def list_sources(path: str, device: str, timeout_s: float = 10.0) -> tuple[Found, ...]:
-    """What the FFmpeg at `path` finds of an input device, such as "decklink". Raises SdisupError.
+    """What the FFmpeg at `path` finds of an input device, such as `decklink`. Raises SdisupError.
 
     FFmpeg exits with 0 in any case; only its answer says that no driver or no card is there. For the answer FFmpeg
     opens the HDMI inputs of Deltacast cards: ask only while none of them records (VIDEOMASTER.md).
@@ -83,13 +83,6 @@ def list_sources(path: str, device: str, timeout_s: float = 10.0) -> tuple[Found
     if "Cannot list sources" in answer:
         raise SdisupError(f"{path}: finds no {device} card", "is it plugged in, and its driver loaded?")
     return parse_sources(answer)
-
-
-class Found(NamedTuple):
-    """A line of `-sources`: the name that `-i` takes, and the description for people."""
-
-    name: str
-    description: str
 
 
 def parse_sources(answer: str) -> tuple[Found, ...]:

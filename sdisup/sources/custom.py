@@ -1,223 +1,92 @@
-"""The input arguments of a `custom` source: which may be given, and what they open. Pure.
-
-FFmpeg sorts its command line like this (fftools/cmdutils.c, split_commandline; 5.1 to 8.0): a word that
-begins with `-` is an option; whether the next word is its value depends on the option alone; any other
-word is an output file. So whoever takes an option for one with a value that has none, believes `-re
-/srv/x.mkv -i URL` to be harmless, and FFmpeg writes /srv/x.mkv. Hence:
-
-1. A name is one of FFmpeg's own options for an input (FLAGS take no value, VALUED take one), or not an
-   option of FFmpeg's own at all: then it is one of a demuxer, a decoder or a protocol, and these always
-   take one value. FFmpeg's other options are for all of it or for an output, and are sdisup's to give.
-2. A later FFmpeg may have an option of its own that this list does not know (8.0 brought -print_graphs).
-   So the value of an unknown name must not be a place where an output could go, unless it is one of TEXTS;
-   and no value begins with `-`, so that the next option is never mistaken for one.
-3. The last word is the value of the last `-i`: what followed would be an option of sdisup's output.
-4. libavfilter's graphs can write files (metadata=file=…), so only generators are allowed in them.
-"""
+"""Any input that FFmpeg can open, by the arguments that the operator gives (arguments.py says which may be given)."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from urllib.parse import urlsplit
+from collections.abc import Mapping
 
-MAX_ARGUMENTS = 64
-MAX_ARGUMENT_BYTES = 1024
-
-# `ffmpeg -h long` of 5.1 and 7.1; a test asks the installed FFmpeg about each.
-FLAGS = frozenset(
-    "re accurate_seek noaccurate_seek find_stream_info nofind_stream_info an sn dn display_hflip display_vflip".split()
-)
-VALUED = frozenset(
-    "f c codec vcodec acodec r s pix_fmt ar ac ch_layout channel_layout guess_layout_max"
-    " ss sseof seek_timestamp t to itsoffset itsscale isync stream_loop readrate readrate_initial_burst"
-    " thread_queue_size discard display_rotation apply_cropping hwaccel hwaccel_device hwaccel_output_format".split()
-)
-
-# All other options of FFmpeg's own, of 5.1, 7.1 and 8.0, without their variants with "no" before them. -autorotate
-# is among them since it takes a value in some versions and none in others.
-OTHERS = frozenset(
-    """
-    ? L ab abort_on absf adrift_threshold af aframes apad apre aq aspect async atag attach
-    auto_conversion_filters autorotate autoscale b benchmark benchmark_all bitexact bits_per_raw_sample bsf bsfs
-    buildconf canvas_size chroma_intra_matrix codecs colors copy_unknown copyinkf copypriorss copytb copyts cpucount
-    cpuflags dcodec debug_ts decoders demuxers devices dframes disposition dispositions dts_delta_threshold
-    dts_error_threshold dump dump_attachment enc_time_base encoders filter filter_buffered_frames filter_complex
-    filter_complex_script filter_complex_threads filter_hw_device filter_script filter_threads filters
-    fix_sub_duration fix_sub_duration_heartbeat force_fps force_key_frames formats fpre fps_mode fpsmax
-    frame_drop_threshold frames fs h help hex hide_banner hwaccels ignore_unknown init_hw_device inter_matrix
-    intra_matrix lavfi layouts loglevel map map_channel map_chapters map_metadata max_alloc max_error_rate
-    max_muxing_queue_size metadata muxdelay muxers muxing_queue_data_threshold muxpreload n pass passlogfile
-    pix_fmts pre print_graphs print_graphs_file print_graphs_format profile program progress protocols psnr q
-    qphist qscale qsv_device rc_override recast_media reinit_filter report sample_fmt sample_fmts scodec sdp_file
-    shortest shortest_buf_duration sinks sources spre stag start_at_zero stats stats_enc_post stats_enc_post_fmt
-    stats_enc_pre stats_enc_pre_fmt stats_mux_pre stats_mux_pre_fmt stats_period stdin stream_group streamid tag
-    target time_base timecode timelimit timestamp top v vaapi_device vbsf version vf vframes vn vol vpre vstats
-    vstats_file vstats_version vsync vtag xerror y
-    """.split()
-)
-
-# Options of demuxers and protocols that would undo a promise of sdisup.
-UNWANTED = {
-    "use_wallclock_as_timestamps": "timestamps of the wall clock break the recording when the clock is set",
-    "graph": "give the graph as the value of -i",
-    "graph_file": "give the graph as the value of -i",
-    "fd": "FFmpeg is given no other file descriptors",
-}
-
-# Options of demuxers and protocols whose values are texts, addresses or files to read.
-TEXTS = frozenset(
-    "user_agent referer headers cookies http_proxy ca_file cafile cert_file cert key_file key localaddr"
-    " interface srt_streamid passphrase secret decryption_key cryptokey rtmp_app rtmp_conn"
-    " rtmp_pageurl rtmp_playpath rtmp_subscribe rtmp_swfurl rtmp_swfverify rtmp_tcurl private_key".split()
-)
-
-DEVICE_FORMATS = frozenset(
-    "alsa decklink fbdev iec61883 jack kmsgrab libcdio libdc1394 openal oss pulse sndio v4l2 video4linux2"
-    " videomaster x11grab".split()
-)
-
-GENERATORS = frozenset(
-    "testsrc testsrc2 smptebars smptehdbars pal75bars pal100bars rgbtestsrc yuvtestsrc color allrgb allyuv"
-    " gradients mandelbrot life anullsrc sine anoisesrc realtime arealtime format aformat setsar setfield"
-    " interlace tinterlace volume null anull".split()
-)
-
-_NAME = re.compile(r"-([A-Za-z][A-Za-z0-9_-]*)(:[A-Za-z0-9_:#.]+)?")
-_URL = re.compile(r"[a-z][a-z0-9+.-]*[:,]")
-_PLACE = re.compile(r"[/:\\]")
-_FRACTION = re.compile(r"[0-9]+[/:][0-9]+")
-_NEGATIVE = re.compile(r"-[0-9.:]+[a-z]*")
+from sdisup.sources.arguments import DEVICE_FORMATS, Input, parse_inputs
+from sdisup.sources.base import SIGNAL_SCAN, Remark, Sandbox, Source
+from sdisup.sources.values import AUTO_RATE, RATE, RATES, REQUIRED, Setting, Type, show
 
 
-@dataclass(frozen=True)
-class Input:
-    """One `-i`: its `-f` ("" where FFmpeg finds out), its URL, and the names of its other options."""
+def _check_arguments(setting: Setting, value: object) -> tuple[Input, ...]:
+    if not isinstance(value, (list, tuple)) or not all(isinstance(word, str) for word in value):
+        raise ValueError(f'must be a list of strings, as in ["-re", "-i", "srt://…"], not {show(value)}')
+    return parse_inputs(value)
 
-    format: str
-    url: str
-    options: frozenset[str] = field(default_factory=frozenset)
+
+def _check_audio(setting: Setting, value: object) -> bool | str:
+    if isinstance(value, bool):
+        return value
+    if value == "optional":
+        return "optional"
+    raise ValueError(f"must be true, false or 'optional', not {show(value)}")
+
+
+ARGUMENTS = Type("arguments", _check_arguments, "a list of strings")
+AUDIO = Type("audio", _check_audio, 'true, false or "optional"')
+
+
+class Custom(Source):
+    kind = "custom"
+    position = 40
+    doc = "any FFmpeg input arguments: a stream, a file in real time, a FIFO"
+    example = 'source = { kind = "custom", input = ["-i", "srt://192.0.2.7:9000?mode=caller"] }'
+    settings = (
+        Setting("input", ARGUMENTS, None,
+                'FFmpeg\'s arguments for the input, such as ["-re", "-i", "/srv/media/loop.mkv"]. A file needs'
+                " -re, which reads it in real time. What is in them can be read by every user of the machine,"
+                " a password too.", default_doc=REQUIRED),
+        Setting("rate", RATE, AUTO_RATE,
+                "Frames a second of the recording; auto takes the stream's own, which should not be below 23.976:"
+                " a crash may lose more of a slower one.", allowed=(AUTO_RATE, *RATES)),
+        SIGNAL_SCAN,
+        Setting("audio", AUDIO, True,
+                "Whether the sound of the last input is recorded; an input without any then fails to start,"
+                " unless it is optional."),
+    )  # fmt: skip
+    # A stream is late for reasons that heal by themselves: an HLS segment of up to 10 s comes at once and then
+    # nothing, a lost packet costs the pictures until the next key frame, a sender is restarted. A new connection would
+    # take as long.
+    stall_timeout_s = 15
 
     @property
-    def path(self) -> str:
-        """The local file or FIFO that it reads; "" where it reads none."""
-        if self.format == "lavfi" or self.format in DEVICE_FORMATS:
-            return ""
-        path = self.url.removeprefix("file:")
-        return path if path.startswith("/") else ""
-
-    @property
-    def needs_network(self) -> bool:
-        """A file that names others (a playlist, an SDP) reaches the network only with a protocol_whitelist."""
-        is_local = self.path or self.format == "lavfi" or self.format in DEVICE_FORMATS
-        return not is_local or "protocol_whitelist" in self.options
-
-    @property
-    def needs_devices(self) -> bool:
-        return (
-            self.format in DEVICE_FORMATS
-            or self.path.startswith("/dev/")
-            or any(name.startswith("hwaccel") for name in self.options)
-        )
+    def inputs(self) -> tuple[Input, ...]:
+        """What the arguments open; nothing where they are missing."""
+        return self.options["input"] or ()
 
     def __str__(self) -> str:
-        """Where it comes from, without what may be secret: a password, a stream's key, a query."""
-        if self.path or self.format in DEVICE_FORMATS:
-            return self.path or self.url
-        scheme, separator, _ = self.url.partition("://")
-        if not separator:
-            return "FFmpeg's generator" if self.format == "lavfi" else f"{scheme.partition(':')[0]} input"
-        try:
-            host = urlsplit(self.url).netloc.rpartition("@")[2]
-        except ValueError:  # brackets that hold no IPv6 address
-            host = ""
-        return f"{scheme}://{host}" if host.isprintable() else f"{scheme} input"
+        return str(self.inputs[0])
 
+    def devices(self) -> dict[str, tuple[str, ...]]:
+        return {entry.url: ("source.input",) for entry in self.inputs if entry.format in DEVICE_FORMATS}
 
-def parse_inputs(arguments: Sequence[str]) -> tuple[Input, ...]:
-    """The inputs that `arguments` open, at least one. ValueError says what is refused and why."""
-    if len(arguments) > MAX_ARGUMENTS:
-        raise ValueError(f"has {len(arguments)} arguments; at most {MAX_ARGUMENTS}")
-    for word in arguments:
-        _check_word(word)
-    inputs: list[Input] = []
-    given: dict[str, str] = {}
-    words = iter(arguments)
-    for word in words:
-        name = _option_name(word)
-        if name in FLAGS:
-            given[name] = ""
-            continue
-        value = next(words, None)
-        if value is None:
-            raise ValueError(f"{word} has no value")
-        if name == "i":
-            inputs.append(_input(value, given))
-            given = {}
-        else:
-            given[name] = _check_option_value(word, name, value)
-    if given:
-        raise ValueError(f"{', '.join('-' + name for name in given)}: options stand before the -i they are for")
-    if not inputs:
-        raise ValueError('opens nothing: an input is "-i" and its URL, as in ["-re", "-i", "srt://…"]')
-    return tuple(inputs)
+    def doubts(self, limits_s: Mapping[str, float]) -> list[Remark]:
+        hidden = [entry.path for entry in self.inputs if entry.path.startswith(("/tmp/", "/var/tmp/"))]
+        if not hidden:
+            return []
+        text = f"{hidden[0]} is not seen by the recorder, whose unit has a /tmp of its own; put it elsewhere"
+        return [(("source.input",), text)]
 
+    def arguments(self) -> list[str]:
+        return [word for entry in self.inputs for word in entry.arguments]
 
-def _check_word(word: str) -> None:
-    if not word or not word.isprintable():
-        raise ValueError(f"{word[:60]!a} is empty or has characters that cannot be printed")
-    if len(word.encode("utf-8", "replace")) > MAX_ARGUMENT_BYTES:
-        raise ValueError(f"'{word[:30]}…' is longer than {MAX_ARGUMENT_BYTES} bytes")
-    if "{output}" in word:
-        raise ValueError("must not name {output}: sdisup alone says where the recording goes")
+    def demuxers(self) -> list[str]:
+        return [entry.format for entry in self.inputs if entry.format]
 
+    def audio_channel_count(self) -> int:
+        """What is in an input nobody knows before it runs: stereo is what nearly all of them carry."""
+        return 2 if self.options["audio"] else 0
 
-def _option_name(word: str) -> str:
-    match = _NAME.fullmatch(word)
-    if not match:
-        raise ValueError(f"'{word[:60]}' would be an output file or is no option; inputs are given with -i")
-    name = match[1]
-    if name in UNWANTED:
-        raise ValueError(f"-{name} is not possible: {UNWANTED[name]}")
-    if name in OTHERS or (name.startswith("no") and name[2:] in OTHERS | FLAGS and name not in FLAGS):
-        raise ValueError(f"-{name} is no option of an input; what concerns the recording, sdisup sets itself")
-    if name in FLAGS | {"i"} and match[2]:
-        raise ValueError(f"{word} is not an option that FFmpeg has")
-    return name
+    def audio_map(self) -> str:
+        """The sound of the last input: one that is apart from the picture is named after it."""
+        return f"{len(self.inputs) - 1}:a:0" + ("?" if self.options["audio"] == "optional" else "")
 
+    def sandbox(self) -> Sandbox:
+        network = any(entry.needs_network for entry in self.inputs)
+        if any(entry.needs_devices for entry in self.inputs):
+            return Sandbox(network, None, ("video", "audio"), "the input arguments name one")
+        return Sandbox(network)
 
-def _check_option_value(word: str, name: str, value: str) -> str:
-    if value.startswith("-") and not _NEGATIVE.fullmatch(value):
-        raise ValueError(f"{word} needs a value, and '{value[:60]}' is an option")
-    is_known = name in VALUED or name in TEXTS
-    if not is_known and _PLACE.search(value) and not _FRACTION.fullmatch(value):
-        raise ValueError(
-            f"{word} is not known to sdisup, and its value '{value[:60]}' could be an output;"
-            " many options can stand in the URL instead: ?name=value"
-        )
-    return value
-
-
-def _input(url: str, given: dict[str, str]) -> Input:
-    format_name = given.get("f", "")
-    if re.fullmatch(r"-|pipe:.*|fd:.*|/dev/(std.*|fd/.*|tty)|/proc/.*", url.removeprefix("file:")):
-        raise ValueError(f"-i {url}: FFmpeg's standard input is sdisup's; give the path of a FIFO instead")
-    if url.startswith("-"):
-        raise ValueError(f"-i needs a URL, and '{url[:60]}' is an option")
-    if format_name == "lavfi":
-        _check_graph(url)
-    elif format_name not in DEVICE_FORMATS and not url.startswith("/") and not _URL.match(url):
-        raise ValueError(f"-i {url[:60]}: must be a URL or an absolute path")
-    return Input(format_name, url, frozenset(given) - {"f"})
-
-
-def _check_graph(graph: str) -> None:
-    """Quotes and escapes could hide a filter's name, and no generator needs them."""
-    if re.search(r"['\"\\]", graph):
-        raise ValueError("a lavfi graph must not have quotes or backslashes")
-    for part in re.split(r"[,;]", re.sub(r"\[[^\[\]]*\]", " ", graph)):
-        name = re.split(r"[=@]", part.strip())[0].strip()
-        if name not in GENERATORS:
-            known = ", ".join(sorted(GENERATORS))
-            raise ValueError(f"the lavfi filter '{name[:60]}' is not possible (one of: {known})")
+    def files(self) -> list[Input]:
+        return [entry for entry in self.inputs if entry.path]

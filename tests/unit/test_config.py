@@ -21,16 +21,16 @@ from sdisup.config import table as settings_table
 from sdisup.config.settings import (
     Port,
     Settings,
-    Source,
     override_port,
     parse_settings,
     settings_markdown,
     starter_toml,
 )
-from sdisup.config.text import EXAMPLES
 from sdisup.errors import ConfigError
+from sdisup.sources.test import Pattern
 
 Document = dict[str, Any]
+ALL_SETTINGS = [setting for rows in settings_table.SETTINGS.values() for setting in rows]
 
 
 def parse(*documents: Document) -> Settings:
@@ -74,7 +74,7 @@ def test_the_example_of_the_design() -> None:
     assert (cam3.name, cam3.codec, cam3.container, cam3.record_at_boot) == ("CAM3", "prores", "mov", True)
     assert (cam3.source.options["board"], cam3.source.options["channel"]) == (0, 3)
     assert cam3.label == "port 3 (CAM3)"
-    assert settings.ports[4].source == Source("test", {"size": "1280x720", "rate": "25", "tone": True})
+    assert settings.ports[4].source == Pattern({"size": "1280x720", "rate": "25", "tone": True})
     assert (settings.ports[0].name, settings.ports[0].container) == ("port0", "mp4")
     assert settings.warnings == ()
 
@@ -137,20 +137,20 @@ def test_a_port_has_exactly_the_keys_of_the_table() -> None:
 
 
 def test_the_rows_are_sound() -> None:
-    for setting in settings_table.SETTINGS:
+    for setting in ALL_SETTINGS:
         assert setting.doc.endswith("."), setting
         assert (setting.default is None) == bool(setting.default_doc), setting
         if setting.default is not None:
-            assert settings_table.check_value(setting, setting.default) == setting.default
+            assert setting.check(setting.default) == setting.default
         for value in setting.allowed:
-            assert settings_table.check_value(setting, value) == value
+            assert setting.check(value) == value
 
 
 def test_the_starter_file_is_valid_and_names_every_key() -> None:
     starter = starter_toml()
     assert parse_toml(starter) == parse({})
     assert max(map(len, starter.splitlines())) <= 110
-    for setting in settings_table.SETTINGS:
+    for setting in ALL_SETTINGS:
         assert f"{setting.key} = " in starter or f"{setting.key}:" in starter
         assert f"| `{setting.key}` |" in settings_markdown()
 
@@ -170,12 +170,13 @@ def test_the_documented_configuration_is_that_of_the_table() -> None:
 
 @pytest.mark.parametrize("kind", settings_table.SOURCE_KINDS)
 def test_the_example_of_each_source_is_valid(kind: str) -> None:
-    assert parse_toml(f"[appliance]\nports = 1\n[port.0]\n{EXAMPLES[kind]}").ports[0].source.kind == kind
+    example = settings_table.SOURCE_KINDS[kind].example
+    assert parse_toml(f"[appliance]\nports = 1\n[port.0]\n{example}").ports[0].source.kind == kind
 
 
 def test_the_starter_file_with_every_comment_taken_away_is_valid_too() -> None:
     lines = [line.removeprefix("# ") for line in starter_toml().splitlines()]
-    keys = tuple(f"{setting.key} = " for setting in settings_table.SETTINGS)
+    keys = tuple(f"{setting.key} = " for setting in ALL_SETTINGS)
     document = "\n".join(line for line in lines if line.startswith((*keys, "[")))
     # The name of the example port is all that is not a default.
     changed = parse_toml(document)
@@ -185,7 +186,7 @@ def test_the_starter_file_with_every_comment_taken_away_is_valid_too() -> None:
 
 # ---- Whatever it holds ----
 
-KEYS = [*{setting.key for setting in settings_table.SETTINGS}, "source", "kind", "codex", "", "a\nb"]
+KEYS = [*{setting.key for setting in ALL_SETTINGS}, "source", "kind", "codex", "", "a\nb"]
 SCALARS = st.one_of(
     st.text(max_size=8),
     st.sampled_from(["test", "videomaster", "h264", "prores", "mp4", "mkv", "/srv/x", "320x180", "CAM1", "tff"]),

@@ -32,10 +32,6 @@ COSTLY = {"dataclasses", "typing", "subprocess", "threading", "asyncio", "loggin
           "pydbus", "gi", "argparse"}  # fmt: skip
 LEAN_ROOMS = {"contract", "ledger", "runner"}
 LEAN_MODULES = {"control.observe"}
-# Imports that the table forbids and that a later step takes away.
-PENDING = {
-    ("sources.sandbox", "config.settings"),
-}
 
 
 class Import(NamedTuple):
@@ -158,17 +154,11 @@ def test_the_table_has_no_circle_and_no_arrow_back_up() -> None:
 
 @pytest.mark.parametrize("module", [module for module in MODULES if module not in ENTRIES])
 def test_a_module_imports_what_its_room_may(module: str) -> None:
-    forbidden = {name for name in ours(module) if not is_allowed(module, name)}
-    assert {(module, name) for name in forbidden} <= PENDING
-
-
-def test_what_is_still_pending_is_still_there() -> None:
-    assert {(module, name) for module, name in PENDING if name not in ours(module)} == set()
+    assert {name for name in ours(module) if not is_allowed(module, name)} == set()
 
 
 def test_nothing_imports_the_command_but_main() -> None:
     importers = {module for module in MODULES for name in ours(module) if room_of(name) == "cli"}
-    importers -= {module for module, _ in PENDING}
     assert {module for module in importers if room_of(module) != "cli"} == {"__main__"}
 
 
@@ -242,8 +232,7 @@ def test_a_module_loads_only_rooms_that_its_room_may(module: str) -> None:
     allowed = {room_of(module), *map(room_of, table()[room_of(module)])}
     for room in list(allowed):
         allowed |= {room_of(name) for name in table()[room]}
-    pending = {room_of(name) for _, name in PENDING}
-    assert rooms - allowed <= pending
+    assert rooms - allowed == set()
 
 
 def test_the_package_alone_is_nothing() -> None:

@@ -19,9 +19,11 @@ from sdisup.contract.applied import Applied, AppliedPort, save_applied
 from sdisup.control import check as machine
 from sdisup.control import init
 from sdisup.control.check import Look, look_at, problems
-from sdisup.control.init import Discovery, starter_toml, video_devices, write_starter
-from sdisup.encode.probe import Found, list_sources, parse_sources
+from sdisup.control.init import Discovery, starter_toml, write_starter
+from sdisup.encode.probe import list_sources, parse_sources
 from sdisup.errors import SdisupError
+from sdisup.sources.base import Found
+from sdisup.sources.v4l2 import V4l2
 
 STANDIN = str(Path(__file__).parent.parent / "standin" / "ffmpeg")
 LOCKED = "stream {} on board 0"
@@ -231,26 +233,28 @@ def parse_starter(found: Discovery) -> Settings:
 
 
 def test_a_starter_without_any_input_is_the_defaults() -> None:
-    assert parse_starter(Discovery("/usr/bin/ffmpeg")) == parse_settings([("starter.toml", {})])
+    assert parse_starter(Discovery("/usr/bin/ffmpeg", {})) == parse_settings([("starter.toml", {})])
 
 
 def test_a_starter_has_a_port_for_each_input() -> None:
     settings = parse_starter(
         Discovery(
             "/opt/ffmpeg/bin/ffmpeg",
-            videomaster=(
-                Found(LOCKED.format(0), SDI.format("i50.000")),
-                Found(LOCKED.format(3), SDI.format("p59.940")),
-                Found(LOCKED.format(4), "HDMI video: odd"),
-                Found("something else", "new"),
-            ),
-            decklink=(
-                Found("81:1:0", "DeckLink Duo (1)"),
-                Found("82:1:0", "DeckLink Mini Recorder"),
-                Found("83:1:0", "DeckLink Mini Recorder"),
-                Found("84:1:0", 'Card "quoted" \\ odd'),
-            ),
-            v4l2=(Found("/dev/video0", "USB grabber"),),
+            {
+                "videomaster": (
+                    Found(LOCKED.format(0), SDI.format("i50.000")),
+                    Found(LOCKED.format(3), SDI.format("p59.940")),
+                    Found(LOCKED.format(4), "HDMI video: odd"),
+                    Found("something else", "new"),
+                ),
+                "decklink": (
+                    Found("81:1:0", "DeckLink Duo (1)"),
+                    Found("82:1:0", "DeckLink Mini Recorder"),
+                    Found("83:1:0", "DeckLink Mini Recorder"),
+                    Found("84:1:0", 'Card "quoted" \\ odd'),
+                ),
+                "v4l2": (Found("/dev/video0", "USB grabber"),),
+            },
         )
     )
     assert settings.ffmpeg == "/opt/ffmpeg/bin/ffmpeg"
@@ -273,7 +277,8 @@ def test_a_starter_is_valid_whatever_the_drivers_say(
     videomaster: tuple[Found, ...], decklink: tuple[Found, ...], numbers: list[int], name: str
 ) -> None:
     v4l2 = tuple(Found(f"/dev/video{number}", name) for number in numbers)
-    assert parse_starter(Discovery("/usr/bin/ffmpeg", videomaster, decklink, v4l2)).port_count >= 1
+    inputs = {"videomaster": videomaster, "decklink": decklink, "v4l2": v4l2}
+    assert parse_starter(Discovery("/usr/bin/ffmpeg", inputs)).port_count >= 1
 
 
 def test_video_devices_are_found_without_opening_them(tmp_path: Path) -> None:
@@ -287,18 +292,18 @@ def test_video_devices_are_found_without_opening_them(tmp_path: Path) -> None:
         directory.mkdir(parents=True)
         (directory / "index").write_text(f"{index}\n")
         (directory / "name").write_text(f"{name}\n")
-    assert video_devices(str(tmp_path)) == (Found("/dev/video2", "A"), Found("/dev/video10", "B"))
-    assert video_devices(str(tmp_path / "none")) == ()
+    assert V4l2.discover(str(tmp_path)) == (Found("/dev/video2", "A"), Found("/dev/video10", "B"))
+    assert V4l2.discover(str(tmp_path / "none")) == ()
 
 
 def test_the_ffmpeg_that_knows_the_card_is_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = init.discover(["/usr/bin/ffmpeg", STANDIN], str(tmp_path))
     assert found.ffmpeg == STANDIN
-    assert len(found.videomaster) == 8
+    assert len(found.inputs["videomaster"]) == 8
     assert parse_starter(found).ports[7].source.options["channel"] == 7
     monkeypatch.setattr(init, "anything_records", lambda: True)
     recording = init.discover([STANDIN], str(tmp_path))
-    assert recording.videomaster == ()
+    assert "videomaster" not in recording.inputs
     assert "a port records" in recording.remarks[0]
 
 
@@ -325,7 +330,7 @@ def test_an_existing_file_is_not_overwritten(tmp_path: Path) -> None:
 
 
 def test_init_and_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(init, "discover", lambda: Discovery("/usr/bin/ffmpeg", remarks=("a remark",)))
+    monkeypatch.setattr(init, "discover", lambda: Discovery("/usr/bin/ffmpeg", {}, ("a remark",)))
     monkeypatch.setattr(machine, "load_applied", lambda: Applied({}, []))
     path = str(tmp_path / "sdisup.toml")
     assert cli.main(["init", "--output", path]) == 0

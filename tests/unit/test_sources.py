@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from sdisup.config.settings import Port, parse_settings
 from sdisup.encode.command import Capabilities, build_ffmpeg_arguments, missing_capabilities
-from sdisup.sources.custom import FLAGS, GENERATORS, OTHERS, TEXTS, UNWANTED, VALUED, Input, parse_inputs
+from sdisup.sources.arguments import FLAGS, GENERATORS, OTHERS, TEXTS, UNWANTED, VALUED, Input, parse_inputs
 
 ALL = frozenset({"libx264", "prores_aw", "aac", "pcm_s24le"})
 KNOWS_ALL = Capabilities("7.1.5", ALL, frozenset({"lavfi", "decklink", "v4l2", "alsa"}), hybrid_fragmented=True)
@@ -307,7 +307,7 @@ def test_a_real_ffmpeg_reads_the_options_as_we_do(ffmpeg: str) -> None:
 
 
 def unknown_options(help_text: str) -> set[str]:
-    """FFmpeg's own options in `-h long` that sources/custom.py does not know, and would take for a demuxer's."""
+    """FFmpeg's own options in `-h long` that sources/arguments.py does not know, and would take for a demuxer's."""
     names = set(re.findall(r"^-+([A-Za-z?][A-Za-z0-9_]*)(?:\[|:|\s|$)", help_text, re.MULTILINE))
     return names - OWN_OPTIONS - OTHERS - {"i"}
 

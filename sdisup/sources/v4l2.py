@@ -1,0 +1,125 @@
+"""Video4Linux devices, with the sound of an ALSA device (ffmpeg-devices(1), video4linux2 and alsa)."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Sequence
+
+from sdisup.sources.base import SIGNAL_RATE, SIGNAL_SCAN, Found, Sandbox, Source, comment
+from sdisup.sources.values import INTEGER, SIZE, WORD, Setting, Type, check_string, show
+
+
+def _check_device(setting: Setting, value: object) -> str:
+    text = check_string(value)
+    if not re.fullmatch(r"/dev(/[A-Za-z0-9_:@+-][A-Za-z0-9_.:@+-]{0,100}){1,4}", text):
+        raise ValueError(f"must be a device's path, such as /dev/video0, not {show(text)}")
+    return text
+
+
+def _check_alsa(setting: Setting, value: object) -> str:
+    text = check_string(value)
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_:,.=+-]{0,127}", text):
+        raise ValueError(f"must be an ALSA device, such as hw:1, or none, not {show(text)}")
+    return text
+
+
+DEVICE = Type("device", _check_device, "a path below /dev")
+ALSA = Type("alsa", _check_alsa, "none, or a device such as hw:1")
+
+
+class V4l2(Source):
+    kind = "v4l2"
+    position = 30
+    doc = "a Video4Linux device, such as a USB or HDMI grabber, with the sound of an ALSA device"
+    example = 'source = { kind = "v4l2", device = "/dev/video0", audio_device = "hw:1" }'
+    settings = (
+        Setting("device", DEVICE, None, "The device, also one of /dev/v4l/by-id.",
+                default_doc="/dev/video and the port's index"),
+        Setting("size", SIZE, "1920x1080",
+                "Width and height of the picture, in even pixels; the driver takes the nearest that it has."),
+        SIGNAL_RATE,
+        SIGNAL_SCAN,
+        Setting("input_format", WORD, "auto",
+                "The pixel format or codec that the device delivers (`ffmpeg -f v4l2 -list_formats all -i DEVICE`"
+                " lists them)."),
+        Setting("audio_device", ALSA, "none",
+                "The ALSA device of the sound (`arecord -L` lists them), such as hw:1; none for no sound."),
+        Setting("audio_channels", INTEGER, 2, "How many channels that device delivers.",
+                minimum=1, maximum=16),
+    )  # fmt: skip
+    demuxer = "v4l2"
+    node_hint = "ls /dev/v4l/by-id"
+
+    @classmethod
+    def defaults(cls, index: int) -> dict[str, object]:
+        return {"device": f"/dev/video{index}"}
+
+    def __str__(self) -> str:
+        return str(self.options["device"])
+
+    @property
+    def has_sound(self) -> bool:
+        return bool(self.options["audio_device"] != "none")
+
+    def devices(self) -> dict[str, tuple[str, ...]]:
+        sound = {self.options["audio_device"]: ("source.audio_device",)} if self.has_sound else {}
+        return {str(self): ("source.device",), **sound}
+
+    def arguments(self) -> list[str]:
+        """With two inputs FFmpeg reads each ahead in a thread of its own.
+
+        The thread's queue has room for 8 packets by default, which a busy machine overruns.
+        """
+        options = self.options
+        queue = ["-thread_queue_size", "512"]
+        arguments = [*queue, "-f", "v4l2", "-framerate", options["rate"], "-video_size", options["size"]]
+        if options["input_format"] != "auto":
+            arguments += ["-input_format", options["input_format"]]
+        arguments += ["-i", options["device"]]
+        if self.has_sound:
+            arguments += [*queue, "-f", "alsa", "-sample_rate", "48000", "-channels", str(options["audio_channels"])]
+            arguments += ["-i", options["audio_device"]]
+        return arguments
+
+    def demuxers(self) -> list[str]:
+        return [self.demuxer, "alsa"] if self.has_sound else [self.demuxer]
+
+    def audio_channel_count(self) -> int:
+        return super().audio_channel_count() if self.has_sound else 0
+
+    def audio_map(self) -> str:
+        return "1:a:0"
+
+    def sandbox(self) -> Sandbox:
+        sound, groups = (("char-alsa",), ("video", "audio")) if self.has_sound else ((), ("video",))
+        return Sandbox(devices=(str(self), *sound), groups=groups)
+
+    def nodes(self) -> list[str]:
+        return [str(self)]
+
+    @classmethod
+    def discover(cls, sys_root: str) -> tuple[Found, ...]:
+        """By number. `index` is 0 for a device's picture, and higher for its other nodes, such as its metadata's."""
+        found = []
+        for directory in glob.glob(f"{sys_root}/class/video4linux/video*"):
+            number = os.path.basename(directory).removeprefix("video")
+            if number.isdigit() and _first_line(f"{directory}/index") in ("", "0"):
+                found.append((int(number), _first_line(f"{directory}/name")))
+        return tuple(Found(f"/dev/video{number}", name) for number, name in sorted(found))
+
+    @classmethod
+    def starters(cls, found: Sequence[Found]) -> dict[str, tuple[str, str]]:
+        return {
+            source.name: (comment(source.description), f'source = {{ kind = "v4l2", device = "{source.name}" }}')
+            for source in found
+        }
+
+
+def _first_line(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.readline(200).strip()
+    except OSError:
+        return ""

@@ -1,0 +1,122 @@
+"""Deltacast's SDI cards, read by the `videomaster` input of Deltacast's FFmpeg (VIDEOMASTER.md)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from sdisup.contract.options import ENDS
+from sdisup.sources.base import SIGNAL_RATE, SIGNAL_SCAN, Found, Remark, Sandbox, Source, comment
+from sdisup.sources.values import CHOICE, INTEGER, Setting, find_rate
+
+BLOCKS_S = 10.0
+"""An SDI input that lost its signal blocks FFmpeg for so long, and twice as long while it starts (traps 7, 8)."""
+
+# The eight that work, of those that the input lists (VIDEOMASTER.md, Choosing the input).
+BUFFER_PACKINGS = (
+    "YUV422_8", "YUV422_10", "RGB_24", "RGB_32", "RGBA_32", "RGB_64", "PLANAR_NV12", "PLANAR_P010",
+)  # fmt: skip
+TIMESTAMP_SOURCES = ("osc", "system", "hw", "ltc_on_board", "ltc_companion_card")
+
+
+class Videomaster(Source):
+    kind = "videomaster"
+    position = 10
+    doc = "an SDI input of a Deltacast card; needs Deltacast's FFmpeg"
+    example = 'source = { kind = "videomaster", board = 0, channel = 3, scan = "tff" }'
+    settings = (
+        Setting("board", INTEGER, 0, "The card, counted from 0.", maximum=63),
+        Setting("channel", INTEGER, None, "The card's input, counted from 0.",
+                default_doc="the port's index", maximum=63),
+        SIGNAL_RATE,
+        SIGNAL_SCAN,
+        Setting("buffer_packing", CHOICE, "YUV422_8", "How the card delivers the picture.",
+                allowed=BUFFER_PACKINGS),
+        Setting("audio_channels", INTEGER, 2,
+                "How many embedded audio channels are recorded, from the first; 0 for none.", maximum=16),
+        Setting("sample_size", INTEGER, 24, "The audio's sample size.", allowed=(16, 24), unit="bit"),
+        Setting("sample_rate", INTEGER, 48000, "The audio's sample rate.",
+                allowed=(32000, 44100, 48000), unit="Hz"),
+        Setting("timestamp_source", CHOICE, "osc",
+                "The clock of the timestamps; all but osc lose pictures sooner or later.",
+                allowed=TIMESTAMP_SOURCES),
+    )  # fmt: skip
+    stall_timeout_s = 12
+    stop_quit_s = 12
+    stop_start_quit_s = 22
+    device_word = "a channel"
+    demuxer = "videomaster"
+    remedy = "install Deltacast's FFmpeg and name it as ffmpeg in [appliance], or choose another source"
+    without_signal = ENDS
+    ffmpeg_lists = True
+    opened_by_listing = "Deltacast cards"
+
+    @classmethod
+    def defaults(cls, index: int) -> dict[str, object]:
+        return {"channel": index}
+
+    def __str__(self) -> str:
+        return f"board {self.options['board']} channel {self.options['channel']}"
+
+    def devices(self) -> dict[str, tuple[str, ...]]:
+        return {str(self): ("source.channel", "source.board")}
+
+    def doubts(self, limits_s: Mapping[str, float]) -> list[Remark]:
+        remarks: list[Remark] = []
+        clock = self.options["timestamp_source"]
+        if clock != "osc":
+            text = f"'{clock}' loses pictures when a clock steps, at midnight or after days; 'osc' does not"
+            remarks.append((("source.timestamp_source",), text))
+        for key in ("stall_timeout_s", "stop_quit_s"):
+            if limits_s[key] <= BLOCKS_S:
+                text = (
+                    f"without a signal FFmpeg answers only after {BLOCKS_S:g} s: with {limits_s[key]:g} s"
+                    " it is killed before it can close the file"
+                )
+                remarks.append(((key,), text))
+        return remarks
+
+    def arguments(self) -> list[str]:
+        """VIDEOMASTER.md, An argument list that served.
+
+        `buffer_packing` is always given, its default being wrong in the input's code; the audio options all or none
+        (trap 2). `-xerror` and `-abort_on` make a lost and a missing signal end with an exit status that says so
+        (traps 7 and 8).
+        """
+        options = self.options
+        arguments = ["-xerror", "-abort_on", "empty_output", "-f", "videomaster"]
+        arguments += ["-timestamp_source", options["timestamp_source"]]
+        arguments += ["-buffer_packing", options["buffer_packing"]]
+        if options["audio_channels"]:
+            arguments += ["-nb_channels", str(options["audio_channels"])]
+            arguments += ["-sample_rate", str(options["sample_rate"])]
+            arguments += ["-sample_size", str(options["sample_size"])]
+        return [*arguments, "-i", f"stream {options['channel']} on board {options['board']}"]
+
+    def audio_options(self) -> tuple[str, ...]:
+        return ("-nb_channels", "-sample_rate", "-sample_size") if self.options["audio_channels"] else ()
+
+    def sandbox(self) -> Sandbox:
+        """Of the nodes only /dev/delta-x380N, -x370N and -x350N are public.
+
+        NVIDIA's Holohub passes those to containers. The nodes of other cards are not known, nor is the class: a guess
+        too few would cost the recording.
+        """
+        return Sandbox(devices=None, groups=("video",), reason="not all nodes of Deltacast's driver are known")
+
+    @classmethod
+    def starters(cls, found: Sequence[Found]) -> dict[str, tuple[str, str]]:
+        """`stream 0 on board 0`, `SDI video: 1920x1080i50.000 (interface: …`: an `i` counts fields."""
+        starters = {}
+        for source in found:
+            place = re.fullmatch(r"stream ([0-9]{1,2}) on board ([0-9]{1,2})", source.name, re.ASCII)
+            if not place:
+                continue
+            device = f"board = {int(place[2])}, channel = {int(place[1])}"
+            signal = re.search(r"[0-9]+x[0-9]+([ip])([0-9]+(?:\.[0-9]+)?)", source.description)
+            rate = find_rate(float(signal[2]) / (2 if signal[1] == "i" else 1)) if signal else None
+            options = [f'kind = "videomaster", {device}', *([f'rate = "{rate}"'] if rate else [])]
+            if signal and signal[1] == "i":
+                options.append('scan = "tff"')
+            starters[device] = (comment(source.description), f"source = {{ {', '.join(options)} }}")
+        return starters
