@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import gc
 import io
 import json
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from sdisup.ledger.accounts import Window
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_NOT_RECORDING = 0, 1, 2, 3
+CONFIGURATION = "/etc/sdisup/sdisup.toml"
 PORTS_HELP = "ports: 3, 0-3, 0,2, CAM3, sdi-record@3"
 
 
@@ -291,10 +293,153 @@ def _seconds(text: str) -> float:
     return value
 
 
-def _add_times(command: argparse.ArgumentParser) -> None:
+def _ports_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("ports", nargs="*", metavar="PORT", help=PORTS_HELP)
+
+
+def _chosen_ports_arguments(command: argparse.ArgumentParser) -> None:
+    """For what changes something: the ports have to be said."""
+    _ports_arguments(command)
+    command.add_argument("--all", action="store_true", help="all configured ports")
+
+
+def _status_arguments(command: argparse.ArgumentParser) -> None:
+    _ports_arguments(command)
+    command.add_argument("--json", action="store_true", help="a JSON list, for programs")
+
+
+def _restart_arguments(command: argparse.ArgumentParser) -> None:
+    _chosen_ports_arguments(command)
+    command.add_argument("--wait", type=_seconds, default=10.0, metavar="S", help="how long to wait for a frame (10 s)")
+
+
+def _start_arguments(command: argparse.ArgumentParser) -> None:
+    _restart_arguments(command)
+    command.add_argument("--take", metavar="NAME", help="give what is recorded until the stop a name")
+    command.add_argument("--codec", metavar="CODEC", help="record this take in another codec")
+    command.add_argument("--path", metavar="DIR", help="a directory below the port's recordings, for this take")
+
+
+def _logs_arguments(command: argparse.ArgumentParser) -> None:
+    _ports_arguments(command)
+    command.add_argument("-f", "--follow", action="store_true", help="go on with what is said from now on")
+    command.add_argument("-b", "--boot", action="store_true", help="only this boot")
+    command.add_argument("-n", "--lines", metavar="N", help="only the last N lines")
+    command.add_argument("-p", "--priority", metavar="LEVEL", help="only this priority and worse, such as warning")
+    command.add_argument("--since", metavar="TIME", help="as journalctl has it: 'today', '-1h', '2026-01-31 12:00'")
+    command.add_argument("--until", metavar="TIME")
+
+
+def _times_arguments(command: argparse.ArgumentParser) -> None:
     times = "now, today, yesterday, -2h, -30min, 2026-01-31, '2026-01-31 20:15' (local), 2026-01-31T19:15:00Z"
     command.add_argument("--since", metavar="TIME", help=f"only what is after it: {times}")
     command.add_argument("--until", metavar="TIME", help="only what is before it")
+
+
+def _recordings_arguments(command: argparse.ArgumentParser) -> None:
+    _ports_arguments(command)
+    _times_arguments(command)
+    command.add_argument("--json", action="store_true", help="for programs; times are UTC then")
+
+
+def _gaps_arguments(command: argparse.ArgumentParser) -> None:
+    _recordings_arguments(command)
+    command.add_argument("--fail-if-any", action="store_true", help="exit with 1 if there is a gap")
+
+
+def _verify_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("files", nargs="*", metavar="FILE", help="all files of that time without one")
+    _times_arguments(command)
+
+
+def _config_argument(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--config", default=CONFIGURATION, metavar="FILE", help="another configuration")
+
+
+def _check_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--quick", action="store_true", help="within a second: without running FFmpeg")
+    _config_argument(command)
+
+
+def _init_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--output", default=CONFIGURATION, metavar="FILE", help="another file; - only shows it")
+
+
+def _drill_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--fault", action="append", default=[], dest="faults", metavar="NAME", help="only this one")
+    command.add_argument("--json", action="store_true", help="the report as JSON, for programs")
+
+
+def _apply_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--dry-run", action="store_true", help="only print the differences, as a unified diff")
+    command.add_argument("--restart", action="store_true", help="restart recording ports whose unit changed")
+    command.add_argument(
+        "--accept-disks", action="store_true", help="take the disks that recordings are on now for the right ones"
+    )
+    _config_argument(command)
+
+
+COMMANDS: dict[
+    str, tuple[Callable[[argparse.Namespace], int], str, Callable[[argparse.ArgumentParser], None]]
+] = {
+    "status": (_status, "what each port does, as a table or as JSON", _status_arguments),
+    "start": (_start, "start ports and wait for the first frame on disk", _start_arguments),
+    "stop": (_stop, "stop ports and wait until their files are closed", _chosen_ports_arguments),
+    "restart": (_start, "stop and start ports", _restart_arguments),
+    "enable": (_enable, "let ports record at boot, from now on", _chosen_ports_arguments),
+    "disable": (_enable, "no longer let ports record at boot; one that records goes on", _chosen_ports_arguments),
+    "logs": (_logs, "what ports and their FFmpegs said, from the journal", _logs_arguments),
+    "gaps": (_account, "what is missing of each port, since when, for how long and why", _gaps_arguments),
+    "recordings": (
+        _account, "what is recorded of each port: its files, their times and frames", _recordings_arguments
+    ),
+    "verify": (_verify, "read recorded files again and compare them with the ledger", _verify_arguments),
+    "check": (_check, "check the configuration and what this machine lacks for it; starts nothing", _check_arguments),
+    "init": (
+        _init, "write a commented configuration with the inputs that are found; overwrites nothing", _init_arguments
+    ),
+    "drill": (
+        _drill, "play faults on a port of its own, beside the real ones, and measure what each costs", _drill_arguments
+    ),
+    "apply": (_apply, "make systemd's units what the configuration says", _apply_arguments),
+}  # fmt: skip
+"""Each command: what runs it, what it does, and what adds its arguments."""
+
+
+class _Help(argparse.HelpFormatter):
+    """One that asks for the terminal's width once: argparse makes a formatter for each argument that is added, and
+    imports shutil, with all of Python's compression, to ask."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
+@functools.cache
+def _columns() -> int:
+    said = os.environ.get("COLUMNS", "")
+    try:
+        return int(said) if said.isdecimal() and int(said) else os.get_terminal_size(sys.stdout.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
+
+
+def _parser(only: str = "") -> argparse.ArgumentParser:
+    """The parser of all commands, or of one alone: all of them are more work than the rest of `sdisup status`."""
+    parser = argparse.ArgumentParser(
+        prog="sdisup",
+        description="Records SDI inputs around the clock: one systemd unit, sdi-record@PORT, and one FFmpeg a port.",
+        epilog="exit codes: 0 done, 1 failed, 2 usage or configuration, "
+        "3 (status) a port that should record does not, 4 unknown port",
+        formatter_class=_Help,
+    )
+    parser.add_argument("--version", action="version", version=f"sdisup {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name in [only] if only in COMMANDS else COMMANDS:
+        run, text, add_arguments = COMMANDS[name]
+        command = commands.add_parser(name, help=text, description=text, formatter_class=_Help)
+        command.set_defaults(run=run)
+        add_arguments(command)
+    return parser
 
 
 def _with_times_joined(words: Sequence[str]) -> list[str]:
@@ -308,91 +453,10 @@ def _with_times_joined(words: Sequence[str]) -> list[str]:
     return joined
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="sdisup",
-        description="Records SDI inputs around the clock: one systemd unit, sdi-record@PORT, and one FFmpeg a port.",
-        epilog="exit codes: 0 done, 1 failed, 2 usage or configuration, "
-        "3 (status) a port that should record does not, 4 unknown port",
-    )
-    parser.add_argument("--version", action="version", version=f"sdisup {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-
-    def add(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=text, description=text)
-        command.set_defaults(run=run)
-        return command
-
-    status = add("status", _status, "what each port does, as a table or as JSON")
-    status.add_argument("ports", nargs="*", metavar="PORT", help=PORTS_HELP)
-    status.add_argument("--json", action="store_true", help="a JSON list, for programs")
-    for name, run, text in (
-        ("start", _start, "start ports and wait for the first frame on disk"),
-        ("stop", _stop, "stop ports and wait until their files are closed"),
-        ("restart", _start, "stop and start ports"),
-    ):
-        command = add(name, run, text)
-        command.add_argument("ports", nargs="*", metavar="PORT", help=PORTS_HELP)
-        command.add_argument("--all", action="store_true", help="all configured ports")
-        if run is _start:
-            command.add_argument(
-                "--wait", type=_seconds, default=10.0, metavar="S", help="how long to wait for a frame (10 s)"
-            )
-        if name == "start":
-            command.add_argument("--take", metavar="NAME", help="give what is recorded until the stop a name")
-            command.add_argument("--codec", metavar="CODEC", help="record this take in another codec")
-            command.add_argument("--path", metavar="DIR", help="a directory below the port's recordings, for this take")
-    for name, text in (
-        ("enable", "let ports record at boot, from now on"),
-        ("disable", "no longer let ports record at boot; one that records goes on"),
-    ):
-        command = add(name, _enable, text)
-        command.add_argument("ports", nargs="*", metavar="PORT", help=PORTS_HELP)
-        command.add_argument("--all", action="store_true", help="all configured ports")
-    logs = add("logs", _logs, "what ports and their FFmpegs said, from the journal")
-    logs.add_argument("ports", nargs="*", metavar="PORT", help=PORTS_HELP)
-    logs.add_argument("-f", "--follow", action="store_true", help="go on with what is said from now on")
-    logs.add_argument("-b", "--boot", action="store_true", help="only this boot")
-    logs.add_argument("-n", "--lines", metavar="N", help="only the last N lines")
-    logs.add_argument("-p", "--priority", metavar="LEVEL", help="only this priority and worse, such as warning")
-    logs.add_argument("--since", metavar="TIME", help="as journalctl has it: 'today', '-1h', '2026-01-31 12:00'")
-    logs.add_argument("--until", metavar="TIME")
-    for name, text in (
-        ("gaps", "what is missing of each port, since when, for how long and why"),
-        ("recordings", "what is recorded of each port: its files, their times and frames"),
-    ):
-        command = add(name, _account, text)
-        command.add_argument("ports", nargs="*", metavar="PORT", help=PORTS_HELP)
-        _add_times(command)
-        command.add_argument("--json", action="store_true", help="for programs; times are UTC then")
-        if name == "gaps":
-            command.add_argument("--fail-if-any", action="store_true", help="exit with 1 if there is a gap")
-    verify = add("verify", _verify, "read recorded files again and compare them with the ledger")
-    verify.add_argument("files", nargs="*", metavar="FILE", help="all files of that time without one")
-    _add_times(verify)
-    check = add("check", _check, "check the configuration and what this machine lacks for it; starts nothing")
-    check.add_argument("--quick", action="store_true", help="within a second: without running FFmpeg")
-    check.add_argument("--config", default="/etc/sdisup/sdisup.toml", metavar="FILE", help="another configuration")
-    init = add("init", _init, "write a commented configuration with the inputs that are found; overwrites nothing")
-    init.add_argument(
-        "--output", default="/etc/sdisup/sdisup.toml", metavar="FILE", help="another file; - only shows it"
-    )
-    drill = add("drill", _drill, "play faults on a port of its own, beside the real ones, and measure what each costs")
-    drill.add_argument("--fault", action="append", default=[], dest="faults", metavar="NAME", help="only this one")
-    drill.add_argument("--json", action="store_true", help="the report as JSON, for programs")
-    apply = add("apply", _apply, "make systemd's units what the configuration says")
-    apply.add_argument("--dry-run", action="store_true", help="only print the differences, as a unified diff")
-    apply.add_argument("--restart", action="store_true", help="restart recording ports whose unit changed")
-    apply.add_argument(
-        "--accept-disks", action="store_true", help="take the disks that recordings are on now for the right ones"
-    )
-    apply.add_argument("--config", default="/etc/sdisup/sdisup.toml", metavar="FILE", help="another configuration")
-    return parser
-
-
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    arguments = _parser().parse_args(_with_times_joined(sys.argv[1:] if words is None else words))
+    words = _with_times_joined(sys.argv[1:] if words is None else words)
+    arguments = _parser(next((word for word in words if not word.startswith("-")), "")).parse_args(words)
     # A file's name may hold bytes that no encoding knows; they are shown, and are JSON, as an escape.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import functools
 import json
 import os
 import stat
@@ -19,9 +20,10 @@ def utc_text(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(milliseconds // 1000)) + f".{milliseconds % 1000:03}Z"
 
 
+@functools.cache
 def boot_id() -> str:
     """The kernel's name for this boot (random(4))."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+    with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
         return file.read().strip()
 
 

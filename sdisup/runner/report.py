@@ -7,8 +7,10 @@ everything else (FACTS 2); so FFmpeg's lines are limited here, at the source.
 from __future__ import annotations
 
 import os
-import socket
 import time
+
+# The module `socket` would load four more, for what is not needed here.
+from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_DGRAM, socket
 
 from sdisup import __version__
 from sdisup.contract.files import boot_id, utc_text
@@ -120,11 +122,11 @@ class Notifier:
         os.environ.pop("WATCHDOG_PID", None)
         self.watchdog_interval_s = int(watchdog_us) / 3e6 if watchdog_us.isdecimal() else None
         """How often to send WATCHDOG=1, in seconds; None when systemd does not ask for it."""
-        self._socket: socket.socket | None = None
+        self._socket: socket | None = None
         if address:
             # A leading @ stands for the abstract namespace's NUL byte (sd_notify(3)).
             self._address = "\0" + address[1:] if address.startswith("@") else address
-            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+            self._socket = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC)
             self._socket.setblocking(False)
 
     def send(self, *assignments: str) -> bool:

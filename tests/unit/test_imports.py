@@ -29,7 +29,7 @@ ENTRIES = {"__init__", "__main__"}
 
 # What a recording, and a look at it, must not pay for at every start (FACTS 5).
 COSTLY = {"dataclasses", "typing", "subprocess", "threading", "asyncio", "logging", "pathlib", "tomllib", "jinja2",
-          "pydbus", "gi", "argparse"}  # fmt: skip
+          "pydbus", "gi", "argparse", "shutil", "socket"}  # fmt: skip
 LEAN_ROOMS = {"contract", "ledger", "runner"}
 LEAN_MODULES = {"control.observe"}
 
