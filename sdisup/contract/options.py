@@ -109,4 +109,16 @@ def parse_options(arguments: Sequence[str]) -> Options:
     missing = [name for name in _NAMES if name not in values and name not in _OPTIONAL]
     if missing:
         raise OptionError(f"option --{missing[0].replace('_', '-')} is missing")
-    return Options(command, **values)
+    return Options(command, **{**_unsaid(command, str(values["source"])), **values})
+
+
+def _unsaid(command: Sequence[str], source: str) -> dict[str, str]:
+    """What the first units left to the runner to know, by FFmpeg's arguments that no other source has.
+
+    Such a unit is in use from an upgrade until the next `sdisup apply`, which writes it anew. Without this, its port
+    would back off where a signal is missing, and would not record a signal that carries no sound.
+    """
+    if "-abort_on" in command:
+        audio_options = [word for word in command if word in ("-nb_channels", "-sample_rate", "-sample_size")]
+        return {"without_signal": ENDS, "audio_options": ",".join(audio_options)}
+    return {"without_signal": SEARCHES} if "-draw_bars" in command and source in command else {}

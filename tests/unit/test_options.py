@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdisup.contract.options import OptionError, Options, format_options, parse_options
+from sdisup.contract.options import ENDS, SEARCHES, OptionError, Options, format_options, parse_options
 
 TEXT = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), max_size=20)
 SAMPLES: dict[str, str | int | float] = {"str": "CAM3", "int": 3, "float": 12.5}
@@ -29,10 +33,24 @@ def test_what_is_written() -> None:
     assert parse_options(format_options(options())) == options()
 
 
+LATER = ("--without-signal=", "--audio-options=")
+
+
 def test_units_of_an_older_apply_lack_what_came_later() -> None:
-    old = [word for word in format_options(options()) if not word.startswith(("--without-signal=", "--audio-options="))]
+    old = [word for word in format_options(options()) if not word.startswith(LATER)]
     assert parse_options(old) == options().replaced(without_signal="", audio_options="")
     assert format_options(parse_options(old)) == old
+
+
+def test_a_port_of_an_older_unit_records_as_with_a_new_one() -> None:
+    """For each command line of the fixtures: the runner knows from FFmpeg's arguments what was not said."""
+    units = [path.read_text() for path in (Path(__file__).parent / "fixtures" / "units").glob("*.expected")]
+    lines = [line for unit in units for line in re.findall(r"^ExecStart=:.*? run (.*\\\n.*)$", unit, re.MULTILINE)]
+    new = [shlex.split(line.replace("\\\n", " ")) for line in lines]
+    assert len(new) > 100
+    for words in new:
+        assert parse_options([word for word in words if not word.startswith(LATER)]) == parse_options(words)
+    assert {parse_options(words).without_signal for words in new} == {"", ENDS, SEARCHES}
 
 
 @given(
