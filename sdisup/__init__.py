@@ -10,8 +10,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sdisup.config.settings import Settings
     from sdisup.contract.status import PortStatus
-    from sdisup.control.api import CodecType, FFmpegCommandBuilder, RecorderConfig, RecorderManager
-    from sdisup.errors import ConfigError, RecordingError, SdisupError, UnknownPortError
+    from sdisup.control.api import CodecType, FFmpegCommandBuilder, PortRecorder, RecorderConfig, RecorderManager
+    from sdisup.errors import ConfigError, RecordingError, RootError, SdisupError, UnknownPortError
 
 _HOMES = {
     "CodecType": "control.api",
@@ -19,8 +19,10 @@ _HOMES = {
     "FFmpegCommandBuilder": "control.api",
     "PortStatus": "contract.status",
     "RecorderConfig": "control.api",
+    "PortRecorder": "control.api",
     "RecorderManager": "control.api",
     "RecordingError": "errors",
+    "RootError": "errors",
     "SdisupError": "errors",
     "Settings": "config.settings",
     "UnknownPortError": "errors",
@@ -30,10 +32,12 @@ __all__ = [
     "CodecType",
     "ConfigError",
     "FFmpegCommandBuilder",
+    "PortRecorder",
     "PortStatus",
     "RecorderConfig",
     "RecorderManager",
     "RecordingError",
+    "RootError",
     "SdisupError",
     "Settings",
     "UnknownPortError",

@@ -58,6 +58,17 @@ class UnknownPortError(SdisupError, ValueError):
     exit_code = 4
 
 
+class RootError(SdisupError, PermissionError):
+    """Only root may do this, or who has root's rights on it.
+
+    It is a PermissionError too, which is what the Python interface promises.
+    """
+
+    def __init__(self, message: str, hint: str = "run it as root") -> None:
+        super().__init__(message, hint)
+        self.errno, self.strerror = 1, message  # EPERM
+
+
 class RecordingError(SdisupError, RuntimeError):
     """A port cannot be started as asked: it records already, or cannot record at all.
 

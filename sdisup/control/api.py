@@ -7,14 +7,13 @@ from enum import StrEnum
 
 from sdisup.config.settings import Port, Settings, override_port
 from sdisup.contract.applied import AppliedPort, load_applied
-from sdisup.contract.requests import Request
 from sdisup.contract.status import PortStatus
 from sdisup.control.observe import statuses
-from sdisup.control.ports import START_LIMIT_S, _take_back, stop_ports
-from sdisup.control.takes import leave_take_request, make_request
+from sdisup.control.ports import RECORDS, START_LIMIT_S, WAITS, start_ports, stop_ports
+from sdisup.control.takes import make_request
 from sdisup.encode.command import Capabilities, build_ffmpeg_arguments
 from sdisup.encode.probe import probe_ffmpeg
-from sdisup.errors import RecordingError, SdisupError, UnknownPortError, UsageError
+from sdisup.errors import SdisupError, UnknownPortError, UsageError
 
 
 class CodecType(StrEnum):
@@ -36,8 +35,9 @@ def codec_type(name: str) -> CodecType:
 class RecorderConfig:
     """What one take is to be; None keeps what the port is configured to, also for `codec`, whose default is H264.
 
-    `recording_path` is a directory at or below the port's recordings, made if it is missing; `container`
-    one of the codec's (`mp4`, `mov`, `mkv`); `name` begins the file's name; `take` is the take's name,
+    `recording_path` is a directory at or below the port's recordings, made if it is missing, or a file there: its
+    stem names the files, as `name` does, and its ending is the container. `container` is one of the codec's (`mp4`,
+    `mov`, `mkv`); `name` begins the file's name; `take` is the take's name,
     `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`.
     """
 
@@ -84,7 +84,7 @@ class RecorderManager:
 
     It holds no connection between calls, and of what it has learnt only what FFmpeg can do: D-Bus and systemd may
     go away and come back.
-    Async callers use `asyncio.to_thread`. All methods raise SystemdError when systemd cannot be asked.
+    `sdisup.aio` has the same for asyncio. All methods raise SystemdError when systemd cannot be asked.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -115,37 +115,22 @@ class RecorderManager:
         RuntimeError) for a port that records already, is just started by somebody else, or cannot record,
         and ConfigError for a `config` that is not possible.
         """
-        from sdisup.control.systemd import Systemd
-
         port = self._applied(port_index)
-        request = self._request(port, config)
-        with Systemd() as systemd:
-            state = statuses([port], systemd)[0].state
-            if state not in ("stopped", "failed"):
-                raise RecordingError(f"{port.label} is already started: {state}")
-            leave_take_request(port, request)
-            try:
-                systemd.reset_failed(port.unit)
-                result = systemd.run_jobs("Start", [port.unit], START_LIMIT_S)[port.unit]
-            finally:
-                is_unclaimed = _take_back(port.index, request)
-            if isinstance(result, SdisupError):
-                raise result
-            status = statuses([port], systemd)[0]
-        if status.state in ("failed", "stopped"):
-            reason = status.reason or f"systemd's job ended with '{result}'"
-            raise RecordingError(f"{port.label} does not record: {reason}")
-        if is_unclaimed:
-            raise RecordingError(f"{port.label} was started by another program at the same moment")
-        if status.request_id not in ("", request.request_id):
-            raise RecordingError(f"{port.label} was started by another program at the same moment")
-        return status
+        outcome = start_ports(
+            [port],
+            0.0,
+            request=lambda port: make_request(port, config, self._command_builder),
+            job_limit_s=START_LIMIT_S,
+        )[0]
+        if outcome.kind not in (RECORDS, WAITS) or outcome.status is None:
+            raise outcome.as_error()
+        return outcome.status
 
     def stop_recording(self, port_index: int) -> None:
         """Stop the port and return when its file is closed. A stopped port is no error. Raises SdisupError."""
         outcome = stop_ports([self._applied(port_index)])[0]
         if not outcome.ok:
-            raise SdisupError(outcome.text)
+            raise outcome.as_error()
 
     def get_status(self, port_index: int) -> PortStatus:
         """The port's status. Raises ValueError for an index outside the range."""
@@ -158,10 +143,7 @@ class RecorderManager:
 
     def _applied(self, port_index: int) -> AppliedPort:
         """The port as it was applied. Raises ValueError in the words of the promise."""
-        last = self._settings.port_count - 1
-        is_index = isinstance(port_index, int) and not isinstance(port_index, bool)
-        if not is_index or not 0 <= port_index <= last:
-            raise ValueError(f"Invalid port index {port_index}. Valid range: 0-{last}")
+        check_port_index(port_index, self._settings)
         port = load_applied().ports.get(port_index)
         if port is None:
             hint = "it is not enabled, or not applied: sudo sdisup apply"
@@ -169,11 +151,38 @@ class RecorderManager:
         return port
 
     def _command_builder(self) -> FFmpegCommandBuilder:
-        from sdisup.control.api import FFmpegCommandBuilder
-
         if self._builder is None:
             self._builder = FFmpegCommandBuilder(self._settings)
         return self._builder
 
-    def _request(self, port: AppliedPort, config: RecorderConfig | None) -> Request:
-        return make_request(port, config, self._command_builder)
+
+class PortRecorder:
+    """One port of a configuration, as the recorder object that a program keeps for it. It holds nothing between calls.
+
+    The methods raise what those of RecorderManager raise; a port outside the range is a ValueError at once.
+    """
+
+    def __init__(self, port_index: int, settings: Settings) -> None:
+        check_port_index(port_index, settings)
+        self.port_index = port_index
+        self._manager = RecorderManager(settings)
+
+    def start(self, config: RecorderConfig | None = None) -> PortStatus:
+        """Start the port, as RecorderManager.start_recording does."""
+        return self._manager.start_recording(self.port_index, config)
+
+    def stop(self) -> None:
+        """Stop the port and return when its file is closed. A stopped port is no error."""
+        self._manager.stop_recording(self.port_index)
+
+    def get_status(self) -> PortStatus:
+        """The port's status."""
+        return self._manager.get_status(self.port_index)
+
+
+def check_port_index(port_index: int, settings: Settings) -> None:
+    """Raises ValueError, in the words of the promise, for an index outside the range."""
+    last = settings.port_count - 1
+    is_index = isinstance(port_index, int) and not isinstance(port_index, bool)
+    if not is_index or not 0 <= port_index <= last:
+        raise ValueError(f"Invalid port index {port_index}. Valid range: 0-{last}")

@@ -1,6 +1,7 @@
-"""Starting and stopping ports, for commands and other programs.
+"""Starting and stopping ports: the one implementation, for commands and other programs.
 
-It keeps nothing running and nothing in memory: systemd and the files in /run/sdisup hold the truth.
+It keeps nothing running and nothing in memory: systemd and the files in /run/sdisup hold the truth. What became of a
+port is a constant, from which each caller makes its words.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from sdisup.contract.applied import AppliedPort
 from sdisup.contract.files import boot_id, monotonic, utc_text
+from sdisup.contract.records import Record
 from sdisup.contract.status import PortStatus, find_status, write_status
 from sdisup.control.observe import statuses
 from sdisup.control.takes import leave_take_request
-from sdisup.errors import SdisupError
+from sdisup.errors import RecordingError, SdisupError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,16 +26,63 @@ STOP_LIMIT_S = 180.0
 START_LIMIT_S = 30.0
 POLL_S = 0.02
 
+RECORDS = "records"
+RECORDED_ALREADY = "recorded already"
+WAITS = "waits"
+"""It has started, and has no frame on disk yet."""
+IS_STARTED = "is started"
+"""Somebody had started it before: for a take of one's own that is a refusal."""
+STARTED_BY_ANOTHER = "started by another"
+"""Another program starts it at the same moment."""
+CANNOT_RECORD = "cannot record"
+REFUSED = "refused"
+"""systemd, or the request for a take, says no: `error`."""
+STOPPED = "stopped"
+NOT_STOPPED = "not stopped"
 
-class Outcome:
-    """What became of one port in a command: `text` is for the operator and names the port."""
 
-    __slots__ = ("ok", "port", "text")
+class Outcome(Record):
+    """What became of one port: `kind` is one of the constants above, `detail` what there is to say of it."""
 
-    def __init__(self, port: AppliedPort, ok: bool, text: str) -> None:
-        self.port = port
-        self.ok = ok
-        self.text = text
+    port: AppliedPort
+    kind: str
+    detail: str = ""
+    status: PortStatus | None = None
+    error: SdisupError | None = None
+
+    @property
+    def ok(self) -> bool:
+        return self.kind in (RECORDS, RECORDED_ALREADY, STOPPED)
+
+    def as_error(self) -> SdisupError:
+        """The outcome as an error, in the operator's words: what, and the next step."""
+        label = self.port.label
+        if self.error is not None:
+            return self.error
+        if self.kind == IS_STARTED:
+            return RecordingError(
+                f"{label} is already started ({self.detail})", f"stop it first: sdisup stop {self.port.index}"
+            )
+        if self.kind == STARTED_BY_ANOTHER:
+            return RecordingError(f"{label} is started by another program at the same moment, without this take")
+        if self.kind == WAITS:
+            return RecordingError(f"{label}: {self.detail}; it goes on trying")
+        if self.kind == NOT_STOPPED:
+            return SdisupError(f"{label} is not stopped: {self.detail}")
+        return RecordingError(f"{label} does not record: {self.detail}")
+
+    @property
+    def text(self) -> str:
+        """The outcome as a line for the operator, which names the port."""
+        if self.kind == RECORDS:
+            return f"{self.port.label} records to {self.status.current_file if self.status else ''}"
+        if self.kind == RECORDED_ALREADY:
+            return f"{self.port.label} records already"
+        if self.kind == STOPPED:
+            return f"{self.port.label} is stopped"
+        error = self.as_error()
+        text = f"{error.message}; {error.hint}" if self.kind == IS_STARTED else str(error)
+        return text if text.startswith(self.port.label) else f"{self.port.label}: {text}"
 
 
 def start_ports(
@@ -42,70 +91,92 @@ def start_ports(
     *,
     restart: bool = False,
     request: Callable[[AppliedPort], Request] | None = None,
+    job_limit_s: float = 0.0,
 ) -> list[Outcome]:
     """Start (or restart) all ports at once and wait up to `wait_s` seconds for each one's first frame on disk.
 
-    `request` makes what a port's start is to leave for its runner: a take.
+    `request` makes what a port's start leaves for its runner: a take, which only a start of one's own can begin.
+    systemd's jobs are waited for up to `job_limit_s`, `wait_s` without one.
     """
-    from sdisup.control.systemd import DONE, WAITING, Systemd
+    from sdisup.control.systemd import Systemd
 
     with Systemd() as systemd:
         ends: dict[int, Outcome] = {}
         if not restart:
-            ends.update(_already_started(ports, systemd, takes=request is not None))
+            ends.update(_started_before(ports, systemd, is_exclusive=request is not None))
         requests: dict[int, Request] = {}
         if request:
             ends.update(_leave_requests([port for port in ports if port.index not in ends], request, requests))
         started = [port for port in ports if port.index not in ends]
         deadline = monotonic() + wait_s
-        unclaimed: set[int] = set(requests)
-        try:
-            results = _run_start_jobs(systemd, started, wait_s, restart)
-            # A runner that is only just starting still claims its own; what nobody claims expires.
-            done = {port.index for port in started if results[port.unit] != WAITING}
-            unclaimed &= done
-        finally:
-            unclaimed = {index for index in unclaimed if _take_back(index, requests[index])}
+        if not started:
+            return [ends[port.index] for port in ports]
+        results, unclaimed = _run_start_jobs(systemd, started, requests, job_limit_s or wait_s, restart)
         if restart:
-            # The jobs' time was partly that of stopping.
+            # A part of the jobs' time was that of stopping.
             deadline = max(deadline, monotonic() + wait_s / 2)
         for port in started:
             result = results[port.unit]
             if isinstance(result, SdisupError):
-                ends[port.index] = Outcome(port, False, f"{port.label}: {result}")
-            elif port.index in unclaimed and result == DONE:
-                text = f"{port.label} was started by another program at the same moment, without this take"
-                ends[port.index] = Outcome(port, False, text)
+                ends[port.index] = Outcome(port, REFUSED, error=result)
+            elif port.index in unclaimed:
+                ends[port.index] = Outcome(port, STARTED_BY_ANOTHER)
         pending = [port for port in started if port.index not in ends]
-        ends.update(_wait_for_first_frames(pending, deadline, wait_s, systemd, results))
+        ends.update(_wait_for_first_frames(pending, deadline, wait_s, systemd, results, requests))
     return [ends[port.index] for port in ports]
 
 
-def _already_started(ports: Sequence[AppliedPort], systemd: Systemd, *, takes: bool) -> dict[int, Outcome]:
-    """The ports that need no start. A take is only begun by a start, so for a take that is a refusal."""
+def _started_before(ports: Sequence[AppliedPort], systemd: Systemd, *, is_exclusive: bool) -> dict[int, Outcome]:
+    """The ports that need no start, or may not be started."""
     ends = {}
     for port, status in zip(ports, statuses(ports, systemd), strict=True):
-        if takes and status.state not in ("stopped", "failed"):
-            text = f"{port.label} is already started ({status.state}); stop it first: sdisup stop {port.index}"
-            ends[port.index] = Outcome(port, False, text)
+        if is_exclusive and status.state not in ("stopped", "failed"):
+            ends[port.index] = Outcome(port, IS_STARTED, status.state, status)
         elif status.is_recording:
-            ends[port.index] = Outcome(port, True, f"{port.label} records already")
+            ends[port.index] = Outcome(port, RECORDED_ALREADY, status=status)
     return ends
 
 
 def _leave_requests(
     ports: Sequence[AppliedPort], request: Callable[[AppliedPort], Request], left: dict[int, Request]
 ) -> dict[int, Outcome]:
-    """Leave each port's request, noting it in `left`; the ports for which that failed. Raises ConfigError."""
+    """Leave each port's request, and note it in `left`; the ports for which that failed. Raises ConfigError."""
     made = {port.index: request(port) for port in ports}
     ends = {}
     for port in ports:
         try:
             leave_take_request(port, made[port.index])
             left[port.index] = made[port.index]
+        except FileExistsError:
+            ends[port.index] = Outcome(port, STARTED_BY_ANOTHER)
         except SdisupError as error:
-            ends[port.index] = Outcome(port, False, str(error))
+            ends[port.index] = Outcome(port, REFUSED, error=error)
     return ends
+
+
+def _run_start_jobs(
+    systemd: Systemd, ports: Sequence[AppliedPort], requests: Mapping[int, Request], limit_s: float, restart: bool
+) -> tuple[dict[str, str | SystemdError], set[int]]:
+    """Each unit's job result, and the ports whose request no runner claimed although the job is over.
+
+    A request is taken back however this ends, unless a runner is only just starting: it still claims its own, and
+    what nobody claims expires.
+    """
+    from sdisup.control.systemd import DONE, WAITING
+
+    results: dict[str, str | SystemdError] = {}
+    try:
+        for port in ports:
+            systemd.reset_failed(port.unit)
+        results = systemd.run_jobs(
+            "Restart" if restart else "Start",
+            [port.unit for port in ports],
+            limit_s + (STOP_LIMIT_S if restart else 0),
+        )
+    finally:
+        over = [port.index for port in ports if port.index in requests and results.get(port.unit) != WAITING]
+        taken_back = {index for index in over if _take_back(index, requests[index])}
+    return results, {port.index for port in ports if port.index in taken_back and results[port.unit] == DONE}
 
 
 def _take_back(port_index: int, request: Request) -> bool:
@@ -114,38 +185,31 @@ def _take_back(port_index: int, request: Request) -> bool:
     return take_back(port_index, request.request_id)
 
 
-def _run_start_jobs(
-    systemd: Systemd, ports: Sequence[AppliedPort], wait_s: float, restart: bool
-) -> dict[str, str | SystemdError]:
-    for port in ports:
-        systemd.reset_failed(port.unit)
-    limit_s = wait_s + (STOP_LIMIT_S if restart else 0)
-    return systemd.run_jobs("Restart" if restart else "Start", [port.unit for port in ports], limit_s)
-
-
 def _wait_for_first_frames(
     ports: Sequence[AppliedPort],
     deadline: float,
     wait_s: float,
     systemd: Systemd,
     results: Mapping[str, object],
+    requests: Mapping[int, Request],
 ) -> dict[int, Outcome]:
     ends: dict[int, Outcome] = {}
     while True:
         waiting = [port for port in ports if port.index not in ends]
         late = monotonic() >= deadline
         for port, status in zip(waiting, statuses(waiting, systemd), strict=True):
-            if status.is_recording:
-                ends[port.index] = Outcome(port, True, f"{port.label} records to {status.current_file}")
+            own = requests.get(port.index)
+            if own and status.request_id not in ("", own.request_id):
+                ends[port.index] = Outcome(port, STARTED_BY_ANOTHER, status=status)
+            elif status.is_recording:
+                ends[port.index] = Outcome(port, RECORDS, status=status)
             elif status.state in ("failed", "stopped"):
                 reason = status.reason or f"systemd's job ended with '{results.get(port.unit)}'"
-                ends[port.index] = Outcome(port, False, f"{port.label} does not record: {reason}")
+                ends[port.index] = Outcome(port, CANNOT_RECORD, reason, status)
             elif late:
                 reason = status.reason or "no word from FFmpeg"
-                text = (
-                    f"{port.label}: no frame on disk within {wait_s:g} s: {status.state}: {reason}; it goes on trying"
-                )
-                ends[port.index] = Outcome(port, False, text)
+                text = f"no frame on disk within {wait_s:g} s: {status.state}: {reason}"
+                ends[port.index] = Outcome(port, WAITS, text, status)
         if len(ends) == len(ports):
             return ends
         time.sleep(POLL_S)
@@ -163,9 +227,11 @@ def stop_ports(ports: Sequence[AppliedPort]) -> list[Outcome]:
             if result == DONE or _is_not_loaded(result):
                 systemd.reset_failed(port.unit)
                 _mark_stopped(port)
-                outcomes.append(Outcome(port, True, f"{port.label} is stopped"))
+                outcomes.append(Outcome(port, STOPPED))
+            elif isinstance(result, SdisupError):
+                outcomes.append(Outcome(port, REFUSED, error=result))
             else:
-                outcomes.append(Outcome(port, False, f"{port.label} is not stopped: {result}"))
+                outcomes.append(Outcome(port, NOT_STOPPED, result))
     return outcomes
 
 

@@ -33,6 +33,14 @@ class SystemdError(SdisupError):
         self.name = name
 
 
+class SystemdPermissionError(SystemdError, PermissionError):
+    """systemd refused for want of rights. It is a PermissionError too, as the Python interface promises."""
+
+    def __init__(self, message: str, hint: str = "", name: str = "") -> None:
+        super().__init__(message, hint, name)
+        self.errno, self.strerror = 1, message  # EPERM
+
+
 class UnitState(NamedTuple):
     """systemd's words for a unit: LoadState, ActiveState, SubState."""
 
@@ -214,11 +222,15 @@ _EXPLANATIONS: Mapping[str, tuple[str, str]] = {
 }  # fmt: skip
 
 
+_NO_PERMISSION = ("InteractiveAuthorizationRequired", "AccessDenied", "AuthFailed")
+
+
 def explain(name: str, text: str, subject: str) -> SystemdError:
     """A D-Bus error in an operator's words; `name` is its D-Bus name, empty for a transport error."""
     message, hint = _EXPLANATIONS.get(name.rpartition(".")[2], ("", ""))
     if message:
-        return SystemdError(message.format(subject=subject), hint.format(subject=subject), name)
+        of = SystemdPermissionError if name.rpartition(".")[2] in _NO_PERMISSION else SystemdError
+        return of(message.format(subject=subject), hint.format(subject=subject), name)
     if not name and ("No such file" in text or "refused" in text or "closed" in text):
         return SystemdError(
             "systemd cannot be reached: there is no D-Bus system bus here",

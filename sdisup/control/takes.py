@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 
+from sdisup.config.codecs import MUXERS
 from sdisup.contract.applied import AppliedPort
-from sdisup.errors import ConfigError, RecordingError, SdisupError
+from sdisup.errors import ConfigError, RootError, SdisupError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,15 +17,21 @@ if TYPE_CHECKING:
 
 
 def leave_take_request(port: AppliedPort, request: Request) -> None:
-    """Leave a request for the port's next start. Raises RecordingError when another program starts it."""
+    """Leave a request for the port's next start.
+
+    Raises FileExistsError when another program starts the port, RootError and SdisupError when none can be left.
+    """
     from sdisup.contract.requests import leave_request
 
     try:
         leave_request(port.index, request)
-    except FileExistsError as error:
-        raise RecordingError(f"{port.label} is just being started by another program") from error
-    except OSError as error:
+    except FileExistsError:
+        raise
+    except PermissionError as error:
         hint = "run it as root, or as a member of the group sdisup"
+        raise RootError(f"{port.label}: no request can be left: {error.strerror}", hint) from error
+    except OSError as error:
+        hint = "/run/sdisup/requests is made by: systemd-tmpfiles --create sdisup.conf"
         raise SdisupError(f"{port.label}: no request can be left: {error.strerror}", hint) from error
 
 
@@ -39,26 +47,44 @@ def make_request(
     request_id = os.urandom(8).hex()
     if config is None:
         return Request(request_id=request_id)
-    problems = []
-    for what, value in (("take", config.take), ("name", config.name)):
+    problems: list[str] = []
+    path, name, container = config.recording_path, config.name, config.container
+    if path is not None and is_file_path(path):
+        path, name, container = _parts(path, config, problems)
+    for what, value in (("take", config.take), ("name", name)):
         if value is not None and not is_take_name(value):
             problems.append(f"{what}: {value!r} is not a letter or digit and up to 63 of A-Z a-z 0-9 . _ -")
-    path = config.recording_path
     if path is not None and not is_below(path, port.recordings):
-        problems.append(f"recording_path: {path!r} is not at or below {port.recordings}")
+        problems.append(f"recording_path: {config.recording_path!r} is not at or below {port.recordings}")
     if problems:
         raise ConfigError([f"{port.label}: {problem}" for problem in problems])
     values: dict[str, str | list[str] | None] = {}
-    is_changed = config.codec not in (None, port.codec) or config.container is not None
-    if os.geteuid() and (is_changed or path is not None or config.name is not None):
+    is_changed = config.codec not in (None, port.codec) or container is not None
+    if os.geteuid() and (is_changed or path is not None or name is not None):
         # The runner would ignore it: it decides what is executed and written.
         wanted = "a codec, container, path or name of its own"
-        raise SdisupError(f"{port.label}: only root may give a take {wanted}", "run it as root")
+        raise RootError(f"{port.label}: only root may give a take {wanted}")
     if is_changed:
-        changed = builder().port_for(config, port.index)
+        wanted_config = replace(config, container=container)
+        changed = builder().port_for(wanted_config, port.index)
         values = {
-            "argv": list(builder().build_command(config, port.index)),
+            "argv": list(builder().build_command(wanted_config, port.index)),
             "codec": changed.codec,
             "container": changed.container,
         }
-    return Request(take=config.take, request_id=request_id, recording_path=path, name=config.name, **values)
+    return Request(take=config.take, request_id=request_id, recording_path=path, name=name, **values)
+
+
+def is_file_path(path: str) -> bool:
+    """Whether a `recording_path` names a file: it ends as a container's files do, and is no directory."""
+    return os.path.splitext(path)[1].removeprefix(".") in MUXERS and not os.path.isdir(path)
+
+
+def _parts(path: str, config: RecorderConfig, problems: list[str]) -> tuple[str, str, str]:
+    """A file's directory, what begins its name, and its container; what `config` says besides has to agree."""
+    directory, file_name = os.path.split(path)
+    name, _, container = file_name.rpartition(".")
+    for what, asked, of_path in (("name", config.name, name), ("container", config.container, container)):
+        if asked not in (None, of_path):
+            problems.append(f"recording_path: {path!r} asks for the {what} {of_path!r}, and {what} for {asked!r}")
+    return directory, name, container

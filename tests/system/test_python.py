@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -89,6 +90,45 @@ print(json.dumps(results))
         )
         assert found.count(None) == 1, found
         assert all("RuntimeError" in result[1] for result in found if result)
+    assert list(appliance.path("/run/sdisup/requests").iterdir()) == []
+
+
+RACE = """
+import itertools, subprocess
+START = "from sdisup import *; RecorderManager(Settings.load()).start_recording(0, RecorderConfig(take='t{n}'))"
+STARTS = {
+    "take": ["sdisup", "start", "0", "--take", "t{n}"],
+    "plain": ["sdisup", "start", "0"],
+    "python": [sys.executable, "-c", "import sys; sys.path.insert(0, '/usr/lib/sdisup'); " + START],
+}
+found = []
+for kinds in itertools.combinations_with_replacement(STARTS, 2):
+    for _ in range(3):
+        commands = [[word.replace("{n}", str(n)) for word in STARTS[kind]] for n, kind in enumerate(kinds)]
+        started = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+                   for command in commands]
+        texts = [process.communicate()[0] for process in started]
+        take = manager.get_status(0).take
+        manager.stop_recording(0)
+        found.append([kinds, [process.returncode for process in started], texts, take])
+print(json.dumps(found))
+"""
+
+
+def test_two_programs_that_start_one_port_get_the_same_answers(appliance: Machine) -> None:
+    """A plain start wants the port recording and gets that; of those that want a start of their own one gets it."""
+    appliance.configure(small_ports(1))
+    for kinds, codes, texts, take in appliance.python(RACE):
+        winners = [number for number, code in enumerate(codes) if code == 0]
+        for number, (kind, text) in enumerate(zip(kinds, texts, strict=True)):
+            if kind == "plain":
+                assert number in winners, (kinds, texts)
+            elif number in winners:
+                assert take == f"t{number}", (kinds, texts, take)
+            else:
+                assert re.search(r"is already started \([a-z-]+\)|started by another program", text), texts
+        if "plain" not in kinds:
+            assert len(winners) == 1, (kinds, codes, texts)
     assert list(appliance.path("/run/sdisup/requests").iterdir()) == []
 
 
@@ -182,7 +222,7 @@ def test_a_plain_start_that_comes_first_is_not_taken_for_the_take(appliance: Mac
     found = appliance.python(
         """
 import subprocess
-from sdisup.control import api as module
+from sdisup.control import ports as module
 leave = module.leave_take_request
 def late(port, request):
     subprocess.run(["systemctl", "start", "sdi-record@0"], check=True)

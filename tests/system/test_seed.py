@@ -7,6 +7,9 @@ after 64 KiB (test_progress.py, test_faults.py), an FFmpeg whose end nobody noti
 
 from __future__ import annotations
 
+import json
+import re
+
 from drive import PRELUDE, Machine, small_ports
 
 
@@ -20,6 +23,77 @@ def test_a_recording_outlives_the_program_that_started_it(appliance: Machine) ->
     before = appliance.wait_recording(0, frames=10)
     after = appliance.wait_recording(0, frames=before["frame_count"] + 25)
     assert (after["ffmpeg_pid"], after["restarts"]) == (before["ffmpeg_pid"], 0)
+
+
+BACKEND = """\
+import asyncio, json, sys
+sys.path.insert(0, "/usr/lib/sdisup")
+from sdisup import CodecType, RecorderConfig, Settings
+from sdisup.aio import PortRecorder, RecorderManager
+
+async def refused(what, expected):
+    try:
+        await what
+    except expected as error:
+        return str(error)
+
+def tell(**words):
+    print(json.dumps(words), flush=True)
+
+async def main():
+    settings = Settings.load()
+    manager = RecorderManager(settings)
+    manager.initialize()
+    recorder = PortRecorder(1, settings)
+    config = RecorderConfig(codec=CodecType.PRORES, recording_path="/srv/recordings/day/FINAL.mov")
+    await asyncio.gather(manager.start_recording(0), recorder.start(config))
+    tell(
+        again=await refused(recorder.start(config), RuntimeError),
+        wrong=await refused(manager.start_recording(9), ValueError),
+        wrong_status=await refused(asyncio.to_thread(manager.get_status, 9), ValueError),
+    )
+    while not all(status.frame_count >= 25 for status in manager.get_all_status()):
+        await asyncio.sleep(0.05)
+    tell(recorded={status.port_index: [status.is_recording, status.codec, status.current_file]
+                   for status in manager.get_all_status()}, fps=recorder.get_status().fps)
+    await recorder.stop()
+    await recorder.stop()
+    await manager.stop_recording(0)
+    tell(stopped=[status.is_recording for status in manager.get_all_status()])
+    status = await recorder.start()
+    tell(started=status.is_recording)
+    await asyncio.sleep(1000)
+
+asyncio.run(main())
+"""
+
+
+def test_a_backend_that_used_the_origin_changes_an_import(appliance: Machine) -> None:
+    appliance.configure(small_ports(2))
+    with appliance.popen(["python3", "-c", BACKEND]) as backend:
+        assert backend.stdout is not None
+        told = [json.loads(backend.stdout.readline()) for _ in range(4)]
+        backend.kill()
+    refusals, recorded, stopped, started = told
+    assert re.search(r"port 1 .* is already started \(recording\)|port 1 is already started", refusals["again"])
+    assert refusals["wrong"] == refusals["wrong_status"] == "Invalid port index 9. Valid range: 0-1"
+    assert recorded["recorded"]["0"][:2] == [True, "h264"]
+    assert recorded["recorded"]["1"][:2] == [True, "prores"]
+    assert re.fullmatch(r"/srv/recordings/day/FINAL_\w+\.mov", recorded["recorded"]["1"][2])
+    assert 20 < recorded["fps"] < 30
+    assert stopped["stopped"] == [False, False]
+    assert started["started"] is True
+    # It is dead, and the port records on.
+    before = appliance.wait_recording(1, frames=10)
+    after = appliance.wait_recording(1, frames=before["frame_count"] + 25)
+    assert (after["ffmpeg_pid"], after["restarts"]) == (before["ffmpeg_pid"], 0)
+
+
+def test_who_is_not_root_is_told_so(appliance: Machine) -> None:
+    appliance.configure(small_ports(1))
+    found = appliance.python("print(json.dumps(caught(manager.start_recording, 0)))\n", user="nobody")
+    assert "PermissionError" in found[1], found
+    assert "run it as root" in found[2], found
 
 
 def test_the_status_of_a_running_port_can_be_asked(appliance: Machine) -> None:
