@@ -6,39 +6,17 @@ then what the values are together. Whatever the documents hold, the outcome is S
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
 from sdisup.config import codecs
 from sdisup.config.documents import Findings, Layer, Tree, find_leaf, merge, read_documents
-from sdisup.config.table import (
-    APPLIANCE,
-    DEFAULT_SOURCE_KIND,
-    MAX_PORTS,
-    PORT,
-    SOURCE_KINDS,
-    SOURCE_LIMITS,
-    check_layer,
-    fold_source,
-    rows,
-)
-from sdisup.config.text import settings_markdown, starter_toml
+from sdisup.config.table import APPLIANCE, MAX_PORTS, PORT, SOURCE_LIMITS, check_layer, fold_source, rows
 from sdisup.errors import ConfigError
 from sdisup.sources.base import Remark, Source
 from sdisup.sources.values import AUTO_RATE, SLOWEST_RATE
-
-__all__ = [
-    "DEFAULT_PATH",
-    "Port",
-    "Settings",
-    "Source",
-    "override_port",
-    "parse_settings",
-    "settings_markdown",
-    "starter_toml",
-]
 
 DEFAULT_PATH = "/etc/sdisup/sdisup.toml"
 
@@ -182,9 +160,8 @@ def _check_indexes(tree: Tree, port_count: int, found: Findings) -> None:
 def _check_defaults(tree: Tree, found: Findings) -> None:
     """Also what every port overrides has to be right."""
     check_layer(tree.defaults.values, PORT, found)
-    folded = fold_source(tree.defaults.sources, found)
-    if folded is not None:
-        check_layer(folded[1], folded[0], found)
+    kind, options, _ = fold_source(tree.defaults.sources, found)
+    check_layer(options, kind.kind, found)
 
 
 def _resolve_port(index: int, tree: Tree, recordings: str, found: Findings) -> Port | None:
@@ -204,19 +181,20 @@ def _resolve_port(index: int, tree: Tree, recordings: str, found: Findings) -> P
     for keys, text in _combination_problems(port):
         if not wrong.intersection(keys):
             found.problem(find_leaf(tree, index, keys, found), text)
+    if wrong_options:
+        return None
     for keys, text in _doubts(port, set(own.values)):
         found.warning(find_leaf(tree, index, keys, found), text)
-    return None if wrong_options else port
+    return port
 
 
 def _build_source(index: int, layers: Iterable[Layer], found: Findings) -> tuple[Source, set[str]]:
     """The source and the options that are wrong: all of them where its kind is."""
-    folded = fold_source(layers, found)
-    kind, layer = folded or (DEFAULT_SOURCE_KIND, {})
-    given, wrong = check_layer(layer, kind, found)
-    defaults = SOURCE_KINDS[kind].defaults(index)
+    kind, layer, is_known = fold_source(layers, found)
+    given, wrong = check_layer(layer, kind.kind, found)
+    defaults = kind.defaults(index)
     options = {key: defaults.get(key) if value is None else value for key, value in given.items()}
-    return SOURCE_KINDS[kind](MappingProxyType(options)), wrong if folded else set(options)
+    return kind(MappingProxyType(options)), wrong if is_known else set(options)
 
 
 def _check_required(index: int, source: Source, wrong: set[str], tree: Tree, found: Findings) -> set[str]:
@@ -273,37 +251,34 @@ def _check_devices(ports: Iterable[Port], tree: Tree, found: Findings) -> None:
 # ---- What the values of a port are together ----
 
 
-def _combination_problems(port: Port) -> list[Remark]:
+def _combination_problems(port: Port) -> Iterator[Remark]:
     """The combinations of the port's values that no FFmpeg could record as promised."""
-    problems: list[Remark] = []
     codec = codecs.CODECS[port.codec]
     rate = port.source.options["rate"]
     rate_text = f"at least {SLOWEST_RATE}" if rate == AUTO_RATE else rate
     if port.container not in codec.containers:
-        text = f"{port.container} cannot hold {port.codec} (one of: {', '.join(codec.containers)})"
-        problems.append((("container", "codec"), text))
+        yield (
+            ("container", "codec"),
+            f"{port.container} cannot hold {port.codec} (one of: {', '.join(codec.containers)})",
+        )
     threads_max = codecs.max_threads(codec, rate)
     if port.threads > threads_max:
         text = (
             f"{port.threads} threads of {port.codec} at {rate_text} frames a second keep back more than"
             f" {codecs.HOLD_BACK_LIMIT_S} s, which a crash would lose: at most {threads_max}"
         )
-        problems.append((("threads", "codec", "source.rate"), text))
+        yield ("threads", "codec", "source.rate"), text
     channels = port.source.audio_channel_count()
     if channels > codec.audio_channels_max:
         text = f"{port.codec} is recorded with at most {codec.audio_channels_max} channels, not {channels}"
-        problems.append((("source.audio_channels", "codec"), text))
-    return problems
+        yield ("source.audio_channels", "codec"), text
 
 
-def _doubts(port: Port, own_keys: set[str]) -> list[Remark]:
+def _doubts(port: Port, own_keys: set[str]) -> Iterator[Remark]:
     """What works, but hardly as it was meant. `own_keys` are those of the port's own table."""
-    remarks: list[Remark] = []
     if codecs.CODECS[port.codec].bitrate_kbps == 0 and "bitrate_kbps" in own_keys:
-        text = f"{port.codec} takes its bit rate from prores_profile; this has no effect"
-        remarks.append((("bitrate_kbps",), text))
-    remarks += port.source.doubts({key: getattr(port, key) for key in SOURCE_LIMITS})
+        yield ("bitrate_kbps",), f"{port.codec} takes its bit rate from prores_profile; this has no effect"
+    yield from port.source.doubts({key: getattr(port, key) for key in SOURCE_LIMITS})
     if port.sync_interval_s > 1:
-        text = f"a power cut may cost {port.sync_interval_s + codecs.HOLD_BACK_LIMIT_S:g} s of material"
-        remarks.append((("sync_interval_s",), text))
-    return remarks
+        lost_s = port.sync_interval_s + codecs.HOLD_BACK_LIMIT_S
+        yield ("sync_interval_s",), f"a power cut may cost {lost_s:g} s of material"

@@ -12,17 +12,7 @@ from typing import Any
 from sdisup.config.codecs import CODECS, MUXERS
 from sdisup.config.documents import Findings, Layer
 from sdisup.sources.base import Source, kinds
-from sdisup.sources.values import (
-    BOOLEAN,
-    CHOICE,
-    INTEGER,
-    Setting,
-    Type,
-    check_range,
-    check_string,
-    show,
-    suggestion,
-)
+from sdisup.sources.values import BOOLEAN, CHOICE, INTEGER, Setting, Type, check_range, check_string, show, suggestion
 
 APPLIANCE = "appliance"
 PORT = "port"
@@ -85,52 +75,44 @@ PATH = Type("path", _check_path, "an absolute path")
 
 SETTINGS: dict[str, tuple[Setting, ...]] = {
     APPLIANCE: (
-        Setting("ports", INTEGER, 8, "How many ports there are: 0 to one less than this.",
-                minimum=1, maximum=MAX_PORTS),
-        Setting("recordings", PATH, "/srv/recordings",
-                "The directory that recordings go to; it has to exist."),
+        Setting("ports", INTEGER, 8, "How many ports there are: 0 to one less than this.", minimum=1,
+                maximum=MAX_PORTS),
+        Setting("recordings", PATH, "/srv/recordings", "The directory that recordings go to; it has to exist."),
         Setting("ffmpeg", PATH, "/usr/bin/ffmpeg", "The FFmpeg that records."),
     ),
     PORT: (
         Setting("enabled", BOOLEAN, True, "Whether the port is configured at all."),
-        Setting("name", NAME, None,
-                "What operators call the port; unique, and the beginning of its files' names.",
+        Setting("name", NAME, None, "What operators call the port; unique, and the beginning of its files' names.",
                 default_doc="portN"),
         Setting("record_at_boot", BOOLEAN, False, "Whether the port records whenever the machine is up."),
         Setting("recordings", PATH, None, "The directory that this port's recordings go to.",
                 default_doc="that of [appliance]"),
         Setting("codec", CHOICE, "h264", "What the picture is encoded in.", allowed=tuple(CODECS)),
-        Setting("container", CHOICE, None,
-                "The file format; each is written so that a crash leaves it playable.",
+        Setting("container", CHOICE, None, "The file format; each is written so that a crash leaves it playable.",
                 default_doc="mp4 for h264, mov for prores", allowed=tuple(MUXERS)),
-        Setting("bitrate_kbps", INTEGER, None,
-                "The bit rate of the picture; prores takes its own from prores_profile.",
+        Setting("bitrate_kbps", INTEGER, None, "The bit rate of the picture; prores takes its own from prores_profile.",
                 default_doc="8000 for h264", minimum=100, maximum=400_000, unit="kbit/s"),
         Setting("preset", CHOICE, "veryfast",
                 "How hard the h264 encoder works: slower is a better picture at the same bit rate.",
                 allowed=X264_PRESETS),
         Setting("prores_profile", CHOICE, "hq", "The quality of prores.", allowed=PRORES_PROFILES),
         Setting("threads", INTEGER, 4,
-                "How many threads encode the picture; each keeps a frame of prores back, which limits them.",
-                minimum=1, maximum=16),
-        Setting("stall_timeout_s", NUMBER, None,
-                "FFmpeg is restarted when no frame has come for so long.",
+                "How many threads encode the picture; each keeps a frame of prores back, which limits them.", minimum=1,
+                maximum=16),
+        Setting("stall_timeout_s", NUMBER, None, "FFmpeg is restarted when no frame has come for so long.",
                 default_doc=_limits_doc("stall_timeout_s"), minimum=1, maximum=600, unit="s"),
         Setting("start_timeout_s", NUMBER, 30.0,
-                "FFmpeg is restarted when its first frame has not come within so long.",
-                minimum=1, maximum=600, unit="s"),
+                "FFmpeg is restarted when its first frame has not come within so long.", minimum=1, maximum=600,
+                unit="s"),
         Setting("sync_interval_s", NUMBER, 1.0,
                 "How often what was written is forced to the disk; a power cut costs this and half a second.",
                 minimum=0.1, maximum=60, unit="s"),
-        Setting("stop_quit_s", NUMBER, None,
-                "At a stop, how long FFmpeg may take after `q` before it gets SIGTERM.",
+        Setting("stop_quit_s", NUMBER, None, "At a stop, how long FFmpeg may take after `q` before it gets SIGTERM.",
                 default_doc=_limits_doc("stop_quit_s"), minimum=0.1, maximum=120, unit="s"),
-        Setting("stop_start_quit_s", NUMBER, None,
-                "The same while FFmpeg has not delivered a frame yet.",
+        Setting("stop_start_quit_s", NUMBER, None, "The same while FFmpeg has not delivered a frame yet.",
                 default_doc=_limits_doc("stop_start_quit_s", "stop_quit_s"), minimum=0.1, maximum=120, unit="s"),
-        Setting("stop_term_s", NUMBER, 2.0,
-                "How long FFmpeg may take after SIGTERM before it is killed.",
-                minimum=0.1, maximum=120, unit="s"),
+        Setting("stop_term_s", NUMBER, 2.0, "How long FFmpeg may take after SIGTERM before it is killed.", minimum=0.1,
+                maximum=120, unit="s"),
     ),
     **{kind: source.settings for kind, source in SOURCE_KINDS.items()},
 }  # fmt: skip
@@ -163,8 +145,8 @@ def _unknown_key(key: str, section: str) -> str:
     return f"unknown key{place}" + (suggestion(key, keys) or f" (one of: {', '.join(keys)})")
 
 
-def fold_source(layers: Iterable[Layer], found: Findings) -> tuple[str, Layer] | None:
-    """The kind and the options that source tables give together; None when a kind is wrong.
+def fold_source(layers: Iterable[Layer], found: Findings) -> tuple[type[Source], Layer, bool]:
+    """The kind and the options that source tables give together, and whether there is such a kind.
 
     A source with another kind replaces what was before it, the same or no kind adds to it.
     """
@@ -175,10 +157,10 @@ def fold_source(layers: Iterable[Layer], found: Findings) -> tuple[str, Layer] |
         if leaf is not None and leaf.value != kind:
             if not isinstance(leaf.value, str) or leaf.value not in SOURCE_KINDS:
                 found.problem(leaf, _unknown_kind(leaf.value))
-                return None
+                return SOURCE_KINDS[DEFAULT_SOURCE_KIND], {}, False
             kind, options = leaf.value, {}
         options = {**options, **{key: value for key, value in layer.items() if key != "kind"}}
-    return kind, options
+    return SOURCE_KINDS[kind], options, True
 
 
 def _unknown_kind(value: object) -> str:

@@ -7,13 +7,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
-from sdisup.config.table import (
-    APPLIANCE,
-    DEFAULT_SOURCE_KIND,
-    PORT,
-    SOURCE_KINDS,
-    rows,
-)
+from sdisup.config.table import APPLIANCE, DEFAULT_SOURCE_KIND, PORT, SOURCE_KINDS, rows
 from sdisup.sources.values import REQUIRED, Setting
 
 TITLE = """# Configuration

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import sdisup.sources
@@ -64,26 +64,35 @@ class Source(Record):
     """What a port records: a kind, which is a subclass, and a value for each of its `settings`.
 
     All that the rest of the program knows of a source is below; what a kind does not say is as here. Every kind has
-    the option `rate`, and `scan` where a signal can be interlaced.
+    the option `rate`, and `scan` where a signal can be interlaced; an option `device` is the input's name.
+
+    Configuration: `kind` is its name, `position` its place where kinds are listed (the first is the default), `doc`
+    and `example` (a line of TOML) stand in the reference. The times are defaults of the port's settings of these
+    names; `device_word` says in a message what has only one reader.
+    FFmpeg: `demuxer` is FFmpeg's name of the input device, if the kind has one, and `remedy` what to do where FFmpeg
+    lacks it. `without_signal` is what FFmpeg does without a signal (contract/options.py); the runner's table of causes
+    knows what FFmpeg says then.
+    Discovery: `ffmpeg_lists` is whether `ffmpeg -sources DEMUXER` lists the inputs, and `opened_by_listing` what
+    FFmpeg opens for that list, which could disturb a recording. `node_hint` is a command that lists device nodes.
     """
 
     options: Mapping[str, Any]
 
-    # ---- Configuration and documentation ----
-
     kind: ClassVar[str]
-    """The kind's name in the configuration."""
     position: ClassVar[int]
-    """Its place where kinds are listed. The first is the default."""
     doc: ClassVar[str]
     example: ClassVar[str]
-    """A line of TOML for the reference and the starter file."""
     settings: ClassVar[tuple[Setting, ...]]
-
     stall_timeout_s: ClassVar[float] = 5
     stop_quit_s: ClassVar[float] = 3
     stop_start_quit_s: ClassVar[float] = 0
-    """Defaults of the port's settings of these names, in seconds."""
+    device_word: ClassVar[str] = "a device"
+    demuxer: ClassVar[str] = ""
+    remedy: ClassVar[str] = "install an FFmpeg that has it, or choose another source"
+    without_signal: ClassVar[str] = ""
+    ffmpeg_lists: ClassVar[bool] = False
+    opened_by_listing: ClassVar[str] = ""
+    node_hint: ClassVar[str] = ""
 
     @classmethod
     def defaults(cls, index: int) -> dict[str, object]:
@@ -92,24 +101,15 @@ class Source(Record):
 
     def __str__(self) -> str:
         """The source in an operator's words, as it stands in messages and descriptions."""
-        return f"{self.kind} source"
-
-    device_word: ClassVar[str] = "a device"
+        return self.options.get("device") or f"{self.kind} source"
 
     def devices(self) -> dict[str, tuple[str, ...]]:
         """What no other port can read at the same time, as messages name it, with its keys in the configuration."""
-        return {}
+        return {str(self): ("source.device",)} if "device" in self.options else {}
 
-    def doubts(self, limits_s: Mapping[str, float]) -> list[Remark]:
+    def doubts(self, limits_s: Mapping[str, float]) -> Iterable[Remark]:
         """What works, but hardly as it was meant. `limits_s` are the port's time limits by their keys."""
-        return []
-
-    # ---- FFmpeg ----
-
-    demuxer: ClassVar[str] = ""
-    """FFmpeg's name of the input device, where the kind has one."""
-    remedy: ClassVar[str] = "install an FFmpeg that has it, or choose another source"
-    """What to do where FFmpeg lacks the demuxer."""
+        return ()
 
     def arguments(self) -> list[str]:
         """FFmpeg's arguments that open the input."""
@@ -128,11 +128,6 @@ class Source(Record):
         """The stream of the sound, as FFmpeg's -map takes it."""
         return "0:a:0"
 
-    # ---- The unit ----
-
-    without_signal: ClassVar[str] = ""
-    """What FFmpeg does without a signal (contract/options.py). The runner's causes know the messages."""
-
     def audio_options(self) -> tuple[str, ...]:
         """Those of `arguments` that ask for the sound in the signal, and are left out where the signal has none."""
         return ()
@@ -141,16 +136,12 @@ class Source(Record):
         """An encoder that needs a device of its own (a GPU) would have to be added to it."""
         return Sandbox()
 
-    # ---- `sdisup check` ----
-
-    node_hint: ClassVar[str] = ""
-
     def nodes(self) -> list[str]:
-        """The device nodes that the options name; `node_hint` is a command that lists those there are."""
+        """The device nodes that the options name, for `sdisup check`."""
         return []
 
     def files(self) -> list[Input]:
-        """The local files and FIFOs that are read."""
+        """The local files and FIFOs that are read, for `sdisup check`."""
         return []
 
     @classmethod
@@ -158,16 +149,9 @@ class Source(Record):
         """What the machine lacks for any source of this kind; "" if nothing. Opens nothing."""
         return ""
 
-    ffmpeg_lists: ClassVar[bool] = False
-    """Whether `ffmpeg -sources DEMUXER` lists the inputs."""
-    opened_by_listing: ClassVar[str] = ""
-    """What FFmpeg opens for that list, which could disturb a recording."""
-
     def listing_problem(self, found: Sequence[Found]) -> str:
         """Why this source cannot be one of the inputs that FFmpeg lists; "" if it can."""
         return ""
-
-    # ---- `sdisup init` ----
 
     @classmethod
     def discover(cls, sys_root: str) -> tuple[Found, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from sdisup.sources.arguments import DEVICE_FORMATS, Input, parse_inputs
 from sdisup.sources.base import SIGNAL_SCAN, Remark, Sandbox, Source
@@ -52,8 +52,9 @@ class Custom(Source):
 
     @property
     def inputs(self) -> tuple[Input, ...]:
-        """What the arguments open; nothing where they are missing."""
-        return self.options["input"] or ()
+        """What the arguments open."""
+        inputs: tuple[Input, ...] = self.options["input"]
+        return inputs
 
     def __str__(self) -> str:
         return str(self.inputs[0])
@@ -61,12 +62,10 @@ class Custom(Source):
     def devices(self) -> dict[str, tuple[str, ...]]:
         return {entry.url: ("source.input",) for entry in self.inputs if entry.format in DEVICE_FORMATS}
 
-    def doubts(self, limits_s: Mapping[str, float]) -> list[Remark]:
-        hidden = [entry.path for entry in self.inputs if entry.path.startswith(("/tmp/", "/var/tmp/"))]
-        if not hidden:
-            return []
-        text = f"{hidden[0]} is not seen by the recorder, whose unit has a /tmp of its own; put it elsewhere"
-        return [(("source.input",), text)]
+    def doubts(self, limits_s: Mapping[str, float]) -> Iterator[Remark]:
+        for path in [entry.path for entry in self.inputs if entry.path.startswith(("/tmp/", "/var/tmp/"))][:1]:
+            text = f"{path} is not seen by the recorder, whose unit has a /tmp of its own; put it elsewhere"
+            yield ("source.input",), text
 
     def arguments(self) -> list[str]:
         return [word for entry in self.inputs for word in entry.arguments]

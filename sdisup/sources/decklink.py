@@ -8,17 +8,7 @@ from collections.abc import Sequence
 
 from sdisup.contract.options import SEARCHES
 from sdisup.sources.base import SIGNAL_RATE, SIGNAL_SCAN, Found, Sandbox, Source, comment
-from sdisup.sources.values import (
-    BOOLEAN,
-    CHOICE,
-    INTEGER,
-    REQUIRED,
-    WORD,
-    Setting,
-    Type,
-    check_string,
-    show,
-)
+from sdisup.sources.values import BOOLEAN, CHOICE, INTEGER, REQUIRED, WORD, Setting, Type, check_string, show
 
 TEXT_MAX_BYTES = 128
 
@@ -63,8 +53,8 @@ class DeckLink(Source):
                 allowed=(0, 2, 8, 16)),
         Setting("sample_size", INTEGER, 32, "The audio's sample size.", allowed=(16, 32), unit="bit"),
         Setting("queue_mib", INTEGER, 256,
-                "How much of the signal waits in memory for a slow encoder before pictures are dropped.",
-                minimum=16, maximum=4096, unit="MiB"),
+                "How much of the signal waits in memory for a slow encoder before pictures are dropped.", minimum=16,
+                maximum=4096, unit="MiB"),
         Setting("draw_bars", BOOLEAN, False,
                 "Whether colour bars are recorded while there is no signal, rather than black."),
     )  # fmt: skip
@@ -77,12 +67,6 @@ class DeckLink(Source):
     )
     without_signal = SEARCHES
     ffmpeg_lists = True
-
-    def __str__(self) -> str:
-        return str(self.options["device"])
-
-    def devices(self) -> dict[str, tuple[str, ...]]:
-        return {str(self): ("source.device",)}
 
     def arguments(self) -> list[str]:
         """The card goes on delivering pictures without a signal: black ones, or bars if `draw_bars` says so.

@@ -4,29 +4,15 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 from collections.abc import Sequence
 
 from sdisup.sources.base import SIGNAL_RATE, SIGNAL_SCAN, Found, Sandbox, Source, comment
-from sdisup.sources.values import INTEGER, SIZE, WORD, Setting, Type, check_string, show
+from sdisup.sources.values import INTEGER, SIZE, WORD, Setting, pattern_type
 
-
-def _check_device(setting: Setting, value: object) -> str:
-    text = check_string(value)
-    if not re.fullmatch(r"/dev(/[A-Za-z0-9_:@+-][A-Za-z0-9_.:@+-]{0,100}){1,4}", text):
-        raise ValueError(f"must be a device's path, such as /dev/video0, not {show(text)}")
-    return text
-
-
-def _check_alsa(setting: Setting, value: object) -> str:
-    text = check_string(value)
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_:,.=+-]{0,127}", text):
-        raise ValueError(f"must be an ALSA device, such as hw:1, or none, not {show(text)}")
-    return text
-
-
-DEVICE = Type("device", _check_device, "a path below /dev")
-ALSA = Type("alsa", _check_alsa, "none, or a device such as hw:1")
+_DEVICE = r"/dev(/[A-Za-z0-9_:@+-][A-Za-z0-9_.:@+-]{0,100}){1,4}"
+DEVICE = pattern_type("device", _DEVICE, "a device's path, such as /dev/video0", "a path below /dev")
+_ALSA = r"[A-Za-z][A-Za-z0-9_:,.=+-]{0,127}"
+ALSA = pattern_type("alsa", _ALSA, "an ALSA device, such as hw:1, or none", "none, or a device such as hw:1")
 
 
 class V4l2(Source):
@@ -46,8 +32,7 @@ class V4l2(Source):
                 " lists them)."),
         Setting("audio_device", ALSA, "none",
                 "The ALSA device of the sound (`arecord -L` lists them), such as hw:1; none for no sound."),
-        Setting("audio_channels", INTEGER, 2, "How many channels that device delivers.",
-                minimum=1, maximum=16),
+        Setting("audio_channels", INTEGER, 2, "How many channels that device delivers.", minimum=1, maximum=16),
     )  # fmt: skip
     demuxer = "v4l2"
     node_hint = "ls /dev/v4l/by-id"
@@ -56,16 +41,13 @@ class V4l2(Source):
     def defaults(cls, index: int) -> dict[str, object]:
         return {"device": f"/dev/video{index}"}
 
-    def __str__(self) -> str:
-        return str(self.options["device"])
-
     @property
     def has_sound(self) -> bool:
         return bool(self.options["audio_device"] != "none")
 
     def devices(self) -> dict[str, tuple[str, ...]]:
         sound = {self.options["audio_device"]: ("source.audio_device",)} if self.has_sound else {}
-        return {str(self): ("source.device",), **sound}
+        return {**super().devices(), **sound}
 
     def arguments(self) -> list[str]:
         """With two inputs FFmpeg reads each ahead in a thread of its own.
@@ -93,8 +75,9 @@ class V4l2(Source):
         return "1:a:0"
 
     def sandbox(self) -> Sandbox:
-        sound, groups = (("char-alsa",), ("video", "audio")) if self.has_sound else ((), ("video",))
-        return Sandbox(devices=(str(self), *sound), groups=groups)
+        if self.has_sound:
+            return Sandbox(devices=(str(self), "char-alsa"), groups=("video", "audio"))
+        return Sandbox(devices=(str(self),), groups=("video",))
 
     def nodes(self) -> list[str]:
         return [str(self)]

@@ -1,7 +1,6 @@
-"""What the value of a setting may be, and how a setting is described. Pure.
+"""The rows that describe settings, and what their values may be. Pure.
 
-A row of the settings, of a kind of source or of a port, is a `Setting`. Its `Type` checks a value and says in words
-which values there are. The types here are those that several rows have; a file with a type of its own defines it.
+The types here are those that several rows have; a file whose rows need another type defines it.
 """
 
 from __future__ import annotations
@@ -166,13 +165,6 @@ def _check_choice(setting: Setting, value: object) -> str:
     return text
 
 
-def _check_word(setting: Setting, value: object) -> str:
-    text = check_string(value)
-    if not re.fullmatch(r"[A-Za-z0-9_]{1,32}", text):
-        raise ValueError(f"must be letters, digits and '_', at most 32, not {show(text)}")
-    return text
-
-
 def _check_rate(setting: Setting, value: object) -> str:
     rate = None
     if value == AUTO_RATE and AUTO_RATE in setting.allowed:
@@ -196,9 +188,21 @@ def _check_size(setting: Setting, value: object) -> str:
     return f"{numbers[0]}x{numbers[1]}"
 
 
+def pattern_type(name: str, pattern: str, what: str, doc: str) -> Type:
+    """A type of strings that match `pattern`; `what` says which in a message."""
+
+    def check(setting: Setting, value: object) -> str:
+        text = check_string(value)
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"must be {what}, not {show(text)}")
+        return text
+
+    return Type(name, check, doc)
+
+
 BOOLEAN = Type("boolean", _check_boolean, "true or false")
 INTEGER = Type("integer", _check_integer, "a whole number")
 CHOICE = Type("choice", _check_choice)
 RATE = Type("rate", _check_rate)
 SIZE = Type("size", _check_size, "WIDTHxHEIGHT")
-WORD = Type("word", _check_word, "letters, digits and `_`")
+WORD = pattern_type("word", r"[A-Za-z0-9_]{1,32}", "letters, digits and '_', at most 32", "letters, digits and `_`")

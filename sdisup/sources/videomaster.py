@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from sdisup.contract.options import ENDS
 from sdisup.sources.base import SIGNAL_RATE, SIGNAL_SCAN, Found, Remark, Sandbox, Source, comment
@@ -11,12 +11,6 @@ from sdisup.sources.values import CHOICE, INTEGER, Setting, find_rate
 
 BLOCKS_S = 10.0
 """An SDI input that lost its signal blocks FFmpeg for so long, and twice as long while it starts (traps 7, 8)."""
-
-# The eight that work, of those that the input lists (VIDEOMASTER.md, Choosing the input).
-BUFFER_PACKINGS = (
-    "YUV422_8", "YUV422_10", "RGB_24", "RGB_32", "RGBA_32", "RGB_64", "PLANAR_NV12", "PLANAR_P010",
-)  # fmt: skip
-TIMESTAMP_SOURCES = ("osc", "system", "hw", "ltc_on_board", "ltc_companion_card")
 
 
 class Videomaster(Source):
@@ -26,20 +20,21 @@ class Videomaster(Source):
     example = 'source = { kind = "videomaster", board = 0, channel = 3, scan = "tff" }'
     settings = (
         Setting("board", INTEGER, 0, "The card, counted from 0.", maximum=63),
-        Setting("channel", INTEGER, None, "The card's input, counted from 0.",
-                default_doc="the port's index", maximum=63),
+        Setting("channel", INTEGER, None, "The card's input, counted from 0.", default_doc="the port's index",
+                maximum=63),
         SIGNAL_RATE,
         SIGNAL_SCAN,
-        Setting("buffer_packing", CHOICE, "YUV422_8", "How the card delivers the picture.",
-                allowed=BUFFER_PACKINGS),
+        Setting("buffer_packing", CHOICE, "YUV422_8", "How the card delivers the picture.", allowed=(
+            # The eight that work, of those that the input lists (VIDEOMASTER.md, Choosing the input).
+            "YUV422_8", "YUV422_10", "RGB_24", "RGB_32", "RGBA_32", "RGB_64", "PLANAR_NV12", "PLANAR_P010",
+        )),
         Setting("audio_channels", INTEGER, 2,
                 "How many embedded audio channels are recorded, from the first; 0 for none.", maximum=16),
         Setting("sample_size", INTEGER, 24, "The audio's sample size.", allowed=(16, 24), unit="bit"),
-        Setting("sample_rate", INTEGER, 48000, "The audio's sample rate.",
-                allowed=(32000, 44100, 48000), unit="Hz"),
+        Setting("sample_rate", INTEGER, 48000, "The audio's sample rate.", allowed=(32000, 44100, 48000), unit="Hz"),
         Setting("timestamp_source", CHOICE, "osc",
                 "The clock of the timestamps; all but osc lose pictures sooner or later.",
-                allowed=TIMESTAMP_SOURCES),
+                allowed=("osc", "system", "hw", "ltc_on_board", "ltc_companion_card")),
     )  # fmt: skip
     stall_timeout_s = 12
     stop_quit_s = 12
@@ -61,20 +56,18 @@ class Videomaster(Source):
     def devices(self) -> dict[str, tuple[str, ...]]:
         return {str(self): ("source.channel", "source.board")}
 
-    def doubts(self, limits_s: Mapping[str, float]) -> list[Remark]:
-        remarks: list[Remark] = []
+    def doubts(self, limits_s: Mapping[str, float]) -> Iterator[Remark]:
         clock = self.options["timestamp_source"]
         if clock != "osc":
             text = f"'{clock}' loses pictures when a clock steps, at midnight or after days; 'osc' does not"
-            remarks.append((("source.timestamp_source",), text))
+            yield ("source.timestamp_source",), text
         for key in ("stall_timeout_s", "stop_quit_s"):
             if limits_s[key] <= BLOCKS_S:
                 text = (
                     f"without a signal FFmpeg answers only after {BLOCKS_S:g} s: with {limits_s[key]:g} s"
                     " it is killed before it can close the file"
                 )
-                remarks.append(((key,), text))
-        return remarks
+                yield (key,), text
 
     def arguments(self) -> list[str]:
         """VIDEOMASTER.md, An argument list that served.
@@ -84,13 +77,11 @@ class Videomaster(Source):
         (traps 7 and 8).
         """
         options = self.options
-        arguments = ["-xerror", "-abort_on", "empty_output", "-f", "videomaster"]
-        arguments += ["-timestamp_source", options["timestamp_source"]]
-        arguments += ["-buffer_packing", options["buffer_packing"]]
+        arguments = ["-xerror", "-abort_on", "empty_output", "-f", self.demuxer]
+        arguments += ["-timestamp_source", options["timestamp_source"], "-buffer_packing", options["buffer_packing"]]
         if options["audio_channels"]:
             arguments += ["-nb_channels", str(options["audio_channels"])]
-            arguments += ["-sample_rate", str(options["sample_rate"])]
-            arguments += ["-sample_size", str(options["sample_size"])]
+            arguments += ["-sample_rate", str(options["sample_rate"]), "-sample_size", str(options["sample_size"])]
         return [*arguments, "-i", f"stream {options['channel']} on board {options['board']}"]
 
     def audio_options(self) -> tuple[str, ...]:

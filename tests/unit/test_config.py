@@ -23,9 +23,8 @@ from sdisup.config.settings import (
     Settings,
     override_port,
     parse_settings,
-    settings_markdown,
-    starter_toml,
 )
+from sdisup.config.text import settings_markdown, starter_toml
 from sdisup.errors import ConfigError
 from sdisup.sources.test import Pattern
 
