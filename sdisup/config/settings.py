@@ -257,10 +257,8 @@ def _combination_problems(port: Port) -> Iterator[Remark]:
     rate = port.source.options["rate"]
     rate_text = f"at least {SLOWEST_RATE}" if rate == AUTO_RATE else rate
     if port.container not in codec.containers:
-        yield (
-            ("container", "codec"),
-            f"{port.container} cannot hold {port.codec} (one of: {', '.join(codec.containers)})",
-        )
+        text = f"{port.container} cannot hold {port.codec} (one of: {', '.join(codec.containers)})"
+        yield ("container", "codec"), text
     threads_max = codecs.max_threads(codec, rate)
     if port.threads > threads_max:
         text = (
