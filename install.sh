@@ -206,7 +206,7 @@ install_configuration() {
         say "configuration: $configuration, left as it is"
     else
         "$python" -I -B -c 'import sys; sys.path.insert(0, sys.argv[1])
-from sdisup.config.settings import starter_toml
+from sdisup.config.text import starter_toml
 sys.stdout.write(starter_toml())' "$here" >"$work/sdisup.toml"
         put_file "$work/sdisup.toml" "$configuration" 644
         say "configuration: a starter; edit it, then run: sdisup apply"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,39 +26,28 @@ Document = tuple[str, dict[str, Any]]
 def read_documents(path: str) -> tuple[list[Document], list[str], str]:
     """`path` and the *.toml in `path`.d by name: what could be read, the problems, and the next step."""
     documents: list[Document] = []
-    problems: list[str] = []
-    hints: list[str] = []
-
-    def note(error: ConfigError) -> None:
-        problems.extend(error.problems)
-        hints.extend([error.hint] if error.hint else [])
-
-    def read(name: str) -> None:
+    errors: list[ConfigError] = []
+    for name in _file_names(path, errors):
         try:
             documents.append((name, _read_toml(name)))
         except ConfigError as error:
-            note(error)
-
-    read(path)
-    try:
-        drop_ins = _drop_ins(path + ".d")
-    except ConfigError as error:
-        drop_ins = []
-        note(error)
-    for name in drop_ins:
-        read(name)
-    return documents, problems, hints[0] if hints else ""
+            errors.append(error)
+    hints = [error.hint for error in errors if error.hint]
+    return documents, [problem for error in errors for problem in error.problems], hints[0] if hints else ""
 
 
-def _drop_ins(directory: str) -> list[str]:
-    """The directory's *.toml, sorted; none when there is no such directory. Hidden files are editors' own."""
+def _file_names(path: str, errors: list[ConfigError]) -> Iterator[str]:
+    """`path` and the *.toml beside it, sorted; there may be no such directory. Hidden files are editors' own."""
+    yield path
+    directory = path + ".d"
     try:
         names = os.listdir(directory)
     except (FileNotFoundError, NotADirectoryError):
-        return []
+        return
     except (OSError, ValueError) as error:
-        raise ConfigError([f"{show_path(directory)}: cannot be listed: {_reason(error)}"]) from None
-    return [f"{directory}/{name}" for name in sorted(names) if name.endswith(".toml") and name[0] != "."]
+        errors.append(ConfigError([f"{show_path(directory)}: cannot be listed: {_reason(error)}"]))
+    else:
+        yield from (f"{directory}/{name}" for name in sorted(names) if name.endswith(".toml") and name[0] != ".")
 
 
 def _read_toml(path: str) -> dict[str, Any]:

@@ -101,8 +101,14 @@ def parse_settings(documents: Sequence[tuple[str, Mapping[str, Any]]]) -> Settin
     tree = merge(documents, found)
     appliance, wrong = check_layer(tree.appliance, APPLIANCE, found)
     port_count = MAX_PORTS if "ports" in wrong else appliance["ports"]
-    _check_indexes(tree, port_count, found)
-    _check_defaults(tree, found)
+    for index, leaf in tree.headers.items():
+        if index >= port_count:
+            valid = f"[appliance] ports = {port_count} makes 0 to {port_count - 1}"
+            found.problem(leaf, f"there is no such port: {valid}")
+    # Also what every port overrides has to be right.
+    check_layer(tree.defaults.values, PORT, found)
+    kind, options, _ = fold_source(tree.defaults.sources, found)
+    check_layer(options, kind.kind, found)
     resolved = [_resolve_port(index, tree, appliance["recordings"], found) for index in range(port_count)]
     ports = [port for port in resolved if port is not None]
     _check_names(ports, tree, found)
@@ -148,20 +154,6 @@ def override_port(
     if problems:
         raise ConfigError(problems)
     return port
-
-
-def _check_indexes(tree: Tree, port_count: int, found: Findings) -> None:
-    for index, leaf in tree.headers.items():
-        if index >= port_count:
-            valid = f"[appliance] ports = {port_count} makes 0 to {port_count - 1}"
-            found.problem(leaf, f"there is no such port: {valid}")
-
-
-def _check_defaults(tree: Tree, found: Findings) -> None:
-    """Also what every port overrides has to be right."""
-    check_layer(tree.defaults.values, PORT, found)
-    kind, options, _ = fold_source(tree.defaults.sources, found)
-    check_layer(options, kind.kind, found)
 
 
 def _resolve_port(index: int, tree: Tree, recordings: str, found: Findings) -> Port | None:

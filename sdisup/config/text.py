@@ -40,9 +40,10 @@ def starter_toml(active: Mapping[str, object] | None = None, ports: Sequence[str
     """
     lines = ["# sdisup's configuration: `sdisup check` checks it, `sdisup apply` puts it into effect.", ""]
     lines += ["[appliance]", *_commented(rows(APPLIANCE).values(), active or {}), ""]
+    bare = f'# source = {{ kind = "{DEFAULT_SOURCE_KIND}" }}'
     lines += ["# What holds for every port; a [port.N] overrides it.", "[defaults]"]
     for kind, source in SOURCE_KINDS.items():
-        lines += [f"# {_capital(source.doc)}:", f"# {source.example}" if kind != DEFAULT_SOURCE_KIND else _bare(kind)]
+        lines += [f"# {_capital(source.doc)}:", f"# {source.example}" if kind != DEFAULT_SOURCE_KIND else bare]
         lines += [line for setting in rows(kind).values() for line in _summary(setting)]
     lines += ["", *_commented(setting for setting in rows(PORT).values() if setting.key != "name"), ""]
     if ports:
@@ -50,10 +51,6 @@ def starter_toml(active: Mapping[str, object] | None = None, ports: Sequence[str
     else:
         lines += ["# One port's own settings: any of the above, and its name.", "# [port.0]", '# name = "CAM1"']
     return "\n".join(lines) + "\n"
-
-
-def _bare(kind: str) -> str:
-    return f'# source = {{ kind = "{kind}" }}'
 
 
 def _table(settings: Iterable[Setting]) -> list[str]:
@@ -89,10 +86,7 @@ def _values(setting: Setting) -> str:
     if setting.allowed:
         # As they are to be written: a codec is h264 and never H264.
         return ", ".join(str(value) for value in setting.allowed) + (f" {setting.unit}" if setting.unit else "")
-    if setting.maximum:
-        unit = f" {setting.unit}" if setting.unit else ""
-        return f"{setting.type.doc}, {setting.minimum:g} to {setting.maximum:g}{unit}"
-    return setting.type.doc
+    return f"{setting.type.doc}, {setting.range}" if setting.maximum else setting.type.doc
 
 
 def _toml(value: object) -> str:

@@ -137,7 +137,7 @@ class Source(Record):
         return Sandbox()
 
     def nodes(self) -> list[str]:
-        """The device nodes that the options name, for `sdisup check`."""
+        """The device nodes that the options name, for `sdisup check`; their group is the first of the sandbox's."""
         return []
 
     def files(self) -> list[Input]:

@@ -80,6 +80,11 @@ class Setting(Record):
     def is_required(self) -> bool:
         return self.default_doc == REQUIRED
 
+    @property
+    def range(self) -> str:
+        """The smallest and the largest value in words."""
+        return f"{self.minimum:g} to {self.maximum:g} {self.unit}".rstrip()
+
     def check(self, value: object) -> object:
         """`value` as the rest of the program takes it. ValueError says what is wrong with it."""
         return self.type.check(self, value)
@@ -147,8 +152,7 @@ def _check_integer(setting: Setting, value: object) -> int:
 
 def check_range(setting: Setting, value: float) -> None:
     if not setting.minimum <= value <= setting.maximum:  # a NaN is in no range
-        unit = f" {setting.unit}" if setting.unit else ""
-        raise ValueError(f"must be {setting.minimum:g} to {setting.maximum:g}{unit}, not {show(value)}")
+        raise ValueError(f"must be {setting.range}, not {show(value)}")
 
 
 def check_string(value: object) -> str:

@@ -305,3 +305,10 @@ def test_every_module_can_be_imported_alone() -> None:
             program += f"importlib.import_module('sdisup.{module}'.removesuffix('.__init__'))\n"
             program += "for name in [n for n in sys.modules if n.startswith('sdisup')]: del sys.modules[name]\n"
     subprocess.run([sys.executable, "-c", program], check=True, env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)})
+
+
+def test_what_the_installation_imports_is_there() -> None:
+    script = (PACKAGE.parent / "install.sh").read_text()
+    lines = re.findall(r"^from sdisup\S* import .*$", script, re.MULTILINE)
+    assert len(lines) >= 4
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True, cwd=PACKAGE.parent)
