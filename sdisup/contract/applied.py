@@ -9,38 +9,27 @@ from __future__ import annotations
 import json
 import os
 
-from sdisup.contract.files import STATE_DIRECTORY, read_json, replace_file
+from sdisup.contract.files import STATE_DIRECTORY, Fields, Unreadable, read_fields, replace_file
+from sdisup.contract.records import Record
 from sdisup.errors import SdisupError, UnknownPortError, UsageError
 
 APPLIED_PATH = f"{STATE_DIRECTORY}/applied.json"
 SCHEMA = 1
 
 
-class AppliedPort:
+class AppliedPort(Record):
     """A port as it was last applied.
 
     `revision` is what its next start will take, `filesystem` the identity of what its recordings are on.
     """
 
-    __slots__ = ("codec", "filesystem", "index", "name", "record_at_boot", "recordings", "revision")
-
-    def __init__(
-        self,
-        index: int,
-        name: str,
-        codec: str,
-        recordings: str,
-        record_at_boot: bool,
-        revision: str,
-        filesystem: str = "",
-    ) -> None:
-        self.filesystem = filesystem
-        self.index = index
-        self.name = name
-        self.codec = codec
-        self.recordings = recordings
-        self.record_at_boot = record_at_boot
-        self.revision = revision
+    index: int
+    name: str
+    codec: str
+    recordings: str
+    record_at_boot: bool
+    revision: str
+    filesystem: str = ""
 
     @property
     def unit(self) -> str:
@@ -52,14 +41,11 @@ class AppliedPort:
         return f"port {self.index}" if self.name == f"port{self.index}" else f"port {self.index} ({self.name})"
 
 
-class Applied:
+class Applied(Record):
     """All applied ports by index, and the files that apply wrote."""
 
-    __slots__ = ("files", "ports")
-
-    def __init__(self, ports: dict[int, AppliedPort], files: list[str]) -> None:
-        self.ports = ports
-        self.files = files
+    ports: dict[int, AppliedPort]
+    files: list[str]
 
     def revisions(self) -> dict[int, str]:
         """What each port's next start takes."""
@@ -113,27 +99,22 @@ def is_port_number(text: str) -> bool:
 def load_applied(path: str = APPLIED_PATH) -> Applied:
     """What apply last did; nothing at all before the first apply. Raises SdisupError if it is unreadable."""
     try:
-        return applied_from(read_json(path))
+        return applied_from(read_fields(path))
     except FileNotFoundError:
         return Applied({}, [])
-    except (OSError, ValueError) as error:
-        raise SdisupError(f"{path} cannot be read: {error}", "sdisup apply writes it anew") from error
+    except Unreadable as error:
+        raise SdisupError(str(error), "sdisup apply writes it anew") from error
 
 
-def applied_from(document: object) -> Applied:
-    """Decode it. Raises ValueError for what no apply wrote."""
-    if not isinstance(document, dict) or not isinstance(document.get("ports"), dict):
-        raise ValueError("it is not what sdisup apply writes")
+def applied_from(fields: Fields) -> Applied:
+    """Decode it. Raises Unreadable for what no apply wrote."""
+    listed = fields.child("ports")
     ports = {}
-    for key, value in document["ports"].items():
-        if not is_port_number(key) or not isinstance(value, dict):
-            raise ValueError(f"{key!r} is not a port")
-        texts = {name: str(value.get(name, "")) for name in ("name", "codec", "recordings", "revision", "filesystem")}
-        ports[int(key)] = AppliedPort(int(key), record_at_boot=value.get("record_at_boot") is True, **texts)
-    files = document.get("files", [])
-    if not isinstance(files, list):
-        raise ValueError("its list of files is none")
-    return Applied(dict(sorted(ports.items())), [file for file in files if isinstance(file, str)])
+    for key in listed.names():
+        if not is_port_number(key):
+            listed.fail(key[:80], "no port")
+        ports[int(key)] = listed.child(key).record(AppliedPort, index=int(key))
+    return Applied(dict(sorted(ports.items())), fields.texts("files", []))
 
 
 def save_applied(applied: Applied, path: str = APPLIED_PATH) -> bool:
@@ -141,7 +122,7 @@ def save_applied(applied: Applied, path: str = APPLIED_PATH) -> bool:
     document = {
         "schema": SCHEMA,
         "ports": {
-            str(port.index): {name: getattr(port, name) for name in AppliedPort.__slots__ if name != "index"}
+            str(port.index): {name: value for name, value in sorted(port.as_dict().items()) if name != "index"}
             for port in applied.ports.values()
         },
         "files": sorted(applied.files),

@@ -9,6 +9,15 @@ import os
 import stat
 import time
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn, TypeVar
+
+    from sdisup.contract.records import Record
+
+    AnyRecord = TypeVar("AnyRecord", bound=Record)
+
 RUN_DIRECTORY = "/run/sdisup"
 STATE_DIRECTORY = "/var/lib/sdisup"
 SIZE_LIMIT_BYTES = 1 << 20
@@ -85,21 +94,138 @@ def sync_directory(path: str) -> None:
         os.close(descriptor)
 
 
+class Unreadable(ValueError):
+    """What another program left cannot be used. The text names the file, the field, and what is wrong with it;
+    `problem` is without the file."""
+
+    def __init__(self, text: str, problem: str = "") -> None:
+        super().__init__(text)
+        self.problem = problem or text
+
+
 def read_json(path: str, limit_bytes: int = SIZE_LIMIT_BYTES) -> object:
-    """The decoded file; OSError if it cannot be read, ValueError if it is no JSON, no regular file, or too large."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    # open() of a directory's descriptor would raise and leave it open; a FIFO's would read as None.
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise ValueError(f"{path} is no regular file")
-    with open(descriptor, "rb") as file:
-        content = file.read(limit_bytes + 1)
-    if len(content) > limit_bytes:
-        raise ValueError(f"{path} is larger than {limit_bytes} bytes")
+    """What a file of JSON holds. Raises FileNotFoundError, and Unreadable for all else that keeps from reading it."""
+    return read_owned_json(path, limit_bytes)[0]
+
+
+def read_owned_json(path: str, limit_bytes: int = SIZE_LIMIT_BYTES) -> tuple[object, int]:
+    """What a file of JSON holds, and the user id of its owner; raises as read_json does."""
     try:
-        return json.loads(content)
-    except RecursionError as error:
-        raise ValueError(f"{path} is nested too deeply") from error
+        content, owner = _read_regular(path, limit_bytes)
+        return json.loads(content), owner
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        problem = str(error.strerror)
+    except RecursionError:
+        problem = "it is no JSON that can be meant: nested too deeply"
+    except ValueError as error:
+        problem = f"it is no JSON: {error}"
+    raise Unreadable(f"{path} cannot be read: {problem}", problem)
+
+
+def _read_regular(path: str, limit_bytes: int) -> tuple[bytes, int]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(0, "it is no regular file")
+        # One that grows meanwhile is not replaced as it should be, and is torn for its reader.
+        content = os.read(descriptor, min(status.st_size, limit_bytes) + 1)
+    finally:
+        os.close(descriptor)
+    if len(content) > limit_bytes:
+        raise OSError(0, f"it is larger than {limit_bytes} bytes")
+    return content, status.st_uid
+
+
+class Fields:
+    """The fields of an object that JSON held, each of the type that is asked for; Unreadable names a wrong one.
+
+    `where` is the object: a file, and the fields that lead to it. A field that is not there has its default, where the
+    call has one.
+    """
+
+    def __init__(self, value: object, where: str) -> None:
+        if not isinstance(value, dict):
+            raise Unreadable(f"{where}: no JSON object")
+        self._values = value
+        self._where = where
+
+    def text(self, name: str, default: object = ...) -> str:
+        """A text. It may hold bytes that are no character, as names of files do (PEP 383)."""
+        value = self._get(name, default)
+        return value if isinstance(value, str) else self.fail(name, "not text")
+
+    def text_or_none(self, name: str) -> str | None:
+        return None if self._values.get(name) is None else self.text(name)
+
+    def flag(self, name: str, default: object = ...) -> bool:
+        value = self._get(name, default)
+        return value if isinstance(value, bool) else self.fail(name, "not true or false")
+
+    def whole(self, name: str, default: object = ..., *, least: int = -1, most: int = (1 << 63) - 1) -> int:
+        """A whole number, which JSON has of any length and systems have not."""
+        value = self._get(name, default)
+        if not isinstance(value, int) or isinstance(value, bool):
+            self.fail(name, "not a whole number")
+        return value if least <= value <= most else self.fail(name, f"not from {least} to {most}")
+
+    def number(self, name: str, default: object = ..., *, least: float = -1e300, most: float = 1e300) -> float:
+        """A number with a value: JSON as Python reads it has Infinity and NaN too."""
+        value = self._get(name, default)
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            self.fail(name, "not a number")
+        return float(value) if least <= value <= most else self.fail(name, f"not from {least:g} to {most:g}")
+
+    def items(self, name: str, default: object = ...) -> list[object]:
+        value = self._get(name, default)
+        return value if isinstance(value, list) else self.fail(name, "not a list")
+
+    def texts(self, name: str, default: object = ...) -> list[str]:
+        found = [item for item in self.items(name, default) if isinstance(item, str)]
+        return found if len(found) == len(self.items(name, default)) else self.fail(name, "not a list of texts")
+
+    def child(self, name: str, default: object = ...) -> Fields:
+        """The fields of an object inside this one."""
+        return Fields(self._get(name, default), f"{self._where}: {name}")
+
+    def names(self) -> list[str]:
+        return list(self._values)
+
+    def record(self, kind: type[AnyRecord], **given: object) -> AnyRecord:
+        """A record of these fields, each read by its annotation. What is `given` is not read; a field that is not there
+        has the record's own default."""
+        values = {
+            name: given[name] if name in given else self._annotated(name, kind.__annotations__[name], default)
+            for name, default in kind.defaults().items()
+        }
+        return kind(**values)
+
+    def _annotated(self, name: str, annotation: str, default: object) -> object:
+        if name not in self._values and default is not ...:
+            return default
+        read = _READERS[annotation.removesuffix(" | None")]
+        is_none = annotation.endswith(" | None") and self._get(name, default) is None
+        return None if is_none else read(self, name)
+
+    def _get(self, name: str, default: object) -> object:
+        value = self._values.get(name, default)
+        return self.fail(name, "is missing") if value is ... else value
+
+    def fail(self, name: str, problem: str) -> NoReturn:
+        """Raise Unreadable, which names the field."""
+        raise Unreadable(f"{self._where}: {name}: {problem}", f"{name}: {problem}")
+
+
+_READERS: dict[str, Callable[[Fields, str], object]] = {
+    "str": Fields.text, "bool": Fields.flag, "int": Fields.whole, "float": Fields.number, "list[str]": Fields.texts,
+}  # fmt: skip
+
+
+def read_fields(path: str, limit_bytes: int = SIZE_LIMIT_BYTES) -> Fields:
+    """The fields of the object in a file of JSON. Raises FileNotFoundError and Unreadable."""
+    return Fields(read_json(path, limit_bytes), path)
 
 
 def monotonic() -> float:

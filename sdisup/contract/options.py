@@ -7,6 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sdisup.contract.records import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 ENDS, SEARCHES = "ends", "searches"
 """What FFmpeg does when its source has no signal: it ends at once, or it looks for one for some seconds and ends."""
 
@@ -15,7 +21,7 @@ class OptionError(ValueError):
     """A command line that no `sdisup apply` wrote."""
 
 
-class Options:
+class Options(Record):
     """One port as its runner sees it.
 
     `filesystem` is what apply found the recordings on (filesystem.py), empty if it could not; `rate` the
@@ -31,6 +37,7 @@ class Options:
     What is empty in _OPTIONAL is not written, and units of an older apply lack it.
     """
 
+    command: list[str]
     port: int
     name: str
     codec: str
@@ -49,26 +56,8 @@ class Options:
     stop_quit_s: float
     stop_start_quit_s: float
     stop_term_s: float
-    run_directory: str
-    unit: str
-    command: list[str]
-
-    def __init__(self, command: Sequence[str], **values: str | int | float) -> None:
-        self.command = list(command)
-        self.__dict__.update(_OPTIONAL)
-        self.__dict__.update(values)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Options) and self.__dict__ == other.__dict__
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def replaced(self, **values: str | float | list[str] | None) -> Options:
-        """A copy with some values replaced; None keeps what is there."""
-        copy = Options(self.command)
-        copy.__dict__.update(self.__dict__)
-        copy.__dict__.update({name: value for name, value in values.items() if value is not None})
-        return copy
+    run_directory: str = ""
+    unit: str = ""
 
 
 _NAMES = {name: kind for name, kind in Options.__annotations__.items() if name != "command"}
@@ -92,7 +81,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
     command = words[split + 1 :]
     if not command or "{output}" not in command:
         raise OptionError("FFmpeg's command has no {output}")
-    values: dict[str, str | int | float] = {}
+    values: dict[str, Any] = {}
     for word in words[:split]:
         name, separator, value = word.removeprefix("--").partition("=")
         name = name.replace("-", "_")
@@ -109,7 +98,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
     missing = [name for name in _NAMES if name not in values and name not in _OPTIONAL]
     if missing:
         raise OptionError(f"option --{missing[0].replace('_', '-')} is missing")
-    return Options(command, **{**_unsaid(command, str(values["source"])), **values})
+    return Options(command, **{**_OPTIONAL, **_unsaid(command, str(values["source"])), **values})
 
 
 def _unsaid(command: Sequence[str], source: str) -> dict[str, str]:

@@ -29,6 +29,7 @@ _MISSING = ...
 class _RecordType(type):
     """Gives each annotated field a slot, and takes its default out of the class."""
 
+    _template: dict[str, object]
     _slots: tuple[Callable[[object, object], None], ...]
 
     def __new__(
@@ -53,6 +54,10 @@ class _RecordType(type):
 
     def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **_: bool) -> None:
         super().__init__(name, bases, namespace)
+
+    def defaults(cls) -> dict[str, Any]:
+        """Each field's default, in the fields' order; `...` where it has none."""
+        return dict(cls._template)
 
 
 @dataclass_transform(frozen_default=True)

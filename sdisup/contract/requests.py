@@ -8,44 +8,42 @@ Standard library only: the runner imports this.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import stat
 
-from sdisup.contract.files import RUN_DIRECTORY, SIZE_LIMIT_BYTES, boot_id, boottime_ns, read_json, replace_file
+from sdisup.contract.files import (
+    RUN_DIRECTORY,
+    SIZE_LIMIT_BYTES,
+    Fields,
+    Unreadable,
+    boot_id,
+    boottime_ns,
+    read_fields,
+    read_owned_json,
+    replace_file,
+)
+from sdisup.contract.records import Record
 
 LIFETIME_S = 30.0
+REQUEST_LIMIT_BYTES = SIZE_LIMIT_BYTES // 2
 TAKE_LENGTH = 64
 _ALNUM = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
-_FIELDS = ("take", "request_id", "argv", "recording_path", "name", "codec", "container")
 
 
-class RequestError(ValueError):
-    """A request that is not honoured; says why, in the operator's words."""
-
-
-class Request:
+class Request(Record):
     """What a start asks for; None where the port's own configuration holds.
 
     `argv` is FFmpeg's whole argument list with the literal `{output}`; `recording_path` a directory at or
     below the port's recordings; `name`, `codec` and `container` go with them.
     """
 
-    take: str | None
-    request_id: str
-    argv: list[str] | None
-    recording_path: str | None
-    name: str | None
-    codec: str | None
-    container: str | None
-
-    def __init__(self, **values: str | list[str] | None) -> None:
-        self.__dict__.update(dict.fromkeys(_FIELDS, None), request_id="")
-        self.__dict__.update(values)
-
-    def as_dict(self) -> dict[str, object]:
-        return {name: self.__dict__[name] for name in _FIELDS}
+    take: str | None = None
+    request_id: str = ""
+    argv: list[str] | None = None
+    recording_path: str | None = None
+    name: str | None = None
+    codec: str | None = None
+    container: str | None = None
 
 
 def is_take_name(text: str) -> bool:
@@ -90,20 +88,16 @@ def leave_stop_note(port_index: int, by: str, directory: str = RUN_DIRECTORY) ->
 
 
 def noted_stopper(port_index: int, run_directory: str) -> str:
-    """`apply` or `schedule` if they left word that it is they who stop the port; empty otherwise."""
+    """`apply` or `schedule` if they left word that it is they who stop the port; empty otherwise. Raises Unreadable."""
     path = stop_note_path(port_index, run_directory)
-    try:
-        note = read_json(path)
-        os.unlink(path)
-    except (OSError, ValueError):
+    left = _take_away(path)
+    if left is None:
         return ""
-    if not isinstance(note, dict):
-        return ""
-    created = note.get("created_boottime_ns")
-    age_s = (boottime_ns() - created) / 1e9 if isinstance(created, int) else -1.0
+    note = Fields(left[0], path)
+    age_s = _age_s(note)
     # A note whose stop never came must not speak for a later one.
-    by = note.get("by") if 0 <= age_s <= LIFETIME_S else None
-    return by if by in ("apply", "schedule") else ""
+    by = note.text("by") if 0 <= age_s <= LIFETIME_S else ""
+    return by if by in ("apply", "schedule", "") else note.fail("by", f"{by[:80]!r} is nobody who stops ports")
 
 
 def leave_request(port_index: int, request: Request, directory: str = RUN_DIRECTORY) -> None:
@@ -131,104 +125,83 @@ def take_back(port_index: int, request_id: str, directory: str = RUN_DIRECTORY) 
     """Remove our own request if no runner claimed it; whether that was so."""
     path = request_path(port_index, directory)
     try:
-        document = json.loads(_read(path)[0])
-        if isinstance(document, dict) and document.get("request_id") == request_id:
+        if read_fields(path).text("request_id", "") == request_id:
             os.unlink(path)
             return True
-    except (OSError, ValueError, RecursionError):
-        # It was claimed, which is what it was for.
+    except (OSError, Unreadable):
+        # It was claimed, which is what it was for; what else is there is not ours.
         return False
     return False
 
 
 def _remove_expired(path: str) -> None:
     try:
-        _check_age(json.loads(_read(path)[0]))
+        _check_age(read_fields(path, REQUEST_LIMIT_BYTES))
     except FileNotFoundError:
         return
-    except (OSError, ValueError, RecursionError):
+    except Unreadable:
         os.unlink(path)
 
 
 def claim_request(port_index: int, recordings: str, directory: str = RUN_DIRECTORY) -> Request | None:
     """Take the port's request, if there is one; it is gone afterwards, honoured or not.
 
-    Raises RequestError for one that is not honoured: the port then starts as it is configured.
+    Raises Unreadable for one that is not honoured: the port then starts as it is configured.
     """
     path = request_path(port_index, directory)
+    left = _take_away(path)
+    if left is None:
+        return None
+    fields = Fields(left[0], path)
+    _check_age(fields)
+    return _checked(fields, left[1], recordings)
+
+
+def _take_away(path: str) -> tuple[object, int] | None:
+    """Read a file and remove it, whatever it holds: its JSON and its owner; None for no file. Raises Unreadable."""
     try:
         try:
-            content, owner = _read(path)
+            return read_owned_json(path, REQUEST_LIMIT_BYTES)
         finally:
             os.unlink(path)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise RequestError(f"the request for a take cannot be read: {error.strerror}") from error
-    try:
-        document = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise RequestError(f"the request for a take is no JSON: {error}") from error
-    _check_age(document)
-    return _checked(document, owner, recordings)
+        # What stays would be read again.
+        raise Unreadable(f"{path} cannot be read and removed: {error.strerror}") from error
 
 
-def _read(path: str) -> tuple[bytes, int]:
-    """The content and its owner. Raises OSError, also for what is no regular file or too large."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > SIZE_LIMIT_BYTES // 2:
-            raise OSError(errno.EINVAL, "it is no file of a request's size")
-        return os.read(descriptor, SIZE_LIMIT_BYTES), status.st_uid
-    finally:
-        os.close(descriptor)
+def _age_s(fields: Fields) -> float:
+    return (boottime_ns() - fields.whole("created_boottime_ns")) / 1e9
 
 
-def _check_age(document: object) -> None:
-    if not isinstance(document, dict):
-        raise RequestError("the request for a take is no JSON object")
-    created = document.get("created_boottime_ns")
-    # JSON's numbers may be of any length; a clock's have 64 bits.
-    if document.get("boot_id") != boot_id() or not isinstance(created, int) or abs(created) >= 1 << 63:
-        raise RequestError("the request for a take is of another boot")
-    age_s = (boottime_ns() - created) / 1e9
+def _check_age(fields: Fields) -> None:
+    if fields.text("boot_id") != boot_id():
+        fields.fail("boot_id", "it is of another boot")
+    age_s = _age_s(fields)
     if not 0 <= age_s <= LIFETIME_S:
-        raise RequestError(f"the request for a take is {age_s:.0f} s old; {LIFETIME_S:.0f} s is the limit")
+        fields.fail("created_boottime_ns", f"it is {age_s:.0f} s old; {LIFETIME_S:.0f} s is the limit")
 
 
-def _checked(document: dict[str, object], owner: int, recordings: str) -> Request:
+def _checked(fields: Fields, owner: int, recordings: str) -> Request:
     """The request as far as its owner may ask. A wrong value voids it all: half a take is none."""
-    texts: dict[str, str | None] = {}
-    for field in ("take", "request_id", "recording_path", "name", "codec", "container"):
-        value = document.get(field)
-        if value is not None and not isinstance(value, str):
-            raise RequestError(f"the request for a take has a {field} that is no text")
-        texts[field] = value
-    take, name, path, container = (texts[field] for field in ("take", "name", "recording_path", "container"))
+    take = fields.text_or_none("take")
     if take is not None and not is_take_name(take):
-        raise RequestError(f"{take[:80]!r} cannot be a take's name")
-    request = Request(take=take, request_id=(texts["request_id"] or "")[:64])
+        fields.fail("take", f"{take[:80]!r} cannot be a take's name")
     if owner != 0:
-        return request
+        return Request(take, fields.text("request_id", "")[:64])
+    asked = fields.record(Request)
+    name, path, container = asked.name, asked.recording_path, asked.container
     if name is not None and not is_take_name(name):
-        raise RequestError(f"{name[:80]!r} cannot begin a file's name")
+        fields.fail("name", f"{name[:80]!r} cannot begin a file's name")
     if container is not None and not (container.isascii() and container.isalnum()):
-        raise RequestError(f"{container[:80]!r} cannot end a file's name")
+        fields.fail("container", f"{container[:80]!r} cannot end a file's name")
     if path is not None and not is_below(path, recordings):
-        raise RequestError(f"{path[:200]!r} is not at or below {recordings}")
-    argv = document.get("argv")
-    if argv is not None and not _is_argv(argv):
-        raise RequestError("the request for a take has an argument list that cannot be run")
-    request.__dict__.update(argv=argv, recording_path=path, name=name)
-    request.__dict__.update(codec=texts["codec"], container=container)
-    return request
+        fields.fail("recording_path", f"{path[:200]!r} is not at or below {recordings}")
+    if asked.argv is not None and not _is_argv(asked.argv):
+        fields.fail("argv", "it is an argument list that cannot be run")
+    return asked.replaced(request_id=asked.request_id[:64])
 
 
-def _is_argv(value: object) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) > 1
-        and all(isinstance(word, str) and _is_word(word) for word in value)
-        and value[-1] == "{output}"
-    )
+def _is_argv(words: list[str]) -> bool:
+    return len(words) > 1 and all(map(_is_word, words)) and words[-1] == "{output}"

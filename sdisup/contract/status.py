@@ -12,7 +12,8 @@ import json
 import os
 import struct
 
-from sdisup.contract.files import RUN_DIRECTORY, boot_id, read_json, replace_file
+from sdisup.contract.files import RUN_DIRECTORY, Unreadable, boot_id, read_fields, replace_file
+from sdisup.contract.records import Record
 
 SCHEMA = 1
 STALE_AFTER_S = 5.0
@@ -29,53 +30,8 @@ STATES = (
     "unknown",
 )
 
-FIELDS: dict[str, object] = {
-    "schema": SCHEMA,
-    "port_index": -1,
-    "name": "",
-    "unit": "",
-    "state": "unknown",
-    "is_recording": False,
-    "reason": "",
-    "current_file": None,
-    "codec": "",
-    "frame_count": 0,
-    "fps": 0.0,
-    "speed": None,
-    "bitrate_mbps": 0.0,
-    "bytes_written": 0,
-    "dropped_frames": 0,
-    "duplicated_frames": 0,
-    "missing_frames": 0,
-    "uptime_seconds": 0.0,
-    "started_at": None,
-    "last_frame_at": None,
-    "updated_at": None,
-    "updated_monotonic": 0.0,
-    "state_since": None,
-    "state_since_monotonic": 0.0,
-    "boot_id": "",
-    "take": None,
-    "take_started_at": None,
-    "take_frames": 0,
-    "request_id": "",
-    "restarts": 0,
-    "pid": None,
-    "ffmpeg_pid": None,
-    "invocation_id": "",
-    "runner_version": "",
-    "revision": "",
-    "config_pending": False,
-    "recordings": "",
-    "filesystem": "",
-    "disk_free_bytes": None,
-    "disk_remaining_seconds": None,
-    "should_record": False,
-}
-"""Every field of the status, with what it is when nothing is known."""
 
-
-class PortStatus:
+class PortStatus(Record, frozen=False):
     """One port's status; the fields are those of the status file and of `sdisup status --json`.
 
     Frame counts, bytes and uptime are of the running FFmpeg, 0 or None when there is none; `take_…`
@@ -84,105 +40,59 @@ class PortStatus:
     in seconds. `disk_remaining_seconds` counts the bit rates of all ports on that filesystem.
     """
 
-    schema: int
-    port_index: int
-    name: str
-    unit: str
-    state: str
-    is_recording: bool
-    reason: str
-    current_file: str | None
-    codec: str
-    frame_count: int
-    fps: float
-    speed: float | None
-    bitrate_mbps: float
-    bytes_written: int
-    dropped_frames: int
-    duplicated_frames: int
-    missing_frames: int
-    uptime_seconds: float
-    started_at: str | None
-    last_frame_at: str | None
-    updated_at: str | None
-    updated_monotonic: float
-    state_since: str | None
-    state_since_monotonic: float
-    boot_id: str
-    take: str | None
-    take_started_at: str | None
-    take_frames: int
-    request_id: str
-    restarts: int
-    pid: int | None
-    ffmpeg_pid: int | None
-    invocation_id: str
-    runner_version: str
-    revision: str
-    config_pending: bool
-    recordings: str
-    filesystem: str
-    disk_free_bytes: int | None
-    disk_remaining_seconds: float | None
-    should_record: bool
-
-    def __init__(self, **values: object) -> None:
-        self.__dict__.update(FIELDS)
-        self.update(**values)
+    schema: int = SCHEMA
+    port_index: int = -1
+    name: str = ""
+    unit: str = ""
+    state: str = "unknown"
+    is_recording: bool = False
+    reason: str = ""
+    current_file: str | None = None
+    codec: str = ""
+    frame_count: int = 0
+    fps: float = 0.0
+    speed: float | None = None
+    bitrate_mbps: float = 0.0
+    bytes_written: int = 0
+    dropped_frames: int = 0
+    duplicated_frames: int = 0
+    missing_frames: int = 0
+    uptime_seconds: float = 0.0
+    started_at: str | None = None
+    last_frame_at: str | None = None
+    updated_at: str | None = None
+    updated_monotonic: float = 0.0
+    state_since: str | None = None
+    state_since_monotonic: float = 0.0
+    boot_id: str = ""
+    take: str | None = None
+    take_started_at: str | None = None
+    take_frames: int = 0
+    request_id: str = ""
+    restarts: int = 0
+    pid: int | None = None
+    ffmpeg_pid: int | None = None
+    invocation_id: str = ""
+    runner_version: str = ""
+    revision: str = ""
+    config_pending: bool = False
+    recordings: str = ""
+    filesystem: str = ""
+    disk_free_bytes: int | None = None
+    disk_remaining_seconds: float | None = None
+    should_record: bool = False
 
     def update(self, **values: object) -> None:
-        """Set fields by name; an unknown name is a programming error (TypeError)."""
+        """Set fields by name; an unknown name is a programming error (TypeError), and sets none."""
         unknown = values.keys() - FIELDS.keys()
         if unknown:
             raise TypeError(f"PortStatus has no field {', '.join(sorted(unknown))}")
-        self.__dict__.update(values)
-
-    def as_dict(self) -> dict[str, object]:
-        """The fields as JSON knows them, in the documented order."""
-        return {name: self.__dict__[name] for name in FIELDS}
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, PortStatus) and self.__dict__ == other.__dict__
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        return f"PortStatus(port_index={self.port_index}, state={self.state!r}, reason={self.reason!r})"
+        for name, value in values.items():
+            setattr(self, name, value)
 
 
-def status_from(document: object) -> PortStatus | None:
-    """The status a decoded JSON document holds; None if it is not one. Unknown fields are of a newer version."""
-    if not isinstance(document, dict) or document.get("schema") is None:
-        return None
-    status = PortStatus()
-    for name, default in FIELDS.items():
-        value = document.get(name, default)
-        if not _fits(name, value):
-            return None
-        status.__dict__[name] = value
-    return status
-
-
-_TYPES = {
-    name: kind.strip()
-    for name, kind in PortStatus.__annotations__.items()
-}  # fmt: skip
-
-
-def _fits(name: str, value: object) -> bool:
-    """Whether a value read from outside has the field's type; an int serves as a float, a bool never as an int."""
-    kinds = _TYPES[name].split(" | ")
-    if value is None:
-        return "None" in kinds
-    if isinstance(value, bool):
-        return "bool" in kinds
-    if isinstance(value, int | float) and "float" in kinds:
-        # JSON holds NaN, Infinity and numbers of any length; clocks and tables cannot.
-        return -1e300 < value < 1e300
-    if isinstance(value, str):
-        # `\ud800` is JSON too, but nothing that can be printed.
-        return "str" in kinds and value.encode("utf-8", "ignore").decode("utf-8") == value
-    return type(value).__name__ in kinds
+FIELDS = PortStatus.defaults()
+"""Every field of the status, with what it is when nothing is known."""
 
 
 def status_path(port_index: int, directory: str = RUN_DIRECTORY) -> str:
@@ -202,18 +112,27 @@ def write_status(status: PortStatus, directory: str = RUN_DIRECTORY) -> None:
 def read_status(port_index: int, directory: str = RUN_DIRECTORY) -> PortStatus | None:
     """The port's status file as its runner left it; None if there is none.
 
-    Raises ValueError with the operator's words for a file that is torn, foreign or unreadable.
+    Raises Unreadable with the operator's words for a file that is torn, foreign or unreadable. What it has beside the
+    fields is of a newer version.
     """
-    path = status_path(port_index, directory)
     try:
-        status = status_from(read_json(path))
+        fields = read_fields(status_path(port_index, directory))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
-    if status is None or status.port_index != port_index:
-        raise ValueError(f"{path} is not a status of port {port_index}")
+    # A document without it is nothing of ours, and all other fields may be missing.
+    fields.whole("schema", least=1)
+    status = fields.record(PortStatus)
+    if status.port_index != port_index:
+        fields.fail("port_index", f"{status.port_index}, not {port_index}")
+    for name, value in status.as_dict().items():
+        # `\ud800` is JSON too, but nothing that can be printed.
+        if isinstance(value, str) and not _is_unicode(value):
+            fields.fail(name, "no text that can be printed")
     return status
+
+
+def _is_unicode(text: str) -> bool:
+    return text.isascii() or text.encode("utf-8", "ignore").decode() == text
 
 
 # struct flock of 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid (fcntl(2)).
@@ -224,7 +143,7 @@ def find_status(port_index: int, directory: str = RUN_DIRECTORY) -> PortStatus |
     """read_status() for those to whom a file that cannot be understood is as good as none."""
     try:
         return read_status(port_index, directory)
-    except ValueError:
+    except Unreadable:
         return None
 
 

@@ -310,7 +310,7 @@ def set_record_at_boot(settings: Settings, ports: list[AppliedPort], say: Callab
     disable: set[str] = set()
     for port in ports:
         wanted = settings.ports[port.index].record_at_boot
-        applied.ports[port.index].record_at_boot = wanted
+        applied.ports[port.index] = applied.ports[port.index].replaced(record_at_boot=wanted)
         (enable if wanted else disable).add(port.unit)
         say(f"{port.label} {'records' if wanted else 'does not record'} at boot")
     with Systemd() as systemd:

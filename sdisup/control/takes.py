@@ -12,6 +12,8 @@ from sdisup.errors import ConfigError, RootError, SdisupError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from sdisup.contract.requests import Request
     from sdisup.control.api import FFmpegCommandBuilder, RecorderConfig
 
@@ -58,7 +60,7 @@ def make_request(
         problems.append(f"recording_path: {config.recording_path!r} is not at or below {port.recordings}")
     if problems:
         raise ConfigError([f"{port.label}: {problem}" for problem in problems])
-    values: dict[str, str | list[str] | None] = {}
+    values: dict[str, Any] = {}
     is_changed = config.codec not in (None, port.codec) or container is not None
     if os.geteuid() and (is_changed or path is not None or name is not None):
         # The runner would ignore it: it decides what is executed and written.

@@ -52,8 +52,8 @@ def load_story(
             story.recall(read_json(candidate, LIMIT_BYTES))
         except FileNotFoundError:
             continue
-        except (OSError, ValueError) as error:
-            problems.append(Problem(candidate, 0, str(error)))
+        except ValueError as error:
+            problems.append(Problem(candidate, 0, getattr(error, "problem", str(error))))
             continue
         _leave_out_entered(story, last)
         return story, problems

@@ -19,10 +19,10 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 
-from sdisup.contract.files import RUN_DIRECTORY, monotonic, up_seconds, utc_text
+from sdisup.contract.files import RUN_DIRECTORY, Unreadable, monotonic, up_seconds, utc_text
 from sdisup.contract.options import OptionError, Options, parse_options
-from sdisup.contract.requests import RequestError, claim_request, noted_stopper
-from sdisup.contract.status import find_status, stopped_at, take_lock
+from sdisup.contract.requests import claim_request, noted_stopper
+from sdisup.contract.status import PortStatus, read_status, stopped_at, take_lock
 from sdisup.ledger import spool
 from sdisup.runner import decide as steps
 from sdisup.runner.attempt import Attempt, File
@@ -30,7 +30,7 @@ from sdisup.runner.causes import COMPLETE
 from sdisup.runner.decide import Decision, Ended, Situation, backoff_s, decide, describe, without_audio
 from sdisup.runner.disk import RecordingFile
 from sdisup.runner.ffmpeg import FFmpegProcess
-from sdisup.runner.memory import Memory
+from sdisup.runner.memory import Memory, memory_path, recall
 from sdisup.runner.report import ERROR, INFO, NOTICE, WARNING, FFmpegLog, Journal, Notifier, Reporter
 
 EXIT_STOPPED, EXIT_RETRY, EXIT_CANNOT_WORK = 0, 1, 78
@@ -58,20 +58,22 @@ class Runner:
         spawn: Callable[[Sequence[str]], FFmpegProcess] = FFmpegProcess,
     ) -> None:
         run_directory = options.run_directory or RUN_DIRECTORY
-        memory = Memory(os.environ.get("RUNTIME_DIRECTORY") or f"{run_directory}/port-{options.port}")
-        problem = _begin_take(memory, options, run_directory)
+        directory = os.environ.get("RUNTIME_DIRECTORY") or f"{run_directory}/port-{options.port}"
+        problems: list[str] = []
+        memory = _recall(directory, problems)
+        _begin_take(memory, options, run_directory, problems)
         request = memory.request
         self._memory = memory
         self._options = options.replaced(
-            name=request.name,
-            codec=request.codec,
-            container=request.container,
-            command=request.argv,
+            name=request.name or options.name,
+            codec=request.codec or options.codec,
+            container=request.container or options.container,
+            command=request.argv or options.command,
         )
         self._directory = request.recording_path or options.recordings
         self._run_directory = run_directory
-        self._status_before = find_status(options.port, run_directory)
-        self._reporter = Reporter(self._options, memory, run_directory)
+        self._status_before = _status_before(options.port, run_directory, problems)
+        self._reporter = Reporter(self._options, memory, run_directory, self._status_before)
         self._log = FFmpegLog(self._reporter.journal)
         self._say = self._reporter.say
         self._spool = spool.Spool(options.port, run_directory, wall=wall, monotonic=now)
@@ -91,8 +93,8 @@ class Runner:
         self._wake_read, self.wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._poll.register(self._wake_read, select.POLLIN)
         self._wait_until = now() + backoff_s(memory.failures)
-        if problem:
-            self._say(ERROR, f"{problem}; recording as it is configured")
+        for problem in problems:
+            self._say(ERROR, problem)
 
     def stop(self) -> None:
         """Stop the port at the next turn of the loop."""
@@ -393,8 +395,12 @@ class Runner:
 
     def _exit_stopped(self, now: float) -> None:
         self._memory.forget()
-        by = noted_stopper(self._options.port, self._run_directory) or "operator"
-        self._tell(spool.STOPPED, now, by=by, take=self._memory.request.take)
+        by = ""
+        try:
+            by = noted_stopper(self._options.port, self._run_directory)
+        except Unreadable as error:
+            self._say(ERROR, f"{error}; entering the stop as the operator's")
+        self._tell(spool.STOPPED, now, by=by or "operator", take=self._memory.request.take)
         self._reporter.finish(now, "stopped", "")
         self._exit_code = EXIT_STOPPED
 
@@ -414,17 +420,34 @@ class Runner:
         return remarks
 
 
-def _begin_take(memory: Memory, options: Options, run_directory: str) -> str:
-    """Claim the request for a take at a first start; at a restart the memory holds it. Returns a problem."""
-    problem = ""
+def _recall(directory: str, problems: list[str]) -> Memory:
+    """The memory that the runner before left; a new one where it cannot be read."""
+    path = memory_path(directory)
+    try:
+        return recall(path)
+    except Unreadable as error:
+        problems.append(f"{error}; begins as after a stop")
+        return Memory(path)
+
+
+def _begin_take(memory: Memory, options: Options, run_directory: str, problems: list[str]) -> None:
+    """Claim the request for a take at a first start; at a restart the memory holds it."""
     if not memory.is_restart:
         memory.take_started_at = utc_text(time.time())
         try:
             memory.request = claim_request(options.port, options.recordings, run_directory) or memory.request
-        except RequestError as error:
-            problem = str(error)
+        except Unreadable as error:
+            problems.append(f"{error}; recording as it is configured")
     memory.save()
-    return problem
+
+
+def _status_before(port_index: int, run_directory: str, problems: list[str]) -> PortStatus | None:
+    """The last word of the runner before; None if it left none, or none that can be read."""
+    try:
+        return read_status(port_index, run_directory)
+    except Unreadable as error:
+        problems.append(f"{error}; the take's frames are counted anew")
+        return None
 
 
 def _wait_for_former_runner(port_index: int, journal: Journal) -> int:

@@ -9,50 +9,32 @@ from __future__ import annotations
 import json
 import os
 
-from sdisup.contract.files import read_json, replace_file
+from sdisup.contract.files import read_fields, replace_file
+from sdisup.contract.records import Record
 from sdisup.contract.requests import Request
 
 
-class Memory:
+class Memory(Record, frozen=False):
     """The runner's memory. `failures` are the ends in a row without a minute of good recording between them.
 
     `without_audio`: audio is configured, and the signal was found to carry none.
     """
 
-    def __init__(self, directory: str) -> None:
-        self._path = f"{directory}/runner.json"
-        self.is_restart = False
-        self.failures = 0
-        self.restarts = 0
-        self.take_started_at = ""
-        self.reason = ""
-        self.without_audio = False
-        self.request = Request()
-        try:
-            document = read_json(self._path)
-        except (OSError, ValueError):
-            return
-        if isinstance(document, dict):
-            self._recall(document)
-
-    def _recall(self, document: dict[str, object]) -> None:
-        self.is_restart = True
-        self.failures = _whole(document.get("failures")) + 1
-        self.restarts = _whole(document.get("restarts")) + 1
-        self.take_started_at = str(document.get("take_started_at", ""))
-        self.reason = str(document.get("reason", ""))
-        self.without_audio = document.get("without_audio") is True
-        request = document.get("request")
-        if isinstance(request, dict):
-            # Not checked again: a runner wrote the request into its own directory after checking it.
-            self.request.__dict__.update({key: request.get(key) for key in self.request.as_dict()})
+    path: str
+    is_restart: bool = False
+    failures: int = 0
+    restarts: int = 0
+    take_started_at: str = ""
+    reason: str = ""
+    without_audio: bool = False
+    request: Request = Request()
 
     def save(self) -> None:
         """Write the file; where that fails, the next runner starts as after a stop."""
-        content = {name: value for name, value in self.__dict__.items() if name not in ("_path", "request")}
-        content["request"] = self.request.as_dict()
+        content = {**self.as_dict(), "request": self.request.as_dict()}
+        del content["path"]
         try:
-            replace_file(self._path, json.dumps(content).encode())
+            replace_file(self.path, json.dumps(content).encode())
         except OSError:
             return
 
@@ -66,10 +48,21 @@ class Memory:
     def forget(self) -> None:
         """Remove the file at a stop: the next start is no restart, also where systemd keeps the directory."""
         try:
-            os.unlink(self._path)
+            os.unlink(self.path)
         except OSError:
             return
 
 
-def _whole(value: object) -> int:
-    return value if isinstance(value, int) and -1 <= value < 1 << 40 else 0
+def memory_path(directory: str) -> str:
+    return f"{directory}/runner.json"
+
+
+def recall(path: str) -> Memory:
+    """The memory that the runner before left; a new one where it left none. Raises Unreadable."""
+    try:
+        fields = read_fields(path)
+    except FileNotFoundError:
+        return Memory(path)
+    # Its values are not checked again: a runner wrote the request into its own directory after checking it.
+    left = fields.record(Memory, path=path, request=fields.child("request", {}).record(Request))
+    return left.replaced(is_restart=True, failures=left.failures + 1, restarts=left.restarts + 1)

@@ -15,7 +15,7 @@ from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_DGRAM, socket
 from sdisup import __version__
 from sdisup.contract.files import boot_id, utc_text
 from sdisup.contract.options import Options
-from sdisup.contract.status import PortStatus, find_status, write_status
+from sdisup.contract.status import PortStatus, write_status
 from sdisup.runner.attempt import Attempt
 from sdisup.runner.memory import Memory
 from sdisup.runner.meter import Meter
@@ -147,12 +147,12 @@ class Reporter:
     Times are CLOCK_MONOTONIC.
     """
 
-    def __init__(self, options: Options, memory: Memory, run_directory: str) -> None:
+    def __init__(self, options: Options, memory: Memory, run_directory: str, before: PortStatus | None) -> None:
         self._options = options
         self._run_directory = run_directory
         self._notifier = Notifier()
         self.journal = Journal()
-        self.status = _first_status(options, memory, run_directory)
+        self.status = _first_status(options, memory, before)
         self.is_ready = False
         self._is_ready_told = False
         self._watchdog_at = self._written_at = 0.0
@@ -235,9 +235,7 @@ class Reporter:
             self._write_problem = ""
 
 
-def _first_status(options: Options, memory: Memory, run_directory: str) -> PortStatus:
-    # A torn file costs the frame count of the take, nothing else.
-    before = find_status(options.port, run_directory) if memory.is_restart else None
+def _first_status(options: Options, memory: Memory, before: PortStatus | None) -> PortStatus:
     return PortStatus(
         port_index=options.port,
         name=options.name,
@@ -248,7 +246,7 @@ def _first_status(options: Options, memory: Memory, run_directory: str) -> PortS
         take=memory.request.take,
         request_id=memory.request.request_id,
         take_started_at=memory.take_started_at,
-        take_frames=before.take_frames if before else 0,
+        take_frames=before.take_frames if before and memory.is_restart else 0,
         restarts=memory.restarts,
         pid=os.getpid(),
         invocation_id=os.environ.get("INVOCATION_ID", ""),

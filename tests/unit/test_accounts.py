@@ -487,7 +487,7 @@ def test_problems_are_told_and_the_rest_is_answered(tmp_path: Path) -> None:
     assert sums(found[1][2]) == (0, 0, 0)
     reasons = [remark.partition(".json")[2] for remark in remarks]
     assert [reason.partition(": ")[2].partition(";")[0].partition(",")[0] for reason in reasons] == [
-        "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",
+        "it is no JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",
         "is no JSON",
         "is of version 9",
         "is no JSON",

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdisup.contract.applied import Applied, AppliedPort, applied_from, is_port_number, load_applied, save_applied
+from sdisup.contract.files import Fields
 from sdisup.errors import SdisupError, UnknownPortError, UsageError
 
 
@@ -162,8 +163,9 @@ def test_saving_the_same_again_touches_nothing(tmp_path: Path) -> None:
 
 
 def test_ports_are_in_their_order_however_the_file_has_them(tmp_path: Path) -> None:
-    document = applied_from({"ports": {"10": {}, "9": {}, "0": {}}})
-    assert list(document.ports) == [0, 9, 10]
+    path = str(tmp_path / "applied.json")
+    save_applied(Applied({index: port(index) for index in (10, 9, 0)}, []), path)
+    assert list(load_applied(path).ports) == [0, 9, 10]
 
 
 def test_nothing_was_applied_yet(tmp_path: Path) -> None:
@@ -180,7 +182,7 @@ def test_nothing_was_applied_yet(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_a_file_that_no_apply_wrote_says_what_to_do(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "applied.json").write_bytes(content)
-    with pytest.raises(SdisupError, match=r"applied\.json cannot be read: ") as caught:
+    with pytest.raises(SdisupError, match=r"applied\.json( cannot be read)?: ") as caught:
         load_applied(str(tmp_path / "applied.json"))
     assert (caught.value.exit_code, caught.value.hint) == (1, "sdisup apply writes it anew")
 
@@ -197,7 +199,7 @@ JSON = st.recursive(
 )
 def test_any_json_is_an_applied_or_a_valueerror(document: object) -> None:
     try:
-        found = applied_from(json.loads(json.dumps(document)))
+        found = applied_from(Fields(json.loads(json.dumps(document)), "applied.json"))
     except ValueError:
         return
     for index, one in found.ports.items():

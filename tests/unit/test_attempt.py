@@ -19,17 +19,11 @@ def attempt(tmp_path: Path) -> Iterator[Attempt]:
     """One that never begins an FFmpeg: nobody takes its disk's events."""
     options = Options(
         ["/bin/false", "{output}"],
-        name="CAM0",
-        container="mkv",
-        without_signal=ENDS,
-        recordings=str(tmp_path),
-        filesystem="",
-        rate=25.0,
-        sync_interval_s=0.1,
-        stop_quit_s=12.0,
-        stop_start_quit_s=22.0,
+        port=0, name="CAM0", codec="h264", container="mkv", source="videomaster", input="board 0 channel 0",
+        without_signal=ENDS, audio_options="", recordings=str(tmp_path), revision="r1", filesystem="", rate=25.0,
+        stall_timeout_s=12.0, start_timeout_s=30.0, sync_interval_s=0.1, stop_quit_s=12.0, stop_start_quit_s=22.0,
         stop_term_s=2.0,
-    )
+    )  # fmt: skip
     made = Attempt(options, str(tmp_path), 0.0, select.poll(), lambda: None, lambda *_: None)
     yield made
     made.newest.thread.finish()

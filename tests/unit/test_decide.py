@@ -50,13 +50,11 @@ from sdisup.runner.decide import (
 PATH = "/srv/recordings/CAM3.mkv"
 OPTIONS = Options(
     ["ffmpeg", "{output}"],
-    port=3,
-    name="CAM3",
-    recordings="/srv/recordings",
-    rate=25.0,
-    stall_timeout_s=5.0,
-    start_timeout_s=30.0,
-)
+    port=3, name="CAM3", codec="h264", container="mkv", source="test", input="FFmpeg's test picture",
+    without_signal="", audio_options="", recordings="/srv/recordings", revision="r1", filesystem="", rate=25.0,
+    stall_timeout_s=5.0, start_timeout_s=30.0, sync_interval_s=1.0, stop_quit_s=3.0, stop_start_quit_s=4.0,
+    stop_term_s=2.0,
+)  # fmt: skip
 CARD = OPTIONS.replaced(audio_options="-nb_channels,-sample_rate,-sample_size", stall_timeout_s=12.0)
 
 CRASH = Cause("crash", RETRY, "FFmpeg exited with 1")

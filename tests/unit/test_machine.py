@@ -179,10 +179,8 @@ def test_units_are_applied_or_pending(tmp_path: Path, monkeypatch: pytest.Monkey
     assert machine.pending(settings, quick=True) == "nothing was applied yet: sdisup apply"
     save_applied(Applied({0: applied}, []), path)
     assert machine.pending(settings, quick=True) == ""
-    applied.codec = "prores"
-    save_applied(Applied({0: applied}, []), path)
+    save_applied(Applied({0: applied.replaced(codec="prores")}, []), path)
     assert "sdisup apply" in machine.pending(settings, quick=True)
-    applied.codec = port.codec
     save_applied(Applied({0: applied}, [str(tmp_path / "gone.service")]), path)
     assert "sdisup apply" in machine.pending(settings, quick=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from sdisup.contract.options import ENDS, SEARCHES, OptionError, Options, format_options, parse_options
 
 TEXT = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), max_size=20)
-SAMPLES: dict[str, str | int | float] = {"str": "CAM3", "int": 3, "float": 12.5}
+SAMPLES: dict[str, Any] = {"str": "CAM3", "int": 3, "float": 12.5}
 ANY: dict[str, st.SearchStrategy[str | int | float]] = {
     "str": TEXT,
     "int": st.integers(0, 999),
@@ -58,7 +59,7 @@ def test_a_port_of_an_older_unit_records_as_with_a_new_one() -> None:
     command=st.lists(st.one_of(TEXT, st.sampled_from(["--", "--port=9", "-", ""])), min_size=1, max_size=6),
     place=st.integers(0, 6),
 )
-def test_any_port_comes_back_as_it_was(values: dict[str, str | int | float], command: list[str], place: int) -> None:
+def test_any_port_comes_back_as_it_was(values: dict[str, Any], command: list[str], place: int) -> None:
     command.insert(min(place, len(command)), "{output}")
     written = Options(command, **values)
     read = parse_options(format_options(written))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 import time
 from pathlib import Path
@@ -15,14 +16,15 @@ from hypothesis import strategies as st
 
 from sdisup.contract import requests
 from sdisup.contract.applied import AppliedPort
-from sdisup.contract.files import boot_id, boottime_ns
+from sdisup.contract.files import Unreadable, boot_id, boottime_ns
 from sdisup.contract.requests import (
     Request,
-    RequestError,
     claim_request,
     is_below,
     is_take_name,
     leave_request,
+    leave_stop_note,
+    noted_stopper,
     request_path,
     take_back,
 )
@@ -58,7 +60,7 @@ def claim(run: str) -> Request | None:
 
 def refused(run: str, words: str) -> None:
     """It is not honoured, says why, and is gone: the next start is the configured one."""
-    with pytest.raises(RequestError, match=words):
+    with pytest.raises(Unreadable, match=words):
         claim(run)
     assert os.listdir(f"{run}/requests") == []
     assert claim(run) is None
@@ -157,14 +159,14 @@ REFUSED = [
     ("[]", "no JSON object"),
     ("null", "no JSON object"),
     (good(boot_id="0" * 36), "another boot"),
-    (good(boot_id=None), "another boot"),
-    (good(created_boottime_ns="1"), "another boot"),
-    (good(created_boottime_ns=10**400), "another boot"),
-    (good(created_boottime_ns=-(10**400)), "another boot"),
+    (good(boot_id=None), "boot_id: not text"),
+    (good(created_boottime_ns="1"), "3.json: created_boottime_ns: not a whole number"),
+    (good(created_boottime_ns=10**400), "created_boottime_ns: not from"),
+    (good(created_boottime_ns=-(10**400)), "created_boottime_ns: not from"),
     (good(take="../../x"), "cannot be a take's name"),
     (good(take=""), "cannot be a take's name"),
-    (good(take=7), "a take that is no text"),
-    (good(request_id=[1]), "a request_id that is no text"),
+    (good(take=7), "take: not text"),
+    (good(request_id=[1]), "request_id: not text"),
     (good(name="a/b"), "cannot begin a file's name"),
     (good(recording_path="/etc"), "is not at or below"),
     (good(recording_path=f"{RECORDINGS}/../x"), "is not at or below"),
@@ -172,12 +174,12 @@ REFUSED = [
     (good(recording_path=f"{RECORDINGS}/\ud800"), "is not at or below"),
     (good(container="../../x"), "cannot end a file's name"),
     (good(argv=[]), "cannot be run"),
-    (good(argv="ls {output}"), "cannot be run"),
+    (good(argv="ls {output}"), "argv: not a list"),
     (good(argv=["{output}"]), "cannot be run"),
     (good(argv=["ls", "x"]), "cannot be run"),
     (good(argv=["ls", "a\0b", "{output}"]), "cannot be run"),
     (good(argv=["ls", "\ud800", "{output}"]), "cannot be run"),
-    (good(argv=["ls", 7, "{output}"]), "cannot be run"),
+    (good(argv=["ls", 7, "{output}"]), "argv: not a list of texts"),
 ]
 
 
@@ -220,7 +222,7 @@ def test_a_directory_is_refused_and_no_descriptor_is_lost(run: str) -> None:
     os.mkdir(request_path(3, run))
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(3):
-        with pytest.raises(RequestError, match="cannot be read"):
+        with pytest.raises(Unreadable, match="cannot be read"):
             claim(run)
     assert len(os.listdir("/proc/self/fd")) == before
 
@@ -246,6 +248,47 @@ def test_what_another_may_not_ask_is_not_even_looked_at(run: str) -> None:
 def test_another_than_root_cannot_name_anything_either(run: str) -> None:
     put(run, good(take="../x"), owner=NOBODY)
     refused(run, "cannot be a take's name")
+
+
+# ---- Who stops a port ----
+
+
+@pytest.mark.parametrize("by", ["apply", "schedule"])
+def test_who_stops_it_is_left_beside_and_read_once(run: str, by: str) -> None:
+    leave_stop_note(3, by, run)
+    assert noted_stopper(3, run) == by
+    assert os.listdir(f"{run}/requests") == []
+    assert noted_stopper(3, run) == ""
+
+
+@pytest.mark.parametrize("created", [1, 9_000_000_000_000_000_000])
+def test_a_note_whose_stop_never_came_or_of_the_future_is_no_note(run: str, created: int) -> None:
+    Path(f"{run}/requests/3.stop.json").write_text(json.dumps({"by": "apply", "created_boottime_ns": created}))
+    assert noted_stopper(3, run) == ""
+    assert os.listdir(f"{run}/requests") == []
+
+
+WRONG_NOTES = [
+    ("", " cannot be read: it is no JSON"),
+    ("[]", ": no JSON object"),
+    ("[" * 100_000, " cannot be read: it is no JSON"),
+    ('{"by": "apply"}', ": created_boottime_ns: is missing"),
+    (json.dumps({"by": 7, "created_boottime_ns": boottime_ns()}), ": by: not text"),
+    (json.dumps({"by": "evil", "created_boottime_ns": boottime_ns()}), ": by: 'evil' is nobody who stops ports"),
+]
+
+
+@pytest.mark.parametrize(("note", "words"), WRONG_NOTES, ids=range(len(WRONG_NOTES)))
+def test_what_is_wrong_with_a_note_is_said_once(
+    run: str, monkeypatch: pytest.MonkeyPatch, note: str, words: str
+) -> None:
+    # The notes above were made when the tests were collected.
+    monkeypatch.setattr(requests, "LIFETIME_S", 1e9)
+    path = Path(f"{run}/requests/3.stop.json")
+    path.write_text(note)
+    with pytest.raises(Unreadable, match=re.escape(f"{path}{words}")):
+        noted_stopper(3, run)
+    assert noted_stopper(3, run) == ""
 
 
 # ---- Words and paths ----
@@ -304,7 +347,7 @@ def test_no_document_breaks_a_runner(tmp_path_factory: pytest.TempPathFactory, v
     put(run, {**good(), **values})
     try:
         found = claim(run)
-    except RequestError:
+    except Unreadable:
         return
     assert found is not None
     assert found.take is None or is_take_name(found.take)

@@ -197,8 +197,9 @@ def stop(world: World) -> None:
 OPTIONS = Options(
     ["/usr/bin/ffmpeg", "-i", "x", "{output}"],
     port=3, name="CAM3", codec="h264", container="mkv", source="test", input="FFmpeg's test picture",
-    recordings="/srv/recordings", revision="r1", filesystem="", rate=float(RATE), stall_timeout_s=5.0,
-    start_timeout_s=30.0, sync_interval_s=1.0, stop_quit_s=3.0, stop_start_quit_s=4.0, stop_term_s=2.0,
+    without_signal="", audio_options="", recordings="/srv/recordings", revision="r1", filesystem="",
+    rate=float(RATE), stall_timeout_s=5.0, start_timeout_s=30.0, sync_interval_s=1.0, stop_quit_s=3.0,
+    stop_start_quit_s=4.0, stop_term_s=2.0,
 )  # fmt: skip
 CARD = OPTIONS.replaced(
     input="board 0 channel 3", without_signal=ENDS, stall_timeout_s=12.0, audio_options="-nb_channels,-sample_rate",
@@ -294,6 +295,27 @@ def test_the_next_runner_goes_on_and_counts_restarts(tmp_path: Path, run: Run, t
     status = read_status(3, str(tmp_path))
     assert status is not None and (status.restarts, status.take_frames) == (2, 150)
     assert [event["is_restart"] for event in told() if event["kind"] == "began"] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("port-3/runner.json", '{"failures": "7"}', "failures: not a whole number; begins as after a stop"),
+        ("port-3/runner.json", '{"request": {"argv": 1}}', "request: argv: not a list; begins as after a stop"),
+        ("3.json", '{"schema": 1, "take_frames": null}', "take_frames: not a whole number; the take's frames are"),
+        ("requests/3.json", "{}", "boot_id: is missing; recording as it is configured"),
+        ("requests/3.stop.json", '{"by": 1}', "created_boottime_ns: is missing; entering the stop as the operator's"),
+    ],
+)
+def test_what_cannot_be_read_is_said_and_the_port_records(
+    tmp_path: Path, run: Run, told: Told, said: list[str], name: str, content: str, words: str
+) -> None:
+    (tmp_path / "requests").mkdir()
+    (tmp_path / name).write_text(content)
+    assert run(World(records(1)).at(1.1, stop)) == EXIT_STOPPED
+    assert [line for line in said if words in line and line.startswith("<3>port 3") and f"{tmp_path}/{name}: " in line]
+    assert told()[0]["is_restart"] is False
+    assert told()[-1]["by"] == "operator"
 
 
 def test_the_first_retry_comes_at_once_and_the_third_after_a_second(run: Run) -> None:

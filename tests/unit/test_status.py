@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from sdisup.cli.tables import status_table
 from sdisup.contract import status as status_module
-from sdisup.contract.files import SIZE_LIMIT_BYTES, boot_id, read_json, replace_file, utc_text
+from sdisup.contract.files import SIZE_LIMIT_BYTES, Fields, Unreadable, boot_id, read_json, replace_file, utc_text
 from sdisup.contract.status import (
     FIELDS,
     STALE_AFTER_S,
@@ -268,7 +268,7 @@ def test_a_file_that_is_no_status_is_a_valueerror_that_names_it(tmp_path: Path, 
     with pytest.raises(ValueError, match=r"3\.json") as caught:
         read_status(3, str(tmp_path))
     text = str(caught.value)
-    assert text.startswith(f"{tmp_path}/3.json ") and len(text) < 500 and "\n" not in text
+    assert text.startswith((f"{tmp_path}/3.json ", f"{tmp_path}/3.json: ")) and len(text) < 500 and "\n" not in text
 
 
 def test_fields_of_a_newer_version_are_ignored_and_missing_ones_have_defaults(tmp_path: Path) -> None:
@@ -339,11 +339,11 @@ def test_any_bytes_are_a_valueerror(tmp_path: Path, content: bytes) -> None:
         read_status(3, str(tmp_path))
 
 
-def test_unreadable_files_are_oserrors_for_read_json(tmp_path: Path) -> None:
+def test_files_that_cannot_be_read_are_told_from_missing_ones(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read_json(str(tmp_path / "none"))
     (tmp_path / "link").symlink_to("none")
-    with pytest.raises(OSError, match="symbolic links"):
+    with pytest.raises(Unreadable, match="symbolic links"):
         read_json(str(tmp_path / "link"))
 
 
@@ -356,12 +356,12 @@ def test_every_field_is_annotated_and_documented_in_one_order() -> None:
 
 
 def test_the_defaults_have_their_fields_types() -> None:
-    assert status_module.status_from(PortStatus().as_dict()) == PortStatus()
+    assert Fields(PortStatus().as_dict(), "3.json").record(PortStatus) == PortStatus()
 
 
 def test_an_unknown_field_is_a_programming_error() -> None:
     with pytest.raises(TypeError, match="flux"):
-        PortStatus(flux=1)
+        PortStatus(flux=1)  # type: ignore[call-arg]
     status = PortStatus()
     with pytest.raises(TypeError, match="flux"):
         status.update(name="CAM3", flux=1)

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 
 from sdisup.contract.files import boot_id, monotonic, up_seconds
 from sdisup.contract.media import count_frames, says
-from sdisup.contract.requests import leave_stop_note, noted_stopper
 from sdisup.ledger import spool as events
 from sdisup.ledger import writer as module
 from sdisup.ledger.health import ledger_problem
@@ -174,34 +173,6 @@ def test_each_event_is_entered_once_however_often_the_writer_looks(bench: Bench)
     bench.record("b.mp4").turn().turn()
     assert kinds(bench.entries()) == [("gap", "start"), ("file", "complete"), ("gap", "stop"), ("gap", "killed")]
     assert numbers(bench.entries()) == [1, 2, 3, 4]
-
-
-@pytest.mark.parametrize(("note", "by"), [("apply", "apply"), ("schedule", "schedule"), ("evil", "")])
-def test_who_stopped_it_is_left_beside(tmp_path: Path, note: str, by: str) -> None:
-    (tmp_path / "requests").mkdir()
-    leave_stop_note(PORT, note, str(tmp_path))
-    assert noted_stopper(PORT, str(tmp_path)) == by
-    assert not (tmp_path / "requests/3.stop.json").exists()
-
-
-# The last ones are without a time, left for a stop that never came, and of the future.
-@pytest.mark.parametrize(
-    "note",
-    [
-        "",
-        "[]",
-        '{"by": 7}',
-        "[" * 5000,
-        '{"by": "apply"}',
-        '{"by": "apply", "created_boottime_ns": 1}',
-        '{"by": "apply", "created_boottime_ns": 9000000000000000000}',
-    ],
-)
-def test_a_note_that_is_none_is_no_note(tmp_path: Path, note: str) -> None:
-    (tmp_path / "requests").mkdir()
-    (tmp_path / "requests/3.stop.json").write_text(note)
-    assert noted_stopper(PORT, str(tmp_path)) == ""
-    assert noted_stopper(4, str(tmp_path)) == ""
 
 
 @pytest.mark.parametrize(("by", "entered"), [("operator", "shutdown"), ("apply", "apply")])
