@@ -111,16 +111,19 @@ class Play:
 
     def file_deleted(self) -> None:
         before = self.own.status(self.port())
-        self.deleted.add(before["current_file"])
-        self.own.run(["rm", before["current_file"]])
+        path = before["current_file"]
+        self.deleted.add(path)
+        # It may have been moved away before, and be recorded still.
+        self.own.run(["rm", self.moved.pop(path, path)])
         self.wait_noticed(before)
 
     def file_moved(self) -> None:
         """Move a file away: recording goes on in it."""
         found = self.own.status(self.port())
         path = found["current_file"]
-        self.moved[path] = f"{RECORDINGS}/moved-{Path(path).name}"
-        self.own.run(["mv", path, self.moved[path]])
+        former = self.moved.get(path, path)
+        self.moved[path] = f"{RECORDINGS}/moved-{Path(former).name}"
+        self.own.run(["mv", former, self.moved[path]])
         self.wait_reason(found["port_index"], "was moved away")
 
     def steer(self, channel: int, behaviour: str, **parameters: Any) -> None:
