@@ -74,7 +74,7 @@ class TakenFile(Record, frozen=False):
 
     `opened` is when it was made, `start` when its first frame came, None before that is known; `rate` the
     source's frames/s, 0 if unknown; `size_bytes` its size when it ended. `is_retry` says that the port tried before
-    and nothing came: it is not worth a write before a frame comes.
+    and nothing came: it is not worth a write before a frame comes. The files of one `attempt` are open side by side.
     """
 
     path: str
@@ -83,11 +83,16 @@ class TakenFile(Record, frozen=False):
     rate: float
     opened: Moment | None = None
     is_retry: bool = False
+    attempt: int = 0
     ffmpeg_version: str = ""
     start: Moment | None = None
     closed: Moment | None = None
     end: FileEnd | None = None
     size_bytes: int = 0
+
+    def is_only_a_try(self) -> bool:
+        """Whether it is one of many tries, and has no frame yet."""
+        return self.is_retry and self.start is None
 
 
 class Interval(Record, frozen=False):
@@ -191,6 +196,14 @@ class Fields:
         value = self._values.get(name)
         return None if value is None else read(value, f"{self._where}: {name}")
 
+    def children(self, name: str, read: Callable[[object, str], Read]) -> list[Read]:
+        """The objects of a list; none where there is no list."""
+        return (
+            []
+            if self._values.get(name) is None
+            else [read(item, f"{self._where}: {name}") for item in self.items(name)]
+        )
+
     def items(self, name: str) -> list[object]:
         value = self._values.get(name)
         return value if isinstance(value, list) else self._fail(name, "a list")
@@ -219,6 +232,7 @@ def taken_file_from(value: object, where: str = "file") -> TakenFile:
         fields.number("rate", least=0.0, most=1e4),
         fields.moment_or_none("opened"),
         fields.flag("is_retry"),
+        fields.whole("attempt", 0),
         fields.text("ffmpeg_version", ""),
         fields.moment_or_none("start"),
         fields.moment_or_none("closed"),

@@ -137,9 +137,11 @@ class Present:
     def is_behind(self, story: Story) -> bool:
         """Whether the story says something else than the living runner's status: an event came in between."""
         status = self.status
-        if status is None or story.file is None or story.file.start is None:
-            return status is not None and status.is_recording
-        return status.current_file != story.file.path
+        if status is None:
+            return False
+        if not story.is_recording():
+            return status.is_recording
+        return status.current_file not in [file.path for file in story.files]
 
 
 def waiting_entries(story: Story) -> list[Entry]:
@@ -149,9 +151,9 @@ def waiting_entries(story: Story) -> list[Entry]:
 
 def rows_of(story: Story, present: Present) -> list[Row]:
     """Files, gaps and stops that are in no entry yet, oldest first."""
-    if present.stopped_at is not None and story.file is None:
+    if present.stopped_at is not None and not story.files:
         story.stopped_unseen(present.stopped_at)
-    if not present.is_alive and (story.file is None or story.file.start is None):
+    if not present.is_alive and not story.is_recording():
         story.rebooted(present.boot, records_at_boot=present.records_at_boot)
     rows: list[Row] = []
     before = ""
@@ -162,9 +164,10 @@ def rows_of(story: Story, present: Present) -> list[Row]:
         elif isinstance(item, Interval):
             rows.append(_interval(item, item.end, before, is_open=False))
             before = ""
-    if story.file is not None and story.file.start is not None:
-        rows += _alive(story.file, story.file.start, present) if present.is_alive else _left(story.file, present)
-    elif story.interval is not None:
+    for file in story.files:
+        if file.start is not None:
+            rows += _alive(file, file.start, present) if present.is_alive else _left(file, present)
+    if story.interval is not None and not story.is_recording():
         rows.append(_interval(story.interval, present.now, before, is_open=True))
     return rows
 

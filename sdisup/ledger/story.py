@@ -56,18 +56,28 @@ class Story:
         self.sequence = 0
         self.number = 0
         self.ffmpeg = ""
-        self.file: TakenFile | None = None
+        self.files: list[TakenFile] = []
+        """Those that are open, the newest last."""
         self.interval: Interval | None = None
         self.crossed: Interval | None = None
         """The interval that ended in this boot and began in an earlier one, until the clock is put right."""
         self._queue: list[Item] = []
+
+    @property
+    def file(self) -> TakenFile | None:
+        """The newest of the open files."""
+        return self.files[-1] if self.files else None
+
+    def is_recording(self) -> bool:
+        """Whether an open file has its first frame."""
+        return any(file.start for file in self.files)
 
     # What outlives a crash.
 
     def as_dict(self) -> dict[str, object]:
         """The open record. A file that may never get a frame, as the one before it, is left to the spool."""
         queue = [item if isinstance(item, dict) else document(item) for item in self._queue]
-        file = None if self.is_only_trying() else self.file
+        files = [document(file) for file in self.files if not file.is_only_a_try()]
         return {
             "v": VERSION,
             "port_index": self.port_index,
@@ -75,15 +85,17 @@ class Story:
             "sequence": self.sequence,
             "number": self.number,
             "ffmpeg": self.ffmpeg,
-            "file": file and document(file),
+            "files": files,
+            # Earlier versions know one.
+            "file": files[-1] if files else None,
             "interval": self.interval and document(self.interval),
             "crossed": self.crossed and document(self.crossed),
             "queue": queue,
         }
 
     def is_only_trying(self) -> bool:
-        """Whether the open file is one more try without a frame yet."""
-        return self.file is not None and self.file.is_retry and self.file.start is None
+        """Whether an open file is one more try without a frame yet, and so not in the open record."""
+        return any(file.is_only_a_try() for file in self.files)
 
     def recall(self, record: object) -> None:
         """Take up what as_dict gave an earlier writer. Raises ValueError, which says what is wrong with it."""
@@ -92,12 +104,14 @@ class Story:
             raise ValueError(f"is of version {fields.whole('v')}, and this sdisup knows {VERSION}")
         if fields.whole("port_index") != self.port_index:
             raise ValueError(f"is one of port {fields.whole('port_index')}")
-        file, interval = fields.child("file", taken_file_from), fields.child("interval", interval_from)
+        files, former = fields.children("files", taken_file_from), fields.child("file", taken_file_from)
+        interval = fields.child("interval", interval_from)
         crossed = fields.child("crossed", interval_from)
         queue = [_item_from(item) for item in fields.items("queue")]
         self.boot, self.sequence = fields.text("boot", ""), fields.whole("sequence", 0)
         self.number, self.ffmpeg = fields.whole("number", 0), fields.text("ffmpeg", "")
-        self.file, self.interval, self.crossed, self._queue = file, interval, crossed, queue
+        self.files = files or ([former] if former else [])
+        self.interval, self.crossed, self._queue = interval, crossed, queue
 
     # What is to be entered.
 
@@ -197,21 +211,21 @@ class Story:
         if kind == BEGAN:
             self._began(fields, at, left_bytes, found)
         elif kind == OPENED:
-            if self.file is not None:
-                # How it ended was told, and did not arrive.
-                self.closed(self._end_of_left(self.file, at), 1, at)
-            self.opened(_opened_from(fields, at))
+            file = _opened_from(fields, at)
+            self._close_left(at, but=file.attempt)
+            self.opened(file)
         elif kind == MEDIA:
-            if self.file is not None and self.file.path == fields.text("path"):
-                self.media(fields.moment("first_frame_at", boot), fields.text("ffmpeg_version"))
+            self.media(fields.text("path"), fields.moment("first_frame_at", boot), fields.text("ffmpeg_version"))
         elif kind == CLOSED:
             end = file_end_from({**event, "last_frame": None}).replaced(
                 last_frame=fields.moment_or_none("last_frame_at", boot)
             )
             self.closed(end, fields.whole("size_bytes", 0), at)
         elif kind == WAITS:
+            self._close_left(at)
             self.waits(fields.text("cause"), at, fields.text_or_none("take"))
         elif kind == STOPPED:
+            self._close_left(at)
             self.stopped(fields.text("by"), at, fields.text_or_none("take"))
         elif kind == CLOCK:
             step_s = fields.number("step_s")
@@ -247,8 +261,7 @@ class Story:
         on disk and in no ledger, oldest first.
         """
         self._find_step(now)
-        if self.file is not None:
-            self.closed(self._end_of_left(self.file, now), left_bytes, now)
+        self._close_left(now, left_bytes)
         for unknown in found:
             self._enter_found(unknown)
         if stopped_at is not None:
@@ -264,8 +277,13 @@ class Story:
         """The account of this file is lost: what went on before it may have been anything."""
         if self.interval is not None and self.interval.kind == "gap" and self.interval.what != "open record lost":
             self.interval.what = ACCOUNT_LOST
-        self.file = TakenFile(found.path, None, "", 0.0)
+        self.files.append(TakenFile(found.path, None, "", 0.0))
         self.closed(FileEnd(found.path, "cut off: power", "power"), found.size_bytes, found.written)
+
+    def _close_left(self, now: Moment, left_bytes: int = 1, but: int = -1) -> None:
+        """Where no attempt goes on, or a new one, no other file is open: how it ended was told to nobody."""
+        for file in [file for file in self.files if file.attempt != but]:
+            self.closed(self._end_of_left(file, now), left_bytes, now)
 
     @staticmethod
     def _end_of_left(file: TakenFile, now: Moment) -> FileEnd:
@@ -274,20 +292,28 @@ class Story:
         return FileEnd(file.path, f"cut off: {cause}", cause)
 
     def opened(self, file: TakenFile) -> None:
-        self.file = file
+        self.files.append(file)
 
-    def media(self, at: Moment, ffmpeg_version: str) -> None:
-        """The first frame of the open file came at `at`: what went before is over."""
-        if self.file is not None and self.file.start is None:
-            # A source that delivers faster than time would begin before it was opened.
-            self.file.start = at.not_before(self.file.opened)
-            self.file.ffmpeg_version = ffmpeg_version
-            self._end_interval(self.file.start)
+    def media(self, path: str, at: Moment, ffmpeg_version: str) -> None:
+        """The first frame of an open file came at `at`: what went before is over."""
+        file = self._open_file(path)
+        if file is None or file.start is not None:
+            return
+        # A source that delivers faster than time would begin before it was opened.
+        file.start = at.not_before(file.opened)
+        file.ffmpeg_version = ffmpeg_version
+        self._end_interval(file.start)
+
+    def _open_file(self, path: str) -> TakenFile | None:
+        return next((file for file in self.files if file.path == path), None)
 
     def closed(self, end: FileEnd, size_bytes: int, now: Moment) -> None:
-        """The open file ended. One that is not complete has to be counted before it is entered."""
-        file, self.file = self.file, None
-        if file is None or file.path != end.path or (file.start is None and not size_bytes):
+        """An open file ended. One that is not complete has to be counted before it is entered."""
+        file = self._open_file(end.path)
+        if file is None:
+            return
+        self.files.remove(file)
+        if file.start is None and not size_bytes:
             return
         file.end, file.closed, file.size_bytes = end, now, size_bytes
         if file.start is None:
@@ -302,7 +328,8 @@ class Story:
         else:
             self._queue.append(file)
             after = end.last_frame or file.start
-        self.interval = Interval("gap", end.cause, after, file.take)
+        if not self.is_recording():
+            self.interval = Interval("gap", end.cause, after, file.take)
 
     def waits(self, cause: str, now: Moment, take: str | None) -> None:
         """The port should record and does not, for `cause`."""
@@ -365,9 +392,9 @@ class Story:
         # What goes on began by the old clock; should it outlast this boot, only the wall clock will know how long.
         if self.interval is not None:
             self.interval.start = _moved(self.interval.start, step_s, now.boot)
-        if self.file is not None:
-            self.file.opened = self.file.opened and _moved(self.file.opened, step_s, now.boot)
-            self.file.start = self.file.start and _moved(self.file.start, step_s, now.boot)
+        for file in self.files:
+            file.opened = file.opened and _moved(file.opened, step_s, now.boot)
+            file.start = file.start and _moved(file.start, step_s, now.boot)
 
     def _end_interval(self, now: Moment) -> None:
         if self.interval is not None:
@@ -404,7 +431,8 @@ def _number(entry: Entry) -> int:
 
 def _opened_from(fields: Fields, at: Moment) -> TakenFile:
     path, take, codec = fields.text("path"), fields.text_or_none("take"), fields.text("codec")
-    return TakenFile(path, take, codec, fields.number("rate", least=0.0, most=1e4), at, fields.flag("is_retry"))
+    rate, attempt = fields.number("rate", least=0.0, most=1e4), fields.whole("attempt", 0)
+    return TakenFile(path, take, codec, rate, at, fields.flag("is_retry"), attempt)
 
 
 def _moved(moment: Moment, step_s: float, boot: str) -> Moment:

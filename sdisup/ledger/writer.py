@@ -186,8 +186,7 @@ class PortWriter:
     def _take_began(self, story: Story, event: Event, later: Sequence[Event]) -> bool:
         """A runner began: what it left open, and after a boot what else is on its disk, has to be known first."""
         is_new_boot = bool(story.boot) and story.boot != event["boot"]
-        left = story.file
-        if left is None and not is_new_boot:
+        if not story.files and not is_new_boot:
             self._take(story, event)
             return True
         if self._looking is None:
@@ -302,7 +301,7 @@ def is_going_down() -> bool:
 
 
 def _known_paths(story: Story) -> set[str]:
-    files = {item.path for item in (*story.waiting(), story.file) if isinstance(item, TakenFile)}
+    files = {item.path for item in (*story.waiting(), *story.files) if isinstance(item, TakenFile)}
     return files | {str(item.get("path")) for item in story.waiting() if isinstance(item, dict)}
 
 
@@ -318,7 +317,7 @@ def count(ffprobe: str, path: str) -> tuple[bool, int | None, float, int]:
 
 def look(story: Story, event: Event, known: set[str], ledger: str, *, is_new_boot: bool) -> dict[str, object]:
     """The size of the file that a runner left open; after a boot also the port's files that no ledger knows."""
-    left_bytes = _size_bytes(story.file.path) if story.file else 0
+    left_bytes = max((_size_bytes(file.path) for file in story.files), default=0)
     found: list[tuple[float, str, int]] = []
     if is_new_boot:
         last = _last_wall(story)
@@ -378,8 +377,7 @@ def _name_and_time(path: str) -> tuple[str, float]:
 def _last_wall(story: Story) -> float | None:
     """The last moment that the ledger knows of."""
     moments = [story.interval.start] if story.interval else []
-    if story.file is not None:
-        moments += [moment for moment in (story.file.opened, story.file.start) if moment]
+    moments += [moment for file in story.files for moment in (file.opened, file.start) if moment]
     return max((moment.wall for moment in moments), default=None)
 
 

@@ -282,6 +282,7 @@ class Runner:
             codec=options.codec,
             rate=options.rate,
             is_retry=is_retry,
+            attempt=round(attempt.began * 1000),
         )
 
     def _tell_media(self, attempt: Attempt, now: float) -> None:

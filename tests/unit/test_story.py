@@ -132,7 +132,7 @@ class Port:
         )  # fmt: skip
 
     def open(self, path: str, *, take: str | None = None, rate: float = RATE, is_retry: bool = False) -> Port:
-        return self.tell(OPENED, path=path, take=take, codec="h264", rate=rate, is_retry=is_retry)
+        return self.tell(OPENED, path=path, take=take, codec="h264", rate=rate, is_retry=is_retry, attempt=self.told)
 
     def media(self, path: str, at: Moment | None = None) -> Port:
         return self.tell(MEDIA, path=path, first_frame_at=at or self.now, ffmpeg_version="Lavf61")
@@ -798,6 +798,28 @@ def test_a_file_that_ended_unseen_does_not_hide_the_next_one() -> None:
     """What a full memory dropped may be the end of a file; the file is counted instead."""
     port = Port().begin().record(10).wait(1).record(5).stop().count()
     assert port.rows("file") == [("file", "cut off: runner killed", 10.0), ("file", "complete", 5.0)]
+
+
+def test_an_attempt_may_have_files_side_by_side() -> None:
+    """The port records from the first frame of the first one to the end of the last one."""
+    port = Port().begin().wait(1)
+    for path in ("/r/a.mp4", "/r/b.mp4"):
+        port.tell(OPENED, path=path, take=None, codec="h264", rate=RATE, is_retry=False, attempt=7)
+    port.media("/r/a.mp4").wait(1).media("/r/b.mp4").wait(9)
+    assert [file.path for file in port.story.files] == ["/r/a.mp4", "/r/b.mp4"]
+    assert port.story.file is port.story.files[-1]
+    port.close(FileEnd("/r/a.mp4", "complete", "stop", port.now, frames=250))
+    assert port.story.interval is None
+    port.close(FileEnd("/r/b.mp4", "complete", "stop", port.now, frames=225)).tell(STOPPED, by="operator", take=None)
+    assert port.rows() == [("gap", "start", 1.0), ("file", "complete", 10.0), ("file", "complete", 9.0)]
+    again = Story(3)
+    port.open("/r/c.mp4").open("/r/d.mp4")
+    again.recall(json.loads(json.dumps(port.story.as_dict())))
+    assert [file.path for file in again.files] == [file.path for file in port.story.files]
+    # An earlier version's record knows one file.
+    one = {name: value for name, value in port.story.as_dict().items() if name != "files"}
+    again.recall(json.loads(json.dumps(one)))
+    assert [file.path for file in again.files] == ["/r/d.mp4"]
 
 
 def test_a_left_file_that_turns_out_to_be_empty_leaves_no_trace() -> None:
