@@ -47,7 +47,9 @@ BACKOFF_S = (0.0, 0.0, 1.0, 2.0, 4.0, 8.0, 10.0)
 LOOPS_A_RUNNER, DISK_LOOPS_A_RUNNER, DISK_LOOPS = 6, 2, 10
 NO_SIGNAL_RETRY_S, NO_SIGNAL_LATER_S, NO_SIGNAL_EAGER_S = 1.0, 3.0, 60.0
 NO_SIGNAL_SHARE, LOOP_SHARE = 0.018, 0.0065
-"""Of a core: what FFmpeg's failing starts may cost without a signal, and in a crash loop."""
+"""Of a core: what FFmpeg's failing starts should cost at most without a signal, and in a crash loop."""
+LOOP_LIMIT_S, NO_SIGNAL_LIMIT_S = 15.0, 5.0
+"""What such a start costs must not keep a port that could record from it for longer than this."""
 
 
 class Sight(Record):
@@ -218,18 +220,18 @@ def backoff_s(failures: int) -> float:
 
 def loop_wait_s(failures: int, cpu_s: float) -> float:
     """How long to wait in a crash loop at its slowest, where FFmpeg's failing start cost `cpu_s` of a core."""
-    return max(backoff_s(failures), cpu_s / LOOP_SHARE if cpu_s < 1.0 else 0.0)
+    return max(backoff_s(failures), min(cpu_s / LOOP_SHARE, LOOP_LIMIT_S))
 
 
 def no_signal_wait_s(waited_s: float, cpu_s: float) -> float:
     """How long to wait for a signal before the next look, which costs `cpu_s` of a core.
 
     A cable that was just pulled is soon back. An input that has been idle for a minute may stay so for months,
-    and must not cost more than NO_SIGNAL_SHARE of a core, however much FFmpeg's start costs here.
+    and should not cost more than NO_SIGNAL_SHARE of a core, as far as NO_SIGNAL_LIMIT_S allows.
     """
     if waited_s < NO_SIGNAL_EAGER_S:
         return NO_SIGNAL_RETRY_S
-    return max(NO_SIGNAL_LATER_S, cpu_s / NO_SIGNAL_SHARE)
+    return max(NO_SIGNAL_LATER_S, min(cpu_s / NO_SIGNAL_SHARE, NO_SIGNAL_LIMIT_S))
 
 
 # What people are told.

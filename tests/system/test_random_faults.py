@@ -350,6 +350,6 @@ def check_files(play: Play, port: int, lines: list[dict[str, Any]], problems: li
             problems.append(f"port {port}: {path} has {frames} frames, {line['frames']} were entered")
     entered = {line["path"] for line in found}
     problems += [f"port {port}: {path} was deleted and is entered" for path in entered & play.deleted]
-    there = play.own.run(f"find {RECORDINGS} -name 'port{port}_*' -type f").stdout.split()
-    problems += [f"port {port}: {path} is in no entry" for path in there if path not in entered]
+    there = play.own.run(f"find {RECORDINGS} -name 'port{port}_*' -type f -printf '%p %s\\n'").stdout.splitlines()
+    problems += [f"port {port}: {path} bytes is in no entry" for path in there if path.split()[0] not in entered]
     return len(found)

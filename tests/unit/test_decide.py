@@ -118,7 +118,7 @@ CASES = [
     ("a lost signal", after(Ended(LOST, frames=9)), CARD, AWAIT_SIGNAL, "", 1.0),
     ("still none", after(Ended(LOST), no_signal_since=50.0), CARD, AWAIT_SIGNAL, "", 1.0),
     ("none for a minute", after(Ended(LOST, cpu_s=0.01), no_signal_since=40.0), CARD, AWAIT_SIGNAL, "", 3.0),
-    ("none, and starts are slow", after(Ended(LOST, cpu_s=0.18), no_signal_since=0.0), CARD, AWAIT_SIGNAL, "", 10.0),
+    ("none, and starts are slow", after(Ended(LOST, cpu_s=0.18), no_signal_since=0.0), CARD, AWAIT_SIGNAL, "", 5.0),
     ("no signal at a stop", after(Ended(LOST), is_stopping=True), CARD, EXIT_STOPPED, "", 0),
     # A signal without audio.
     ("video was held back", after(HELD), CARD, GO_ON_WITHOUT_AUDIO, "", 0),
@@ -129,7 +129,7 @@ CASES = [
     # Crash loops.
     ("not yet a loop", after(Ended(CRASH), failures=SLOWEST - 1), OPTIONS, EXIT_FOR_RETRY, "", 0),
     ("a loop", after(Ended(CRASH), failures=SLOWEST), OPTIONS, AWAIT_RETRY, "", 10.0),
-    ("a slow loop", after(Ended(CRASH, cpu_s=0.13), failures=SLOWEST), OPTIONS, AWAIT_RETRY, "", 20.0),
+    ("a slow loop", after(Ended(CRASH, cpu_s=0.13), failures=SLOWEST), OPTIONS, AWAIT_RETRY, "", 15.0),
     ("frames cost what they cost", after(Ended(CRASH, frames=9, cpu_s=0.13), failures=SLOWEST), OPTIONS,
      AWAIT_RETRY, "", 10.0),
     ("a new sandbox is due", after(Ended(CRASH), failures=99, loops=LOOPS_A_RUNNER), OPTIONS, EXIT_FOR_RETRY, "", 0),

@@ -23,21 +23,20 @@ def test_the_first_retry_comes_at_once_and_later_ones_are_capped() -> None:
     assert backoff_s(-1 + 1) == 0
 
 
-@pytest.mark.parametrize("cpu_s", [0.0, 0.02, 0.07, 0.5])
-def test_an_idle_input_costs_at_most_two_per_cent_of_a_core(cpu_s: float) -> None:
+@pytest.mark.parametrize("cpu_s", [0.0, 0.02, 0.07, 0.09, 0.5, 60.0])
+def test_an_idle_input_costs_at_most_two_per_cent_of_a_core_or_is_looked_at_each_five_seconds(cpu_s: float) -> None:
     assert [no_signal_wait_s(waited, cpu_s) for waited in (0, 30, 59.9)] == [1, 1, 1]
     later_s = no_signal_wait_s(60, cpu_s)
-    assert later_s >= 3
-    assert cpu_s / (later_s + cpu_s) < 0.02
+    assert 3 <= later_s <= 5
+    assert cpu_s / (later_s + cpu_s) < 0.02 or later_s == 5
 
 
-@pytest.mark.parametrize("cpu_s", [0.0, 0.03, 0.08, 0.2])
-def test_a_crash_loop_waits_longer_where_ffmpeg_is_slow_to_fail(cpu_s: float) -> None:
+@pytest.mark.parametrize("cpu_s", [0.0, 0.03, 0.08, 0.0974, 0.2, 0.999, 1.0, 60.0])
+def test_a_crash_loop_waits_longer_where_ffmpeg_is_slow_to_fail_but_never_beyond_its_limit(cpu_s: float) -> None:
+    """Whatever a start costs: what may record again must not wait for what it costs to find out."""
     wait_s = loop_wait_s(20, cpu_s)
-    assert wait_s >= 10
-    assert cpu_s / (wait_s + cpu_s) < 0.0065
-    # What took long was no failing start.
-    assert loop_wait_s(20, 5.0) == 10
+    assert 10 <= wait_s <= 15
+    assert cpu_s / (wait_s + cpu_s) < 0.0065 or wait_s == 15
 
 
 def end(status: int = 0, *, finished: bool = True, said: str = "") -> End:
