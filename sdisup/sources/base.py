@@ -133,7 +133,7 @@ class Source(Record):
         return ()
 
     def sandbox(self) -> Sandbox:
-        """An encoder that needs a device of its own (a GPU) would have to be added to it."""
+        """What the source may reach. An encoder that needs a device of its own (a GPU) would have to be added."""
         return Sandbox()
 
     def nodes(self) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -18,7 +18,7 @@ class Place(Record):
     directory: str
     name: str = "CAM"
 
-    LIMIT = 3
+    LIMIT: ClassVar[int] = 3
 
     @property
     def path(self) -> str:

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from sdisup.config.settings import Port, parse_settings
 from sdisup.encode.command import Capabilities, build_ffmpeg_arguments, missing_capabilities
+from sdisup.sources import custom
 from sdisup.sources.arguments import FLAGS, GENERATORS, OTHERS, TEXTS, UNWANTED, VALUED, Input, parse_inputs
 
 ALL = frozenset({"libx264", "prores_aw", "aac", "pcm_s24le"})
@@ -363,3 +364,18 @@ def test_the_inputs_that_a_source_needs(source: dict[str, Any], inputs: list[str
     nothing = Capabilities("7.1.5", ALL, frozenset(), hybrid_fragmented=True)
     lines = missing_capabilities([make_port(source)], "/usr/bin/ffmpeg", nothing)
     assert [line.split("'")[1] for line in lines] == inputs
+
+
+def test_custom_arguments_are_parsed_once_a_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed = []
+
+    def count(words: list[str]) -> tuple[Input, ...]:
+        parsed.append(words)
+        return parse_inputs(words)
+
+    monkeypatch.setattr(custom, "parse_inputs", count)
+    port = make_port({"kind": "custom", "input": ["-f", "mpegts", "-i", "udp://h:1"]})
+    build_ffmpeg_arguments(port, "/usr/bin/ffmpeg", KNOWS_ALL)
+    missing_capabilities([port], "/usr/bin/ffmpeg", KNOWS_ALL)
+    assert (str(port.source), port.source.sandbox().network) == ("udp://h:1", True)
+    assert len(parsed) == 1
