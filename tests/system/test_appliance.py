@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,10 +45,9 @@ def assert_nothing_is_left_of(machine: Appliance) -> None:
 # ---------------------------------------------------------------- booting
 
 
-def test_boots_a_real_systemd_quickly(bare: Appliance, capsys: pytest.CaptureFixture[str]) -> None:
+def test_boots_a_real_systemd(bare: Appliance, capsys: pytest.CaptureFixture[str]) -> None:
     with capsys.disabled():
         print(f" [booted in {bare.boot_seconds:.3f} s]", end="")
-    assert bare.boot_seconds < 1.5
     assert bare.read("/proc/1/comm").strip() == "systemd"
     assert bare.run("systemctl is-active multi-user.target").stdout.strip() == "active"
     assert bare.read("/etc/machine-id").strip() == MACHINE_ID
@@ -69,7 +67,6 @@ def test_everything_that_sdisup_needs_is_installed(bare: Appliance) -> None:
 def test_boots_debian_12_as_well() -> None:
     with Appliance("bookworm") as machine:
         assert machine.boot() == "running"
-        assert machine.boot_seconds < 1.5
         assert machine.run("cat /etc/debian_version").stdout.startswith("12.")
         assert [entry["MESSAGE"] for entry in machine.journal("-p", "err")] == []
         assert machine.reboot() == "running"
@@ -81,7 +78,6 @@ def test_returns_before_the_boot_is_complete_if_asked(bare: Appliance) -> None:
     bare.run("systemctl enable never-ready.service")
     bare.shutdown()
     assert bare.boot(wait="bus") == "starting"
-    assert bare.boot_seconds < 1.5
 
 
 def test_a_boot_that_never_completes_is_told_with_its_console(bare: Appliance) -> None:
@@ -93,14 +89,12 @@ def test_a_boot_that_never_completes_is_told_with_its_console(bare: Appliance) -
         bare.boot(timeout_s=1)
 
 
-def test_a_tree_that_cannot_boot_is_told_at_once() -> None:
+def test_a_tree_that_cannot_boot_is_told_before_its_time_is_over() -> None:
     with Appliance() as machine:
         (machine.upper / "usr").mkdir()
         os.setxattr(machine.upper / "usr", "trusted.overlay.opaque", b"y")
-        started = time.monotonic()
         with pytest.raises(ApplianceError, match="ended while it booted"):
             machine.boot()
-        assert time.monotonic() - started < 5
 
 
 # ---------------------------------------------------------------- ending and keeping
@@ -134,9 +128,7 @@ def test_power_cut_keeps_files_and_stops_nothing_properly(bare: Appliance) -> No
     unit = "[Service]\nExecStart=sleep infinity\nExecStop=touch /var/lib/stopped-properly\n"
     bare.write("/run/systemd/system/probe.service", unit)
     bare.run("systemctl start probe.service; echo kept >/srv/kept")
-    started = time.monotonic()
     bare.power_cut()
-    assert time.monotonic() - started < 1
     assert bare.boot() == "running"
     assert bare.read("/srv/kept") == "kept\n"
     assert not bare.path("/var/lib/stopped-properly").exists()

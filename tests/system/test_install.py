@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -127,10 +126,8 @@ def make_stand_ins(appliance: Machine, names: Sequence[str] = STAND_INS) -> dict
 
 
 def test_a_first_installation_and_a_second_one_that_changes_nothing(bare: Machine) -> None:
-    started = time.monotonic()
     # Whatever root's umask is, everybody may read what is installed.
     first = bare.run(f"umask 077; cd /; unshare --net {CHECKOUT_INSIDE}/install.sh").stdout
-    assert time.monotonic() - started < 20
     assert first.startswith("sdisup 0.1.0 on Debian GNU/Linux 13 (trixie)\n")
     assert f"wrote {CONFIGURATION}\nconfiguration: a starter; edit it, then run: sdisup apply\n" in first
     assert "packages: all there\n" in first

@@ -228,11 +228,13 @@ def test_ports_that_hang_and_crash_do_not_hold_up_the_boot(new_appliance: Callab
         own.write(f"{unit}/20-test.conf", line)
     own.shutdown()
     own.boot(wait="bus")
-    started = time.monotonic()
     own.wait_for(
-        lambda: own.run("systemctl is-active multi-user.target", check=False).returncode == 0, 15, "multi-user"
+        lambda: own.run("systemctl is-active multi-user.target", check=False).returncode == 0, 60, "multi-user"
     )
-    assert time.monotonic() - started + own.boot_seconds < 6
+    # By systemd's own clock: READY comes 5 s after the first spawn, not at TimeoutStartSec=.
+    shown = own.run("systemctl show -P InactiveExitTimestampMonotonic -P ActiveEnterTimestampMonotonic sdi-record@1")
+    began, active = (int(text) for text in shown.stdout.split())
+    assert 5e6 <= active - began < 2 * 5e6
     assert own.run("systemctl is-system-running --wait", check=False).stdout.strip() in ("running", "degraded")
     for port in (0, 3):
         own.wait_recording(port)
@@ -293,8 +295,8 @@ def test_a_frozen_runner_and_a_frozen_ffmpeg_are_seen_and_replaced(appliance: Ma
     appliance.run(["kill", "-STOP", str(before[0]["pid"]), str(before[1]["ffmpeg_pid"])])
     assert appliance.wait_state(1, "stalled", timeout_s=6)["is_recording"] is False
     appliance.wait_for(lambda: appliance.status(1)["restarts"] == 1, 15, "the stall is acted upon", poll_s=0.05)
-    # stall_timeout_s + 1 s to act, and the ladder's two steps until SIGKILL.
-    assert time.monotonic() - frozen < 4 + 1 + 1 + 0.5
+    # stall_timeout_s + 1 s to act, and the ladder's two steps until SIGKILL; tests/measure.py has the number.
+    assert 4 < time.monotonic() - frozen < 2 * (4 + 1 + 1)
     # The runner's status is old by then, and systemd's watchdog ends the runner.
     assert "no word from the runner" in appliance.wait_state(0, "unknown", timeout_s=9)["reason"]
     appliance.wait_for(lambda: appliance.status(0)["restarts"] == 1, 20, "the watchdog has acted", poll_s=0.2)
@@ -340,18 +342,18 @@ def test_a_runner_that_cannot_be_executed_heals(appliance: Machine) -> None:
     appliance.write("/etc/systemd/system/sdi-record@0.service.d/90.conf", "[Service]\nReadWritePaths=/nonexistent\n")
     appliance.run("systemctl daemon-reload; systemctl start sdi-record@0", check=False)
     cursor = appliance.journal_cursor()
-    begun = time.monotonic()
     appliance.wait_for(
         lambda: any("Starts port 0 again" in str(entry["MESSAGE"]) for entry in appliance.journal(after_cursor=cursor)),
         20,
         "the loop ended and another try is due",
         poll_s=0.5,
     )
-    # The unit is mended while the port waits: the port records within 15 s.
+    # The unit is mended while the port waits: the try that waits already succeeds.
     appliance.run("rm /etc/systemd/system/sdi-record@0.service.d/90.conf; systemctl daemon-reload")
-    mended = time.monotonic()
-    appliance.wait_recording(0, timeout_s=15)
-    assert time.monotonic() - mended < 15, mended - begun
+    cursor = appliance.journal_cursor()
+    appliance.wait_recording(0, timeout_s=60)
+    tries = [e for e in appliance.journal(after_cursor=cursor) if "Starts port 0 again" in str(e["MESSAGE"])]
+    assert len(tries) <= 1
 
 
 @BOTH_DEBIANS
