@@ -12,7 +12,7 @@ import time
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import NoReturn, TypeVar
+    from typing import Any, ClassVar, NoReturn, Self, TypeVar
 
     from sdisup.contract.records import Record
 
@@ -148,47 +148,47 @@ class Fields:
 
     def __init__(self, value: object, where: str) -> None:
         if not isinstance(value, dict):
-            raise Unreadable(f"{where}: no JSON object")
+            raise Unreadable(f"{where}: not an object")
         self._values = value
-        self._where = where
+        self.where = where
 
     def text(self, name: str, default: object = ...) -> str:
         """A text. It may hold bytes that are no character, as names of files do (PEP 383)."""
-        value = self._get(name, default)
+        value = self.value(name, default)
         return value if isinstance(value, str) else self.fail(name, "not text")
 
     def text_or_none(self, name: str) -> str | None:
         return None if self._values.get(name) is None else self.text(name)
 
     def flag(self, name: str, default: object = ...) -> bool:
-        value = self._get(name, default)
+        value = self.value(name, default)
         return value if isinstance(value, bool) else self.fail(name, "not true or false")
 
-    def whole(self, name: str, default: object = ..., *, least: int = -1, most: int = (1 << 63) - 1) -> int:
+    def whole(self, name: str, default: object = ..., *, least: int = 0, most: int = (1 << 63) - 1) -> int:
         """A whole number, which JSON has of any length and systems have not."""
-        value = self._get(name, default)
+        value = self.value(name, default)
         if not isinstance(value, int) or isinstance(value, bool):
             self.fail(name, "not a whole number")
         return value if least <= value <= most else self.fail(name, f"not from {least} to {most}")
 
     def number(self, name: str, default: object = ..., *, least: float = -1e300, most: float = 1e300) -> float:
         """A number with a value: JSON as Python reads it has Infinity and NaN too."""
-        value = self._get(name, default)
+        value = self.value(name, default)
         if not isinstance(value, int | float) or isinstance(value, bool):
             self.fail(name, "not a number")
         return float(value) if least <= value <= most else self.fail(name, f"not from {least:g} to {most:g}")
 
     def items(self, name: str, default: object = ...) -> list[object]:
-        value = self._get(name, default)
+        value = self.value(name, default)
         return value if isinstance(value, list) else self.fail(name, "not a list")
 
     def texts(self, name: str, default: object = ...) -> list[str]:
         found = [item for item in self.items(name, default) if isinstance(item, str)]
         return found if len(found) == len(self.items(name, default)) else self.fail(name, "not a list of texts")
 
-    def child(self, name: str, default: object = ...) -> Fields:
+    def child(self, name: str, default: object = ...) -> Self:
         """The fields of an object inside this one."""
-        return Fields(self._get(name, default), f"{self._where}: {name}")
+        return type(self)(self.value(name, default), f"{self.where}: {name}")
 
     def names(self) -> list[str]:
         return list(self._values)
@@ -203,24 +203,24 @@ class Fields:
         return kind(**values)
 
     def _annotated(self, name: str, annotation: str, default: object) -> object:
-        if name not in self._values and default is not ...:
-            return default
-        read = _READERS[annotation.removesuffix(" | None")]
-        is_none = annotation.endswith(" | None") and self._get(name, default) is None
-        return None if is_none else read(self, name)
+        kind = annotation.removesuffix(" | None")
+        if kind != annotation and self.value(name, None) is None:
+            return None
+        return default if name not in self._values and default is not ... else self.readers[kind](self, name)
 
-    def _get(self, name: str, default: object) -> object:
+    def value(self, name: str, default: object = ...) -> object:
+        """Whatever there is."""
         value = self._values.get(name, default)
-        return self.fail(name, "is missing") if value is ... else value
+        return self.fail(name, "not there") if value is ... else value
 
     def fail(self, name: str, problem: str) -> NoReturn:
         """Raise Unreadable, which names the field."""
-        raise Unreadable(f"{self._where}: {name}: {problem}", f"{name}: {problem}")
+        raise Unreadable(f"{self.where}: {name}: {problem}", f"{name}: {problem}")
 
-
-_READERS: dict[str, Callable[[Fields, str], object]] = {
-    "str": Fields.text, "bool": Fields.flag, "int": Fields.whole, "float": Fields.number, "list[str]": Fields.texts,
-}  # fmt: skip
+    readers: ClassVar[dict[str, Callable[[Any, str], object]]] = {
+        "str": text, "bool": flag, "int": whole, "float": number, "list[str]": texts
+    }  # fmt: skip
+    """What reads a field, by its annotation in a record."""
 
 
 def read_fields(path: str, limit_bytes: int = SIZE_LIMIT_BYTES) -> Fields:

@@ -6,13 +6,14 @@ what `document` did not write.
 
 from __future__ import annotations
 
+from sdisup.contract import files
 from sdisup.contract.files import unix_time
 from sdisup.contract.records import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import NoReturn, TypeVar
+    from typing import ClassVar, TypeVar
 
     from sdisup.contract.status import PortStatus
 
@@ -149,102 +150,44 @@ def stopped_at(status: PortStatus | None, now: Moment) -> Moment | None:
     return now.plus(status.state_since_monotonic - now.monotonic)
 
 
-class Fields:
-    """The fields of an object that JSON held, each of the type that is asked for. ValueError names a wrong one.
-
-    `where` is what the object is. A field that an earlier version did not write has a default.
-    """
-
-    def __init__(self, value: object, where: str) -> None:
-        if not isinstance(value, dict):
-            raise ValueError(f"{where}: not an object")
-        self._values = value
-        self._where = where
-
-    def text(self, name: str, default: str | None = None) -> str:
-        value = self._values.get(name, default)
-        return value if isinstance(value, str) else self._fail(name, "text")
-
-    def text_or_none(self, name: str) -> str | None:
-        return None if self._values.get(name) is None else self.text(name)
-
-    def flag(self, name: str) -> bool:
-        value = self._values.get(name, False)
-        return value if isinstance(value, bool) else self._fail(name, "true or false")
-
-    def whole(self, name: str, default: int | None = None) -> int:
-        """A whole number from 0 to 2^63."""
-        value = self._values.get(name, default)
-        is_right = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
-        return value if is_right else self._fail(name, "a whole number")  # type: ignore[return-value]
-
-    def number(self, name: str, *, least: float = -1e11, most: float = 1e11) -> float:
-        value = self._values.get(name)
-        is_right = isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
-        return float(value) if is_right else self._fail(name, "a number")  # type: ignore[arg-type]
+class Fields(files.Fields):
+    """The fields of what `document` wrote, or of an event, with moments and records inside."""
 
     def moment(self, name: str, boot: str = "") -> Moment:
         """A moment that is there; of this `boot` where the list is only [wall, monotonic]."""
-        value = self._values.get(name)
+        value = self.value(name)
         found = moment_from([*value, boot] if boot and isinstance(value, list) else value)
-        return found or self._fail(name, "a moment")
+        return found or self.fail(name, "not a moment")
 
     def moment_or_none(self, name: str, boot: str = "") -> Moment | None:
-        return None if self._values.get(name) is None else self.moment(name, boot)
+        return None if self.value(name, None) is None else self.moment(name, boot)
 
-    def child(self, name: str, read: Callable[[object, str], Read]) -> Read | None:
-        value = self._values.get(name)
-        return None if value is None else read(value, f"{self._where}: {name}")
+    def part(self, name: str, read: Callable[[object, str], Read]) -> Read | None:
+        """What `read` makes of an object inside this one; None where there is none."""
+        value = self.value(name, None)
+        return None if value is None else read(value, f"{self.where}: {name}")
 
-    def children(self, name: str, read: Callable[[object, str], Read]) -> list[Read]:
-        """The objects of a list; none where there is no list."""
-        return (
-            []
-            if self._values.get(name) is None
-            else [read(item, f"{self._where}: {name}") for item in self.items(name)]
-        )
+    def parts(self, name: str, read: Callable[[object, str], Read]) -> list[Read]:
+        """What `read` makes of each object of a list; none where there is no list."""
+        return [read(item, f"{self.where}: {name}") for item in self.items(name, [])]
 
-    def items(self, name: str) -> list[object]:
-        value = self._values.get(name)
-        return value if isinstance(value, list) else self._fail(name, "a list")
+    def _file_end(self, name: str) -> FileEnd | None:
+        return self.part(name, file_end_from)
 
-    def _fail(self, name: str, what: str) -> NoReturn:
-        raise ValueError(f"{self._where}: {name}: not {what}")
+    readers: ClassVar = {**files.Fields.readers, "Moment": moment, "FileEnd": _file_end}
 
 
 def file_end_from(value: object, where: str = "end") -> FileEnd:
-    fields = Fields(value, where)
-    return FileEnd(
-        fields.text("path"),
-        fields.text("verdict"),
-        fields.text("cause"),
-        fields.moment_or_none("last_frame"),
-        *(fields.whole(name, 0) for name in ("frames", "duplicated", "dropped", "missing")),
-    )
+    return Fields(value, where).record(FileEnd)
 
 
 def taken_file_from(value: object, where: str = "file") -> TakenFile:
     fields = Fields(value, where)
-    return TakenFile(
-        fields.text("path"),
-        fields.text_or_none("take"),
-        fields.text("codec"),
-        fields.number("rate", least=0.0, most=1e4),
-        fields.moment_or_none("opened"),
-        fields.flag("is_retry"),
-        fields.whole("attempt", 0),
-        fields.text("ffmpeg_version", ""),
-        fields.moment_or_none("start"),
-        fields.moment_or_none("closed"),
-        fields.child("end", file_end_from),
-        fields.whole("size_bytes", 0),
-    )
+    return fields.record(TakenFile, rate=fields.number("rate", least=0.0, most=1e4))
 
 
 def interval_from(value: object, where: str = "interval") -> Interval:
     fields = Fields(value, where)
-    kind = fields.text("kind")
-    if kind not in ("gap", "stop"):
-        raise ValueError(f"{where}: kind: neither a gap nor a stop")
-    start, end = fields.moment("start"), fields.moment_or_none("end")
-    return Interval(kind, fields.text("what"), start, fields.text_or_none("take"), end)
+    if fields.text("kind") not in ("gap", "stop"):
+        fields.fail("kind", "neither a gap nor a stop")
+    return fields.record(Interval)

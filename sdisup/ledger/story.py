@@ -104,9 +104,8 @@ class Story:
             raise ValueError(f"is of version {fields.whole('v')}, and this sdisup knows {VERSION}")
         if fields.whole("port_index") != self.port_index:
             raise ValueError(f"is one of port {fields.whole('port_index')}")
-        files, former = fields.children("files", taken_file_from), fields.child("file", taken_file_from)
-        interval = fields.child("interval", interval_from)
-        crossed = fields.child("crossed", interval_from)
+        files, former = fields.parts("files", taken_file_from), fields.part("file", taken_file_from)
+        interval, crossed = fields.part("interval", interval_from), fields.part("crossed", interval_from)
         queue = [_item_from(item) for item in fields.items("queue")]
         self.boot, self.sequence = fields.text("boot", ""), fields.whole("sequence", 0)
         self.number, self.ffmpeg = fields.whole("number", 0), fields.text("ffmpeg", "")
@@ -228,7 +227,7 @@ class Story:
             self._close_left(at)
             self.stopped(fields.text("by"), at, fields.text_or_none("take"))
         elif kind == CLOCK:
-            step_s = fields.number("step_s")
+            step_s = fields.number("step_s", least=-1e11, most=1e11)
             self.clock_stepped(Moment(at.wall - step_s, at.monotonic, boot), at)
         self.boot, self.sequence = boot, fields.whole("sequence")
 
@@ -238,7 +237,7 @@ class Story:
             at,
             fields.moment("boot_at", at.boot),
             left_bytes=left_bytes,
-            records_at_boot=fields.flag("records_at_boot"),
+            records_at_boot=fields.flag("records_at_boot", False),
             take=fields.text_or_none("take"),
             stopped_at=fields.moment_or_none("stopped_at", at.boot),
             found=found,
@@ -432,7 +431,7 @@ def _number(entry: Entry) -> int:
 def _opened_from(fields: Fields, at: Moment) -> TakenFile:
     path, take, codec = fields.text("path"), fields.text_or_none("take"), fields.text("codec")
     rate, attempt = fields.number("rate", least=0.0, most=1e4), fields.whole("attempt", 0)
-    return TakenFile(path, take, codec, rate, at, fields.flag("is_retry"), attempt)
+    return TakenFile(path, take, codec, rate, at, fields.flag("is_retry", False), attempt)
 
 
 def _moved(moment: Moment, step_s: float, boot: str) -> Moment:

@@ -64,5 +64,11 @@ def recall(path: str) -> Memory:
     except FileNotFoundError:
         return Memory(path)
     # Its values are not checked again: a runner wrote the request into its own directory after checking it.
-    left = fields.record(Memory, path=path, request=fields.child("request", {}).record(Request))
-    return left.replaced(is_restart=True, failures=left.failures + 1, restarts=left.restarts + 1)
+    return fields.record(
+        Memory,
+        path=path,
+        is_restart=True,
+        failures=fields.whole("failures", 0, least=-1) + 1,
+        restarts=fields.whole("restarts", 0) + 1,
+        request=fields.child("request", {}).record(Request),
+    )

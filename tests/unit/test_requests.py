@@ -156,8 +156,8 @@ REFUSED = [
     ("", "no JSON"),
     ('{"take": "t', "no JSON"),
     ("[" * 100_000, "no JSON"),
-    ("[]", "no JSON object"),
-    ("null", "no JSON object"),
+    ("[]", "not an object"),
+    ("null", "not an object"),
     (good(boot_id="0" * 36), "another boot"),
     (good(boot_id=None), "boot_id: not text"),
     (good(created_boottime_ns="1"), "3.json: created_boottime_ns: not a whole number"),
@@ -270,9 +270,9 @@ def test_a_note_whose_stop_never_came_or_of_the_future_is_no_note(run: str, crea
 
 WRONG_NOTES = [
     ("", " cannot be read: it is no JSON"),
-    ("[]", ": no JSON object"),
+    ("[]", ": not an object"),
     ("[" * 100_000, " cannot be read: it is no JSON"),
-    ('{"by": "apply"}', ": created_boottime_ns: is missing"),
+    ('{"by": "apply"}', ": created_boottime_ns: not there"),
     (json.dumps({"by": 7, "created_boottime_ns": boottime_ns()}), ": by: not text"),
     (json.dumps({"by": "evil", "created_boottime_ns": boottime_ns()}), ": by: 'evil' is nobody who stops ports"),
 ]

@@ -303,8 +303,8 @@ def test_the_next_runner_goes_on_and_counts_restarts(tmp_path: Path, run: Run, t
         ("port-3/runner.json", '{"failures": "7"}', "failures: not a whole number; begins as after a stop"),
         ("port-3/runner.json", '{"request": {"argv": 1}}', "request: argv: not a list; begins as after a stop"),
         ("3.json", '{"schema": 1, "take_frames": null}', "take_frames: not a whole number; the take's frames are"),
-        ("requests/3.json", "{}", "boot_id: is missing; recording as it is configured"),
-        ("requests/3.stop.json", '{"by": 1}', "created_boottime_ns: is missing; entering the stop as the operator's"),
+        ("requests/3.json", "{}", "boot_id: not there; recording as it is configured"),
+        ("requests/3.stop.json", '{"by": 1}', "created_boottime_ns: not there; entering the stop as the operator's"),
     ],
 )
 def test_what_cannot_be_read_is_said_and_the_port_records(

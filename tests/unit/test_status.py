@@ -356,7 +356,7 @@ def test_every_field_is_annotated_and_documented_in_one_order() -> None:
 
 
 def test_the_defaults_have_their_fields_types() -> None:
-    assert Fields(PortStatus().as_dict(), "3.json").record(PortStatus) == PortStatus()
+    assert Fields(PortStatus(port_index=3).as_dict(), "3.json").record(PortStatus) == PortStatus(port_index=3)
 
 
 def test_an_unknown_field_is_a_programming_error() -> None:
