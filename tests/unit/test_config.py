@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import time
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -321,18 +320,16 @@ def test_a_byte_order_mark_and_windows_line_ends_are_harmless(toml: Path) -> Non
     assert Settings.load(str(toml)).port_count == 3
 
 
-def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "dangling").symlink_to("nowhere")
     (tmp_path / "directory").mkdir()
-    began = time.monotonic()
     for name in ("fifo", "loop", "dangling", "directory"):
         problems, _ = load_problems(tmp_path / name)
         assert len(problems) == 1
     assert load_problems("/dev/zero")[0] == ["/dev/zero: cannot be read: it is not a regular file"]
     assert all(problem.isprintable() for problem in load_problems("a\x00b")[0])
-    assert time.monotonic() - began < 2
 
 
 def test_a_symbolic_link_to_a_file_is_followed(tmp_path: Path, toml: Path) -> None:

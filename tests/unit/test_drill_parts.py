@@ -153,7 +153,7 @@ def test_an_ffmpeg_of_any_path_is_run_as_it_is() -> None:
 
 def play_signal(tmp_path: Path, script: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, drill_signal.__file__, str(tmp_path / "signal"), "/bin/sh", "-c", script]
-    return subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=20)
+    return subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
 
 
 def test_without_a_signal_the_input_says_what_a_card_says(tmp_path: Path) -> None:

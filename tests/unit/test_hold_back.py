@@ -4,7 +4,8 @@ Recorded with every codec in every container: the FFmpeg on the path, and the on
 it) that SDISUP_TEST_FFMPEG names. All recordings of one FFmpeg run side by side, as ports do.
 
 `showinfo` behind the test source logs each picture when it is delivered, so what was received at the
-moment of the kill is known to the frame.
+moment of the kill is known to the frame. The source of those that are killed then pauses, so that what is
+lost is what FFmpeg holds back, and not what a busy machine has not encoded yet.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import signal
 import struct
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,9 +30,12 @@ from sdisup.encode.probe import probe_ffmpeg
 FFMPEGS = [name for name in (shutil.which("ffmpeg"), os.environ.get("SDISUP_TEST_FFMPEG")) if name]
 COMBINATIONS = [(codec.name, container) for codec in CODECS.values() for container in codec.containers]
 RATE = 25
-RECORD_S = 3.0
-# One picture that was being written, and a scheduler that lets a loaded machine's encoder wait.
-TOLERANCE_S = 0.15
+FRAMES = 75
+# The picture that was being written.
+TOLERANCE_S = 1 / RATE
+SETTLED_S = 0.5
+# After so many frames the next one is due in a quarter of an hour.
+PAUSING = f",setpts='PTS+gte(N,{FRAMES})*1000/TB',realtime=limit=10000"
 
 
 def test_there_is_an_ffmpeg_to_test_with() -> None:
@@ -53,23 +57,30 @@ class Recording:
     process: subprocess.Popen[bytes]
 
     @classmethod
-    def start(cls, ffmpeg: str, capabilities: Capabilities, port: Port, directory: Path) -> Recording:
+    def start(cls, ffmpeg: str, capabilities: Capabilities, port: Port, directory: Path, pacing: str) -> Recording:
         file = directory / f"{port.codec}.{port.container}"
         file.touch()  # as the runner does
         arguments = build_ffmpeg_arguments(port, ffmpeg, capabilities)
-        arguments = [word.replace(",realtime", ",realtime,showinfo") for word in arguments]
+        arguments = [word.replace(",realtime", f"{pacing},showinfo") for word in arguments]
         arguments = [str(file) if word == "{output}" else word for word in arguments]
         log = file.with_suffix(file.suffix + ".log")
         with log.open("wb") as stderr:
             process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=stderr)
         return cls(file, log, process)
 
-    def wait_for_frames(self, frames: int, timeout_s: float = 15) -> None:
-        deadline = time.monotonic() + timeout_s
-        while self.received_frames() < frames:
-            assert self.process.poll() is None, self.log.read_text(errors="replace")
-            assert time.monotonic() < deadline, f"{self.received_frames()} of {frames} frames"
+    def wait_until(self, is_so: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 100
+        while not is_so():
+            text = self.log.read_text(errors="replace")
+            assert self.process.poll() is None and time.monotonic() < deadline, text
             time.sleep(0.05)
+
+    def is_settled(self) -> bool:
+        """Whether the source pauses, and nothing more comes into the file."""
+        return self.received_frames() >= FRAMES and time.time() - self.file.stat().st_mtime > SETTLED_S
+
+    def has_reported_all(self) -> bool:
+        return self.reported_frames() >= FRAMES
 
     def received_frames(self) -> int:
         """How many pictures the source has delivered."""
@@ -78,14 +89,14 @@ class Recording:
     def reported_frames(self) -> int:
         """`frame` of the last progress block."""
         lines = self.log.read_bytes().splitlines()
-        return int([line for line in lines if line.startswith(b"frame=")][-1].split(b"=")[1])
+        return int(([b"=0"] + [line for line in lines if line.startswith(b"frame=")])[-1].split(b"=")[1])
 
     def readable_frames(self) -> int:
         """How many pictures can be decoded from what is in the file."""
         answer = subprocess.run(
             ["ffprobe", "-v", "error", "-count_frames", "-select_streams", "v:0", "-show_entries",
              "stream=nb_read_frames", "-of", "csv=p=0", str(self.file)],
-            capture_output=True, text=True, timeout=30, check=False,
+            capture_output=True, text=True, timeout=100, check=False,
         )  # fmt: skip
         text = answer.stdout.strip().split("\n")[0].strip(",")
         return int(text) if text.isdigit() else 0
@@ -98,9 +109,9 @@ class Recording:
 Recordings = dict[tuple[str, str], Recording]
 
 
-def record_all(ffmpeg: str, directory: Path) -> Recordings:
+def record_all(ffmpeg: str, directory: Path, pacing: str) -> Recordings:
     capabilities = probe_ffmpeg(ffmpeg)
-    return {key: Recording.start(ffmpeg, capabilities, make_port(*key), directory) for key in COMBINATIONS}
+    return {key: Recording.start(ffmpeg, capabilities, make_port(*key), directory, pacing) for key in COMBINATIONS}
 
 
 @pytest.fixture(scope="module", params=FFMPEGS)
@@ -108,15 +119,15 @@ def recordings(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Recordings, Recordings]]:
     """The recordings that were killed, and those that were asked to quit."""
-    killed = record_all(request.param, tmp_path_factory.mktemp("killed"))
-    quitted = record_all(request.param, tmp_path_factory.mktemp("quitted"))
+    killed = record_all(request.param, tmp_path_factory.mktemp("killed"), PAUSING)
+    quitted = record_all(request.param, tmp_path_factory.mktemp("quitted"), ",realtime")
     try:
-        for recording in [*killed.values(), *quitted.values()]:
-            recording.wait_for_frames(int(RECORD_S * RATE))
         for recording in killed.values():
+            recording.wait_until(recording.is_settled)
             recording.process.send_signal(signal.SIGKILL)
         for recording in quitted.values():
-            recording.process.communicate(b"q", timeout=10)
+            recording.wait_until(recording.has_reported_all)
+            recording.process.communicate(b"q", timeout=100)
         yield killed, quitted
     finally:
         for recording in [*killed.values(), *quitted.values()]:
@@ -137,7 +148,7 @@ def test_a_kill_loses_at_most_half_a_second(recordings: tuple[Recordings, Record
 def test_a_clean_stop_loses_nothing(recordings: tuple[Recordings, Recordings], key: tuple[str, str]) -> None:
     recording = recordings[1][key]
     assert recording.process.returncode == 0
-    assert recording.readable_frames() == recording.reported_frames() >= RECORD_S * RATE
+    assert recording.readable_frames() == recording.reported_frames() >= FRAMES
 
 
 @pytest.mark.parametrize("key", COMBINATIONS, ids="-".join)

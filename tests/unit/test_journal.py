@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import time
+import resource
 from collections.abc import Iterator
 
 import pytest
@@ -145,11 +145,12 @@ def test_nothing_left_out_is_not_reported(pipe: Pipe) -> None:
 
 def test_a_full_pipe_never_blocks(pipe: Pipe) -> None:
     pipe.fill()
-    began = time.monotonic()
+    waits = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
     for number in range(10_000):
         pipe.journal.say(4, f"lost {number}")
         pipe.journal.forward(number, 4, "lost too")
-    assert time.monotonic() - began < 5.0
+    # Who waits gives the processor away, once a wait.
+    assert resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - waits < 100
     assert set(pipe.read()) == {ord("x")}
     pipe.journal.say(4, "heard again")
     assert pipe.read() == b"<4>heard again\n"

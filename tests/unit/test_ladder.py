@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from sdisup.runner.ffmpeg import FFmpegProcess, Ladder
 
-DEADLINE_S = 10.0
+DEADLINE_S = 60.0
 Spawn = Callable[..., FFmpegProcess]
 
 

@@ -34,7 +34,7 @@ def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.
     """systemd's end, at a path."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as made:
         made.bind(str(tmp_path / "notify"))
-        made.settimeout(10)
+        made.settimeout(60)
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         yield made
 
@@ -63,7 +63,7 @@ def test_an_abstract_socket(monkeypatch: pytest.MonkeyPatch) -> None:
     name = f"sdisup-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as made:
         made.bind(f"\0{name}")
-        made.settimeout(10)
+        made.settimeout(60)
         monkeypatch.setenv("NOTIFY_SOCKET", f"@{name}")
         assert Notifier().send("WATCHDOG=1")
         assert made.recv(4096) == b"WATCHDOG=1"
@@ -115,7 +115,7 @@ def test_systemd_that_was_restarted_is_heard_again(systemd: socket.socket, tmp_p
     os.unlink(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as made:
         made.bind(str(tmp_path / "notify"))
-        made.settimeout(10)
+        made.settimeout(60)
         assert notifier.send("READY=1") is True
         assert made.recv(4096) == b"READY=1"
 

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -206,11 +205,9 @@ def test_a_link_is_refused_and_not_followed(run: str, tmp_path: Path) -> None:
     assert target.exists()
 
 
-def test_a_fifo_is_refused_at_once(run: str) -> None:
+def test_a_fifo_is_refused_and_not_waited_for(run: str) -> None:
     os.mkfifo(request_path(3, run))
-    began = time.monotonic()
     refused(run, "cannot be read")
-    assert time.monotonic() - began < 1
 
 
 def test_a_file_that_is_too_large_is_refused(run: str) -> None:

@@ -233,7 +233,7 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("media")
     graph = "testsrc2=size=64x64:rate=25"
     command = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", graph, "-t", "0.2", "-c:v", "libx264", "a.mkv"]
-    subprocess.run(command, cwd=directory, check=True, timeout=20)
+    subprocess.run(command, cwd=directory, check=True, timeout=60)
     return directory
 
 
@@ -248,7 +248,7 @@ def test_what_is_accepted_makes_ffmpeg_write_nothing_but_the_output(media: Path,
     output = ["-map", "0:v:0", "-frames:v", "1", "-c:v", "rawvideo", "-f", "nut", "recording"]
     command = ["ffmpeg", "-v", "quiet", "-y", *arguments, *output]
     with contextlib.suppress(subprocess.TimeoutExpired):
-        subprocess.run(command, cwd=media, stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=False)
+        subprocess.run(command, cwd=media, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
     assert set(os.listdir(media)) <= {"a.mkv", "recording"}, arguments
 
 
@@ -290,7 +290,7 @@ def takes_the_words_that_we_think(answer: str) -> bool:
 @pytest.mark.parametrize("ffmpeg", REAL)
 def test_a_real_ffmpeg_reads_the_options_as_we_do(ffmpeg: str) -> None:
     def ask(command: list[str]) -> str:
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=20).stderr
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60).stderr
 
     commands = option_commands(ffmpeg)
     with ThreadPoolExecutor(2) as pool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import statistics
 import subprocess
 import sys
 import threading
@@ -36,7 +37,7 @@ from sdisup.contract.status import (
 )
 
 PACKAGE_PARENT = str(Path(status_module.__file__).resolve().parent.parent.parent)
-DEADLINE_S = 10.0
+DEADLINE_S = 60.0
 
 
 def open_descriptors() -> set[str]:
@@ -550,9 +551,20 @@ def test_the_path_of_a_port() -> None:
     assert (status_path(3), lock_path(3)) == ("/run/sdisup/3.json", "/run/sdisup/3.lock")
 
 
-def test_writing_and_reading_a_status_is_fast_enough_for_64_ports(tmp_path: Path) -> None:
+def test_64_statuses_are_read_as_fast_as_files_of_their_size(tmp_path: Path) -> None:
     for port in range(64):
         write_status(a_status(port_index=port), str(tmp_path))
-    began = time.process_time()
-    assert all(read_status(port, str(tmp_path)) for port in range(64))
-    assert time.process_time() - began < 0.5
+
+    def reading_s() -> float:
+        began = time.process_time()
+        assert all(read_status(port, str(tmp_path)) for port in range(64))
+        return time.process_time() - began
+
+    def parsing_s() -> float:
+        began = time.process_time()
+        for port in range(64):
+            json.loads(Path(status_path(port, str(tmp_path))).read_bytes())
+        return time.process_time() - began
+
+    ratios = [reading_s() / parsing_s() for _ in range(15)]
+    assert statistics.median(ratios) < 3
