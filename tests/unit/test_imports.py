@@ -58,7 +58,8 @@ def room_of(module: str) -> str:
 @functools.cache
 def table() -> dict[str, frozenset[str]]:
     """The table's rooms, each with what it may import."""
-    rows = re.findall(r"^\| ([a-z_.]+) \| [^|]+ \| ([a-z_., ]+) \|$", TABLE.read_text(), re.MULTILINE)
+    section = TABLE.read_text().partition("## The rooms\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| ([a-z_.]+) \| [^|]+ \| ([a-z_., ]+) \|$", section, re.MULTILINE)
     found = {room: frozenset(names.replace("nothing", "").replace(",", " ").split()) for room, names in rows}
     del found["room"]  # the table's head
     return found
