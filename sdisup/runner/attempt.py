@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from sdisup.contract.options import ENDS, Options
+from sdisup.contract.records import Record
 from sdisup.runner.causes import DISK, NOT_EXECUTED, RETRY, Cause, End, Fault, classify, file_verdict, is_format_change
 from sdisup.runner.decide import CLOSING, ENDED, OPENING, RUNNING, Ended, Sight
 from sdisup.runner.disk import Closed, Event, FirstMedia, Opened, OpenFailed, Place, RecordingFile, Sample
@@ -25,15 +26,15 @@ LAST_WORDS_S = 15.0
 takes it 10 s, and an end by the ladder as long again."""
 
 
-class File:
+class File(Record, frozen=False):
     """One file of an attempt: what its disk thread has told of it so far."""
 
-    def __init__(self, thread: RecordingFile) -> None:
-        self.thread = thread
-        self.path = ""
-        self.sample: Sample | None = None
-        self.is_closed = self.kept = False
-        self.size_bytes = 0
+    thread: RecordingFile
+    path: str = ""
+    sample: Sample | None = None
+    is_closed: bool = False
+    kept: bool = False
+    size_bytes: int = 0
 
     @property
     def is_moved(self) -> bool:

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from sdisup.contract.files import sync_directory
 from sdisup.contract.filesystem import filesystem_identity, is_same_filesystem
 from sdisup.contract.media import holds_media
+from sdisup.contract.records import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,45 +40,36 @@ def file_name(name: str, container: str, now: float, attempt: int) -> str:
     return f"{name}_{stamp}{suffix}.{container}"
 
 
-class Place:
+class Place(Record):
     """Where a file is made, and its name. `directory` is `recordings`, or below it; then it is made if it is missing.
 
     `filesystem` is the identity that the recordings' filesystem has to have; empty for any.
     """
 
-    __slots__ = ("container", "directory", "filesystem", "name", "recordings")
-
-    def __init__(self, recordings: str, directory: str, name: str, container: str, filesystem: str = "") -> None:
-        self.recordings = recordings
-        self.filesystem = filesystem
-        self.directory = directory
-        self.name = name
-        self.container = container
+    recordings: str
+    directory: str
+    name: str
+    container: str
+    filesystem: str = ""
 
 
-class Opened:
+class Opened(Record):
     """The file exists, is empty, and was made by this runner."""
 
-    __slots__ = ("path",)
-
-    def __init__(self, path: str) -> None:
-        self.path = path
+    path: str
 
 
-class OpenFailed:
+class OpenFailed(Record):
     """The file could not be made; `reason` is in the operator's words."""
 
-    __slots__ = ("reason",)
-
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
+    reason: str
 
 
-class FirstMedia:
+class FirstMedia(Record):
     """The first frame is on disk."""
 
 
-class Sample:
+class Sample(Record):
     """What the file and its filesystem are now.
 
     `moved`: the path leads to another file or to none, and the recording's file has another path. `deleted`: no path
@@ -85,25 +77,19 @@ class Sample:
     may be writing another file.
     """
 
-    __slots__ = ("deleted", "disk_free_bytes", "filesystem", "moved", "size_bytes")
-
-    def __init__(self, size_bytes: int, disk_free_bytes: int, filesystem: str, moved: bool, deleted: bool) -> None:
-        self.size_bytes = size_bytes
-        self.disk_free_bytes = disk_free_bytes
-        self.filesystem = filesystem
-        self.moved = moved
-        self.deleted = deleted
+    size_bytes: int
+    disk_free_bytes: int
+    filesystem: str
+    moved: bool
+    deleted: bool
 
 
-class Closed:
+class Closed(Record):
     """The file is closed and durable; `kept` is False when the file held no frame and was removed."""
 
-    __slots__ = ("kept", "problem", "size_bytes")
-
-    def __init__(self, size_bytes: int, kept: bool, problem: str) -> None:
-        self.size_bytes = size_bytes
-        self.kept = kept
-        self.problem = problem
+    size_bytes: int
+    kept: bool
+    problem: str
 
 
 Event = Opened | OpenFailed | FirstMedia | Sample | Closed

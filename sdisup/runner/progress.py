@@ -17,6 +17,8 @@ Values may be `N/A`; FFmpeg's status line for people ends in a carriage return; 
 
 from __future__ import annotations
 
+from sdisup.contract.records import Record
+
 LINE_LIMIT_BYTES = 4096
 """The rest of a longer line is dropped, so that a line without an end takes no memory."""
 
@@ -26,40 +28,21 @@ PRIORITIES = {
 }  # fmt: skip
 
 
-class LogLine:
+class LogLine(Record):
     """A line of FFmpeg's log: `priority` is that of syslog (3 is an error), `text` is without the level."""
 
-    __slots__ = ("priority", "text")
-
-    def __init__(self, priority: int, text: str) -> None:
-        self.priority = priority
-        self.text = text
-
-    def __repr__(self) -> str:
-        return f"LogLine({self.priority}, {self.text!r})"
+    priority: int
+    text: str
 
 
-class Progress:
+class Progress(Record):
     """A progress block. Counts are since FFmpeg's start; `speed` is None while FFmpeg says N/A."""
 
-    __slots__ = ("drop_frames", "dup_frames", "ended", "frame", "speed")
-
-    def __init__(
-        self,
-        frame: int = 0,
-        dup_frames: int = 0,
-        drop_frames: int = 0,
-        speed: float | None = None,
-        ended: bool = False,
-    ) -> None:
-        self.frame = frame
-        self.dup_frames = dup_frames
-        self.drop_frames = drop_frames
-        self.speed = speed
-        self.ended = ended
-
-    def __repr__(self) -> str:
-        return f"Progress(frame={self.frame}, speed={self.speed}, ended={self.ended})"
+    frame: int = 0
+    dup_frames: int = 0
+    drop_frames: int = 0
+    speed: float | None = None
+    ended: bool = False
 
 
 class ProgressParser:
