@@ -6,8 +6,7 @@ in command.py.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from sdisup.contract.records import Record
 from sdisup.sources.values import AUTO_RATE, FPS, SLOWEST_RATE
 
 HOLD_BACK_LIMIT_S = 0.5
@@ -22,8 +21,7 @@ AUDIO_DELAY_S = 0.1
 and the muxer writes a picture only when the sound that belongs beside it has come."""
 
 
-@dataclass(frozen=True)
-class Codec:
+class Codec(Record):
     """A video codec as an operator names it, and what FFmpeg needs to know for it.
 
     `bitrate_kbps` is the default in kilobit/s; 0 where the codec's profile decides the bit rate.

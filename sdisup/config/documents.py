@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
+from sdisup.contract.records import Record
 from sdisup.errors import ConfigError
 from sdisup.sources.values import show, show_path, suggestion
 
@@ -104,8 +104,7 @@ def _reason(error: Exception) -> str:
 # ---- Merging ----
 
 
-@dataclass(frozen=True)
-class Leaf:
+class Leaf(Record):
     """A value, the file it stands in, and its key path there."""
 
     value: Any
@@ -116,22 +115,22 @@ class Leaf:
 Layer = dict[str, Leaf]
 
 
-@dataclass
 class PortLayer:
     """[defaults] or a [port.N]. `sources` are its source tables, in the order of their files."""
 
-    values: Layer = field(default_factory=dict)
-    sources: list[Layer] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.values: Layer = {}
+        self.sources: list[Layer] = []
 
 
-@dataclass
 class Tree:
     """All documents together. `headers`: where each [port.N] was first seen."""
 
-    appliance: Layer = field(default_factory=dict)
-    defaults: PortLayer = field(default_factory=PortLayer)
-    ports: dict[int, PortLayer] = field(default_factory=dict)
-    headers: dict[int, Leaf] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.appliance: Layer = {}
+        self.defaults = PortLayer()
+        self.ports: dict[int, PortLayer] = {}
+        self.headers: dict[int, Leaf] = {}
 
     def port(self, index: int) -> PortLayer:
         return self.ports.get(index) or PortLayer()

@@ -7,13 +7,13 @@ then what the values are together. Whatever the documents hold, the outcome is S
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
 from sdisup.config import codecs
 from sdisup.config.documents import Findings, Layer, Tree, find_leaf, merge, read_documents
 from sdisup.config.table import APPLIANCE, MAX_PORTS, PORT, SOURCE_LIMITS, check_layer, fold_source, rows
+from sdisup.contract.records import Record
 from sdisup.errors import ConfigError
 from sdisup.sources.base import Remark, Source
 from sdisup.sources.values import AUTO_RATE, SLOWEST_RATE
@@ -21,8 +21,7 @@ from sdisup.sources.values import AUTO_RATE, SLOWEST_RATE
 DEFAULT_PATH = "/etc/sdisup/sdisup.toml"
 
 
-@dataclass(frozen=True)
-class Port:
+class Port(Record):
     """A configured port: every key of the table's "port" section, with its default where none was given.
 
     `bitrate_kbps` is 0 where the codec's profile decides. `stop_start_quit_s` stands in for `stop_quit_s`
@@ -54,8 +53,7 @@ class Port:
         return f"port {self.index}{own_name}"
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(Record):
     """A whole configuration. `ports` holds the enabled ones by index, ascending.
 
     `warnings` are of the form of ConfigError's problems, about what works but hardly as it was meant.
@@ -149,7 +147,7 @@ def override_port(
         checked["bitrate_kbps"] = changed.bitrate_kbps
         if port.container not in changed.containers:
             checked.setdefault("container", changed.default_container)
-    port = replace(port, **checked)
+    port = port.replaced(**checked)
     problems = [f"{port.label}: {keys[0]}: {text}" for keys, text in _combination_problems(port)]
     if problems:
         raise ConfigError(problems)

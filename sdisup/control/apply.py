@@ -9,11 +9,11 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from sdisup.config.settings import Settings
 from sdisup.contract.applied import APPLIED_PATH, Applied, AppliedPort, load_applied, save_applied
 from sdisup.contract.filesystem import filesystem_identity, is_named, is_same_filesystem, is_system_disk
+from sdisup.contract.records import Record
 from sdisup.contract.requests import leave_stop_note
 from sdisup.control.observe import UNIT_PATTERN, statuses
 from sdisup.control.ports import STOP_LIMIT_S
@@ -40,8 +40,7 @@ JOB_LIMIT_S = 15.0
 NO_CAPABILITIES = Capabilities(version="", encoders=frozenset(), inputs=frozenset(), hybrid_fragmented=False)
 
 
-@dataclass
-class Prepared:
+class Prepared(Record):
     """All that is known before anything is changed."""
 
     settings: Settings
@@ -49,8 +48,8 @@ class Prepared:
     machine: Machine
     before: Applied
     plan: Plan
-    warnings: list[str] = field(default_factory=list)
-    kept: list[AppliedPort] = field(default_factory=list)
+    warnings: list[str]
+    kept: list[AppliedPort]
 
 
 def prepare(settings: Settings, running: set[int], systemd_version: int, *, accept_disks: bool = False) -> Prepared:

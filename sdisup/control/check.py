@@ -14,13 +14,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from sdisup.config.settings import Settings
 from sdisup.config.table import MAX_PORTS
 from sdisup.contract.applied import load_applied
+from sdisup.contract.files import Fields
 from sdisup.contract.media import ffprobe_beside
+from sdisup.contract.records import Record
 from sdisup.contract.status import is_locked
 from sdisup.encode.command import missing_capabilities
 from sdisup.encode.probe import list_sources, probe_ffmpeg
@@ -180,8 +181,7 @@ def anything_records() -> bool:
 # ---- Files, seen as the user who records ----
 
 
-@dataclass(frozen=True)
-class Look:
+class Look(Record):
     """What there is at a path. `error` is the system's word for why it cannot be told."""
 
     error: str = ""
@@ -244,12 +244,10 @@ def _start_looker(path: str, identity: Mapping[str, Any]) -> subprocess.Popen[by
 def _take_look(child: subprocess.Popen[bytes], deadline: float, is_recorder: bool) -> Look:
     try:
         answer, _ = child.communicate(timeout=max(0.0, deadline - time.monotonic()))
-        values = json.loads(answer)
+        look = Fields(json.loads(answer), "the look").record(Look)
     except subprocess.TimeoutExpired:
         child.kill()  # and not waited for: one that hangs in the kernel does not even die
         return Look(error="does not answer; is its disk or its network mount still there?")
     except ValueError:
         return Look(error="could not be looked at")
-    if not is_recorder and "error" not in values:
-        values |= {"is_readable": True, "is_writable": True}
-    return Look(**values)
+    return look if is_recorder else look.replaced(is_readable=True, is_writable=True)

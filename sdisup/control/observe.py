@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from sdisup.contract.applied import AppliedPort
 from sdisup.contract.files import boot_id, monotonic
+from sdisup.contract.records import Record
 from sdisup.contract.status import PortStatus, lock_holder, read_status, settle
 
 TYPE_CHECKING = False
@@ -31,17 +32,14 @@ def statuses(ports: Sequence[AppliedPort], systemd: Systemd | None = None) -> li
     return result
 
 
-class _Observation:
+class _Observation(Record, frozen=False):
     """A port's files as they were read, and the state that they settle, if they do."""
 
-    __slots__ = ("port", "record", "settled", "this_boot", "trouble")
-
-    def __init__(self, port: AppliedPort, record: PortStatus | None, trouble: str, this_boot: str) -> None:
-        self.port = port
-        self.record = record
-        self.trouble = trouble
-        self.this_boot = this_boot
-        self.settled: tuple[str, str] | None = None
+    port: AppliedPort
+    record: PortStatus | None
+    trouble: str
+    this_boot: str
+    settled: tuple[str, str] | None = None
 
     def settle(self, unit_state: str | None) -> None:
         holder = lock_holder(self.port.index)
@@ -61,7 +59,7 @@ class _Observation:
         if record is None or record.boot_id != self.this_boot:
             status = PortStatus(port_index=port.index, codec=port.codec)
         else:
-            status = PortStatus(**record.as_dict())
+            status = record.replaced()
         stopped_by_hand = record is not None and record.boot_id == self.this_boot and record.state == "stopped"
         alive = state not in ("stopped", "failed", "unknown")
         status.update(

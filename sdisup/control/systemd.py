@@ -13,8 +13,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
+from sdisup.contract.records import Record
 from sdisup.errors import SdisupError
 
 BUS_ADDRESS = "unix:path=/run/dbus/system_bus_socket"
@@ -41,7 +42,7 @@ class SystemdPermissionError(SystemdError, PermissionError):
         self.errno, self.strerror = 1, message  # EPERM
 
 
-class UnitState(NamedTuple):
+class UnitState(Record):
     """systemd's words for a unit: LoadState, ActiveState, SubState."""
 
     load: str

@@ -11,13 +11,13 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 
 import jinja2
 
 from sdisup.config.settings import Port, Settings
 from sdisup.contract.files import stage_file, sync_directory
 from sdisup.contract.options import Options, format_options
+from sdisup.contract.records import Record
 from sdisup.encode.command import Capabilities, build_ffmpeg_arguments
 from sdisup.errors import SdisupError
 from sdisup.sources.values import FPS
@@ -78,16 +78,14 @@ def drop_in_path(port_index: int, directory: str = UNIT_DIRECTORY) -> str:
     return f"{directory}/sdi-record@{port_index}.service.d/10-sdisup.conf"
 
 
-@dataclass(frozen=True)
-class Rendered:
+class Rendered(Record):
     """Unit files by path, and each port's revision: a digest of all that its next start would take."""
 
     files: Mapping[str, str]
     revisions: Mapping[int, str]
 
 
-@dataclass(frozen=True)
-class Machine:
+class Machine(Record):
     """What units depend on besides the configuration.
 
     `systemd_version` is a number such as 257; `filesystems` holds, by directory of recordings, the identity of the
@@ -96,7 +94,7 @@ class Machine:
 
     capabilities: Capabilities
     systemd_version: int
-    filesystems: Mapping[str, str] = field(default_factory=dict)
+    filesystems: Mapping[str, str]
 
 
 def render(settings: Settings, machine: Machine, directory: str = UNIT_DIRECTORY) -> Rendered:
@@ -189,13 +187,12 @@ def _environment() -> jinja2.Environment:
     )
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(Record):
     """What has to change: text to write by path, paths to remove, and what is there now."""
 
     write: Mapping[str, str]
     remove: tuple[str, ...]
-    current: Mapping[str, str] = field(default_factory=dict)
+    current: Mapping[str, str]
 
     def __bool__(self) -> bool:
         return bool(self.write or self.remove)

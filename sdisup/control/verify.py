@@ -9,19 +9,19 @@ from itertools import chain
 
 from sdisup.contract.applied import AppliedPort
 from sdisup.contract.media import count_frames
+from sdisup.contract.records import Record
 from sdisup.errors import SdisupError
 from sdisup.ledger.accounts import Row, Window, line_of, row_of
 from sdisup.ledger.lines import LEDGER_DIRECTORY, Entry, Problem, ledger_path, read_ledger
 from sdisup.ledger.present import port_present, rows_of, waiting_entries
 
 
-class Verdict:
+class Verdict(Record):
     """What was found of a file; `is_good` unless it differs from its ledger line, or has none."""
 
-    def __init__(self, path: str, text: str, *, is_good: bool) -> None:
-        self.path = path
-        self.text = text
-        self.is_good = is_good
+    path: str
+    text: str
+    is_good: bool
 
     def __str__(self) -> str:
         return f"{self.path}: {self.text}"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from sdisup.config.settings import Port
+from sdisup.contract.records import Record
 from sdisup.contract.status import PortStatus
 from sdisup.drill.report import Limits
 from sdisup.drill.stage import PLAIN_PORT, RECORDINGS, SIGNAL, SIGNAL_PORT, unit
@@ -22,8 +22,7 @@ ROOM_S = 1.0
 BALLAST = f"{RECORDINGS}/ballast"
 
 
-@dataclass(frozen=True)
-class Fault:
+class Fault(Record):
     """`begin` plays the fault. Of a fault that lasts, `is_told` says whether the status shows it, and `repair` ends it.
 
     `cause` is the beginning of the ledger's first cause. `is_stall`: the runner ends FFmpeg by the ladder.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import median
+
+from sdisup.contract.records import Record
 
 LOST_LIMIT_S = 1.0
 """Invariant 5: killing a process at any moment costs at most this much of the material that its port had received."""
@@ -14,8 +15,7 @@ COLUMNS = ("FAULT", "SEEN AFTER", "RECORDING AGAIN AFTER", "LOST", "LEDGER", "VE
 _RIGHT = {"SEEN AFTER", "RECORDING AGAIN AFTER", "LOST"}
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(Record):
     """What is promised for one fault. FFmpeg's own start comes on top of `again_s`.
 
     `acted_s` is None where the runner acts as soon as the status shows the fault.
@@ -26,8 +26,7 @@ class Limits:
     acted_s: float | None = None
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(Record):
     """What one fault did; None for what did not happen in time.
 
     `again_s` counts from the fault; where a signal or room on the disk has to come back, from that repair. `lost_s`

@@ -14,7 +14,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import NoReturn
 
 import jinja2
@@ -140,8 +139,8 @@ def ports(ffmpeg: str) -> dict[int, Port]:
         "appliance": {"ports": 1, "recordings": RECORDINGS, "ffmpeg": ffmpeg},
         "port": {"0": {"name": "drill", "source": {"kind": Pattern.kind, "size": "640x360", "rate": RATE}}},
     }
-    plain = replace(parse_settings([("sdisup drill", document)]).ports[0], index=PLAIN_PORT)
-    patient = replace(plain, index=SIGNAL_PORT, **{key: getattr(Videomaster, key) for key in SOURCE_LIMITS})
+    plain = parse_settings([("sdisup drill", document)]).ports[0].replaced(index=PLAIN_PORT)
+    patient = plain.replaced(index=SIGNAL_PORT, **{key: getattr(Videomaster, key) for key in SOURCE_LIMITS})
     return {PLAIN_PORT: plain, SIGNAL_PORT: patient}
 
 

@@ -14,11 +14,11 @@ What every list upholds, from FACTS 3 and VIDEOMASTER.md:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 from sdisup.config.codecs import CODECS, MUXERS, fragment_duration_s
 from sdisup.config.settings import Port
 from sdisup.config.table import SOURCE_KINDS
+from sdisup.contract.records import Record
 from sdisup.sources.base import Source
 from sdisup.sources.values import AUTO_RATE, FASTEST_RATE, FPS
 
@@ -28,8 +28,7 @@ OUTPUT = "{output}"
 PROGRESS_PERIOD_S = 0.25
 
 
-@dataclass(frozen=True)
-class Capabilities:
+class Capabilities(Record):
     """What an installed FFmpeg can do, as probe.py finds it.
 
     `inputs` are the names of its demuxers and input devices. `hybrid_fragmented`: its mov and mp4

@@ -6,7 +6,7 @@ import functools
 import importlib
 import pkgutil
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import sdisup.sources
 from sdisup.contract.records import Record
@@ -25,7 +25,7 @@ SIGNAL_SCAN = Setting("scan", CHOICE, "progressive",
                       allowed=("progressive", "tff", "bff"))  # fmt: skip
 
 
-class Found(NamedTuple):
+class Found(Record):
     """An input that a driver knows: the name that FFmpeg's `-i` takes, and the description for people."""
 
     name: str

@@ -94,7 +94,7 @@ class DeckLink(Source):
         return "there is no DeckLink card in /dev/blackmagic: is Blackmagic's Desktop Video driver loaded?"
 
     def listing_problem(self, found: Sequence[Found]) -> str:
-        if any(str(self) in source for source in found):
+        if any(str(self) in (source.name, source.description) for source in found):
             return ""
         names = ", ".join(source.description for source in found) or "none"
         return f"there is no DeckLink input '{self}' (there are: {names})"

@@ -5,7 +5,6 @@ What units and which problems a file gives: fixtures, which test_fixtures.py rea
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import tomllib
 from pathlib import Path
@@ -130,7 +129,7 @@ def test_override_port_refuses_what_a_configuration_may_not_say(override: dict[s
 
 
 def test_a_port_has_exactly_the_keys_of_the_table() -> None:
-    fields = {field.name for field in dataclasses.fields(Port)} - {"index", "source"}
+    fields = set(Port.defaults()) - {"index", "source"}
     assert fields == set(settings_table.rows("port")) - {"enabled"}
 
 
@@ -220,7 +219,7 @@ def test_any_documents_give_settings_or_a_config_error(documents: list[Document]
         return
     assert set(result.ports) <= set(range(result.port_count))
     for port in result.ports.values():
-        assert None not in dataclasses.astuple(dataclasses.replace(port, source=port.source.kind))  # type: ignore[arg-type]
+        assert None not in port.replaced(source=port.source.kind).as_dict().values()
         assert None not in port.source.options.values()
         assert port.container in codecs.CODECS[port.codec].containers
 

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,25 +58,25 @@ def test_what_is_within_its_bounds_is_good() -> None:
     ],
 )
 def test_each_bound_that_is_exceeded_is_said(changes: dict[str, Any], words: str) -> None:
-    assert exceeded(replace(GOOD, **changes), LIMITS, 0.3, "killed") == [words]
+    assert exceeded(GOOD.replaced(**changes), LIMITS, 0.3, "killed") == [words]
 
 
 def test_ffmpegs_own_start_is_no_fault_of_ours() -> None:
-    slow = replace(GOOD, again_s=2.1)
+    slow = GOOD.replaced(again_s=2.1)
     assert exceeded(slow, LIMITS, 2.0, "killed") == []
     assert exceeded(slow, LIMITS, 0.3, "killed") != []
 
 
 def test_of_several_the_median_counts_and_the_worst_loss() -> None:
-    others = [replace(GOOD, again_s=9.0, lost_s=0.9), replace(GOOD, again_s=0.2, lost_s=0.1, entered_s=5.0)]
+    others = [GOOD.replaced(again_s=9.0, lost_s=0.9), GOOD.replaced(again_s=0.2, lost_s=0.1, entered_s=5.0)]
     found = typical([GOOD, *others])
     assert (found.again_s, found.lost_s, found.entered_s) == (0.4, 0.9, 5.0)
-    assert typical([GOOD, replace(GOOD, lost_s=None)]).lost_s is None
-    assert typical([GOOD, replace(GOOD, gap_s=None, causes=())]).causes == ()
+    assert typical([GOOD, GOOD.replaced(lost_s=None)]).lost_s is None
+    assert typical([GOOD, GOOD.replaced(gap_s=None, causes=())]).causes == ()
 
 
 def test_the_table() -> None:
-    bad = replace(GOOD, title="disk", acted_s=None, again_s=None, causes=())
+    bad = GOOD.replaced(title="disk", acted_s=None, again_s=None, causes=())
     assert report_table([(GOOD, []), (bad, ["ledger: no entry"])]).splitlines() == [
         "FAULT        SEEN AFTER  RECORDING AGAIN AFTER    LOST  LEDGER       VERDICT",
         "FFmpeg hurt      0.50 s                 0.40 s  0.30 s  yes: killed  ok (acted upon after 5.50 s)",

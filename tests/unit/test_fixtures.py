@@ -71,7 +71,7 @@ def units_of(toml: str, capabilities: Capabilities) -> str:
     settings = Settings.load(toml)
     lines = Path(toml).read_text().splitlines()
     fields = tomllib.loads("\n".join(line.removeprefix("#machine ") for line in lines if line.startswith("#machine ")))
-    files = render(settings, Machine(capabilities, **{"systemd_version": 257, **fields}), "").files
+    files = render(settings, Machine(capabilities, **{"systemd_version": 257, "filesystems": {}, **fields}), "").files
     drop_ins = {path: files[path] for path in (drop_in_path(index, "") for index in settings.ports)}
     parts = ["".join(f"warning: {warning}\n" for warning in settings.warnings)]
     parts += [f"==== {path.removeprefix('/')}\n{text}" for path, text in drop_ins.items()]

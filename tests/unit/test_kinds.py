@@ -117,7 +117,7 @@ from sdisup.config.settings import Settings
 from sdisup.control.units import Machine, render
 from sdisup.encode.command import Capabilities, missing_capabilities
 settings = Settings.load(sys.argv[1])
-machine = Machine(Capabilities("7.1", frozenset({"libx264"}), frozenset(), True), 257)
+machine = Machine(Capabilities("7.1", frozenset({"libx264"}), frozenset(), True), 257, {})
 files = render(settings, machine).files
 missing = missing_capabilities(settings.ports.values(), settings.ffmpeg, machine.capabilities)
 port = next(text for path, text in files.items() if "@2.service.d" in path)

@@ -322,7 +322,7 @@ def test_all_can_be_removed_and_only_what_is_ours(tmp_path: Path) -> None:
 def test_a_failure_changes_nothing_and_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "a").write_text(OTHER)
     (tmp_path / "file").write_text("not a directory")
-    plan = Plan({f"{tmp_path}/a": OURS, f"{tmp_path}/file/b": OURS}, (f"{tmp_path}/a",))
+    plan = Plan({f"{tmp_path}/a": OURS, f"{tmp_path}/file/b": OURS}, (f"{tmp_path}/a",), {})
     with pytest.raises(OSError, match="file"):
         carry_out(plan)
     assert paths_and_texts(tmp_path) == {f"{tmp_path}/a": OTHER, f"{tmp_path}/file": "not a directory"}
@@ -342,7 +342,7 @@ def test_files_are_durable_before_any_takes_its_place(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(os, "fsync", sync)
     monkeypatch.setattr(os, "replace", replace)
-    carry_out(Plan({f"{tmp_path}/a": OURS, f"{tmp_path}/b": OURS}, ()))
+    carry_out(Plan({f"{tmp_path}/a": OURS, f"{tmp_path}/b": OURS}, (), {}))
     assert steps == ["file", "file", "rename", "rename", "directory"]
 
 
