@@ -7,7 +7,7 @@ port is a constant, from which each caller makes its words.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 
 from sdisup.contract.applied import AppliedPort
 from sdisup.contract.files import boot_id, monotonic, utc_text
@@ -64,7 +64,7 @@ class Outcome(Record):
                 f"{label} is already started ({self.detail})", f"stop it first: sdisup stop {self.port.index}"
             )
         if self.kind == STARTED_BY_ANOTHER:
-            return RecordingError(f"{label} is started by another program at the same moment, without this take")
+            return RecordingError(f"{label} was started by another program at the same moment{self.detail}")
         if self.kind == WAITS:
             return RecordingError(f"{label}: {self.detail}; it goes on trying")
         if self.kind == NOT_STOPPED:
@@ -101,9 +101,8 @@ def start_ports(
     from sdisup.control.systemd import Systemd
 
     with Systemd() as systemd:
-        ends: dict[int, Outcome] = {}
-        if not restart:
-            ends.update(_started_before(ports, systemd, is_exclusive=request is not None))
+        before = [] if restart else statuses(ports, systemd)
+        ends = _started_before(ports, before, is_exclusive=request is not None)
         requests: dict[int, Request] = {}
         if request:
             ends.update(_leave_requests([port for port in ports if port.index not in ends], request, requests))
@@ -120,16 +119,19 @@ def start_ports(
             if isinstance(result, SdisupError):
                 ends[port.index] = Outcome(port, REFUSED, error=result)
             elif port.index in unclaimed:
-                ends[port.index] = Outcome(port, STARTED_BY_ANOTHER)
+                ends[port.index] = _started_by_another(port, requests[port.index])
         pending = [port for port in started if port.index not in ends]
-        ends.update(_wait_for_first_frames(pending, deadline, wait_s, systemd, results, requests))
+        earlier_ids = {status.request_id for status in before}
+        ends.update(_wait_for_first_frames(pending, deadline, wait_s, systemd, results, requests, earlier_ids))
     return [ends[port.index] for port in ports]
 
 
-def _started_before(ports: Sequence[AppliedPort], systemd: Systemd, *, is_exclusive: bool) -> dict[int, Outcome]:
+def _started_before(
+    ports: Sequence[AppliedPort], before: Sequence[PortStatus], *, is_exclusive: bool
+) -> dict[int, Outcome]:
     """The ports that need no start, or may not be started."""
-    ends = {}
-    for port, status in zip(ports, statuses(ports, systemd), strict=True):
+    ends: dict[int, Outcome] = {}
+    for port, status in zip(ports, before, strict=False):
         if is_exclusive and status.state not in ("stopped", "failed"):
             ends[port.index] = Outcome(port, IS_STARTED, status.state, status)
         elif status.is_recording:
@@ -148,10 +150,15 @@ def _leave_requests(
             leave_take_request(port, made[port.index])
             left[port.index] = made[port.index]
         except FileExistsError:
-            ends[port.index] = Outcome(port, STARTED_BY_ANOTHER)
+            ends[port.index] = _started_by_another(port, made[port.index])
         except SdisupError as error:
             ends[port.index] = Outcome(port, REFUSED, error=error)
     return ends
+
+
+def _started_by_another(port: AppliedPort, own: Request) -> Outcome:
+    is_take = own.replaced(request_id="") != type(own)()
+    return Outcome(port, STARTED_BY_ANOTHER, ", without this take" if is_take else "")
 
 
 def _run_start_jobs(
@@ -192,6 +199,7 @@ def _wait_for_first_frames(
     systemd: Systemd,
     results: Mapping[str, object],
     requests: Mapping[int, Request],
+    earlier_ids: Set[str],
 ) -> dict[int, Outcome]:
     ends: dict[int, Outcome] = {}
     while True:
@@ -199,8 +207,8 @@ def _wait_for_first_frames(
         late = monotonic() >= deadline
         for port, status in zip(waiting, statuses(waiting, systemd), strict=True):
             own = requests.get(port.index)
-            if own and status.request_id not in ("", own.request_id):
-                ends[port.index] = Outcome(port, STARTED_BY_ANOTHER, status=status)
+            if own and _is_of_another(status, own, earlier_ids):
+                ends[port.index] = _started_by_another(port, own)
             elif status.is_recording:
                 ends[port.index] = Outcome(port, RECORDS, status=status)
             elif status.state in ("failed", "stopped"):
@@ -213,6 +221,20 @@ def _wait_for_first_frames(
         if len(ends) == len(ports):
             return ends
         time.sleep(POLL_S)
+
+
+def _is_of_another(status: PortStatus, own: Request, earlier_ids: Set[str]) -> bool:
+    """Whether another program's start made the port's runner; then our request is not left for a later runner.
+
+    The status of an earlier runner stays until the new one writes: `earlier_ids` are those of such requests.
+    """
+    if status.request_id == own.request_id:
+        return False
+    if status.request_id and status.request_id not in earlier_ids:
+        _take_back(status.port_index, own)
+        return True
+    # A runner claims a request before it says anything. One that records or waits has left ours where it was.
+    return status.state in ("recording", "no-signal") and _take_back(status.port_index, own)
 
 
 def stop_ports(ports: Sequence[AppliedPort]) -> list[Outcome]:

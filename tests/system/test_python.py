@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -94,42 +95,90 @@ print(json.dumps(results))
 
 
 RACE = """
-import itertools, subprocess
-START = "from sdisup import *; RecorderManager(Settings.load()).start_recording(0, RecorderConfig(take='t{n}'))"
+import io, itertools, json, multiprocessing, sys, time
+from contextlib import redirect_stderr, redirect_stdout
+sys.path.insert(0, "/usr/lib/sdisup")
+import sdisup.control.systemd
+from sdisup import RecorderConfig, RecorderManager, Settings
+from sdisup.cli.main import main
+
+def python(**values):
+    try:
+        print("records to", RecorderManager(settings).start_recording(0, RecorderConfig(**values)).current_file)
+    except RuntimeError as error:
+        print(error)
+        return 1
+    return 0
+
 STARTS = {
-    "take": ["sdisup", "start", "0", "--take", "t{n}"],
-    "plain": ["sdisup", "start", "0"],
-    "python": [sys.executable, "-c", "import sys; sys.path.insert(0, '/usr/lib/sdisup'); " + START],
+    "command": lambda number: main(["start", "0"]),
+    "command, take": lambda number: main(["start", "0", "--take", f"t{number}"]),
+    "Python": lambda number: python(),
+    "Python, take": lambda number: python(take=f"t{number}"),
 }
+
+def start(kind, number, lag_s):
+    said, code = io.StringIO(), 99
+    try:
+        barrier.wait()
+        time.sleep(number * lag_s)
+        with redirect_stdout(said), redirect_stderr(said):
+            code = STARTS[kind](number)
+    finally:
+        answers.put([number, code, said.getvalue()])
+
+def stop():
+    manager = RecorderManager(settings)
+    takes.put(manager.get_status(0).take)
+    manager.stop_recording(0)
+
+def run(*programs):
+    [program.start() for program in programs]
+    [program.join() for program in programs]
+
+# The programs are forks of this one, which therefore does not use D-Bus itself.
+fork = multiprocessing.get_context("fork")
+settings = Settings.load()
+barrier, answers, takes = fork.Barrier(2), fork.SimpleQueue(), fork.SimpleQueue()
 found = []
 for kinds in itertools.combinations_with_replacement(STARTS, 2):
-    for _ in range(3):
-        commands = [[word.replace("{n}", str(n)) for word in STARTS[kind]] for n, kind in enumerate(kinds)]
-        started = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-                   for command in commands]
-        texts = [process.communicate()[0] for process in started]
-        take = manager.get_status(0).take
-        manager.stop_recording(0)
-        found.append([kinds, [process.returncode for process in started], texts, take])
+    for lag_s in (0, 0, 0.002, 0.05):
+        run(*(fork.Process(target=start, args=(kind, number, lag_s)) for number, kind in enumerate(kinds)))
+        run(fork.Process(target=stop))
+        found.append([kinds, sorted(answers.get() for _ in kinds), takes.get()])
 print(json.dumps(found))
 """
 
 
 def test_two_programs_that_start_one_port_get_the_same_answers(appliance: Machine) -> None:
-    """A plain start wants the port recording and gets that; of those that want a start of their own one gets it."""
+    """A plain command wants the port recording and gets that; of those that want a start of their own one gets it."""
     appliance.configure(small_ports(1))
-    for kinds, codes, texts, take in appliance.python(RACE):
-        winners = [number for number, code in enumerate(codes) if code == 0]
-        for number, (kind, text) in enumerate(zip(kinds, texts, strict=True)):
-            if kind == "plain":
-                assert number in winners, (kinds, texts)
-            elif number in winners:
-                assert take == f"t{number}", (kinds, texts, take)
-            else:
-                assert re.search(r"is already started \([a-z-]+\)|started by another program", text), texts
-        if "plain" not in kinds:
-            assert len(winners) == 1, (kinds, codes, texts)
+    found = json.loads(appliance.run(["python3", "-c", RACE], timeout_s=120).stdout)
+    assert len(found) == 40
+    for kinds, answers, take in found:
+        winners = [number for number, code, _ in answers if code == 0]
+        if "command" not in kinds:
+            assert len(winners) == 1, (kinds, answers)
+        for number, _, text in answers:
+            if kinds[number] == "command":
+                assert number in winners, (kinds, answers)
+            elif number not in winners:
+                assert re.search(r"is already started \([a-z-]+\)|was started by another program", text), answers
+            elif "take" in kinds[number]:
+                assert take == f"t{number}", (kinds, answers, take)
+    said = " ".join(text for _, answers, _ in found for _, _, text in answers)
+    assert said.count("was started by another program at the same moment") > 2, said
     assert list(appliance.path("/run/sdisup/requests").iterdir()) == []
+
+
+def test_an_earlier_take_is_no_other_program(appliance: Machine) -> None:
+    """The status file says the request of the take before until the new runner has written its own."""
+    appliance.configure(small_ports(1))
+    for take in ("one", "two", "three"):
+        result = appliance.sdisup(f"start 0 --take {take} --wait 0", code=1)
+        assert "another program" not in result.stderr
+        assert appliance.wait_recording(0)["take"] == take
+        appliance.sdisup("stop 0")
 
 
 def test_d_bus_goes_away_and_comes_back(appliance: Machine) -> None:

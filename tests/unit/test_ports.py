@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -152,10 +153,38 @@ def test_another_program_starts_it_at_the_same_moment(monkeypatch: pytest.Monkey
     (outcome,) = start_ports([PORT], 0.0, request=request)
     assert outcome.kind == ports.STARTED_BY_ANOTHER
     assert not outcome.ok
-    assert outcome.text == "port 3 (CAM3) is started by another program at the same moment, without this take"
+    assert outcome.text == "port 3 (CAM3) was started by another program at the same moment, without this take"
     with pytest.raises(RuntimeError, match="started by another program"):
         raise outcome.as_error()
     assert script.left is None
+    script.state, script.request_id = "stopped", ""
+    (plain,) = start_ports([PORT], 0.0, request=lambda _: Request(request_id="mine"))
+    assert plain.text == "port 3 (CAM3) was started by another program at the same moment"
+
+
+@pytest.mark.parametrize(("state", "request_id"), [("no-signal", "theirs"), ("starting", "theirs"), ("no-signal", "")])
+def test_no_request_is_left_in_a_port_that_another_program_is_starting(
+    monkeypatch: pytest.MonkeyPatch, state: str, request_id: str
+) -> None:
+    """Their start waits for a signal, and ours for systemd: a later runner of theirs would take ours for its own."""
+
+    def waiting(script: Script) -> str:
+        script.state, script.request_id = state, request_id
+        return WAITING
+
+    script = Script(monkeypatch, waiting)
+    (outcome,) = start_ports([PORT], 0.0, request=request)
+    assert outcome.kind == ports.STARTED_BY_ANOTHER
+    assert script.left is None
+
+
+def test_an_earlier_take_is_no_other_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until the new runner writes its status, the file still says the request of the one before."""
+    script = Script(monkeypatch, starting)
+    script.request_id = "earlier"
+    (outcome,) = start_ports([PORT], 0.0, request=request)
+    assert outcome.kind == ports.WAITS
+    assert script.left is not None
 
 
 def test_a_request_is_taken_back_when_the_start_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -361,3 +390,46 @@ def test_a_start_that_is_cancelled_leaves_no_request(monkeypatch: pytest.MonkeyP
             await asyncio.sleep(0.001)
 
     asyncio.run(asyncio.wait_for(cancelled(), 20))
+
+
+def test_a_stop_after_a_cancelled_start_is_the_last_word(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
+    """The thread of the start is slow, and gives systemd its job after that of the stop."""
+    stopped = threading.Event()
+
+    def job(script: Script) -> str:
+        if script.calls[-1][0] == "Stop":
+            script.state = "stopped"
+            stopped.set()
+            return DONE
+        assert stopped.wait(10)
+        return script.claim()
+
+    async def stop_after_cancelled_start() -> None:
+        recorder = aio.PortRecorder(3, settings)
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(recorder.start(), 0.05)
+        await recorder.stop()
+
+    script = Script(monkeypatch, job)
+    asyncio.run(asyncio.wait_for(stop_after_cancelled_start(), 20))
+    assert [verb for verb, _ in script.calls if verb == "Stop"] == ["Stop", "Stop"]
+    assert script.state == "stopped"
+
+
+def test_starts_that_wait_do_not_hold_up_a_stop(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
+    """However many ports wait for their signal, and however few threads asyncio has of its own."""
+    stopped = threading.Event()
+
+    def run_jobs(verb: str, units: list[str], _: float) -> dict[str, str]:
+        if verb == "Stop":
+            stopped.set()
+        return dict.fromkeys(units, DONE if stopped.wait(10) else "timeout")
+
+    async def many() -> None:
+        starts = [asyncio.create_task(aio.PortRecorder(3, settings).start()) for _ in range(40)]
+        await asyncio.sleep(0)
+        await aio.PortRecorder(3, settings).stop()
+        await asyncio.gather(*starts, return_exceptions=True)
+
+    monkeypatch.setattr(Script(monkeypatch, stopping), "run_jobs", run_jobs)
+    asyncio.run(asyncio.wait_for(many(), 20))
