@@ -1,20 +1,26 @@
-"""The recorder classes for asyncio: what starts and stops is a coroutine, the status stays a plain call.
+"""The recorder classes for asyncio: what starts and stops is a coroutine, all else stays a plain call.
 
     from sdisup import RecorderConfig, Settings
     from sdisup.aio import RecorderManager
 
-Each coroutine runs its plain method in a thread. To cancel one ends the waiting and not the start or stop: systemd has
-its job by then, and what a start left for the runner is cleared away as without.
+Each coroutine runs its plain method in a thread of its own. To cancel one ends the waiting and not the start or the
+stop, for systemd may have its job by then: the thread goes on, and takes back what the start left for the runner, as
+without. A later stop by the same object waits for such a start, so that the port is stopped after it.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import TypeVar
 
 from sdisup.config.settings import Settings
 from sdisup.contract.status import PortStatus
 from sdisup.control import api
-from sdisup.control.api import RecorderConfig
+from sdisup.control.api import RecorderConfig, check_port_index
+
+Result = TypeVar("Result")
 
 
 class RecorderManager:
@@ -22,31 +28,54 @@ class RecorderManager:
 
     def __init__(self, settings: Settings) -> None:
         self._manager = api.RecorderManager(settings)
+        self._starts: list[tuple[int, Future[PortStatus]]] = []
         self.initialize = self._manager.initialize
         self.get_status = self._manager.get_status
         self.get_all_status = self._manager.get_all_status
 
     async def start_recording(self, port_index: int, config: RecorderConfig | None = None) -> PortStatus:
         """Start the port and return its status when systemd says that it has started."""
-        return await asyncio.to_thread(self._manager.start_recording, port_index, config)
+        start = _in_thread(lambda: self._manager.start_recording(port_index, config))
+        self._starts = [(index, other) for index, other in self._starts if not other.done()] + [(port_index, start)]
+        return await asyncio.wrap_future(start)
 
     async def stop_recording(self, port_index: int) -> None:
         """Stop the port and return when its file is closed. A stopped port is no error."""
-        await asyncio.to_thread(self._manager.stop_recording, port_index)
+        starts = [start for index, start in self._starts if index == port_index and not start.done()]
+        await asyncio.wrap_future(_in_thread(lambda: self._stop(port_index, starts)))
+
+    def _stop(self, port_index: int, starts: list[Future[PortStatus]]) -> None:
+        self._manager.stop_recording(port_index)
+        if starts:
+            # systemd may have got their jobs after ours.
+            wait(starts)
+            self._manager.stop_recording(port_index)
 
 
 class PortRecorder:
     """sdisup.PortRecorder with coroutines; they raise what its methods raise."""
 
     def __init__(self, port_index: int, settings: Settings) -> None:
-        self._recorder = api.PortRecorder(port_index, settings)
+        check_port_index(port_index, settings)
         self.port_index = port_index
-        self.get_status = self._recorder.get_status
+        self._manager = RecorderManager(settings)
 
     async def start(self, config: RecorderConfig | None = None) -> PortStatus:
         """Start the port and return its status when systemd says that it has started."""
-        return await asyncio.to_thread(self._recorder.start, config)
+        return await self._manager.start_recording(self.port_index, config)
 
     async def stop(self) -> None:
         """Stop the port and return when its file is closed. A stopped port is no error."""
-        await asyncio.to_thread(self._recorder.stop)
+        await self._manager.stop_recording(self.port_index)
+
+    def get_status(self) -> PortStatus:
+        """The port's status."""
+        return self._manager.get_status(self.port_index)
+
+
+def _in_thread(call: Callable[[], Result]) -> Future[Result]:
+    """The call's future. asyncio's own pool may have five threads, which ports without a signal hold for seconds."""
+    pool = ThreadPoolExecutor(1, "sdisup")
+    future = pool.submit(call)
+    pool.shutdown(wait=False)
+    return future

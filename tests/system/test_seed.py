@@ -10,7 +10,11 @@ from __future__ import annotations
 import json
 import re
 
+from appliance import CHECKOUT
 from drive import PRELUDE, Machine, small_ports
+
+PAGE = (CHECKOUT / "docs" / "python.md").read_text(encoding="utf-8")
+PATH = 'import sys; sys.path.insert(0, "/usr/lib/sdisup")\n'
 
 
 def test_a_recording_outlives_the_program_that_started_it(appliance: Machine) -> None:
@@ -26,8 +30,7 @@ def test_a_recording_outlives_the_program_that_started_it(appliance: Machine) ->
 
 
 BACKEND = """\
-import asyncio, json, sys
-sys.path.insert(0, "/usr/lib/sdisup")
+import asyncio, json
 from sdisup import CodecType, RecorderConfig, Settings
 from sdisup.aio import PortRecorder, RecorderManager
 
@@ -70,12 +73,12 @@ asyncio.run(main())
 
 def test_a_backend_that_used_the_origin_changes_an_import(appliance: Machine) -> None:
     appliance.configure(small_ports(2))
-    with appliance.popen(["python3", "-c", BACKEND]) as backend:
+    with appliance.popen(["python3", "-c", PATH + BACKEND]) as backend:
         assert backend.stdout is not None
         told = [json.loads(backend.stdout.readline()) for _ in range(4)]
         backend.kill()
     refusals, recorded, stopped, started = told
-    assert re.search(r"port 1 .* is already started \(recording\)|port 1 is already started", refusals["again"])
+    assert re.search(r"^port 1 .*is already started \(recording\)", refusals["again"])
     assert refusals["wrong"] == refusals["wrong_status"] == "Invalid port index 9. Valid range: 0-1"
     assert recorded["recorded"]["0"][:2] == [True, "h264"]
     assert recorded["recorded"]["1"][:2] == [True, "prores"]
@@ -87,6 +90,16 @@ def test_a_backend_that_used_the_origin_changes_an_import(appliance: Machine) ->
     before = appliance.wait_recording(1, frames=10)
     after = appliance.wait_recording(1, frames=before["frame_count"] + 25)
     assert (after["ffmpeg_pid"], after["restarts"]) == (before["ffmpeg_pid"], 0)
+
+
+def test_the_example_of_the_documentation_runs(appliance: Machine) -> None:
+    appliance.configure(small_ports(1))
+    imports, example = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    appliance.run(["python3", "-c", f"{PATH}{imports}"])
+    shown = appliance.run(["python3", "-c", f"{PATH}{example}"]).stdout
+    state, path, frames = shown.split()
+    assert (state, appliance.status(0)["state"]) == ("recording", "stopped")
+    assert appliance.count_frames(path) >= int(frames) > 25
 
 
 def test_who_is_not_root_is_told_so(appliance: Machine) -> None:
