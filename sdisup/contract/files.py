@@ -180,7 +180,7 @@ class Fields:
 
     def items(self, name: str, default: object = ...) -> list[object]:
         value = self.value(name, default)
-        return value if isinstance(value, list) else self.fail(name, "not a list")
+        return list(value) if isinstance(value, list | tuple) else self.fail(name, "not a list")
 
     def texts(self, name: str, default: object = ...) -> list[str]:
         found = [item for item in self.items(name, default) if isinstance(item, str)]
@@ -218,7 +218,8 @@ class Fields:
         raise Unreadable(f"{self.where}: {name}: {problem}", f"{name}: {problem}")
 
     readers: ClassVar[dict[str, Callable[[Any, str], object]]] = {
-        "str": text, "bool": flag, "int": whole, "float": number, "list[str]": texts
+        "str": text, "bool": flag, "int": whole, "float": number, "list[str]": texts,
+        "tuple[str, ...]": lambda fields, name: tuple(fields.texts(name)),
     }  # fmt: skip
     """What reads a field, by its annotation in a record."""
 

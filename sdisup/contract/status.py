@@ -34,6 +34,7 @@ STATES = (
 class PortStatus(Record, frozen=False):
     """One port's status; the fields are those of the status file and of `sdisup status --json`.
 
+    `files` are those that are being recorded, of which `current_file` is the newest.
     Frame counts, bytes and uptime are of the running FFmpeg, 0 or None when there is none; `take_…`
     and `restarts` count since the start, through restarts. `fps` and `bitrate_mbps` (10^6 bit/s) are
     those of the last seconds. Times ending in `_at` are UTC, ISO 8601; `…_monotonic` is CLOCK_MONOTONIC
@@ -48,6 +49,7 @@ class PortStatus(Record, frozen=False):
     is_recording: bool = False
     reason: str = ""
     current_file: str | None = None
+    files: tuple[str, ...] = ()
     codec: str = ""
     frame_count: int = 0
     fps: float = 0.0
@@ -126,7 +128,8 @@ def read_status(port_index: int, directory: str = RUN_DIRECTORY) -> PortStatus |
         fields.fail("port_index", f"{status.port_index}, not {port_index}")
     for name, value in status.as_dict().items():
         # `\ud800` is JSON too, but nothing that can be printed.
-        if isinstance(value, str) and not _is_unicode(value):
+        texts = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(text, str) and not _is_unicode(text) for text in texts):
             fields.fail(name, "no text that can be printed")
     return status
 

@@ -121,6 +121,7 @@ def test_apply_leaves_a_recording_port_alone_unless_asked(appliance: Machine) ->
     assert "restarted port 0" in appliance.sdisup("apply --restart").stdout
     appliance.wait_recording(0)
     restarted = appliance.status(0)
+    assert restarted["files"] == [restarted["current_file"]]
     assert restarted["current_file"].endswith(".mkv")
     assert (restarted["config_pending"], appliance.status(1)["restarts"]) == (False, 0)
     assert [line["by"] for line in appliance.ledger(0) if line["kind"] == "stop"] == ["apply"]
