@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Callable
 
 import pytest
@@ -292,12 +291,10 @@ def test_a_frozen_runner_and_a_frozen_ffmpeg_are_seen_and_replaced(appliance: Ma
     appliance.configure(small_ports(2, "stall_timeout_s = 4\nstop_quit_s = 0.5\nstop_term_s = 0.5\n"))
     appliance.sdisup("start 0,1")
     before = {port: appliance.wait_recording(port, frames=25) for port in (0, 1)}
-    frozen = time.monotonic()
     appliance.run(["kill", "-STOP", str(before[0]["pid"]), str(before[1]["ffmpeg_pid"])])
     assert appliance.wait_state(1, "stalled", timeout_s=6)["is_recording"] is False
-    appliance.wait_for(lambda: appliance.status(1)["restarts"] == 1, 15, "the stall is acted upon", poll_s=0.05)
-    # stall_timeout_s + 1 s to act, and the ladder's two steps until SIGKILL; tests/measure.py has the number.
-    assert 4 < time.monotonic() - frozen < 2 * (4 + 1 + 1)
+    # When which step is taken: unit/test_replay.py.
+    appliance.wait_for(lambda: appliance.status(1)["restarts"] == 1, 30, "the stall is acted upon", poll_s=0.05)
     # The runner's status is old by then, and systemd's watchdog ends the runner.
     assert "no word from the runner" in appliance.wait_state(0, "unknown", timeout_s=9)["reason"]
     appliance.wait_for(lambda: appliance.status(0)["restarts"] == 1, 20, "the watchdog has acted", poll_s=0.2)

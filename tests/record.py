@@ -1,0 +1,417 @@
+#!/usr/bin/env python3
+"""Records what a fault looks like to a runner, for tests/unit/test_replay.py.
+
+    tests/record.py FFMPEG NAME...      for example: tests/record.py /usr/bin/ffmpeg killed cable-3-s
+
+As root. A real runner records with that FFmpeg, or with the stand-in for a card's in front of it, and the fault of that
+name is made. All that the runner's FFmpegs and files told it is written to tests/unit/recordings/NAME-VERSION.txt, and
+what the runner made of it, by a replay, to NAME-VERSION.expected: read the difference before you keep it. `all` are all
+names. A recording is a text with lines of
+
+    SECONDS spawn                            an FFmpeg begins; the seconds of its lines count from here
+    SECONDS > TEXT                           a line of its stderr; a progress block's lines are put into one
+    SECONDS media                            its first frame is on disk
+    SECONDS sample BYTES FREE MOVED DELETED  a look at the file
+    SECONDS no file TEXT                     there was no file, and no FFmpeg
+    SECONDS exit STATUS CPU_SECONDS          it ended
+    SECONDS closed BYTES KEPT TEXT           its file is closed; with a problem, if TEXT tells one
+    SECONDS stop                             an operator stopped the port
+    # ...                                    what was done, and what the runner did
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from replay import RECORDINGS, replayed  # noqa: E402
+from standin_control import STANDIN, write_steering  # noqa: E402
+
+from sdisup.config.settings import parse_settings  # noqa: E402
+from sdisup.contract.options import ENDS, Options  # noqa: E402
+from sdisup.control.units import runner_options  # noqa: E402
+from sdisup.encode.command import build_ffmpeg_arguments  # noqa: E402
+from sdisup.encode.probe import probe_ffmpeg  # noqa: E402
+from sdisup.runner import report  # noqa: E402
+from sdisup.runner.disk import Closed, Event, FirstMedia, OpenFailed, RecordingFile, Sample  # noqa: E402
+from sdisup.runner.ffmpeg import FFmpegProcess  # noqa: E402
+from sdisup.runner.main import Runner  # noqa: E402
+
+SMALL = {"kind": "test", "size": "160x90", "rate": 25}
+CARD = {"kind": "videomaster", "channel": 0}
+NO_AUDIO = {"audio": False, "rate": 25}
+
+
+class Stage:
+    """A runner on this machine, and what is done to it: `act` is called in a thread of its own."""
+
+    def __init__(self, ffmpeg: str, directory: Path) -> None:
+        self.ffmpeg, self.directory = ffmpeg, directory
+        self.lines: list[str] = []
+        self.processes: list[FFmpegProcess] = []
+        self.runner: Runner | None = None
+        self._spawned_at = time.monotonic()
+        self._lock = threading.Lock()
+        self.recordings = directory / "recordings"
+        for path in (self.recordings, directory / "run" / "port-0", directory / "card"):
+            path.mkdir(parents=True)
+
+    def write(self, text: str) -> None:
+        with self._lock:
+            self.lines.append(f"{time.monotonic() - self._spawned_at:.3f} {text}")
+
+    def options(self, source: dict[str, Any], change: Callable[[str], str] = str, **defaults: Any) -> Options:
+        table = {"source": source, "container": "mkv", "preset": "ultrafast", "bitrate_kbps": 300, **defaults}
+        table["recordings"] = str(self.recordings)
+        port = parse_settings([("record.toml", {"appliance": {"ports": 1}, "defaults": table})]).ports[0]
+        program = str(STANDIN) if source["kind"] == "videomaster" else self.ffmpeg
+        command = [change(word) for word in build_ffmpeg_arguments(port, program, probe_ffmpeg(program))]
+        return runner_options(port, command, "", "").replaced(run_directory=str(self.directory / "run"))
+
+    def run(self, options: Options, act: Callable[[Stage], None]) -> None:
+        stage = self
+
+        class Process(FFmpegProcess):
+            """An FFmpeg whose words, steps and end are written down."""
+
+            def __init__(self, arguments: Any) -> None:
+                stage._spawned_at = time.monotonic()
+                stage.write("spawn")
+                self._partial = b""
+                super().__init__(arguments)
+                stage.processes.append(self)
+
+            def read(self) -> bytes | None:
+                data = super().read()
+                *lines, self._partial = (self._partial + (data or b"\n" * (data == b""))).split(b"\n")
+                for line in filter(None, lines):
+                    stage.write("> " + line.decode("utf-8", "replace"))
+                return data
+
+            def step(self, action: str) -> None:
+                stage.write(f"# the runner: {action}")
+                super().step(action)
+
+            def reap(self) -> int | None:
+                status = super().reap()
+                if status is not None:
+                    stage.write(f"exit {status} {self.cpu_s:.3f}")
+                return status
+
+        class File(RecordingFile):
+            """A file whose events are written down."""
+
+            def _tell(self, event: Event) -> None:
+                text = event_text(event)
+                if text:
+                    stage.write(text)
+                super()._tell(event)
+
+        os.environ["RUNTIME_DIRECTORY"] = str(self.directory / "run" / "port-0")
+        self.runner = Runner(options, open_file=File, spawn=Process)
+        actor = threading.Thread(target=act, args=(self,), daemon=True)
+        actor.start()
+        with mock.patch.object(report.Journal, "_write", lambda *_: None):
+            self.runner.run()
+        actor.join(5)
+
+    # What is done to it.
+
+    def does(self, text: str) -> None:
+        self.write(f"# {text}")
+
+    def records(self, seconds: float, more_than: int = 0) -> Stage:
+        """Wait until an FFmpeg after the first `more_than` ones has counted frames, and then so long."""
+        while not any(" > frame=" in line and "frame=0" not in line for line in self.after(more_than)):
+            time.sleep(0.02)
+        time.sleep(seconds)
+        return self
+
+    def after(self, spawns: int) -> list[str]:
+        starts = [number for number, line in enumerate(self.lines) if line.endswith(" spawn")]
+        return self.lines[starts[spawns] :] if len(starts) > spawns else []
+
+    def spawned(self, count: int) -> Stage:
+        while len(self.processes) < count:
+            time.sleep(0.02)
+        return self
+
+    def kill(self, number: int) -> None:
+        self.does(signal.Signals(number).name)
+        os.kill(self.processes[-1].pid, number)
+
+    def steer(self, behaviour: str, **parameters: Any) -> None:
+        self.does(f"the card: {behaviour} {parameters or ''}".strip())
+        write_steering(self.directory / "card", 0, behaviour, **parameters)
+
+    def stop(self) -> None:
+        assert self.runner is not None
+        self.write("stop")
+        self.runner.stop()
+        os.write(self.runner.wake_write, b"\0")
+
+
+def event_text(event: Event) -> str:
+    if isinstance(event, FirstMedia):
+        return "media"
+    if isinstance(event, Sample):
+        return f"sample {event.size_bytes} {event.disk_free_bytes} {event.moved:d} {event.deleted:d}"
+    if isinstance(event, OpenFailed):
+        return f"no file {event.reason}"
+    if isinstance(event, Closed):
+        return f"closed {event.size_bytes} {event.kept:d} {event.problem}".rstrip()
+    return ""
+
+
+# ---------------------------------------------------------------- the faults
+
+CASES: dict[str, Callable[[Stage], None]] = {}
+
+
+def case(function: Callable[[Stage], None]) -> Callable[[Stage], None]:
+    CASES[function.__name__.replace("_", "-")] = function
+    return function
+
+
+def with_graph(graph: str) -> Callable[[str], str]:
+    """Change the test source's graph behind its pacing."""
+    return lambda word: word.replace(",realtime", f",realtime{graph}")
+
+
+@case
+def killed(stage: Stage) -> None:
+    stage.run(stage.options(SMALL), lambda s: s.records(2).kill(signal.SIGKILL))
+
+
+@case
+def frozen(stage: Stage) -> None:
+    stage.run(stage.options(SMALL), lambda s: s.records(2).kill(signal.SIGSTOP))
+
+
+@case
+def source_pauses(stage: Stage) -> None:
+    """The source delivers no more, and FFmpeg waits for it."""
+    pause = ",setpts='PTS+gte(N,60)*1000/TB',realtime=limit=10000"
+    stage.run(stage.options(SMALL, with_graph(pause)), lambda s: None)
+
+
+@case
+def source_ends(stage: Stage) -> None:
+    source = {"kind": "custom", "input": ["-f", "lavfi", "-i", "testsrc2=size=160x90:rate=25:duration=2,realtime"]}
+    stage.run(stage.options({**source, **NO_AUDIO}), lambda s: None)
+
+
+@case
+def cannot_keep_up(stage: Stage) -> None:
+    options = stage.options(SMALL, lambda word: word.replace(",realtime", ",realtime=speed=0.5"))
+    stage.run(options, lambda s: s.records(23).stop())
+
+
+@case
+def disk_full(stage: Stage) -> None:
+    """Somebody else fills the disk."""
+
+    def act(stage: Stage) -> None:
+        stage.records(2).does("the disk is filled")
+        subprocess.run(f"head -c 100M /dev/zero >{stage.recordings}/other 2>/dev/null", shell=True, check=False)
+
+    with disk_of(stage.recordings, "20M"):
+        stage.run(stage.options(SMALL), act)
+
+
+@case
+def disk_full_at_start(stage: Stage) -> None:
+    with disk_of(stage.recordings, "400k"):
+        stage.run(stage.options(SMALL), lambda s: None)
+
+
+@case
+def connection_refused(stage: Stage) -> None:
+    source = {"kind": "custom", "input": ["-i", "tcp://127.0.0.1:1"], **NO_AUDIO}
+    stage.run(stage.options(source), lambda s: None)
+
+
+@case
+def no_such_device(stage: Stage) -> None:
+    stage.run(stage.options({"kind": "v4l2", "device": "/dev/video99", "rate": 25}), lambda s: None)
+
+
+@case
+def unknown_encoder(stage: Stage) -> None:
+    stage.run(stage.options(SMALL, lambda word: "nonsense" if word == "libx264" else word), lambda s: None)
+
+
+@case
+def wild_timestamp(stage: Stage) -> None:
+    """One frame claims to be 20 s later than it is."""
+    stage.run(stage.options(SMALL, with_graph(",setpts='PTS+eq(N,60)*20/TB'")), lambda s: None)
+
+
+def with_rates(stage: Stage, configured: int, graph: str, act: Callable[[Stage], None]) -> None:
+    """A source of a card's kind whose true rate is another one than the configured."""
+    lavfi = ["-f", "lavfi", "-i", "testsrc2=size=160x90:rate=50,realtime"]
+    source = {"kind": "custom", "input": lavfi, "audio": False, "rate": configured}
+    stage.run(stage.options(source, with_graph(graph)).replaced(without_signal=ENDS), act)
+
+
+@case
+def rate_25_to_50(stage: Stage) -> None:
+    with_rates(stage, 25, ",select='gte(n,300)+not(mod(n,2))'", lambda s: None)
+
+
+@case
+def rate_50_to_25(stage: Stage) -> None:
+    with_rates(stage, 50, ",select='lt(n,300)+not(mod(n,2))'", lambda s: None)
+
+
+@case
+def half_dropped_from_the_start(stage: Stage) -> None:
+    """The source is configured wrong: a new file would be no better."""
+    with_rates(stage, 25, "", lambda s: s.records(8).stop())
+
+
+# A card.
+
+
+def cable(seconds: float) -> Callable[[Stage], None]:
+    def act(stage: Stage) -> None:
+        stage.records(2).steer("no-signal")
+        time.sleep(seconds)
+        stage.steer("ok")
+        time.sleep(3)
+        stage.stop()
+
+    return act
+
+
+@case
+def cable_1_s(stage: Stage) -> None:
+    stage.run(stage.options(CARD), cable(1))
+
+
+@case
+def cable_3_s(stage: Stage) -> None:
+    stage.run(stage.options(CARD), cable(3))
+
+
+@case
+def cable_9_s(stage: Stage) -> None:
+    stage.run(stage.options(CARD), cable(9))
+
+
+@case
+def cable_out_and_back(stage: Stage) -> None:
+    def act(stage: Stage) -> None:
+        stage.records(2).steer("no-signal")
+        stage.spawned(4).steer("ok")
+        stage.records(1, more_than=3).stop()
+
+    stage.run(stage.options(CARD), act)
+
+
+@case
+def no_signal_at_start(stage: Stage) -> None:
+    def act(stage: Stage) -> None:
+        stage.spawned(3).steer("ok")
+        stage.records(1, more_than=2).stop()
+
+    stage.steer("no-signal")
+    stage.run(stage.options(CARD), act)
+
+
+@case
+def no_frames_at_start(stage: Stage) -> None:
+    stage.steer("no-frames", no_frames_s=1)
+    stage.run(stage.options(CARD), lambda s: s.spawned(3).stop())
+
+
+@case
+def no_audio(stage: Stage) -> None:
+    stage.steer("no-audio")
+    stage.run(stage.options(CARD), lambda s: s.records(2, more_than=1).stop())
+
+
+@case
+def card_rate_doubles(stage: Stage) -> None:
+    stage.run(stage.options(CARD), lambda s: s.records(6).steer("format-change", mode="double-rate", rate=50))
+
+
+@case
+def card_picture_smaller(stage: Stage) -> None:
+    stage.run(stage.options(CARD), lambda s: s.records(2).steer("format-change", mode="smaller", size="160x90"))
+
+
+@case
+def board_missing(stage: Stage) -> None:
+    stage.steer("board-missing")
+    stage.run(stage.options(CARD), lambda s: None)
+
+
+@contextlib.contextmanager
+def disk_of(where: Path, size: str) -> Iterator[None]:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "disk", where], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", where], check=True)
+
+
+# ---------------------------------------------------------------- writing it
+
+
+def folded(lines: list[str]) -> list[str]:
+    """The lines, with each progress block on one."""
+    found: list[str] = []
+    block: list[str] = []
+    for line in lines:
+        text = line.partition(" ")[2]
+        if text.startswith("> ") and "=" in text and " " not in text[2:].partition("=")[0]:
+            block.append("=".join(part.strip() for part in text[2:].split("=")))
+            if block[-1].startswith("progress="):
+                found.append(f"{line.partition(' ')[0]} > {' '.join(block)}")
+                block = []
+        else:
+            found.append(line)
+    return found + [f"{lines[-1].partition(' ')[0]} > {' '.join(block)}"] * bool(block)
+
+
+def record(ffmpeg: str, name: str) -> Path:
+    """Record a case, replay it, and write both; returns the recording's path."""
+    version = probe_ffmpeg(ffmpeg).version.split("-")[0]
+    with tempfile.TemporaryDirectory(prefix="record-") as directory:
+        os.environ["SDISUP_STANDIN_DIR"], os.environ["SDISUP_STANDIN_FFMPEG"] = f"{directory}/card", ffmpeg
+        stage = Stage(ffmpeg, Path(directory))
+        CASES[name](stage)
+        text = "\n".join(folded(stage.lines)).replace(directory, "/srv")
+        options = stage.runner._options  # type: ignore[union-attr]
+    told = f"rate={options.rate:g} without_signal={options.without_signal} audio_options={options.audio_options}"
+    path = RECORDINGS / f"{name}-{'.'.join(version.split('.')[:2])}.txt"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(
+        f"# {name}, FFmpeg {version}\n# options {told} stall_timeout_s={options.stall_timeout_s:g}\n{text}\n"
+    )
+    path.with_suffix(".expected").write_text(replayed(path))
+    return path
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--expect"]:
+        for recorded in RECORDINGS.glob("*.txt"):
+            recorded.with_suffix(".expected").write_text(replayed(recorded))
+        sys.exit()
+    program, names = sys.argv[1], sys.argv[2:]
+    for chosen in list(CASES) if names == ["all"] else names:
+        print(record(program, chosen), flush=True)

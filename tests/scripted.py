@@ -1,0 +1,160 @@
+"""The world of a runner, played: FFmpeg, the disk, the poll and the clock, by a script. Nothing here takes time.
+
+A script is a list of (second, what happens then). The clock moves on to the next of them, or to the moment
+that the runner asked its poll to wake it, whichever is first.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from sdisup.runner.disk import Closed, Event, Opened
+from sdisup.runner.main import Runner
+
+STDERR, PIDFD = 10_001, 10_002
+LONG_S = 10_000.0
+
+Action = Callable[["World"], object]
+
+
+class FakeFFmpeg:
+    """What the runner sees of an FFmpeg process: bytes on stderr, an exit, the steps of the ladder."""
+
+    stderr, pidfd, pid = STDERR, PIDFD, 4711
+    cpu_s = 0.05
+
+    def __init__(self, world: World, command: Sequence[str]) -> None:
+        self.command = list(command)
+        self.steps: list[str] = []
+        self.is_closed = False
+        self._world = world
+        self._output: deque[bytes] = deque()
+        self.status: int | None = None
+
+    def says(self, text: str) -> None:
+        self._output.append(text.encode())
+
+    def counts(self, frames: int, *, progress: str = "continue", dup: int = 0, drop: int = 0) -> None:
+        self.says(f"frame={frames}\ndup_frames={dup}\ndrop_frames={drop}\nspeed=1x\nprogress={progress}\n")
+
+    def exits(self, status: int) -> None:
+        self.status = status
+
+    def ready(self) -> list[tuple[int, int]]:
+        found = [(STDERR, 1)] if self._output else []
+        return found + ([(PIDFD, 1)] if self.status is not None else [])
+
+    def read(self) -> bytes | None:
+        return self._output.popleft() if self._output else (b"" if self.status is not None else None)
+
+    def step(self, action: str) -> None:
+        self.steps.append(action)
+        self._world.on_step(self, action)
+
+    def reap(self) -> int | None:
+        return self.status
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class FakeFile:
+    """What the runner sees of a file's threads."""
+
+    sync_problem = watch_problem = ""
+
+    def __init__(self, world: World) -> None:
+        self.events: deque[Event] = deque()
+        self.is_finished = False
+        self._world = world
+
+    def finish(self, *, is_empty: bool = False) -> None:
+        self.is_finished = True
+        self._world.on_finish(self, is_empty)
+
+
+class World:
+    """The clock, the poll, the disk and the FFmpegs of one runner. A test changes the `on_…` to misbehave."""
+
+    def __init__(self, script: Sequence[tuple[float, Action]] = ()) -> None:
+        self.time_s = 0.0
+        self.wall_ahead_s = 1_800_000_000.0
+        self.script = deque(sorted(script, key=lambda entry: entry[0]))
+        self.ffmpegs: list[FakeFFmpeg] = []
+        self.files: list[FakeFile] = []
+        self.runner: Runner | None = None
+        self.turns = 0
+        self.on_open: Callable[[FakeFile], None] = lambda file: file.events.append(Opened(self.path(file)))
+        self.on_spawn: Callable[[FakeFFmpeg], None] = lambda ffmpeg: None
+        self.on_step: Callable[[FakeFFmpeg, str], None] = quit_well
+        self.on_finish: Callable[[FakeFile, bool], None] = close_well
+
+    def path(self, file: FakeFile) -> str:
+        return f"/srv/recordings/CAM3_{self.files.index(file) + 1}.mkv"
+
+    @property
+    def ffmpeg(self) -> FakeFFmpeg:
+        return self.ffmpegs[-1]
+
+    @property
+    def file(self) -> FakeFile:
+        return self.files[-1]
+
+    def at(self, second: float, *actions: Action) -> World:
+        """Add to the script."""
+        for action in actions:
+            self.script.append((second, action))
+        self.script = deque(sorted(self.script, key=lambda entry: entry[0]))
+        return self
+
+    # What the runner is given.
+
+    def now(self) -> float:
+        return self.time_s
+
+    def wall(self) -> float:
+        return self.time_s + self.wall_ahead_s
+
+    def open_file(self, *_: object) -> FakeFile:
+        self.files.append(FakeFile(self))
+        self.on_open(self.file)
+        return self.file
+
+    def spawn(self, command: Sequence[str]) -> FakeFFmpeg:
+        self.ffmpegs.append(FakeFFmpeg(self, command))
+        self.on_spawn(self.ffmpeg)
+        return self.ffmpeg
+
+    def register(self, *_: object) -> None: ...
+
+    unregister = register
+
+    def poll(self, timeout_ms: int) -> list[tuple[int, int]]:
+        """Move the clock on to what comes first; what FFmpeg or the disk has to say comes at once."""
+        self.turns += 1
+        assert self.turns < 100_000, "the runner turns without end"
+        assert timeout_ms >= 0, "a runner that waits for ever is not alive"
+        if self.ffmpegs and (ready := self.ffmpeg.ready()) and not self.ffmpeg.is_closed:
+            return ready
+        if any(file.events for file in self.files):
+            return []  # the disk's thread has woken the runner
+        until_s = self.time_s + timeout_ms / 1000
+        if self.script and self.script[0][0] <= until_s:
+            second, action = self.script.popleft()
+            self.time_s = max(self.time_s, second)
+            action(self)
+            return self.ffmpeg.ready() if self.ffmpegs and not self.ffmpeg.is_closed else []
+        self.time_s = until_s
+        assert self.time_s < LONG_S, "the runner does not end"
+        return []
+
+
+def quit_well(ffmpeg: FakeFFmpeg, action: str) -> None:
+    if action == "quit":
+        ffmpeg.says("progress=end\n")
+        ffmpeg.exits(0)
+
+
+def close_well(file: FakeFile, is_empty: bool) -> None:
+    file.events.append(Closed(1000, not is_empty, ""))
