@@ -119,11 +119,17 @@ class Machine(Appliance):
 
     @contextlib.contextmanager
     def frozen(self, directory: str, at_most_s: float = 20.0) -> Iterator[None]:
-        """Let writes to a directory's filesystem hang; a process of its own thaws it in time, whatever hangs here."""
+        """Let writes to a directory's filesystem hang; for the ledger's disk: `mount_ledger_disk()`, LEDGER_DISK.
+
+        A process outside of the appliance thaws it at the latest after that time, and when this process ends,
+        however it ends: what is frozen would outlive the appliance.
+        """
         place = str(self.path(directory))
         script = 'exec 3<"$1"; read -t "$2" -r _; exec fsfreeze --unfreeze /proc/self/fd/3'
         thaw = ["bash", "-c", script, "thaw", place, f"{at_most_s:g}"]
-        with subprocess.Popen(thaw, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as watchdog:
+        # In a session of its own, which Ctrl-C does not reach.
+        options: dict[str, Any] = {"stderr": subprocess.DEVNULL, "start_new_session": True}
+        with subprocess.Popen(thaw, stdin=subprocess.PIPE, **options) as watchdog:
             subprocess.run(["fsfreeze", "--freeze", place], check=True)
             try:
                 yield

@@ -6,7 +6,7 @@
 As root. A real runner records with that FFmpeg, or with the stand-in for a card's in front of it, and the fault of that
 name is made. All that the runner's FFmpegs and files told it is written to tests/unit/recordings/NAME-VERSION.txt, and
 what the runner made of it, by a replay, to NAME-VERSION.expected: read the difference before you keep it. `all` are all
-names. A recording is a text with lines of
+names; `tests/record.py --expect` only replays anew what is recorded. A recording is a text with lines of
 
     SECONDS spawn                            an FFmpeg begins; the seconds of its lines count from here
     SECONDS > TEXT                           a line of its stderr; a progress block's lines are put into one
@@ -157,6 +157,13 @@ class Stage:
         self.does(f"the card: {behaviour} {parameters or ''}".strip())
         write_steering(self.directory / "card", 0, behaviour, **parameters)
 
+    def script(self, text: str) -> Callable[[str], str]:
+        """Run a script in FFmpeg's place."""
+        path = self.directory / "script"
+        path.write_text(text)
+        path.chmod(0o755)
+        return lambda word: str(path) if word == self.ffmpeg else word
+
     def stop(self) -> None:
         assert self.runner is not None
         self.write("stop")
@@ -236,6 +243,39 @@ def disk_full(stage: Stage) -> None:
 def disk_full_at_start(stage: Stage) -> None:
     with disk_of(stage.recordings, "400k"):
         stage.run(stage.options(SMALL), lambda s: None)
+
+
+@case
+def disk_full_at_the_end(stage: Stage) -> None:
+    """FFmpeg writes nothing while it is frozen; then there is no room for what it holds and for the trailer."""
+
+    def act(stage: Stage) -> None:
+        stage.records(2).kill(signal.SIGSTOP)
+        subprocess.run(f"head -c 100M /dev/zero >{stage.recordings}/other 2>/dev/null", shell=True, check=False)
+        stage.stop()
+        time.sleep(0.5)
+        stage.kill(signal.SIGCONT)
+
+    with disk_of(stage.recordings, "20M"):
+        stage.run(stage.options(SMALL), act)
+
+
+@case
+def stderr_closes(stage: Stage) -> None:
+    """After 2 s nobody reads FFmpeg's stderr: no progress arrives, though the file grows."""
+    script = f'#!/bin/bash\nexec 3>&2\nexec {stage.ffmpeg} "$@" 2> >(timeout 2 cat >&3) 3>&-\n'
+    stage.run(stage.options(SMALL, stage.script(script)), lambda s: None)
+
+
+@case
+def picture_changes(stage: Stage) -> None:
+    """A source that is played from files of two sizes."""
+    for name, size in (("a", "160x90"), ("b", "320x180")):
+        made = ["-v", "error", "-f", "lavfi", "-i", f"testsrc2=size={size}:rate=25:duration=3", "-c:v", "mpeg2video"]
+        subprocess.run([stage.ffmpeg, *made, stage.directory / f"{name}.mpg"], check=True)
+    (stage.directory / "list.txt").write_text("file a.mpg\nfile b.mpg\n")
+    files = ["-re", "-f", "concat", "-safe", "0", "-i", str(stage.directory / "list.txt")]
+    stage.run(stage.options({"kind": "custom", "input": files, **NO_AUDIO}), lambda s: None)
 
 
 @case
@@ -358,6 +398,12 @@ def card_picture_smaller(stage: Stage) -> None:
 def board_missing(stage: Stage) -> None:
     stage.steer("board-missing")
     stage.run(stage.options(CARD), lambda s: None)
+
+
+@case
+def card_unplugged(stage: Stage) -> None:
+    words = {"messages": ["No DELTACAST boards detected"], "status": 251}
+    stage.run(stage.options(CARD), lambda s: s.records(2).steer("crash", **words))
 
 
 @contextlib.contextmanager

@@ -7,7 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,7 @@ from appliance import (
     leftovers_of,
     wait_for,
 )
-
-MIB = 1 << 20
+from drive import MIB, RECORDINGS, Machine
 
 
 @pytest.fixture
@@ -152,6 +152,22 @@ def test_poweroff_from_inside(bare: Appliance) -> None:
     bare.wait_off()
     assert not bare.is_running
     assert bare.boot() == "running"
+
+
+def test_a_frozen_disk_is_thawed_in_time_and_when_the_test_is_killed(new_appliance: Callable[..., Machine]) -> None:
+    own = new_appliance(disks={"disk": 64 * MIB})
+    own.boot()
+    own.mount_disk()
+    with pytest.raises(AssertionError, match=r"was frozen for longer than 0\.5 s"), own.frozen(RECORDINGS, 0.5):
+        own.run(f"touch {RECORDINGS}/written")
+        time.sleep(1)
+    child = os.fork()
+    if child == 0:
+        with own.frozen(RECORDINGS, 100):
+            os.kill(os.getpid(), signal.SIGKILL)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    own.run(f"touch {RECORDINGS}/written-again")
+    assert own.recordings() == [f"{RECORDINGS}/written", f"{RECORDINGS}/written-again"]
 
 
 # ---------------------------------------------------------------- working in it

@@ -149,6 +149,7 @@ def test_a_full_disk_is_said_and_recording_resumes_when_there_is_room(disk_appli
     assert all(own.count_frames(path) > 0 for path in own.recordings("port0"))
 
 
+@pytest.mark.slow
 @pytest.mark.journal_allows(r"No space left|[Dd]isk full|Error|Task finished|muxing|Terminating|incomplete")
 def test_a_disk_that_is_full_only_at_the_trailer_is_said_of_the_file(disk_appliance: Machine) -> None:
     own = disk_appliance
@@ -336,6 +337,7 @@ def test_a_file_that_is_taken_away_before_its_first_frame_costs_no_more_than_a_m
     appliance.run("rm /run/sdisup/once")
 
 
+@pytest.mark.slow
 def test_an_stderr_that_closes_is_a_stall_in_the_end(appliance: Machine) -> None:
     appliance.configure(small_ports(1, "stall_timeout_s = 2\n"))
     # After 2 s nobody reads FFmpeg's stderr: no progress arrives, though the file grows.
@@ -472,6 +474,7 @@ def _cpu_seconds(appliance: Machine, pid: object) -> float:
     return sum(int(field) for field in fields[11:15]) / 100
 
 
+@pytest.mark.slow
 def test_an_encoder_that_does_not_keep_up_is_said_and_counted(appliance: Machine) -> None:
     appliance.configure(small_ports(1))
     # Exactly half speed: the real FFmpeg with a source that is slowed down.
@@ -504,6 +507,7 @@ rate = 25
 """
 
 
+@pytest.mark.slow
 def test_a_changed_resolution_begins_a_new_file(appliance: Machine) -> None:
     for name, size in (("a", "320x180"), ("b", "640x360")):
         source = f"testsrc2=size={size}:rate=25:duration=4"

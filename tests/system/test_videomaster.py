@@ -93,6 +93,7 @@ def test_a_signal_that_is_lost_and_comes_back(card: Machine) -> None:
     assert (beside["ffmpeg_pid"], beside["dropped_frames"], beside["restarts"]) == (other["ffmpeg_pid"], 0, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.journal_allows(r"DELTACAST|integrity|Error opening input|Failed to start")
 def test_a_missing_board_is_named_and_tried_again(card: Machine) -> None:
     card.configure(ports(1))
@@ -107,6 +108,7 @@ def test_a_missing_board_is_named_and_tried_again(card: Machine) -> None:
     assert len(card.recordings()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.journal_allows(r"DELTACAST|integrity|Error opening input|Failed to (start|get)|Input/output error")
 def test_a_card_that_is_unplugged_while_it_records(card: Machine) -> None:
     card.configure(ports(1))
@@ -140,6 +142,7 @@ def test_a_stop_while_the_card_blocks_ends_with_a_complete_file(card: Machine) -
     assert [path for path in card.recordings() if path.startswith(RECORDINGS)] == [before["current_file"]]
 
 
+@pytest.mark.slow
 @pytest.mark.journal_allows(SIGNAL_LOST)
 def test_locked_without_frames_is_no_signal_and_leaves_no_file(card: Machine) -> None:
     card.configure(ports(2) + '[port.1]\ncontainer = "mp4"\n')
