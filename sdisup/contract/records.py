@@ -91,6 +91,10 @@ class Record(metaclass=_RecordType):
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{type(self).__name__} is frozen: {name} cannot be set")
 
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        """For copy and pickle, which would set the fields of a frozen record."""
+        return type(self), tuple(getattr(self, name) for name in self._template)
+
     def as_dict(self) -> dict[str, Any]:
         """The fields by name, in their order."""
         return {name: getattr(self, name) for name in self._template}

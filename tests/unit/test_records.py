@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -111,6 +113,14 @@ def test_a_copy_with_other_values_leaves_the_record_as_it_is() -> None:
     assert place == Numbered("/r", "CAM", 7)
     with pytest.raises(TypeError, match="no field flux"):
         place.replaced(flux=1)
+
+
+@pytest.mark.parametrize("of", [copy.copy, copy.deepcopy, lambda record: pickle.loads(pickle.dumps(record))])
+@pytest.mark.parametrize("record", [Place("/r", name="A"), Meter(frames=3)])
+def test_a_record_can_be_copied_and_pickled(of: Any, record: Record) -> None:
+    copied = of(record)
+    assert copied == record
+    assert copied is not record
 
 
 def test_fields_are_inherited_first_and_may_get_another_default() -> None:
