@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_NOT_RECORDING = 0, 1, 2, 3
 CONFIGURATION = "/etc/sdisup/sdisup.toml"
+DEBUG_HELP = "show each file, program and D-Bus call on stderr, with its time"
 PORTS_HELP = "ports: 3, 0-3, 0,2, CAM3, sdi-record@3"
 
 
@@ -142,9 +143,11 @@ def _logs(arguments: argparse.Namespace) -> int:
     for option in ("lines", "since", "until", "priority"):
         value = getattr(arguments, option)
         command += [f"--{option}={value}"] if value is not None else []
+    from sdisup.contract.programs import become
+
     sys.stdout.flush()
     try:
-        os.execvp(command[0], command)
+        become(command)
     except OSError as error:
         raise SdisupError(f"journalctl cannot be run: {error.strerror}") from error
 
@@ -433,12 +436,15 @@ def _parser(only: str = "") -> argparse.ArgumentParser:
         formatter_class=_Help,
     )
     parser.add_argument("--version", action="version", version=f"sdisup {__version__}")
+    parser.add_argument("--debug", action="store_true", help=DEBUG_HELP)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name in [only] if only in COMMANDS else COMMANDS:
         run, text, add_arguments = COMMANDS[name]
         command = commands.add_parser(name, help=text, description=text, formatter_class=_Help)
         command.set_defaults(run=run)
         add_arguments(command)
+        # Before the command or behind it; the one that is not given must not hide the other.
+        command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=DEBUG_HELP)
     return parser
 
 
@@ -460,6 +466,10 @@ def main(words: Sequence[str] | None = None) -> int:
     # A file's name may hold bytes that no encoding knows; they are shown, and are JSON, as an escape.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+    if arguments.debug:
+        from sdisup.contract.trace import start
+
+        start()
     try:
         run: Callable[[argparse.Namespace], int] = arguments.run
         code = run(arguments)

@@ -10,17 +10,14 @@ import json
 import os
 import pwd
 import shutil
-import subprocess
 import sys
-import time
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 from sdisup.config.settings import Settings
 from sdisup.config.table import MAX_PORTS
 from sdisup.contract.applied import load_applied
 from sdisup.contract.files import Fields
-from sdisup.contract.media import ffprobe_beside
+from sdisup.contract.programs import Program, ffprobe_beside
 from sdisup.contract.records import Record
 from sdisup.contract.status import is_locked
 from sdisup.encode.command import missing_capabilities
@@ -193,7 +190,12 @@ class Look(Record):
 
 _LOOKER = """
 import json, os, stat, sys
-path = sys.argv[1]
+path, *who = sys.argv[1:]
+if who:
+    user, group, *groups = map(int, who)
+    os.setgroups(groups)
+    os.setgid(group)
+    os.setuid(user)
 try:
     mode, space = os.stat(path).st_mode, os.statvfs(path)
 except OSError as error:
@@ -213,41 +215,26 @@ else:
 def look_at(paths: Iterable[str], timeout_s: float = LOOK_TIMEOUT_S) -> dict[str, Look]:
     """All of `paths`, at the same time, as the user sdisup where this process may become it."""
     identity = _recorders_identity()
-    children = {path: _start_looker(path, identity) for path in dict.fromkeys(paths)}
-    deadline = time.monotonic() + timeout_s
-    return {path: _take_look(child, deadline, bool(identity)) for path, child in children.items()}
+    looker = [sys.executable, "-I", "-S", "-c", _LOOKER]
+    children = {path: Program([*looker, path, *map(str, identity)]) for path in dict.fromkeys(paths)}
+    return {path: _take_look(child, timeout_s, bool(identity)) for path, child in children.items()}
 
 
-def _recorders_identity() -> dict[str, Any]:
-    """What makes a child process the user sdisup; {} where that is not possible."""
+def _recorders_identity() -> list[int]:
+    """What makes a child process the user sdisup: user, group, and other groups; empty where that is not possible."""
     try:
         user = pwd.getpwnam(USER)
     except KeyError:
-        return {}
-    if os.geteuid() != 0:
-        return {}
-    groups = os.getgrouplist(USER, user.pw_gid)
-    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": groups}
+        return []
+    return [user.pw_uid, user.pw_gid, *os.getgrouplist(USER, user.pw_gid)] if os.geteuid() == 0 else []
 
 
-def _start_looker(path: str, identity: Mapping[str, Any]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _LOOKER, path],
-        cwd="/",
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        **identity,
-    )
-
-
-def _take_look(child: subprocess.Popen[bytes], deadline: float, is_recorder: bool) -> Look:
-    try:
-        answer, _ = child.communicate(timeout=max(0.0, deadline - time.monotonic()))
-        look = Fields(json.loads(answer), "the look").record(Look)
-    except subprocess.TimeoutExpired:
-        child.kill()  # and not waited for: one that hangs in the kernel does not even die
+def _take_look(child: Program, timeout_s: float, is_recorder: bool) -> Look:
+    answer = child.answer(timeout_s=timeout_s)
+    if answer is None:
         return Look(error="does not answer; is its disk or its network mount still there?")
+    try:
+        look = Fields(json.loads(answer[0]), "the look").record(Look)
     except ValueError:
         return Look(error="could not be looked at")
     return look if is_recorder else look.replaced(is_readable=True, is_writable=True)

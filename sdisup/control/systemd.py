@@ -16,8 +16,10 @@ from types import TracebackType
 from typing import Any
 
 from sdisup.contract.records import Record
+from sdisup.contract.trace import trace
 from sdisup.errors import SdisupError
 
+MANAGER = "/org/freedesktop/systemd1"
 BUS_ADDRESS = "unix:path=/run/dbus/system_bus_socket"
 CALL_TIMEOUT_S = 10.0
 WAITING = "waiting"
@@ -88,15 +90,18 @@ class Systemd:
         self._context = GLib.MainContext.new()
         self._context.push_thread_default()
         try:
-            self._bus = _connect(Gio, Bus, timeout_s)
-        except GLib.Error as error:
+            self._bus = self._traced("connect", "systemd", lambda: _connect(Gio, Bus, timeout_s))
+        except SystemdError:
             self._context.pop_thread_default()
-            raise self._explain(error, "systemd") from error
+            raise
         try:
-            self._manager = self._bus.get(".systemd1", timeout=int(timeout_s))
-        except (GLib.Error, KeyError) as error:
+            introspect = f"{MANAGER} Introspect()"
+            self._manager = self._traced(
+                introspect, "systemd", lambda: self._bus.get(".systemd1", timeout=int(timeout_s))
+            )
+        except SystemdError:
             self.__exit__(None, None, None)
-            raise self._explain(error, "systemd") from error
+            raise
 
     def __enter__(self) -> Systemd:
         return self
@@ -114,11 +119,12 @@ class Systemd:
 
     def version(self) -> int:
         """systemd's major version, such as 257."""
-        try:
-            properties = self._manager["org.freedesktop.DBus.Properties"]
-            text = properties.Get("org.freedesktop.systemd1.Manager", "Version", timeout=self._timeout_s)
-        except (self._glib.Error, KeyError) as error:
-            raise self._explain(error, "systemd") from error
+        arguments = ("org.freedesktop.systemd1.Manager", "Version")
+        text = self._traced(
+            f"{MANAGER} Get{arguments}",
+            "systemd",
+            lambda: self._manager["org.freedesktop.DBus.Properties"].Get(*arguments, timeout=self._timeout_s),
+        )
         digits = str(text).lstrip("v")[:3]
         return int(digits) if digits.isdigit() else 0
 
@@ -149,6 +155,7 @@ class Systemd:
                 except SystemdError as error:
                     results[unit] = error
             self._iterate(lambda: all(job in removed for job in jobs.values()), timeout_s)
+            trace("D-Bus %s JobRemoved: %r", MANAGER, {unit: removed.get(job, WAITING) for unit, job in jobs.items()})
         finally:
             subscription.disconnect()
         results.update({unit: removed.get(job, WAITING) for unit, job in jobs.items()})
@@ -194,10 +201,19 @@ class Systemd:
             timer.destroy()
 
     def _call(self, subject: str, method: str, *arguments: Any) -> Any:
+        call = f"{MANAGER} {method}({', '.join(map(repr, arguments))})"
+        return self._traced(call, subject, lambda: getattr(self._manager, method)(*arguments, timeout=self._timeout_s))
+
+    def _traced(self, call: str, subject: str, make: Callable[[], Any]) -> Any:
+        """What a call gives. Raises SystemdError in the operator's words."""
+        began = time.monotonic()
         try:
-            return getattr(self._manager, method)(*arguments, timeout=self._timeout_s)
-        except self._glib.Error as error:
+            result = make()
+        except (self._glib.Error, KeyError) as error:
+            trace("D-Bus %s: %s after %.3f s", call, error, time.monotonic() - began)
             raise self._explain(error, subject) from error
+        trace("D-Bus %s: %.200r after %.3f s", call, result, time.monotonic() - began)
+        return result
 
     def _explain(self, error: Exception, subject: str) -> SystemdError:
         name = ""

@@ -8,7 +8,7 @@ from functools import cache
 from itertools import chain
 
 from sdisup.contract.applied import AppliedPort
-from sdisup.contract.media import count_frames
+from sdisup.contract.programs import count_frames
 from sdisup.contract.records import Record
 from sdisup.errors import SdisupError
 from sdisup.ledger.accounts import Row, Window, line_of, row_of
@@ -119,7 +119,7 @@ def _compared(path: str, named: str, row: Row, ffprobe: str) -> Verdict:
 def find_ffprobe() -> str:
     """That of the FFmpeg that records, as it is configured; else the one on PATH."""
     from sdisup.config.settings import Settings
-    from sdisup.contract.media import ffprobe_beside
+    from sdisup.contract.programs import ffprobe_beside
 
     try:
         return ffprobe_beside(Settings.load().ffmpeg)

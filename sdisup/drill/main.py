@@ -11,14 +11,13 @@ import json
 import os
 import signal
 import statistics
-import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from sdisup.config.settings import Port, Settings
 from sdisup.contract.files import monotonic
 from sdisup.contract.filesystem import filesystem_identity
-from sdisup.contract.media import ffprobe_beside
+from sdisup.contract.programs import ffprobe_beside, says
 from sdisup.contract.status import PortStatus
 from sdisup.control.systemd import DONE, Systemd
 from sdisup.drill import stage as drill_stage
@@ -124,13 +123,12 @@ class Drill:
         with open(path, "wb") as file:
             os.fchown(file.fileno(), os.stat(RECORDINGS).st_uid, -1)
         begun = monotonic()
-        process = drill_stage.ffmpeg_by_hand(self._command, path)
+        program = drill_stage.ffmpeg_by_hand(self._command, path)
         try:
             wait_until(lambda: has_media(path, self._container), START_LIMIT_S, "FFmpeg, run by hand, gives no frame")
             return monotonic() - begun
         finally:
-            process.kill()
-            process.communicate()
+            program.end()
             os.unlink(path)
 
     def _run_job(self, verb: str, port: int) -> None:
@@ -201,14 +199,8 @@ class Drill:
     def _count_frames(self, path: str) -> int:
         """How many pictures of a file can be decoded."""
         options = "-v quiet -select_streams v:0 -count_frames -show_entries stream=nb_read_frames -of csv=p=0"
-        done = subprocess.run(
-            [self._ffprobe, *options.split(), path],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        text = done.stdout.strip().strip(",")
+        answer, _ = says([self._ffprobe, *options.split(), path])
+        text = answer.decode("utf-8", "replace").strip().strip(",")
         return int(text) if text.isdigit() else 0
 
 

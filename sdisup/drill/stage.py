@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Mapping
 from typing import NoReturn
@@ -21,6 +20,7 @@ import jinja2
 from sdisup.config.settings import Port, Settings, parse_settings
 from sdisup.config.table import MAX_PORTS, SOURCE_LIMITS
 from sdisup.contract.files import replace_file
+from sdisup.contract.programs import Program, become, says
 from sdisup.control.systemd import DONE, Systemd
 from sdisup.control.units import (
     LEDGER_WRITER,
@@ -90,7 +90,7 @@ def enter_scope() -> NoReturn:
     command += ["--description=sdisup drill", f"--property=RuntimeMaxSec={LONGEST_S}", "--"]
     sys.stdout.flush()
     try:
-        os.execvp(command[0], [*command, sys.executable, *sys.orig_argv[1:]])
+        become([*command, sys.executable, *sys.orig_argv[1:]])
     except OSError as error:
         raise SdisupError(f"systemd-run cannot be run: {error.strerror}") from error
 
@@ -127,7 +127,7 @@ def clear() -> None:
 
 def _systemctl(*words: str) -> None:
     """Run systemctl; its exit code would only say that there was nothing to do."""
-    subprocess.run(["systemctl", *words], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    says(["systemctl", *words])
 
 
 def ports(ffmpeg: str) -> dict[int, Port]:
@@ -208,13 +208,11 @@ def _as_own(text: str) -> str:
     return text
 
 
-def ffmpeg_by_hand(command: list[str], path: str) -> subprocess.Popen[bytes]:
+def ffmpeg_by_hand(command: list[str], path: str) -> Program:
     """The port's FFmpeg without systemd and runner, as the user sdisup; it dies with this process."""
     as_user = ["setpriv", "--reuid=sdisup", "--regid=sdisup", "--init-groups", "--pdeathsig=KILL", "--"]
     words = [path if word == "{output}" else word for word in command]
     try:
-        return subprocess.Popen(
-            [*as_user, *words], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        return Program([*as_user, *words])
     except OSError as error:
         raise SdisupError(f"{as_user[0]} cannot be run: {error.strerror}") from error

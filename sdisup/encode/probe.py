@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-import signal
-import subprocess
-import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 
+from sdisup.contract.programs import Program
 from sdisup.encode.command import Capabilities
 from sdisup.errors import SdisupError
 from sdisup.sources.base import Found
@@ -26,15 +22,14 @@ def probe_ffmpeg(path: str, timeout_s: float = 10.0) -> Capabilities:
 
     Raises SdisupError when the program is missing, cannot be executed, does not answer or is no FFmpeg.
     """
-    answer = _ask(path, ("-version",), timeout_s)
+    (answer,) = _ask(path, [("-version",)], timeout_s)
     version = parse_version(answer)
     if not version:
         # Here the dynamic loader says which shared library is missing.
         said = ascii(answer.strip().partition("\n")[0][:200])
         raise SdisupError(f"{path}: is not an FFmpeg that works: to `-version` it says {said}", _HINT)
     questions = (_ENCODERS, _DEMUXERS, _MOV)
-    with ThreadPoolExecutor(len(questions)) as pool:  # 60 ms each, most of it loading libraries
-        encoders, demuxers, mov = pool.map(lambda question: _ask(path, question, timeout_s), questions)
+    encoders, demuxers, mov = _ask(path, questions, timeout_s)
     return Capabilities(
         version=version,
         encoders=parse_names(encoders),
@@ -79,7 +74,7 @@ def list_sources(path: str, device: str, timeout_s: float = 10.0) -> tuple[Found
     FFmpeg exits with 0 in any case; only its answer says that no driver or no card is there. For the answer FFmpeg
     opens the HDMI inputs of Deltacast cards: ask only while none of them records (VIDEOMASTER.md).
     """
-    answer = _ask(path, ("-hide_banner", "-sources", device), timeout_s)
+    (answer,) = _ask(path, [("-hide_banner", "-sources", device)], timeout_s)
     if "Cannot list sources" in answer:
         raise SdisupError(f"{path}: finds no {device} card", "is it plugged in, and its driver loaded?")
     return parse_sources(answer)
@@ -98,43 +93,20 @@ def parse_sources(answer: str) -> tuple[Found, ...]:
 _HINT = "name a working one as ffmpeg in [appliance], or install it"
 
 
-def _ask(path: str, question: tuple[str, ...], timeout_s: float) -> str:
-    """What the program prints, at most MAX_ANSWER_BYTES of it. Its whole process group is killed in any case."""
-    command = [path, *question]
+def _ask(path: str, questions: Sequence[tuple[str, ...]], timeout_s: float) -> list[str]:
+    """What the program prints to each question, at most MAX_ANSWER_BYTES. All are asked at once: an answer takes 60 ms,
+    most of it to load libraries."""
     try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # the children of a wrapper script hold the pipe open too
-        )
+        programs = [Program([path, *question], with_stderr=True) for question in questions]
     except (OSError, ValueError) as error:
         raise SdisupError(f"{path}: {_cannot_execute(error)}", _HINT) from None
-    is_late = threading.Event()
-
-    def give_up() -> None:
-        is_late.set()
-        _kill_group(process)
-
-    timer = threading.Timer(timeout_s, give_up)
-    timer.start()
-    try:
-        assert process.stdout is not None
-        answer = process.stdout.read(MAX_ANSWER_BYTES)
-    finally:
-        timer.cancel()
-        timer.join()  # a timer that runs already must not signal a process id that is free again
-        _kill_group(process)
-        process.communicate()
-    if is_late.is_set():
-        raise SdisupError(f"{path}: did not answer `{' '.join(question)}` within {timeout_s:g} s", _HINT)
-    return answer.decode("utf-8", "replace")
-
-
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    texts = []
+    for question, answer in [(question, program.answer(MAX_ANSWER_BYTES, timeout_s))
+                             for question, program in zip(questions, programs, strict=True)]:  # fmt: skip
+        if answer is None:
+            raise SdisupError(f"{path}: did not answer `{' '.join(question)}` within {timeout_s:g} s", _HINT)
+        texts.append(answer[0].decode("utf-8", "replace"))
+    return texts
 
 
 def _cannot_execute(error: Exception) -> str:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from sdisup.contract.files import RUN_DIRECTORY, boot_id, unix_time
-from sdisup.contract.media import count_frames, ffprobe_beside, says
+from sdisup.contract.programs import count_frames, ffprobe_beside, says
 from sdisup.ledger.health import write_health
 from sdisup.ledger.lines import LEDGER_DIRECTORY, append_entries, ledger_path, read_ledger
 from sdisup.ledger.moments import Moment, TakenFile

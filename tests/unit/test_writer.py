@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sdisup.contract.files import boot_id, monotonic, up_seconds
-from sdisup.contract.media import count_frames, says
+from sdisup.contract.programs import count_frames, says
 from sdisup.ledger import spool as events
 from sdisup.ledger import writer as module
 from sdisup.ledger.health import ledger_problem

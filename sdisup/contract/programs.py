@@ -1,0 +1,146 @@
+"""The one door to other programs, but for the runner's FFmpeg. `--debug` shows each, its time, and how it ended.
+
+Without the module subprocess, which is slow to load (FACTS 5). A program is the leader of a session of its own, so that
+what it starts can be ended with it; its stdin is empty, and none of our descriptors is open in it.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from collections.abc import Sequence
+from contextlib import suppress
+
+from sdisup.contract.files import monotonic
+from sdisup.contract.trace import shown, trace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+CHUNK_BYTES = 1 << 16
+
+
+class Program:
+    """A program that was started. Raises OSError or ValueError if it cannot be executed."""
+
+    def __init__(self, command: Sequence[str], *, with_stderr: bool = False) -> None:
+        """`with_stderr`: what it writes to stderr counts as its answer too."""
+        self._command = list(command)
+        self._began = monotonic()
+        self._output, write_end = os.pipe2(os.O_CLOEXEC)
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        ends = (null, write_end, write_end if with_stderr else null)
+        try:
+            self.pid = os.posix_spawnp(
+                self._command[0],
+                self._command,
+                os.environ,
+                file_actions=[(os.POSIX_SPAWN_DUP2, end, number) for number, end in enumerate(ends)],
+                setsid=True,
+                # Python ignores SIGPIPE, and an ignored signal stays ignored across exec.
+                setsigdef=[signal.SIGPIPE],
+            )
+        except BaseException as error:
+            os.close(self._output)
+            trace("run %s: cannot be executed: %s", shown(self._command), error)
+            raise
+        finally:
+            os.close(write_end)
+            os.close(null)
+        self._pidfd = os.pidfd_open(self.pid)
+
+    def answer(self, limit_bytes: int = 4096, timeout_s: float | None = None) -> tuple[bytes, int] | None:
+        """What it writes, up to `limit_bytes`, and its exit code (minus the signal that killed it), once it has ended.
+
+        None if that is not within `timeout_s` seconds of its start. What is left of it and its children is killed.
+        """
+        deadline = None if timeout_s is None else self._began + timeout_s
+        text = b""
+        is_over = False
+        try:
+            while len(text) < limit_bytes and _is_ready(self._output, deadline):
+                data = os.read(self._output, min(CHUNK_BYTES, limit_bytes - len(text)))
+                if not data:
+                    break
+                text += data
+            os.close(self._output)
+            self._output = -1
+            is_over = _is_ready(self._pidfd, deadline)
+        finally:
+            code = self.end()
+        return (text, code) if is_over else None
+
+    def end(self) -> int:
+        """Kill what is left of it; its exit code, 0 of one that the kernel keeps: it is not waited for."""
+        # Before it is reaped: afterwards its number may be another's.
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        _is_ready(self._pidfd, monotonic() + 0.2)
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        for descriptor in {self._output, self._pidfd} - {-1}:
+            os.close(descriptor)
+        code = os.waitstatus_to_exitcode(status) if pid else 0
+        how = (f"killed by signal {-code}" if code < 0 else f"exit {code}") if pid else "hangs in the kernel"
+        trace("run %s: %s after %.3f s", shown(self._command), how, monotonic() - self._began)
+        return code
+
+
+def _is_ready(descriptor: int, deadline: float | None) -> bool:
+    """Wait until it can be read, or a process has ended; False if that is not before the deadline."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(None if deadline is None else max(0.0, deadline - monotonic()) * 1000))
+
+
+def says(command: Sequence[str], limit_bytes: int = 4096) -> tuple[bytes, int]:
+    """What a command writes to stdout, and its exit code (minus the signal that killed it).
+
+    127 if it cannot be run. It waits for as long as the command runs.
+    """
+    try:
+        answer = Program(command).answer(limit_bytes)
+    except (OSError, ValueError):
+        return b"", 127
+    return answer or (b"", 127)
+
+
+def become(command: Sequence[str]) -> NoReturn:
+    """Replace this process by a command, which is looked for on PATH. Raises OSError."""
+    trace("become %s", shown(command))
+    os.execvp(command[0], list(command))
+
+
+# ---- ffprobe ----
+
+
+def count_frames(ffprobe: str, path: str) -> tuple[int | None, float]:
+    """The pictures of a file, counted by reading all of it, and their rate a second (0 if it has none).
+
+    No pictures for a file that cannot be read; None if ffprobe could not tell, or there is no such file. At
+    the lowest priority, and without decoding: a day of 50 Mb/s is 500 GB of reading.
+    """
+    # A last picture that is there in part is a packet too, unless corrupt ones are discarded.
+    options = "-v quiet -fflags +discardcorrupt -select_streams v:0 -count_packets -of csv=p=0"
+    entries = "stream=avg_frame_rate,nb_read_packets"
+    text, code = says(["nice", "-n", "19", ffprobe, *options.split(), "-show_entries", entries, path])
+    rate, _, count = text.strip().strip(b",").partition(b",")
+    if count.isdigit():
+        return int(count), _rate(rate)
+    # nice(1) answers 126 and 127 for what it cannot run.
+    is_told = code in (0, 1) and os.path.lexists(path)
+    return (0 if is_told else None), 0.0
+
+
+def _rate(text: bytes) -> float:
+    """ffprobe's `25/1`; 0 for `0/0`."""
+    above, _, below = text.partition(b"/")
+    is_rate = above.isdigit() and below.isdigit() and int(below) > 0
+    return int(above) / int(below) if is_rate else 0.0
+
+
+def ffprobe_beside(ffmpeg: str) -> str:
+    """The ffprobe that belongs to an FFmpeg; it is asked only to count the frames of a file that was cut off."""
+    beside = os.path.join(os.path.dirname(ffmpeg), "ffprobe")
+    return beside if os.path.dirname(ffmpeg) and os.access(beside, os.X_OK) else "ffprobe"
