@@ -24,7 +24,7 @@ class OptionError(ValueError):
 class Options(Record):
     """One port as its runner sees it.
 
-    `filesystem` is what apply found the recordings on (filesystem.py), empty if it could not; `rate` the
+    `filesystem` is what apply found the recordings on (contract/filesystem.py), empty if it could not; `rate` the
     source's frames per second, 0 if unknown. `source` is the source's kind and `input` its place in the
     operator's words (`board 0 channel 3`).
     `without_signal` is ENDS or SEARCHES where FFmpeg ends without a signal, which is no failure; empty where a

@@ -199,5 +199,5 @@ def wrong_entry(entry: object) -> str:
 
 
 def _is_time(value: object) -> bool:
-    """Whether it looks as status.utc_text writes it, 2026-01-31T12:00:00.000Z: such texts sort as the times do."""
+    """Whether it looks as files.utc_text writes it, 2026-01-31T12:00:00.000Z: such texts sort as the times do."""
     return isinstance(value, str) and _TIME.fullmatch(value) is not None

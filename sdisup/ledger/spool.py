@@ -131,7 +131,12 @@ class Spool:
         if self._file >= 0 and _is_at(self._file, self._path):
             return
         self._close()
-        os.makedirs(self._directory, mode=0o755, exist_ok=True)
+        for directory in (os.path.dirname(self._directory), self._directory):
+            # Not makedirs(): what it makes above the last one is the group's to change, by the unit's UMask=.
+            try:
+                os.mkdir(directory, 0o755)
+            except FileExistsError:
+                continue
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         self._take(os.open(self._path, flags, 0o644))
 

@@ -26,7 +26,8 @@ from sdisup.ledger.moments import (
 from sdisup.ledger.spool import BEGAN, CLOCK, CLOSED, MEDIA, OPENED, STOPPED, WAITS, Event
 
 CLOCK_STEP_S = 0.1
-"""A clock that is slewed gains or loses 0.5 ms a second at most (adjtimex(2)); more, at once, is a step."""
+"""Slewing moves both clocks alike (clock_gettime(2)): only a step changes how far they are apart. What is less than
+this is the time between the reading of the one and of the other."""
 STOPPING_S = 1.0
 """Ending FFmpeg is part of a stop up to this long; a longer time without frames before it is a gap."""
 ACCOUNT_LOST = "account lost"

@@ -37,7 +37,8 @@ EXIT_STOPPED, EXIT_RETRY, EXIT_CANNOT_WORK = 0, 1, 78
 LOCK_WAIT_S = 8.0
 """Below the unit's WatchdogSec=."""
 CLOCK_STEP_S = 0.1
-"""Slewing moves the clock by 0.5 ms a second at most (adjtimex(2)); what is more, at once, is a step."""
+"""Slewing moves both clocks alike (clock_gettime(2)): only a step changes how far they are apart. What is less than
+this is the time between the reading of the one and of the other."""
 WANTS_DIRECTORY = "/etc/systemd/system/sdi-record.target.wants"
 
 

@@ -255,3 +255,15 @@ def _umask() -> int:
     mask = os.umask(0o022)
     os.umask(mask)
     return mask
+
+
+def test_the_group_may_change_nothing_of_it(tmp_path: Path) -> None:
+    """A unit has UMask=0002, so that recordings are the group's too; events are not."""
+    former = os.umask(0o002)
+    try:
+        Spool(3, str(tmp_path)).tell(BEGAN, 1.0)
+    finally:
+        os.umask(former)
+    made = [path for path in tmp_path.rglob("*") if "ports" in str(path)]
+    assert len(made) == 3
+    assert [path for path in made if path.stat().st_mode & 0o022] == []
