@@ -76,9 +76,9 @@ class Story:
     # What outlives a crash.
 
     def as_dict(self) -> dict[str, object]:
-        """The open record. A file that may never get a frame, as the one before it, is left to the spool."""
+        """The open record."""
         queue = [item if isinstance(item, dict) else document(item) for item in self._queue]
-        files = [document(file) for file in self.files if not file.is_only_a_try()]
+        files = [document(file) for file in self.files]
         return {
             "v": VERSION,
             "port_index": self.port_index,
@@ -94,9 +94,9 @@ class Story:
             "queue": queue,
         }
 
-    def is_only_trying(self) -> bool:
-        """Whether an open file is one more try without a frame yet, and so not in the open record."""
-        return any(file.is_only_a_try() for file in self.files)
+    def tries(self) -> list[str]:
+        """The open files that may never get a frame, as the ones before them. None is worth a write of the record."""
+        return [file.path for file in self.files if file.is_only_a_try()]
 
     def recall(self, record: object) -> None:
         """Take up what as_dict gave an earlier writer. Raises ValueError, which says what is wrong with it."""

@@ -129,7 +129,8 @@ class PortWriter:
         self._boot = boot_id()
         self._story: Story | None = None
         self._view: object = None
-        """What of the story the open record holds durably."""
+        """What of the story the open record holds durably, but for its tries."""
+        self._saved_tries: list[str] = []
         self._counting: TakenFile | None = None
         self._count_not_before = 0.0
         self._has_opened = False
@@ -244,13 +245,15 @@ class PortWriter:
     def _write(self, story: Story) -> None:
         """The open record with the entries that are due, then the entries, then the word that all is safe."""
         ready = story.ready()
-        view = _view(story)
+        view, tries = _view(story), story.tries()
+        # A try is in a record that is written while it lasts, since its event is taken, and must not stay there.
+        is_over = bool(self._saved_tries) and tries != self._saved_tries
         try:
-            if view != self._view:
+            if view != self._view or is_over:
                 self._on_write(True)
                 save_story(self._open_path, story)
                 remove_former(self.port_index, self._run_directory)
-                self._view = view
+                self._view, self._saved_tries = view, tries
             while ready:
                 self._on_write(True)
                 append_entries(self._ledger_path, ready[:BATCH])
@@ -262,7 +265,7 @@ class PortWriter:
             return
         finally:
             self._on_write(False)
-        if not story.is_only_trying() and story.sequence > acknowledged(self._entered_path, story.boot):
+        if tries == self._saved_tries and story.sequence > acknowledged(self._entered_path, story.boot):
             try:
                 acknowledge(self._entered_path, story.boot, story.sequence)
             except OSError as error:
@@ -271,10 +274,10 @@ class PortWriter:
 
 
 def _view(story: Story) -> object:
-    """What has to be durable: not the last event's number alone, nor entries that wait to be appended."""
-    record = story.as_dict()
-    queue = [item for item in story.waiting() if not (isinstance(item, dict) and "number" in item)]
-    return json.dumps({**record, "boot": "", "sequence": 0, "queue": [str(item) for item in queue]})
+    """What has to be durable: not the last event's number alone, nor entries that wait to be appended, nor a try."""
+    queue = [str(item) for item in story.waiting() if not (isinstance(item, dict) and "number" in item)]
+    files = [str(file) for file in story.files if not file.is_only_a_try()]
+    return json.dumps({**story.as_dict(), "boot": "", "sequence": 0, "files": files, "file": None, "queue": queue})
 
 
 def _has(events: Sequence[Event], kind: str) -> bool:

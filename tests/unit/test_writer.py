@@ -229,6 +229,26 @@ def test_a_try_that_becomes_a_recording_is_entered_with_its_first_frame(bench: B
     assert bench.open()["file"]["path"] == "a.mp4"
 
 
+def test_a_try_that_was_open_when_the_record_was_written_is_not_lost_with_the_writer(bench: Bench) -> None:
+    """The record is written for a step of the clock, and names the try's event as taken."""
+    bench.begin().waits("no signal").turn()
+    bench.tell(events.OPENED, path="a.mp4", take=None, codec="h264", rate=25.0, is_retry=True, attempt=1).turn()
+    bench.tell(events.CLOCK, step_s=3.0).turn()
+    bench.new_writer()
+    bench.tell(events.MEDIA, path="a.mp4", first_frame_at=bench.now, ffmpeg_version="").turn()
+    bench.close("a.mp4").waits("killed").turn()
+    assert ("file", "complete") in kinds(bench.entries())
+
+
+def test_a_try_that_is_over_does_not_stay_in_the_record(bench: Bench) -> None:
+    bench.begin().waits("no signal").turn()
+    bench.tell(events.OPENED, path="a.mp4", take=None, codec="h264", rate=25.0, is_retry=True, attempt=1).turn()
+    bench.tell(events.CLOCK, step_s=3.0).turn()
+    end = {"path": "a.mp4", "verdict": "empty", "cause": "no signal", "size_bytes": 0}
+    bench.tell(events.CLOSED, **end).waits("no signal").turn()
+    assert bench.open()["files"] == []
+
+
 # ---- A disk that fails, hangs, or heals ----
 
 
