@@ -56,6 +56,8 @@ FLUSH_LIMIT_S = 1.8
 FOUND_MARGIN_S = 3600.0
 """Files of this long before the ledger's last moment are compared with it too: the clock may have been moved."""
 FOUND_LIMIT = 100_000
+OTHERS_BYTES = 1 << 20
+"""Of another port's ledger: some two thousand entries."""
 _FILE_NAME = re.compile(r"(.+)_(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z(?:_\d+)?\.[a-z0-9]+", re.ASCII)
 
 
@@ -321,26 +323,52 @@ def count(ffprobe: str, path: str) -> tuple[bool, int | None, float, int]:
 def look(story: Story, event: Event, known: set[str], ledger: str, *, is_new_boot: bool) -> dict[str, object]:
     """The size of the file that a runner left open; after a boot also the port's files that no ledger knows."""
     left_bytes = max((_size_bytes(file.path) for file in story.files), default=0)
-    found: list[tuple[float, str, int]] = []
-    if is_new_boot:
-        last = _last_wall(story)
-        began_wall = _wall(event)
-        names = {str(event.get("name", ""))}
-        files = [file for file in _recorded_files(str(event.get("recordings", ""))) if file[1] not in known]
-        if last is not None and files:
-            for entry in read_ledger(ledger):
-                path = entry.get("path") if isinstance(entry, dict) else None
-                if isinstance(path, str):
-                    known.add(path)
-                    names.add(_name_and_time(path)[0])
-            now = time.time()
-            for written, path, size_bytes in files:
-                name, made = _name_and_time(path)
-                # What was written since the runner began is its own new file.
-                is_old = made >= last - FOUND_MARGIN_S and not began_wall <= written <= now
-                if name in names and is_old and size_bytes and path not in known:
-                    found.append((written, path, size_bytes))
+    last = _last_wall(story) if is_new_boot else None
+    found = [] if last is None else _unknown_files(event, known, ledger, last - FOUND_MARGIN_S)
     return {"left_bytes": left_bytes, "found": sorted(found)}
+
+
+def _unknown_files(event: Event, known: set[str], ledger: str, since: float) -> list[tuple[float, str, int]]:
+    """The files that this port made since then and no ledger knows. A file is known by its name, wherever it is: that
+    has its second in it, and who sorts recordings moves and copies them."""
+    files = list(_recorded_files(str(event.get("recordings", "")), since))
+    if not files:
+        return []
+    entries = [entry for entry in read_ledger(ledger) if isinstance(entry, dict)]
+    names = {os.path.basename(path) for path in (*known, *(str(entry.get("path")) for entry in entries))}
+    series = {str(event.get("name", "")), *(_name_and_time(name)[0] for name in names)}
+    others, began_wall, now = _accounts_of_others(ledger), _wall(event), time.time()
+    found: list[tuple[float, str, int]] = []
+    for written, path, size_bytes in files:
+        name = os.path.basename(path)
+        # What was written since the runner began is its own new file.
+        is_ours = _name_and_time(name)[0] in series and not began_wall <= written <= now
+        is_known = name in names or any(f'/{name}"'.encode() in account for account in others)
+        if is_ours and size_bytes and not is_known:
+            found.append((written, path, size_bytes))
+            names.add(name)
+    return found
+
+
+def _accounts_of_others(ledger: str) -> list[bytes]:
+    """What the other ports' ledgers and open records say of late. Ports may share a directory, and have had each
+    other's names."""
+    directory, own = os.path.split(ledger)
+    accounts = []
+    for name in os.listdir(directory):
+        index, _, kind = name.partition(".")
+        if index == own.partition(".")[0] or kind not in ("jsonl", "open.json"):
+            continue
+        try:
+            descriptor = os.open(f"{directory}/{name}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            with open(descriptor, "rb") as file:
+                if kind == "jsonl":
+                    file.seek(max(0, os.fstat(descriptor).st_size - OTHERS_BYTES))
+                accounts.append(file.read())
+        except OSError:
+            # It is no ledger, or not readable, and that port's own part says so.
+            continue
+    return accounts
 
 
 def _looked(answer: object) -> tuple[int, list[Found]]:
@@ -350,16 +378,19 @@ def _looked(answer: object) -> tuple[int, list[Found]]:
     return answer["left_bytes"], found
 
 
-def _recorded_files(directory: str) -> Iterator[tuple[float, str, int]]:
-    """The files that a runner may have made, at and below its recordings: when written to last, path, bytes."""
+def _recorded_files(directory: str, since: float) -> Iterator[tuple[float, str, int]]:
+    """The files that a runner may have made since then, at and below its recordings: when written to last, path, bytes.
+
+    The others cost a look at their names alone.
+    """
     count = 0
     for place, _, names in os.walk(directory):
         for name in names:
-            count += 1
-            if count > FOUND_LIMIT:
-                return
-            path = f"{place}/{name}"
-            if _name_and_time(path)[1] > 0:
+            path, made = f"{place}/{name}", _name_and_time(name)[1]
+            if made and made >= since:
+                count += 1
+                if count > FOUND_LIMIT:
+                    return
                 try:
                     status = os.stat(path, follow_symlinks=False)
                 except OSError:

@@ -657,6 +657,62 @@ def test_files_that_no_ledger_knows_are_entered_after_the_boot(
     assert bench.open()["file"]["path"] == new
 
 
+def stamped(bench: Bench, name: str, ago_s: float, cut: tuple[str, int], directory: str = "") -> str:
+    """A recording that was made so long ago, and written to until a second ago."""
+    now = time.time()
+    place = bench.recordings / directory
+    place.mkdir(exist_ok=True)
+    path = str(place / f"{name}_{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now - ago_s))}.mp4")
+    shutil.copy(cut[0], path)
+    os.utime(path, (now - 1, now - 1))
+    return path
+
+
+def files_after_boot(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What the ledger has of files when the port records again after a power cut."""
+    bench.reboot(monkeypatch).begin().record(str(bench.recordings / "new.mp4"))
+    bench.until(lambda: (bench.open()["file"] or {}).get("path", "").endswith("new.mp4"), "it records again")
+    bench.until(lambda: all("number" in item for item in bench.open()["queue"]), "all is counted")
+    return [entry["path"] for entry in bench.entries() if entry["kind"] == "file"]
+
+
+def test_a_file_that_was_moved_after_it_was_entered_is_not_entered_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, cut: tuple[str, int]
+) -> None:
+    """Into a directory below the recordings, as who sorts them does; a copy is none either."""
+    path = stamped(bench, "CAM", 20, cut)
+    bench.begin().record(path).close(path).stop().turn()
+    (bench.recordings / "kept").mkdir()
+    shutil.copy(path, bench.recordings / "kept")
+    assert files_after_boot(bench, monkeypatch) == [path]
+
+
+def test_a_file_of_a_name_that_only_the_open_record_knows_is_found(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, cut: tuple[str, int]
+) -> None:
+    """A take with a name of its own, whose first file was open when the ledger's disk began to hang."""
+    first = stamped(bench, "show", 30, cut)
+    bench.begin(name="show").record(first).turn()
+    second = stamped(bench, "show", 20, cut)
+    assert files_after_boot(bench, monkeypatch) == [first, second]
+
+
+@pytest.mark.parametrize("where", ["4.jsonl", "4.open.json"])
+def test_a_file_of_another_port_that_has_this_ones_former_name_stays_its_own(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, cut: tuple[str, int], where: str
+) -> None:
+    """Two ports share one directory, and were renamed: both names are in this port's ledger."""
+    for name in ("B", "A"):
+        path = stamped(bench, name, 40, cut)
+        bench.begin(name=name).record(path).close(path).stop().turn()
+    known = [entry["path"] for entry in bench.entries() if entry["kind"] == "file"]
+    others = stamped(bench, "B", 20, cut)
+    os.mkfifo(bench.directory / "5.jsonl")
+    (bench.directory / "6.jsonl").mkdir()
+    (bench.directory / where).write_text(json.dumps({"path": others}) + "\n")
+    assert files_after_boot(bench, monkeypatch) == known
+
+
 def test_after_a_boot_a_beginning_waits_for_the_recordings_disk_but_not_for_ever(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
