@@ -11,6 +11,9 @@ appliances may be left. A system test that cannot run (no root, no nspawn) is an
 
 A test that hangs fails at its limit (limit_of(); @pytest.mark.limit(SECONDS) sets another), and the run goes on.
 No other absolute time decides in a test: a loaded or slow machine must not fail it. measure.py measures seconds.
+
+What a fault looks like to a runner is recorded (record.py) and replayed by a scripted clock (unit/test_replay.py); each
+kind of fault is played for real once in the normal run, and in all its variants under --slow.
 """
 
 from __future__ import annotations
