@@ -122,6 +122,30 @@ def test_foreign_lines_are_told_and_skipped(tmp_path: Path, line: object, proble
     assert problems_of(tmp_path) == [problem]
 
 
+@pytest.mark.parametrize(("bytes_left", "kept"), [(0, []), (150, ["began"])])
+def test_what_is_told_after_somebody_cut_the_spool_off_is_read(
+    tmp_path: Path, bytes_left: int, kept: list[str]
+) -> None:
+    told = Spool(3, str(tmp_path))
+    told.tell(BEGAN, 1.0)
+    told.tell(WAITS, 2.0, cause="disk")
+    os.truncate(spool_path(3, str(tmp_path)), bytes_left)
+    told.tell(OPENED, 3.0, path="/srv/a.mp4")
+    told.tell(CLOSED, 4.0, path="/srv/a.mp4")
+    assert [event["kind"] for event in events_of(tmp_path)] == [*kept, OPENED, CLOSED]
+
+
+@pytest.mark.parametrize("sequence", [-1, (1 << 63) - 1, 1 << 99, "7", None])
+def test_a_wrong_word_of_what_is_entered_makes_no_event_old(tmp_path: Path, sequence: object) -> None:
+    path = Path(entered_path(3, str(tmp_path)))
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"boot": boot_id(), "sequence": sequence}))
+    told = Spool(3, str(tmp_path))
+    told.tell(BEGAN, 1.0)
+    told.tell(WAITS, 2.0, cause="disk")
+    assert [event["kind"] for event in events_of(tmp_path)] == [BEGAN, WAITS]
+
+
 def test_a_spool_that_is_no_file_is_told(tmp_path: Path) -> None:
     os.makedirs(os.path.dirname(spool_path(3, str(tmp_path))))
     os.symlink("/etc/passwd", spool_path(3, str(tmp_path)))
