@@ -120,6 +120,8 @@ class PortWriter:
     ) -> None:
         self.port_index = port_index
         self._looking: Job | None = None
+        self._hung: Job | None = None
+        """One that took too long, and may never end."""
         self._counter: Job | None = None
         self.is_flushing = False
         self._ledger_path = ledger_path(port_index, ledger_directory)
@@ -192,6 +194,10 @@ class PortWriter:
         if not story.files and not is_new_boot:
             self._take(story, event)
             return True
+        if self._hung is not None and not self._hung.is_done():
+            # One child that waits for the disk is enough; it would tell of this beginning as little.
+            self._take(story, event)
+            return True
         if self._looking is None:
             age_s = _age_s(event, self._boot)
             if is_new_boot and not self.is_flushing and age_s < DISK_LIMIT_S and not _has(later, OPENED):
@@ -206,6 +212,7 @@ class PortWriter:
         if not is_done and time.monotonic() - job.since < limit_s:
             self._looking = job
             return False
+        self._hung = None if is_done else job
         left_bytes, found = _looked(job.answer) if is_done else (1, [])
         opened = {later_event.get("path") for later_event in later}
         self._take(story, event, left_bytes, [file for file in found if file.path not in opened])

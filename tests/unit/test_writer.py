@@ -624,6 +624,22 @@ def test_a_recordings_disk_that_hangs_holds_up_nothing_for_long(bench: Bench, mo
     assert kinds(bench.wait_entries(2)) == [("gap", "start"), ("gap", "runner killed")]
 
 
+def test_a_recordings_disk_that_hangs_keeps_one_child_a_port(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = bench.directory / "looks"
+
+    def hang(*_: object, **__: object) -> None:
+        with open(looks, "a") as file:
+            file.write("x")
+        time.sleep(60)
+
+    monkeypatch.setattr(module, "look", hang)
+    monkeypatch.setattr(module, "LOOK_LIMIT_S", 0.2)
+    for number in range(4):
+        bench.begin().record(f"{number}.mp4")
+        bench.until(lambda: (bench.open()["file"] or {}).get("path") == f"{number}.mp4", "it goes on")  # noqa: B023
+    assert looks.read_text() == "x"
+
+
 # ---- What a power cut took with /run ----
 
 
