@@ -138,11 +138,11 @@ class PortWriter:
         self._counting: TakenFile | None = None
         self._count_not_before = 0.0
         self._has_opened = False
-        self._unwritten = self._uncounted = self._unread = self._skipped = ""
+        self._unwritten = self._uncounted = self._unread = self._skipped = self._fault = ""
 
     @property
     def problem(self) -> str:
-        return "; ".join(filter(None, (self._unwritten, self._unread, self._uncounted, self._skipped)))
+        return "; ".join(filter(None, (self._fault, self._unwritten, self._unread, self._uncounted, self._skipped)))
 
     def jobs(self) -> list[Job]:
         """Those that nobody has an answer of yet."""
@@ -150,14 +150,23 @@ class PortWriter:
 
     def next_s(self) -> float:
         """In how many seconds it is worth to be called again without an event."""
-        if self._unwritten:
+        if self._unwritten or self._fault:
             return RETRY_S
         if self._looking is not None:
             return LOOK_LIMIT_S
         return COUNT_RETRY_S if self._uncounted else IDLE_S
 
     def turn(self) -> None:
-        """Take what has come, and write what can be written."""
+        """Take what has come, and write what can be written. Never raises: no other port waits for this one."""
+        self._fault = ""
+        try:
+            self._turn()
+        except Exception as error:
+            self._fault = f"the ledger cannot be carried on ({error!r}); what happens waits in /run"
+            # As with a new process: from the open record and the spool.
+            self._story = self._view = None
+
+    def _turn(self) -> None:
         events, problems = read_spool(self._spool_path)
         self._unread = str(problems[0]) if problems else ""
         story = self._story

@@ -25,6 +25,7 @@ from sdisup.ledger.health import ledger_problem
 from sdisup.ledger.lines import Entry, append_entries, read_ledger
 from sdisup.ledger.open_record import load_story, save_story
 from sdisup.ledger.spool import Spool, read_spool, spool_path
+from sdisup.ledger.story import Story
 from sdisup.ledger.writer import Writer, is_going_down
 
 FFPROBE = shutil.which("ffprobe") or "ffprobe"
@@ -413,6 +414,22 @@ def test_a_fault_of_ours_is_told_and_the_ledger_goes_on(bench: Bench, monkeypatc
     bench.begin().tell(events.CLOCK, step_s=3.0).record("a.mp4").turn()
     assert kinds(bench.entries()) == [("gap", "start")]
     assert "ZeroDivisionError" in bench.problem
+
+
+def test_a_fault_at_one_port_holds_up_no_other_and_costs_it_no_entry(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready = Story.ready
+    with monkeypatch.context() as patch:
+        patch.setattr(Story, "ready", lambda story: 1 / 0 if story.port_index == PORT else ready(story))
+        other = Spool(PORT + 1, str(bench.run))
+        other.tell(events.BEGAN, bench.now, boot_at=bench.now - 1)
+        other.tell(events.CLOCK, bench.now, step_s=3.0)
+        bench.begin().record("a.mp4").close("a.mp4").turn()
+        assert (bench.directory / f"{PORT + 1}.jsonl").exists()
+        assert "ZeroDivisionError" in bench.problem
+    assert kinds(bench.turn().entries()) == [("gap", "start"), ("file", "complete")]
+    assert bench.problem == ""
 
 
 def test_what_a_foreign_event_lacks_is_said_and_the_rest_is_entered(bench: Bench) -> None:
