@@ -215,7 +215,12 @@ class Story:
             self._close_left(at, but=file.attempt)
             self.opened(file)
         elif kind == MEDIA:
-            self.media(fields.text("path"), fields.moment("first_frame_at", boot), fields.text("ffmpeg_version"))
+            path = fields.text("path")
+            if self._open_file(path) is None:
+                # That it was made was told, and lost on the way; no file must be in no ledger for that.
+                self._close_left(at)
+                self.opened(TakenFile(path, self.interval.take if self.interval else None, "", 0.0, at))
+            self.media(path, fields.moment("first_frame_at", boot), fields.text("ffmpeg_version"))
         elif kind == CLOSED:
             end = file_end_from({**event, "last_frame": None}).replaced(
                 last_frame=fields.moment_or_none("last_frame_at", boot)

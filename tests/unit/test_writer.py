@@ -438,6 +438,16 @@ def test_what_a_foreign_event_lacks_is_said_and_the_rest_is_entered(bench: Bench
     assert "the event opened: path: not text" in bench.problem
 
 
+def test_a_file_whose_making_was_lost_on_the_way_is_entered_with_its_first_frame(bench: Bench) -> None:
+    """Somebody emptied the spool, or memory had no room: the files of the events behind are still recorded."""
+    bench.begin().waits("killed")
+    bench.tell(events.MEDIA, path="a.mp4", first_frame_at=bench.now, ffmpeg_version="").close("a.mp4").waits("crash")
+    bench.record("b.mp4").turn()
+    found = bench.entries()
+    assert kinds(found)[1:] == [("gap", "killed"), ("file", "complete"), ("gap", "stop"), ("gap", "crash")]
+    assert (found[2]["path"], found[2]["frames"], found[2]["seconds"]) == ("a.mp4", 25, pytest.approx(1.0, abs=0.2))
+
+
 @pytest.mark.parametrize("what", ["link", "fifo", "directory", "noise", "empty"])
 def test_a_spool_that_is_none_is_said_and_stops_nothing(bench: Bench, what: str) -> None:
     bench.begin().record("a.mp4").turn()
