@@ -27,6 +27,7 @@ from sdisup.ledger.spool import (
     BEGAN,
     OPENED,
     STOPPED,
+    WAITS,
     Event,
     acknowledge,
     acknowledged,
@@ -49,7 +50,8 @@ COUNT_RETRY_S = 60.0
 LOOK_LIMIT_S = 5.0
 """How long a runner's beginning waits to be entered while the recordings' disk does not answer."""
 DISK_LIMIT_S = 120.0
-"""How long it waits after a boot for the first file, which shows that the recordings' disk is mounted."""
+"""How long it waits after a boot for the first file, which shows that the recordings' disk is mounted; longer while
+the runner says that it is not."""
 FRESH_S = 60.0
 FLUSH_LIMIT_S = 1.8
 """Below sdi-ledger-flush.service's TimeoutStopSec=."""
@@ -209,7 +211,8 @@ class PortWriter:
             return True
         if self._looking is None:
             age_s = _age_s(event, self._boot)
-            if is_new_boot and not self.is_flushing and age_s < DISK_LIMIT_S and not _has(later, OPENED):
+            may_be_late = age_s < DISK_LIMIT_S or _waits_for_disk(later)
+            if is_new_boot and not self.is_flushing and may_be_late and not _has(later, OPENED):
                 return False
             known = _known_paths(story)
             self._looking = Job(
@@ -300,6 +303,11 @@ def _view(story: Story) -> object:
 
 def _has(events: Sequence[Event], kind: str) -> bool:
     return any(event["kind"] == kind for event in events)
+
+
+def _waits_for_disk(events: Sequence[Event]) -> bool:
+    """Whether the runner says that the recordings' disk is not there yet."""
+    return bool(events) and events[-1]["kind"] == WAITS and events[-1].get("cause") == "disk"
 
 
 def _age_s(event: Event, boot: str) -> float:

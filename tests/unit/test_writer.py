@@ -766,6 +766,21 @@ def test_after_a_boot_a_beginning_waits_for_the_recordings_disk_but_not_for_ever
     bench.until(lambda: bench.open()["file"] is None, "it is entered")
 
 
+def test_a_beginning_waits_longer_for_a_disk_that_the_runner_waits_for_too(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, cut: tuple[str, int]
+) -> None:
+    """Mounted an hour later, it holds a file that no ledger knows."""
+    monkeypatch.setattr(module, "DISK_LIMIT_S", 0.0)
+    first, away = stamped(bench, "CAM", 30, cut), stamped(bench, "CAM", 20, cut, "away")
+    bench.begin().record(first).turn()
+    shutil.move(away, bench.directory)
+    bench.reboot(monkeypatch).begin().waits("disk").turn().turn()
+    shutil.move(bench.directory / os.path.basename(away), away)
+    bench.record(str(bench.recordings / "new.mp4"))
+    bench.until(lambda: len([e for e in bench.entries() if e["kind"] == "file"]) >= 2, "both are entered")
+    assert [entry["path"] for entry in bench.entries() if entry["kind"] == "file"] == [first, away]
+
+
 # ---- Counting ----
 
 
