@@ -117,8 +117,9 @@ class PortWriter:
         ledger_directory: str,
         run_directory: str,
         *,
-        on_write: Callable[[bool], None] = lambda _: None,
-        closes: Sequence[int] = (),
+        on_write: Callable[[bool], None],
+        goes_down: Callable[[], bool],
+        closes: Sequence[int],
     ) -> None:
         self.port_index = port_index
         self._looking: Job | None = None
@@ -131,7 +132,7 @@ class PortWriter:
         self._spool_path = spool_path(port_index, run_directory)
         self._entered_path = entered_path(port_index, run_directory)
         self._ledger_directory, self._run_directory = ledger_directory, run_directory
-        self._on_write, self._closes = on_write, closes
+        self._on_write, self._goes_down, self._closes = on_write, goes_down, closes
         self._boot = boot_id()
         self._story: Story | None = None
         self._view: object = None
@@ -186,9 +187,14 @@ class PortWriter:
                 if not self._take_began(story, event, new[index + 1 :]):
                     break
             else:
-                self._take(story, _with_shutdown(event, self._boot) if event["kind"] == STOPPED else event)
+                self._take(story, self._with_shutdown(event) if event["kind"] == STOPPED else event)
         self._count(story)
         self._write(story)
+
+    def _with_shutdown(self, event: Event) -> Event:
+        """A stop that nobody else is known to have asked for, as one by the shutdown if the system goes down now."""
+        is_asked = event.get("by") == "operator" and _age_s(event, self._boot) < FRESH_S
+        return {**event, "by": "shutdown"} if is_asked and self._goes_down() else event
 
     def _take(self, story: Story, event: Event, left_bytes: int = 1, found: Sequence[Found] = ()) -> None:
         self._has_opened = event["kind"] == OPENED or (self._has_opened and event["kind"] != BEGAN)
@@ -314,12 +320,6 @@ def _age_s(event: Event, boot: str) -> float:
     """How long ago an event of this boot was; for ever if it is of another."""
     at = event["at"]
     return time.monotonic() - float(at[1]) if event["boot"] == boot and isinstance(at, list) else 1e9
-
-
-def _with_shutdown(event: Event, boot: str) -> Event:
-    """A stop that nobody else is known to have asked for, as one by the shutdown if the system is going down now."""
-    is_asked = event.get("by") == "operator" and _age_s(event, boot) < FRESH_S
-    return {**event, "by": "shutdown"} if is_asked and is_going_down() else event
 
 
 def is_going_down() -> bool:
@@ -463,6 +463,7 @@ class Writer:
         self._ports: dict[int, PortWriter] = {}
         self._said: object = None
         self._looked_at = 0.0
+        self._is_going_down = False
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         self.lock = os.open(f"{run_directory}/ledger.lock", flags, 0o600)
         self._poll = select.poll()
@@ -509,7 +510,12 @@ class Writer:
         for index in self._spools():
             if index not in self._ports:
                 self._ports[index] = PortWriter(
-                    index, self._ledger_directory, self._run_directory, on_write=self._on_write, closes=[self.lock]
+                    index,
+                    self._ledger_directory,
+                    self._run_directory,
+                    on_write=self._on_write,
+                    goes_down=self._goes_down,
+                    closes=[self.lock],
                 )
             port = self._ports[index]
             port.is_flushing = is_flushing
@@ -522,6 +528,11 @@ class Writer:
         except FileNotFoundError:
             return []
         return sorted(int(name) for name in names if name.isdigit() and name.isascii())
+
+    def _goes_down(self) -> bool:
+        """Asked no more once it is so: a shutdown stops all ports, and leaves no time to ask for each."""
+        self._is_going_down = self._is_going_down or is_going_down()
+        return self._is_going_down
 
     def _on_write(self, begins: bool) -> None:
         self._say(time.monotonic() if begins else None)

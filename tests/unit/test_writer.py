@@ -183,6 +183,21 @@ def test_a_shutdown_is_told_from_a_stop(bench: Bench, monkeypatch: pytest.Monkey
     assert bench.open()["interval"]["what"] == entered
 
 
+def test_a_shutdown_of_many_ports_is_asked_for_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """systemctl takes some 10 ms, and what enters the last events has two seconds for all ports."""
+    asked: list[bool] = []
+
+    def is_going_down() -> bool:
+        asked.append(True)
+        return True
+
+    monkeypatch.setattr(module, "is_going_down", is_going_down)
+    for port in range(64):
+        Spool(port, str(bench.run)).tell(events.STOPPED, monotonic(), by="operator", take=None)
+    bench.turn()
+    assert len(asked) == 1
+
+
 def test_an_old_stop_is_none_by_the_shutdown_now(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "is_going_down", lambda: True)
     bench.begin()
