@@ -7,8 +7,10 @@ looks at the recordings' disks does so in child processes, which nobody waits fo
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
+import math
 import os
 import re
 import select
@@ -42,6 +44,7 @@ from sdisup.ledger.story import Found, Story
 IDLE_S = 60.0
 """How often the spools are looked at when nobody says that there is something in them."""
 RETRY_S = 5.0
+OUT_OF_PLACE_S = 30.0
 PAUSE_S = 0.1
 """Between two looks; what comes meanwhile is written at once."""
 BATCH = 500
@@ -127,6 +130,8 @@ class PortWriter:
         """One that took too long, and may never end."""
         self._counter: Job | None = None
         self.is_flushing = False
+        self.is_out_of_place = False
+        """Whether the ledger's directory is not there, or is read-only: to a new process it may not be."""
         self._ledger_path = ledger_path(port_index, ledger_directory)
         self._open_path = open_path(port_index, ledger_directory)
         self._spool_path = spool_path(port_index, run_directory)
@@ -286,8 +291,9 @@ class PortWriter:
                 append_entries(self._ledger_path, ready[:BATCH])
                 story.entered(int(str(ready[:BATCH][-1]["number"])))
                 ready = ready[BATCH:]
-            self._unwritten = ""
+            self._unwritten, self.is_out_of_place = "", False
         except OSError as error:
+            self.is_out_of_place = error.errno in (errno.ENOENT, errno.EROFS)
             self._unwritten = f"the ledger cannot be written ({error.strerror}); what happens waits in /run"
             return
         finally:
@@ -477,10 +483,17 @@ class Writer:
         return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
 
     def run(self) -> None:
-        """Go on until a signal ends the process, at any moment."""
+        """Go on until a signal ends the process, at any moment, or until the ledgers' directory is out of its reach.
+
+        The unit's sandbox holds the directory that was there when the process began. Another one in its place, as a
+        backup brings it back, is read-only for this process and not for the next.
+        """
         fcntl.flock(self.lock, fcntl.LOCK_EX)
-        while True:
+        out_of_place_since = math.inf
+        while time.monotonic() - out_of_place_since < OUT_OF_PLACE_S:
             self.turn()
+            is_out_of_place = any(port.is_out_of_place for port in self._ports.values())
+            out_of_place_since = min(out_of_place_since, self._looked_at) if is_out_of_place else math.inf
             self._wait(min((port.next_s() for port in self._ports.values()), default=IDLE_S))
 
     def flush(self) -> bool:
@@ -582,7 +595,9 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, _end)
     writer.run()
-    return 0
+    problem = f"{places[1]} has been missing or read-only for {OUT_OF_PLACE_S:.0f} s"
+    print(f"{problem}; a new process will look again", file=sys.stderr)
+    return 1
 
 
 def _end(*_: object) -> None:

@@ -279,6 +279,18 @@ def test_a_directory_that_is_missing_costs_nothing_but_time(bench: Bench) -> Non
     assert bench.open()["interval"]["what"] == "signal lost"
 
 
+def test_a_directory_that_stays_away_is_left_to_a_new_process(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The unit's sandbox keeps the directory of its start: one that was put in its place is read-only there."""
+    monkeypatch.setattr(module, "OUT_OF_PLACE_S", 0.2)
+    bench.begin().record("a.mp4")
+    directory = bench.directory.rename(bench.directory.with_name("away"))
+    try:
+        bench.writer.run()
+    finally:
+        directory.rename(bench.directory)
+    assert kinds(bench.turn().entries()) == [("gap", "start")]
+
+
 FAULTS = ("before", "half", "after")
 
 
