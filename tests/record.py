@@ -37,7 +37,7 @@ from unittest import mock
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from replay import RECORDINGS, replayed  # noqa: E402
+from replay import RECORDINGS, TOLD, replayed  # noqa: E402
 from standin_control import STANDIN, write_steering  # noqa: E402
 
 from sdisup.config.settings import parse_settings  # noqa: E402
@@ -363,6 +363,16 @@ def cable_out_and_back(stage: Stage) -> None:
 
 
 @case
+def stop_while_the_cable_is_out(stage: Stage) -> None:
+    def act(stage: Stage) -> None:
+        stage.records(2).steer("no-signal")
+        time.sleep(3)
+        stage.stop()
+
+    stage.run(stage.options(CARD), act)
+
+
+@case
 def no_signal_at_start(stage: Stage) -> None:
     def act(stage: Stage) -> None:
         stage.spawned(3).steer("ok")
@@ -443,7 +453,7 @@ def record(ffmpeg: str, name: str) -> Path:
         CASES[name](stage)
         text = "\n".join(folded(stage.lines)).replace(directory, "/srv")
         options = stage.runner._options  # type: ignore[union-attr]
-    told = f"rate={options.rate:g} without_signal={options.without_signal} audio_options={options.audio_options}"
+    told = " ".join(f"{name}={getattr(options, name)}" for name in TOLD)
     path = RECORDINGS / f"{name}-{'.'.join(version.split('.')[:2])}.txt"
     path.parent.mkdir(exist_ok=True)
     path.write_text(

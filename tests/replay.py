@@ -30,6 +30,10 @@ BASE = Options(
     start_timeout_s=30.0, sync_interval_s=1.0, stop_quit_s=3.0, stop_start_quit_s=4.0, stop_term_s=2.0,
 )  # fmt: skip
 
+# The options of a port on which decisions depend.
+WORDS = ("without_signal", "audio_options")
+NUMBERS = ("rate", "stall_timeout_s", "start_timeout_s", "stop_quit_s", "stop_start_quit_s", "stop_term_s")
+TOLD = NUMBERS + WORDS
 COUNTS = ("frames", "duplicated", "dropped", "missing")
 Line = tuple[float, str, str]
 
@@ -44,7 +48,7 @@ class Recording:
         for text in path.read_text().splitlines():
             if text.startswith("# options "):
                 given = dict(word.split("=", 1) for word in text.removeprefix("# options ").split())
-                numbers = {name: float(given.pop(name)) for name in ("rate", "stall_timeout_s")}
+                numbers = {name: float(given.pop(name)) for name in NUMBERS}
                 self.options = BASE.replaced(**given, **numbers)
             if text.startswith("#"):
                 continue
