@@ -160,6 +160,20 @@ def nothing_is_left_behind() -> Iterator[None]:
         pytest.fail("left behind by this run:\n" + "\n".join(left), pytrace=False)
 
 
+@pytest.fixture(autouse=True)
+def descriptors_are_closed() -> Iterator[None]:
+    """Close what a process keeps open until it ends, where a test plays the process: select(2) knows no descriptor
+    above 1023, and the whole run is one process."""
+    # The one by which the directory was listed is closed again, and its number free.
+    before = {number for number in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{number}")}
+    yield
+    for number in set(os.listdir("/proc/self/fd")) - before:
+        with contextlib.suppress(OSError):
+            target = os.readlink(f"/proc/self/fd/{number}").removesuffix(" (deleted)")
+            if target.startswith("/tmp/") and target.endswith(("/spool", "/ledger.lock", "/ledger.wake")):
+                os.close(int(number))
+
+
 # ---------------------------------------------------------------- the shared appliances
 
 

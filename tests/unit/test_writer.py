@@ -66,6 +66,9 @@ class Bench:
 
     def new_writer(self) -> Writer:
         """A writer; the one before was killed, and its lock fell."""
+        if hasattr(self, "writer"):
+            os.close(self.writer.lock)
+            os.close(self.writer._wake)
         self.writer = Writer(str(self.directory), str(self.run))
         return self.writer
 
@@ -76,6 +79,7 @@ class Bench:
 
     def begin(self, **changed: Any) -> Bench:
         """A runner begins, whatever became of the one before."""
+        self.spool._close()
         self.spool = Spool(PORT, str(self.run))
         fields: dict[str, Any] = {
             "is_restart": False, "records_at_boot": False, "take": None, "boot_at": self.now - 1,
