@@ -79,3 +79,11 @@ def remove_former(port_index: int, run_directory: str) -> None:
         os.unlink(former_path(port_index, run_directory))
     except FileNotFoundError:
         return
+
+
+def remove_unfinished(path: str) -> None:
+    """Remove what earlier writers, killed while they replaced the record, left beside it. Raises OSError."""
+    directory, own = os.path.split(path)
+    for name in os.listdir(directory):
+        if name.startswith(f"{own}.") and name.endswith(".tmp"):
+            os.unlink(f"{directory}/{name}")

@@ -24,7 +24,7 @@ from sdisup.contract.programs import count_frames, ffprobe_beside, says
 from sdisup.ledger.health import write_health
 from sdisup.ledger.lines import LEDGER_DIRECTORY, append_entries, ledger_path, read_ledger
 from sdisup.ledger.moments import Moment, TakenFile
-from sdisup.ledger.open_record import load_story, open_path, remove_former, save_story
+from sdisup.ledger.open_record import load_story, open_path, remove_former, remove_unfinished, save_story
 from sdisup.ledger.spool import (
     BEGAN,
     OPENED,
@@ -285,6 +285,8 @@ class PortWriter:
                 self._on_write(True)
                 save_story(self._open_path, story)
                 remove_former(self.port_index, self._run_directory)
+                if self._view is None:
+                    remove_unfinished(self._open_path)
                 self._view, self._saved_tries = view, tries
             while ready:
                 self._on_write(True)

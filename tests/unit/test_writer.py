@@ -302,6 +302,13 @@ def test_a_directory_that_stays_away_is_left_to_a_new_process(bench: Bench, monk
     assert kinds(bench.turn().entries()) == [("gap", "start")]
 
 
+def test_what_a_killed_writer_left_unfinished_is_removed(bench: Bench) -> None:
+    for name in (f"{PORT}.open.json.7.tmp", f"{PORT}.open.json.8.tmp", f"{PORT}1.open.json.7.tmp"):
+        (bench.directory / name).write_text("{")
+    bench.begin().turn()
+    assert [path.name for path in bench.directory.glob("*.tmp")] == [f"{PORT}1.open.json.7.tmp"]
+
+
 FAULTS = ("before", "half", "after")
 
 
