@@ -410,6 +410,7 @@ def test_an_update_does_not_disturb_recordings(fresh_appliance: Machine) -> None
     fresh_appliance.configure(small_ports(2))
     fresh_appliance.sdisup("start 0,1")
     before = [fresh_appliance.wait_recording(port) for port in (0, 1)]
+    writer = fresh_appliance.run("systemctl show -P MainPID sdi-ledger").stdout
     # There is code at every moment: a shell that does nothing but look.
     look = "echo ready; while [ -e /usr/lib/sdisup/sdisup/runner/main.py ]; do :; done; echo gone"
     with fresh_appliance.popen(look) as looking:
@@ -430,10 +431,17 @@ def test_an_update_does_not_disturb_recordings(fresh_appliance: Machine) -> None
     names = sorted(path.name for path in fresh_appliance.path("/usr/lib").glob("sdisup*"))
     assert [name.rpartition(".")[0] for name in names] == ["", "sdisup-9.1", "sdisup-9.2"]
     assert os.readlink(fresh_appliance.path("/usr/lib/sdisup")) == names[2]
+    # The ledger's process is the new version's, and has lost nothing.
+    assert fresh_appliance.run("systemctl show -P MainPID sdi-ledger").stdout not in (writer, "0\n")
     # A crash takes the new version.
     fresh_appliance.run(["kill", "-9", str(before[1]["ffmpeg_pid"])])
     fresh_appliance.wait_for(lambda: fresh_appliance.status(1)["restarts"] == 1, 10, "port 1 restarts", poll_s=0.05)
     assert fresh_appliance.wait_recording(1)["runner_version"] == "9.2"
+    fresh_appliance.sdisup("stop 1")
+    entries = fresh_appliance.ledger(1)
+    assert [entry["number"] for entry in entries] == list(range(1, len(entries) + 1))
+    files = [entry["path"] for entry in entries if entry["kind"] == "file"]
+    assert files == fresh_appliance.recordings("port1")
 
 
 # ---------------------------------------------------------------- uninstalling

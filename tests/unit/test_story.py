@@ -748,7 +748,7 @@ def test_without_cuts_the_intervals_touch(history: list[tuple[str, float]], reco
 @settings(max_examples=100, deadline=None)
 @given(
     st.lists(
-        st.tuples(st.sampled_from([e for e in EVENTS if "power" not in e and e != "shutdown"]), st.floats(0, 40)),
+        st.tuples(st.sampled_from([e for e in EVENTS if "power" not in e and e != "shutdown"]), st.floats(0, 4000)),
         max_size=12,
     ),
 )
