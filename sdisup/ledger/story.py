@@ -108,8 +108,10 @@ class Story:
         files, former = fields.parts("files", taken_file_from), fields.part("file", taken_file_from)
         interval, crossed = fields.part("interval", interval_from), fields.part("crossed", interval_from)
         queue = [_item_from(item) for item in fields.items("queue")]
-        self.boot, self.sequence = fields.text("boot", ""), fields.whole("sequence", 0)
-        self.number, self.ffmpeg = fields.whole("number", 0), fields.text("ffmpeg", "")
+        boot, sequence = fields.text("boot", ""), fields.whole("sequence", 0)
+        number, ffmpeg = fields.whole("number", 0), fields.text("ffmpeg", "")
+        # All of it is right: only now is it taken up.
+        self.boot, self.sequence, self.number, self.ffmpeg = boot, sequence, number, ffmpeg
         self.files = files or ([former] if former else [])
         self.interval, self.crossed, self._queue = interval, crossed, queue
 
