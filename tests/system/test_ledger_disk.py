@@ -144,7 +144,7 @@ def test_a_writer_that_is_killed_or_away_enters_everything_once(own: Machine) ->
         assert files_of(entered(own, port)) == own.recordings(f"port{port}")
 
 
-@pytest.mark.parametrize("order", ["before the ports", "after the ports"])
+@pytest.mark.parametrize("order", [pytest.param("before the ports", marks=pytest.mark.slow), "after the ports"])
 @pytest.mark.journal_allows(r".")
 def test_a_power_cut(own: Machine, order: str) -> None:
     """The writer comes back before the ports or long after them; the account is whole either way."""
