@@ -168,8 +168,11 @@ class Machine(Appliance):
         opened = str(self.path(f"{LEDGER}/{port}.open.json"))
 
         def is_entered() -> bool:
+            # The spool first: what leaves it meanwhile is in the queue that is read then.
+            if has_waiting(port, run_directory):
+                return False
             queue = read_json(opened)["queue"]  # type: ignore[index]
-            return not has_waiting(port, run_directory) and all("v" in item or "kind" in item for item in queue)
+            return all("v" in item or "kind" in item for item in queue)
 
         wait_for(is_entered, 20, f"what port {port}'s runner told is in its ledger")
         return [json.loads(line) for line in self.read(f"{LEDGER}/{port}.jsonl").splitlines()]
