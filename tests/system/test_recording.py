@@ -47,7 +47,7 @@ def test_a_port_records_a_playable_file_with_all_its_frames(appliance: Machine) 
         assert appliance.count_frames(live["current_file"]) == stopped["take_frames"] >= 50
 
 
-@BOTH_DEBIANS
+@DEBIAN_12_IF_SLOW
 def test_start_waits_for_the_first_frame_on_disk(appliance: Machine) -> None:
     appliance.configure(small_ports(3))
     result = appliance.sdisup("start 0,1-2")
@@ -64,7 +64,7 @@ def test_start_waits_for_the_first_frame_on_disk(appliance: Machine) -> None:
     assert appliance.ffmpegs() == []
 
 
-@BOTH_DEBIANS
+@DEBIAN_12_IF_SLOW
 @pytest.mark.journal_allows(r"Assertion failed")
 def test_a_port_that_is_not_configured_does_not_start(appliance: Machine) -> None:
     appliance.configure(small_ports(2))
@@ -249,7 +249,7 @@ test_ports_that_hang_and_crash_do_not_hold_up_the_boot = pytest.mark.journal_all
 )(test_ports_that_hang_and_crash_do_not_hold_up_the_boot)
 
 
-@BOTH_DEBIANS
+@DEBIAN_12_IF_SLOW
 @pytest.mark.journal_allows(r"Unknown encoder|cannot work|Failed to start|Error|maybe incorrect parameters")
 def test_what_cannot_work_is_said_at_once_and_not_retried(appliance: Machine) -> None:
     appliance.configure(small_ports(2))
