@@ -15,6 +15,7 @@ import os
 import re
 import select
 import signal
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -347,9 +348,11 @@ def _known_paths(story: Story) -> set[str]:
 
 def count(ffprobe: str, path: str) -> tuple[bool, int | None, float, int]:
     """Whether a file is there, its readable pictures (None if nobody can tell), their rate, its size in bytes."""
-    size_bytes = _size_bytes(path)
+    status = _file_status(path)
+    if status is None:
+        return False, None, 0.0, 0
     frames, rate = count_frames(ffprobe, path)
-    return os.path.lexists(path), frames, rate, size_bytes
+    return os.path.lexists(path), frames, rate, status.st_size
 
 
 def look(story: Story, event: Event, known: set[str], ledger: str, *, is_new_boot: bool) -> dict[str, object]:
@@ -423,12 +426,10 @@ def _recorded_files(directory: str, since: float) -> Iterator[tuple[float, str, 
                 count += 1
                 if count > FOUND_LIMIT:
                     return
-                try:
-                    status = os.stat(path, follow_symlinks=False)
-                except OSError:
-                    # It was removed just now.
-                    continue
-                yield status.st_mtime, path, status.st_size
+                status = _file_status(path)
+                # The recordings' group may put files there too, whose names are no word of ours.
+                if status is not None and status.st_uid == os.geteuid():
+                    yield status.st_mtime, path, status.st_size
 
 
 def _name_and_time(path: str) -> tuple[str, float]:
@@ -453,11 +454,18 @@ def _wall(event: Event) -> float:
 
 
 def _size_bytes(path: str) -> int:
+    """0 for a file that was removed, or moved away; what is entered then is what FFmpeg had counted."""
+    status = _file_status(path)
+    return status.st_size if status else 0
+
+
+def _file_status(path: str) -> os.stat_result | None:
+    """What there is of a file; None for anything else, which somebody may have put in its place."""
     try:
-        return os.stat(path, follow_symlinks=False).st_size
+        status = os.stat(path, follow_symlinks=False)
     except (OSError, ValueError):
-        # It was removed, or moved away; what is entered then is what FFmpeg had counted.
-        return 0
+        return None
+    return status if stat.S_ISREG(status.st_mode) else None
 
 
 # The process.

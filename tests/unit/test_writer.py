@@ -715,26 +715,26 @@ def test_a_recordings_disk_that_hangs_keeps_one_child_a_port(bench: Bench, monke
 # ---- What a power cut took with /run ----
 
 
+def named(bench: Bench, cut: tuple[str, int], name: str, ago_s: float) -> str:
+    """A file as a runner names one that it began so long ago, written to until a moment ago."""
+    now = time.time()
+    path = str(bench.recordings / f"{name}_{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now - ago_s))}.mp4")
+    shutil.copy(cut[0], path)
+    os.utime(path, (now - 1, now - 1))
+    return path
+
+
 def test_files_that_no_ledger_knows_are_entered_after_the_boot(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, cut: tuple[str, int]
 ) -> None:
     """The ledger's disk hung while FFmpeg was killed, and then the power went: the file after it is on its disk."""
-    now = time.time()
-
-    def named(name: str, ago_s: float) -> str:
-        made = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now - ago_s))
-        path = str(bench.recordings / f"{name}_{made}.mp4")
-        shutil.copy(cut[0], path)
-        os.utime(path, (now - 1, now - 1))
-        return path
-
-    first = named("CAM", 30)
+    first = named(bench, cut, "CAM", 30)
     bench.begin().record(first).turn()
-    unknown, other = named("CAM", 20), named("OTHER", 20)
+    unknown, other = named(bench, cut, "CAM", 20), named(bench, cut, "OTHER", 20)
     (bench.recordings / "CAM_20260230T120000Z.mp4").write_bytes(b"no time")
     (bench.recordings / "notes.txt").write_text("no recording")
     bench.reboot(monkeypatch).begin()
-    new = named("CAM", 0)
+    new = named(bench, cut, "CAM", 0)
     bench.record(new)
     bench.until(lambda: len([e for e in bench.entries() if e["kind"] == "file"]) >= 2, "both are entered")
     found = bench.entries()
@@ -799,6 +799,40 @@ def test_a_file_of_another_port_that_has_this_ones_former_name_stays_its_own(
     (bench.directory / "6.jsonl").mkdir()
     (bench.directory / where).write_text(json.dumps({"path": others}) + "\n")
     assert files_after_boot(bench, monkeypatch) == known
+
+
+def test_what_a_member_of_the_group_plants_among_the_recordings_is_in_no_ledger(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, cut: tuple[str, int]
+) -> None:
+    """He may write there, and knows how files are named; a link, a FIFO and a file of his own are no recordings."""
+    bench.begin().record(named(bench, cut, "CAM", 30)).turn()
+    link, pipe, other = (named(bench, cut, "CAM", ago_s) for ago_s in (20, 19, 18))
+    for path in (link, pipe):
+        os.unlink(path)
+    os.symlink(cut[0], link)
+    os.mkfifo(pipe)
+    os.chown(other, 65534, 65534)
+    bench.reboot(monkeypatch).begin().record(named(bench, cut, "CAM", 0))
+    bench.until(lambda: kinds(bench.entries())[-1:] == [("gap", "power")], "the power cut is entered")
+    assert len([entry for entry in bench.entries() if entry["kind"] == "file"]) == 1
+    assert ("gap", "account lost") not in kinds(bench.entries())
+
+
+@pytest.mark.parametrize("what", ["link", "fifo", "directory"])
+def test_what_stands_where_a_file_was_is_not_read(
+    bench: Bench, tmp_path: Path, cut: tuple[str, int], what: str
+) -> None:
+    """A reader of a FIFO waits for ever, and a link leads to what was never recorded here."""
+    path = bench.recordings / "a.mp4"
+    if what == "link":
+        path.symlink_to(cut[0])
+    elif what == "fifo":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    assert module.count(FFPROBE, str(path)) == (False, None, 0.0, 0)
+    bench.begin().record(str(path)).turn().begin().record(str(bench.recordings / "b.mp4"))
+    assert kinds(bench.wait_entries(2)) == [("gap", "start"), ("gap", "runner killed")]
 
 
 def test_after_a_boot_a_beginning_waits_for_the_recordings_disk_but_not_for_ever(
