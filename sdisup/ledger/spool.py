@@ -98,10 +98,10 @@ class Spool:
                 event[name] = [round(value + ahead_s, 3), round(value, 3)]
         self._waiting.append(event)
         self.retry()
-        self._wake()
 
     def retry(self) -> None:
-        """Try again to write what waits in memory."""
+        """Try to write what waits in memory, and wake the ledger's process for it."""
+        is_news = bool(self._waiting)
         try:
             self._open()
             self._write_waiting()
@@ -113,6 +113,8 @@ class Spool:
                 self.problem += f", and {self._lost} are lost"
             return
         self.problem, self._lost = "", 0
+        if is_news:
+            self._wake()
 
     def _wake(self) -> None:
         try:

@@ -190,6 +190,8 @@ class Runner:
         if attempt is not None and situation.ended is not None:
             self._conclude(attempt, situation.ended, now)
         self._take_step(decision, situation.ended, now)
+        if self._spool.problem:
+            self._spool.retry()
         if self._exit_code is None:
             told = (self._reporter.status.state, self._reporter.status.reason)
             state, reason = describe(self._situation(now), self._options, self._waits_for, told)

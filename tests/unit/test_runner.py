@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -388,6 +389,38 @@ def test_a_disk_problem_is_told_and_the_recording_goes_on(tmp_path: Path, run: R
     world.at(3.6, look).at(4.1, stop)
     assert run(world) == EXIT_STOPPED
     assert reasons == ["disk error: not durable"]
+
+
+def test_events_that_found_no_room_are_written_when_there_is_some_without_a_further_event(
+    tmp_path: Path, run: Run, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a full /run would keep the file of a recording that goes on well from its ledger for days."""
+    write = os.pwrite
+    is_full = True
+
+    def pwrite(descriptor: int, data: bytes, offset: int) -> int:
+        if is_full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(descriptor, data, offset)
+
+    def look(expected: str) -> Callable[[World], None]:
+        def happens(_: World) -> None:
+            status = read_status(3, str(tmp_path))
+            assert status is not None and status.is_recording
+            assert expected in status.reason and bool(expected) == bool(status.reason)
+
+        return happens
+
+    def heal(_: World) -> None:
+        nonlocal is_full
+        is_full = False
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    world = World(records(9)).at(3.6, look("3 events for the ledger wait in memory")).at(4.1, heal)
+    world.at(6.6, look(""), lambda _: kinds_told.extend(kinds(told())))
+    kinds_told: list[str] = []
+    assert run(world.at(8.1, stop)) == EXIT_STOPPED
+    assert kinds_told == ["began", "opened", "media"]
 
 
 def test_no_descriptor_is_left(run: Run) -> None:
