@@ -114,6 +114,9 @@ def become(command: Sequence[str]) -> NoReturn:
 
 # ---- ffprobe ----
 
+COUNT_GENTLY = ("ionice", "-c", "3", "nice", "-n", "19")
+"""Processor and disk are the recordings' first."""
+
 
 def count_frames(ffprobe: str, path: str) -> tuple[int | None, float]:
     """The pictures of a file, counted by reading all of it, and their rate a second (0 if it has none).
@@ -124,7 +127,7 @@ def count_frames(ffprobe: str, path: str) -> tuple[int | None, float]:
     # A last picture that is there in part is a packet too, unless corrupt ones are discarded.
     options = "-v quiet -fflags +discardcorrupt -select_streams v:0 -count_packets -of csv=p=0"
     entries = "stream=avg_frame_rate,nb_read_packets"
-    text, code = says(["nice", "-n", "19", ffprobe, *options.split(), "-show_entries", entries, path])
+    text, code = says([*COUNT_GENTLY, ffprobe, *options.split(), "-show_entries", entries, path])
     rate, _, count = text.strip().strip(b",").partition(b",")
     if count.isdigit():
         return int(count), _rate(rate)

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sdisup.contract.files import boot_id, monotonic, up_seconds
-from sdisup.contract.programs import count_frames, says
+from sdisup.contract.programs import COUNT_GENTLY, count_frames, says
 from sdisup.ledger import spool as events
 from sdisup.ledger import writer as module
 from sdisup.ledger.health import ledger_problem
@@ -877,6 +877,15 @@ def test_frames_are_counted_by_reading_them(cut: tuple[str, int], tmp_path: Path
     assert count_frames(FFPROBE, str(empty)) == (0, 0.0)
     (tmp_path / "text.mp4").write_text("no picture")
     assert count_frames(FFPROBE, str(tmp_path / "text.mp4")) == (0, 0.0)
+
+
+def test_counting_gives_way_to_whatever_else_wants_the_disk(tmp_path: Path) -> None:
+    """A day of 50 Mb/s is 500 GB of reading, on the disk that records."""
+    probe = tmp_path / "ffprobe"
+    probe.write_text("#!/bin/sh\nionice -p $$; nice\n")
+    probe.chmod(0o755)
+    shown, code = says([*COUNT_GENTLY, str(probe)])
+    assert (shown, code) == (b"idle\n19\n", 0)
 
 
 def test_what_cannot_be_counted_is_none(cut: tuple[str, int], tmp_path: Path) -> None:
