@@ -15,9 +15,12 @@ from collections.abc import Callable, Iterable
 
 from sdisup.contract.files import RUN_DIRECTORY, boot_id, boottime_ns, read_json, replace_file
 from sdisup.ledger.lines import Problem
-from sdisup.ledger.moments import moment_from
+from sdisup.ledger.moments import Moment, moment_from
 
 VERSION = 1
+CLOCK_STEP_S = 0.1
+"""Slewing moves both clocks alike (clock_gettime(2)): only a step changes how far they are apart. What is less than
+this is the time between the reading of the one and of the other."""
 BEGAN, OPENED, MEDIA, CLOSED, WAITS, STOPPED, CLOCK = "began", "opened", "media", "closed", "waits", "stopped", "clock"
 KINDS = (BEGAN, OPENED, MEDIA, CLOSED, WAITS, STOPPED, CLOCK)
 ROOM_BYTES = 1 << 20
@@ -255,12 +258,8 @@ def _says_the_same(before: Event, event: Event) -> bool:
         return (before.get("cause"), before.get("take")) == (event.get("cause"), event.get("take"))
     # A runner that was started again, while the port waited and nobody moved the clock.
     is_again = event["kind"] == BEGAN and event.get("is_restart") is True and event.get("stopped_at") is None
-    return is_again and abs(_ahead_s(before) - _ahead_s(event)) < 0.05
-
-
-def _ahead_s(event: Event) -> float:
-    moment = moment_from([*event["at"], ""])  # type: ignore[misc]
-    return moment.wall - moment.monotonic if moment else 0.0
+    one, other = moment_of(before), moment_of(event)
+    return is_again and abs((one.wall - one.monotonic) - (other.wall - other.monotonic)) < 0.05
 
 
 def encode_event(event: Event) -> bytes:
@@ -360,6 +359,15 @@ def acknowledged(path: str, boot: str) -> int:
 def acknowledge(path: str, boot: str, sequence: int) -> None:
     """Say that all up to this event is safe. Raises OSError."""
     replace_file(path, json.dumps({"boot": boot, "sequence": sequence}).encode())
+
+
+def moment_of(event: Event) -> Moment:
+    """When an event happened."""
+    at = event["at"]
+    moment = moment_from([*at, event["boot"]]) if isinstance(at, list) else None
+    # wrong_event() has seen to that.
+    assert moment is not None
+    return moment
 
 
 def sequence_of(event: Event) -> int:

@@ -23,11 +23,8 @@ from sdisup.ledger.moments import (
     interval_from,
     taken_file_from,
 )
-from sdisup.ledger.spool import BEGAN, CLOCK, CLOSED, MEDIA, OPENED, STOPPED, WAITS, Event
+from sdisup.ledger.spool import BEGAN, CLOCK, CLOCK_STEP_S, CLOSED, MEDIA, OPENED, STOPPED, WAITS, Event
 
-CLOCK_STEP_S = 0.1
-"""Slewing moves both clocks alike (clock_gettime(2)): only a step changes how far they are apart. What is less than
-this is the time between the reading of the one and of the other."""
 STOPPING_S = 1.0
 """Ending FFmpeg is part of a stop up to this long; a longer time without frames before it is a gap."""
 ACCOUNT_LOST = "account lost"

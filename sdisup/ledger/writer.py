@@ -36,6 +36,7 @@ from sdisup.ledger.spool import (
     acknowledged,
     after,
     entered_path,
+    moment_of,
     read_spool,
     spool_path,
     wake_path,
@@ -230,13 +231,12 @@ class PortWriter:
             self._looking = Job(
                 lambda: look(story, event, known, self._ledger_path, is_new_boot=is_new_boot), self._closes
             )
-        is_done = self._looking.is_done()
+        job = self._looking
+        is_done = job.is_done()
         limit_s = FLUSH_LIMIT_S / 2 if self.is_flushing else LOOK_LIMIT_S
-        job, self._looking = self._looking, None
         if not is_done and time.monotonic() - job.since < limit_s:
-            self._looking = job
             return False
-        self._hung = None if is_done else job
+        self._looking, self._hung = None, None if is_done else job
         left_bytes, found = _looked(job.answer) if is_done else (1, [])
         opened = {later_event.get("path") for later_event in later}
         self._take(story, event, left_bytes, [file for file in found if file.path not in opened])
@@ -327,8 +327,8 @@ def _waits_for_disk(events: Sequence[Event]) -> bool:
 
 def _age_s(event: Event, boot: str) -> float:
     """How long ago an event of this boot was; for ever if it is of another."""
-    at = event["at"]
-    return time.monotonic() - float(at[1]) if event["boot"] == boot and isinstance(at, list) else 1e9
+    at = moment_of(event)
+    return time.monotonic() - at.monotonic if at.boot == boot else math.inf
 
 
 def is_going_down() -> bool:
@@ -372,7 +372,7 @@ def _unknown_files(event: Event, known: set[str], ledger: str, since: float) -> 
     entries = [entry for entry in read_ledger(ledger) if isinstance(entry, dict)]
     names = {os.path.basename(path) for path in (*known, *(str(entry.get("path")) for entry in entries))}
     series = {str(event.get("name", "")), *(_name_and_time(name)[0] for name in names)}
-    others, began_wall, now = _accounts_of_others(ledger), _wall(event), time.time()
+    others, began_wall, now = _accounts_of_others(ledger), moment_of(event).wall, time.time()
     found: list[tuple[float, str, int]] = []
     for written, path, size_bytes in files:
         name = os.path.basename(path)
@@ -446,11 +446,6 @@ def _last_wall(story: Story) -> float | None:
     moments = [story.interval.start] if story.interval else []
     moments += [moment for file in story.files for moment in (file.opened, file.start) if moment]
     return max((moment.wall for moment in moments), default=None)
-
-
-def _wall(event: Event) -> float:
-    at = event["at"]
-    return float(at[0]) if isinstance(at, list) else 0.0
 
 
 def _size_bytes(path: str) -> int:

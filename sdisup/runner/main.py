@@ -36,9 +36,6 @@ from sdisup.runner.report import ERROR, INFO, NOTICE, WARNING, FFmpegLog, Journa
 EXIT_STOPPED, EXIT_RETRY, EXIT_CANNOT_WORK = 0, 1, 78
 LOCK_WAIT_S = 8.0
 """Below the unit's WatchdogSec=."""
-CLOCK_STEP_S = 0.1
-"""Slewing moves both clocks alike (clock_gettime(2)): only a step changes how far they are apart. What is less than
-this is the time between the reading of the one and of the other."""
 WANTS_DIRECTORY = "/etc/systemd/system/sdi-record.target.wants"
 
 
@@ -175,7 +172,7 @@ class Runner:
         now = self._now()
         offset = self._wall() - now
         step_s, self._clock_offset = offset - self._clock_offset, offset
-        if abs(step_s) > CLOCK_STEP_S:
+        if abs(step_s) > spool.CLOCK_STEP_S:
             self._tell(spool.CLOCK, now, step_s=round(step_s, 3))
             self._say(NOTICE, f"the clock was moved by {step_s:+.1f} s")
 
