@@ -12,7 +12,7 @@ import json
 import os
 import struct
 
-from sdisup.contract.files import RUN_DIRECTORY, Unreadable, boot_id, read_fields, replace_file
+from sdisup.contract.files import RUN_DIRECTORY, Unreadable, read_fields, replace_file
 from sdisup.contract.records import Record
 
 SCHEMA = 1
@@ -150,9 +150,9 @@ def find_status(port_index: int, directory: str = RUN_DIRECTORY) -> PortStatus |
         return None
 
 
-def stopped_at(status: PortStatus | None) -> float | None:
+def stopped_at(status: PortStatus | None, this_boot: str) -> float | None:
     """When a port was stopped (CLOCK_MONOTONIC, seconds), by a status of this boot that says so."""
-    is_stopped = status is not None and status.state == "stopped" and status.boot_id == boot_id()
+    is_stopped = status is not None and status.state == "stopped" and status.boot_id == this_boot
     return status.state_since_monotonic if status is not None and is_stopped else None
 
 

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import ClassVar, TypeVar
 
-    from sdisup.contract.status import PortStatus
-
     Read = TypeVar("Read")
 
 
@@ -141,13 +139,6 @@ def end_of(entry: dict[str, object]) -> Moment | None:
     except ValueError:
         return None
     return moment_from([wall, entry.get("end_monotonic"), entry.get("boot_id")])
-
-
-def stopped_at(status: PortStatus | None, now: Moment) -> Moment | None:
-    """When a port was stopped, by a status of this boot that says so."""
-    if status is None or status.state != "stopped" or status.boot_id != now.boot:
-        return None
-    return now.plus(status.state_since_monotonic - now.monotonic)
 
 
 class Fields(files.Fields):

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 
 from sdisup.contract.applied import Applied, AppliedPort, is_port_number
 from sdisup.contract.files import RUN_DIRECTORY, boot_id, unix_time, up_seconds, utc_text
-from sdisup.contract.status import PortStatus, find_status, is_locked
+from sdisup.contract.status import PortStatus, find_status, is_locked, stopped_at
 from sdisup.ledger.accounts import Account, Row, Window, account_of, line_of, scan
 from sdisup.ledger.entries import extent
 from sdisup.ledger.health import ledger_problem, port_problem
 from sdisup.ledger.lines import LEDGER_DIRECTORY, Entry, Problem, ledger_path, wrong_entry
-from sdisup.ledger.moments import FileEnd, Interval, Moment, TakenFile, stopped_at
+from sdisup.ledger.moments import FileEnd, Interval, Moment, TakenFile
 from sdisup.ledger.open_record import load_story
 from sdisup.ledger.spool import acknowledged, after, entered_path, read_spool, sequence_of, spool_path
 from sdisup.ledger.story import Story
@@ -132,7 +132,8 @@ class Present:
         self.is_alive = is_alive
         self.records_at_boot = records_at_boot
         self.status = status if is_alive else None
-        self.stopped_at = None if is_alive else stopped_at(status, now)
+        stopped = None if is_alive else stopped_at(status, now.boot)
+        self.stopped_at = None if stopped is None else now.plus(stopped - now.monotonic)
 
     def is_behind(self, story: Story) -> bool:
         """Whether the story says something else than the living runner's status: an event came in between."""

@@ -129,7 +129,7 @@ class Runner:
             is_restart=self._memory.is_restart,
             records_at_boot=os.path.lexists(f"{WANTS_DIRECTORY}/{self._reporter.status.unit}"),
             boot_at=now - up_seconds(),
-            stopped_at=stopped_at(self._status_before),
+            stopped_at=stopped_at(self._status_before, self._reporter.status.boot_id),
             take=self._memory.request.take,
             ffmpeg=self._options.command[0],
             name=self._options.name,
