@@ -27,7 +27,10 @@ def write_health(run_directory: str, problems: dict[str, str], writes_since: flo
 
 def ledger_problem(run_directory: str = RUN_DIRECTORY) -> str:
     """What is wrong with the process as a whole, in the operator's words; empty while all is well."""
-    said = _said(run_directory)
+    return _ledger_problem(_said(run_directory), run_directory)
+
+
+def _ledger_problem(said: dict[str, object] | None, run_directory: str) -> str:
     if said is None:
         if not os.path.isdir(f"{run_directory}/ports"):
             # No port was ever started: there is nothing to enter.
@@ -49,8 +52,9 @@ def port_problem(port_index: int, run_directory: str = RUN_DIRECTORY) -> str:
 
 def all_problems(run_directory: str = RUN_DIRECTORY) -> list[str]:
     """What is wrong with the process and with each port's ledger, in the operator's words."""
-    problem = ledger_problem(run_directory)
-    own = [f"port {index}: {text}" for index, text in _problems(_said(run_directory)).items()]
+    said = _said(run_directory)
+    problem = _ledger_problem(said, run_directory)
+    own = [f"port {index}: {text}" for index, text in _problems(said).items()]
     return [problem, *own] if problem else own
 
 
