@@ -46,14 +46,22 @@ def remarks(own: Machine) -> str:
     return own.run("sdisup status", check=False, timeout_s=10).stderr
 
 
-def away(own: Machine) -> None:
+def away(own: Machine, how: str = "stop") -> None:
     """End the writer, and let nothing start it: else each start of a port does."""
     own.write(f"/etc/systemd/system/{UNIT}.d/away.conf", "[Unit]\nConditionPathExists=/nonexistent\n")
-    own.run(f"systemctl daemon-reload && systemctl stop {UNIT}")
+    own.run(f"systemctl daemon-reload && systemctl {how} {UNIT}")
 
 
 def back(own: Machine) -> None:
     own.run(f"rm /etc/systemd/system/{UNIT}.d/away.conf && systemctl daemon-reload && systemctl start {UNIT}")
+
+
+def record_at_boot(own: Machine, count: int) -> None:
+    """So many ports record, now and at each boot, and the first one's ledger has what was told of it."""
+    own.configure(small_ports(count, "record_at_boot = true\n"))
+    for port in range(count):
+        own.wait_recording(port, frames=30)
+    entered(own, 0)
 
 
 def kill_ffmpeg(own: Machine, port: int) -> float:
@@ -148,11 +156,7 @@ def test_a_writer_that_is_killed_or_away_enters_everything_once(own: Machine) ->
 @pytest.mark.journal_allows(r".")
 def test_a_power_cut(own: Machine, order: str) -> None:
     """The writer comes back before the ports or long after them; the account is whole either way."""
-    own.configure(small_ports(2, "record_at_boot = true\n"))
-    own.sdisup("apply")
-    for port in (0, 1):
-        own.wait_recording(port, frames=30)
-    entered(own, 0)
+    record_at_boot(own, 2)
     if order == "after the ports":
         away(own)
     own.power_cut()
@@ -173,10 +177,7 @@ def test_a_power_cut(own: Machine, order: str) -> None:
 @pytest.mark.journal_allows(r".")
 def test_a_shutdown_enters_what_was_told_last(own: Machine) -> None:
     """Also where the writer itself is away: what enters it then is sdi-ledger-flush.service."""
-    own.configure(small_ports(1, "record_at_boot = true\n"))
-    own.sdisup("apply")
-    own.wait_recording(0, frames=30)
-    entered(own, 0)
+    record_at_boot(own, 1)
     away(own)
     own.shutdown()
     own.boot()
@@ -193,18 +194,14 @@ def test_a_shutdown_enters_what_was_told_last(own: Machine) -> None:
 @pytest.mark.journal_allows(r".")
 def test_a_power_cut_while_the_ledgers_disk_hangs_costs_words_and_no_file(own: Machine) -> None:
     """What happened since it hung was in /run alone: the files are found on their disk, and the gap says so."""
-    own.configure(small_ports(1, "record_at_boot = true\n"))
-    own.sdisup("apply")
-    own.wait_recording(0, frames=30)
-    entered(own, 0)
+    record_at_boot(own, 1)
     with own.frozen(LEDGER_DISK):
         for _ in range(2):
             time.sleep(1.1)
             kill_ffmpeg(own, 0)
         own.wait_recording(0, frames=50)
         # It dies with its write unfinished, and none comes after it.
-        own.write(f"/etc/systemd/system/{UNIT}.d/away.conf", "[Unit]\nConditionPathExists=/nonexistent\n")
-        own.run(f"systemctl daemon-reload && systemctl kill --signal=KILL {UNIT}")
+        away(own, "kill --signal=KILL")
     own.power_cut()
     own.boot()
     back(own)
