@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 from sdisup import __version__
 from sdisup.contract.applied import AppliedPort, load_applied
+from sdisup.contract.files import CONFIGURATION_PATH
 from sdisup.errors import ConfigError, SdisupError, UsageError
 
 TYPE_CHECKING = False
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from sdisup.ledger.accounts import Window
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_NOT_RECORDING = 0, 1, 2, 3
-CONFIGURATION = "/etc/sdisup/sdisup.toml"
 DEBUG_HELP = "show each file, program and D-Bus call on stderr, with its time"
 PORTS_HELP = "ports: 3, 0-3, 0,2, CAM3, sdi-record@3"
 
@@ -110,7 +110,7 @@ def _take_request(arguments: argparse.Namespace) -> Callable[[AppliedPort], Requ
 
 def _enable(arguments: argparse.Namespace) -> int:
     from sdisup.config.edit import set_record_at_boot as write
-    from sdisup.config.settings import DEFAULT_PATH, Settings
+    from sdisup.config.settings import Settings
     from sdisup.control.apply import set_record_at_boot
     from sdisup.control.ports import start_ports
 
@@ -121,7 +121,7 @@ def _enable(arguments: argparse.Namespace) -> int:
     gone = [port.label for port in ports if port.index not in known]
     if gone:
         raise SdisupError(f"{', '.join(gone)}: no longer configured", "sdisup apply makes systemd follow the file")
-    path, undo = write(DEFAULT_PATH, [port.index for port in ports], value)
+    path, undo = write(CONFIGURATION_PATH, [port.index for port in ports], value)
     try:
         settings = Settings.load()
         for port in ports:
@@ -356,7 +356,7 @@ def _verify_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def _config_argument(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--config", default=CONFIGURATION, metavar="FILE", help="another configuration")
+    command.add_argument("--config", default=CONFIGURATION_PATH, metavar="FILE", help="another configuration")
 
 
 def _check_arguments(command: argparse.ArgumentParser) -> None:
@@ -365,7 +365,7 @@ def _check_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def _init_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--output", default=CONFIGURATION, metavar="FILE", help="another file; - only shows it")
+    command.add_argument("--output", default=CONFIGURATION_PATH, metavar="FILE", help="another file; - only shows it")
 
 
 def _drill_arguments(command: argparse.ArgumentParser) -> None:

@@ -13,12 +13,11 @@ from typing import Any
 from sdisup.config import codecs
 from sdisup.config.documents import Findings, Layer, Tree, find_leaf, merge, read_documents
 from sdisup.config.table import APPLIANCE, MAX_PORTS, PORT, SOURCE_LIMITS, check_layer, fold_source, rows
+from sdisup.contract.files import CONFIGURATION_PATH
 from sdisup.contract.records import Record
 from sdisup.errors import ConfigError
 from sdisup.sources.base import Remark, Source
 from sdisup.sources.values import AUTO_RATE, SLOWEST_RATE
-
-DEFAULT_PATH = "/etc/sdisup/sdisup.toml"
 
 
 class Port(Record):
@@ -72,7 +71,7 @@ class Settings(Record):
         return self.port_count
 
     @classmethod
-    def load(cls, path: str = DEFAULT_PATH) -> Settings:
+    def load(cls, path: str = CONFIGURATION_PATH) -> Settings:
         """The configuration of `path` and of the *.toml in `path`.d, in the order of their names.
 
         Raises ConfigError with all that is wrong in any of the files.

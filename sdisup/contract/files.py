@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     AnyRecord = TypeVar("AnyRecord", bound=Record)
 
+CONFIGURATION_PATH = "/etc/sdisup/sdisup.toml"
 RUN_DIRECTORY = "/run/sdisup"
 STATE_DIRECTORY = "/var/lib/sdisup"
 SIZE_LIMIT_BYTES = 1 << 20
