@@ -121,9 +121,12 @@ COUNT_GENTLY = ("ionice", "-c", "3", "nice", "-n", "19")
 def count_frames(ffprobe: str, path: str) -> tuple[int | None, float]:
     """The pictures of a file, counted by reading all of it, and their rate a second (0 if it has none).
 
-    No pictures for a file that cannot be read; None if ffprobe could not tell, or there is no such file. At
-    the lowest priority, and without decoding: a day of 50 Mb/s is 500 GB of reading.
+    No pictures for a file that cannot be read, nor for what is no regular file: somebody may have put a FIFO in its
+    place, which is never read to its end. None if ffprobe could not tell, or there is no such file. At the lowest
+    priority, and without decoding: a day of 50 Mb/s is 500 GB of reading.
     """
+    if os.path.exists(path) and not os.path.isfile(path):
+        return 0, 0.0
     # A last picture that is there in part is a packet too, unless corrupt ones are discarded.
     options = "-v quiet -fflags +discardcorrupt -select_streams v:0 -count_packets -of csv=p=0"
     entries = "stream=avg_frame_rate,nb_read_packets"

@@ -877,6 +877,9 @@ def test_frames_are_counted_by_reading_them(cut: tuple[str, int], tmp_path: Path
     assert count_frames(FFPROBE, str(empty)) == (0, 0.0)
     (tmp_path / "text.mp4").write_text("no picture")
     assert count_frames(FFPROBE, str(tmp_path / "text.mp4")) == (0, 0.0)
+    # What waits for a writer, or never ends, has none.
+    os.mkfifo(tmp_path / "pipe.mp4")
+    assert count_frames(FFPROBE, str(tmp_path / "pipe.mp4")) == count_frames(FFPROBE, "/dev/zero") == (0, 0.0)
 
 
 def test_counting_gives_way_to_whatever_else_wants_the_disk(tmp_path: Path) -> None:
