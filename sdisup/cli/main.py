@@ -320,7 +320,11 @@ def _start_arguments(command: argparse.ArgumentParser) -> None:
     _restart_arguments(command)
     command.add_argument("--take", metavar="NAME", help="give what is recorded until the stop a name")
     command.add_argument("--codec", metavar="CODEC", help="record this take in another codec")
-    command.add_argument("--path", metavar="DIR", help="a directory below the port's recordings, for this take")
+    command.add_argument(
+        "--path",
+        metavar="PATH",
+        help="for this take: a directory below the port's recordings, or a file there, such as DAY/FINAL.mov",
+    )
 
 
 def _logs_arguments(command: argparse.ArgumentParser) -> None:
