@@ -23,10 +23,12 @@ from pathlib import Path
 
 import pytest
 
+from sdisup.config.codecs import CODECS
 from sdisup.config.settings import Settings
 from sdisup.control.units import Machine, drop_in_path, render
 from sdisup.encode.command import Capabilities
 from sdisup.errors import ConfigError
+from sdisup.sources.base import kinds
 
 FIXTURES = Path(__file__).parent / "fixtures"
 ENCODERS, INPUTS = frozenset({"libx264", "prores_aw", "aac", "pcm_s24le"}), frozenset({"lavfi"})
@@ -64,6 +66,16 @@ def test_errors(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_file_belongs_to_a_case(folder: str) -> None:
     names = {path.name.partition(".")[0] for path in (FIXTURES / folder).iterdir()}
     assert names == set(cases_in(folder))
+
+
+def test_every_kind_codec_and_container_has_a_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each kind with each codec, and each container that a codec may have."""
+    monkeypatch.chdir(FIXTURES / "units")
+    ports = [port for case in cases_in("units") for port in Settings.load(f"{case}.toml").ports.values()]
+    assert {(port.source.kind, port.codec) for port in ports} >= {(kind, codec) for kind in kinds() for codec in CODECS}
+    containers = {(name, container) for name, codec in CODECS.items() for container in codec.containers}
+    assert {(port.codec, port.container) for port in ports} == containers
+    assert len(cases_in("units")) >= 40
 
 
 def units_of(toml: str, capabilities: Capabilities) -> str:

@@ -131,6 +131,27 @@ def test_no_braces_are_left_but_the_output(systemd_version: int) -> None:
         assert left.count("{output}") == (1 if path.endswith("10-sdisup.conf") else 0), path
 
 
+@pytest.mark.parametrize("systemd_version", [252, 254, 257])
+def test_no_port_waits_for_the_ledgers_disk(systemd_version: int) -> None:
+    """With an order between them a port that was killed while the ledger hung came back after minutes; and for
+    PrivateTmp= PID 1 itself makes a directory in /var/tmp."""
+    units = {os.path.basename(path): text for path, text in rendered(systemd_version=systemd_version).files.items()}
+    assert [name for name, text in units.items() if re.search(r"^PrivateTmp=", text, re.MULTILINE)] == []
+
+    def words(name: str, *directives: str) -> set[str]:
+        lines = (line.partition("=") for line in units[name].splitlines())
+        return {word for directive, _, value in lines if directive in directives for word in value.split()}
+
+    port, writer, flush = "sdi-record@.service", "sdi-ledger.service", "sdi-ledger-flush.service"
+    order = ("After", "Before", "Requires", "BindsTo", "PartOf", "Requisite")
+    assert writer not in words(port, *order)
+    assert not [word for word in words(writer, *order) if word.startswith("sdi-record")]
+    assert flush in words(port, "After") and flush in words(writer, "After")
+    assert {writer, flush} <= words(port, "Wants")
+    assert (words(writer, "TimeoutStopSec"), words(flush, "TimeoutStopSec")) == ({"1"}, {"2"})
+    assert "/var/lib/sdisup/ledger" not in words(port, "ReadWritePaths")
+
+
 def test_every_template_that_is_there_is_rendered_or_copied_as_it_is() -> None:
     names = os.listdir(units.template_directory())
     templates = {name.removesuffix(".j2") for name in names if name.endswith(".j2")}
