@@ -195,12 +195,12 @@ class Account:
         self.unknown = 0
         """How many files, gaps and stops are in no sum, since their length is not known."""
 
-    def add(self, kind: str, seconds: float | None) -> bool:
-        """Count one in; whether it is for the list."""
+    def add(self, kind: str, seconds: float | None, *, is_open: bool = False) -> bool:
+        """Count one in; whether it is for the list. One that goes on is never too short: it only just began."""
         if seconds is None:
             self.unknown += 1
             seconds = 0.0
-        elif kind == "gap" and seconds < TOO_SHORT_S:
+        elif kind == "gap" and seconds < TOO_SHORT_S and not is_open:
             self.missing_s += seconds
             self.short_s += seconds
             self.short_gaps += 1
@@ -303,5 +303,5 @@ def _add_row(account: Account, row: Row, window: Window) -> None:
         row.start, row.end, row.seconds = part
     elif not window.touches(row):
         return
-    if account.add(row.kind, row.seconds):
+    if account.add(row.kind, row.seconds, is_open=row.is_open):
         account.rows.append(row)

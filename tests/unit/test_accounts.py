@@ -100,6 +100,14 @@ def test_a_night() -> None:
     assert [row.path for row in account(NIGHT, "file").rows] == ["/r/2.mp4", "/r/110.mp4", "/r/300.02.mp4"]
 
 
+def test_a_gap_that_only_just_began_is_listed() -> None:
+    def row(*, is_open: bool) -> Row:
+        return Row("gap", "killed", start=utc_text(T + 400), end=utc_text(T + 400.01), seconds=0.01, is_open=is_open)
+
+    assert account(NIGHT, rows=[row(is_open=True)]).rows[-1].what == "killed"
+    assert account(NIGHT, rows=[row(is_open=False)]).rows[-1].what == "no signal"
+
+
 @pytest.mark.parametrize(
     ("since", "until", "expected"),
     [
