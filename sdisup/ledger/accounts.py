@@ -12,6 +12,7 @@ from itertools import chain, islice
 from sys import intern
 
 from sdisup.contract.files import unix_time, utc_text
+from sdisup.contract.records import Record
 from sdisup.ledger.lines import TIME, Entry, Problem, decode_chunk, read_chunks
 
 TOO_SHORT_S = 0.05
@@ -123,7 +124,7 @@ class Window:
         return (row.start or row.not_before) < self.until and (row.end or "~") > self.since
 
 
-class Row:
+class Row(Record, frozen=False):
     """A file, a gap or a stop. `start` or `end` is None where it is not known, and then `seconds` too.
 
     `what` is a gap's cause, who stopped the port, or how a file ended; `frames` are a file's, or those that a gap
@@ -131,41 +132,21 @@ class Row:
     known of a `start` that is not.
     """
 
-    __slots__ = (
-        "codec", "dropped", "duplicated", "end", "frames", "is_open", "kind", "not_before", "note", "path",
-        "seconds", "size_bytes", "start", "take", "what",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        kind: str,
-        what: str,
-        *,
-        start: str | None,
-        end: str | None,
-        seconds: float | None,
-        path: str | None = None,
-        take: str | None = None,
-        codec: str = "",
-        frames: int | None = None,
-        is_open: bool = False,
-        note: str = "",
-    ) -> None:
-        self.kind = kind
-        self.what = what
-        self.start = start
-        self.end = end
-        self.seconds = seconds
-        self.path = path
-        self.take = take
-        self.codec = codec
-        self.frames = frames
-        self.duplicated: int | None = None
-        self.dropped: int | None = None
-        self.size_bytes: int | None = None
-        self.is_open = is_open
-        self.note = note
-        self.not_before = ""
+    kind: str
+    what: str
+    start: str | None
+    end: str | None
+    seconds: float | None
+    path: str | None = None
+    take: str | None = None
+    codec: str = ""
+    frames: int | None = None
+    is_open: bool = False
+    note: str = ""
+    duplicated: int | None = None
+    dropped: int | None = None
+    size_bytes: int | None = None
+    not_before: str = ""
 
 
 def row_of(line: Line, start: str, end: str, seconds: float | None) -> Row:

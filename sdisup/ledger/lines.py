@@ -15,6 +15,7 @@ import stat
 from collections.abc import Iterator
 
 from sdisup.contract.files import STATE_DIRECTORY, sync_directory
+from sdisup.contract.records import Record
 
 LEDGER_DIRECTORY = f"{STATE_DIRECTORY}/ledger"
 VERSION = 1
@@ -28,15 +29,12 @@ _TIME = re.compile(TIME)
 Entry = dict[str, object]
 
 
-class Problem:
+class Problem(Record):
     """A line that is no entry: where it stands and why; it is kept as it is."""
 
-    __slots__ = ("line", "path", "reason")
-
-    def __init__(self, path: str, line: int, reason: str) -> None:
-        self.path = path
-        self.line = line
-        self.reason = reason
+    path: str
+    line: int
+    reason: str
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line}: {self.reason}; skipped"

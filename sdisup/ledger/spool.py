@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 
-from sdisup.contract.files import RUN_DIRECTORY, boot_id, boottime_ns, read_json, replace_file
+from sdisup.contract.files import RUN_DIRECTORY, Unreadable, boot_id, boottime_ns, read_fields, replace_file
 from sdisup.ledger.lines import Problem
 from sdisup.ledger.moments import Moment, moment_from
 
@@ -343,17 +343,17 @@ def after(events: list[Event], boot: str, sequence: int) -> list[Event]:
 
 
 def acknowledged(path: str, boot: str) -> int:
-    """The sequence of this boot up to which the ledger's process says that all is safe; 0 if it says nothing."""
+    """The sequence of this boot up to which the ledger's process says that all is safe; 0 if it says nothing.
+
+    A word that is none says nothing: its events stay for the process, which writes the word again.
+    """
     try:
-        said = read_json(path)
-    except (OSError, ValueError):
+        fields = read_fields(path)
+        # Sequences follow the clock; one of the future would make all events old.
+        most = boottime_ns() // 1_000_000 + AHEAD_MS
+        return fields.whole("sequence", most=most) if fields.text("boot") == boot else 0
+    except (FileNotFoundError, Unreadable):
         return 0
-    sequence = said.get("sequence") if isinstance(said, dict) and said.get("boot") == boot else 0
-    # Sequences follow the clock; one of the future would make all events old, or too large to be any.
-    if type(sequence) is not int:
-        return 0
-    is_one = 0 <= sequence < boottime_ns() // 1_000_000 + AHEAD_MS
-    return sequence if is_one else 0
 
 
 def acknowledge(path: str, boot: str, sequence: int) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import select
-import shlex
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -31,7 +30,7 @@ from sdisup.runner.decide import Decision, Ended, Situation, backoff_s, decide, 
 from sdisup.runner.disk import RecordingFile
 from sdisup.runner.ffmpeg import FFmpegProcess
 from sdisup.runner.memory import Memory, memory_path, recall
-from sdisup.runner.report import ERROR, INFO, NOTICE, WARNING, FFmpegLog, Journal, Notifier, Reporter
+from sdisup.runner.report import ERROR, INFO, NOTICE, WARNING, FFmpegLog, Journal, Notifier, Reporter, shell_text
 
 EXIT_STOPPED, EXIT_RETRY, EXIT_CANNOT_WORK = 0, 1, 78
 LOCK_WAIT_S = 8.0
@@ -300,7 +299,7 @@ class Runner:
     def _on_spawned(self, attempt: Attempt) -> None:
         if not self._has_run:
             self._has_run = True
-            self._say(INFO, f"runs {shlex.join(attempt.options.command)}")
+            self._say(INFO, f"runs {shell_text(attempt.options.command)}")
         if not self._log.is_quiet:
             self._say(INFO, f"FFmpeg {attempt.ffmpeg_pid} started; records to {attempt.path}")
 

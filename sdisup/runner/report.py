@@ -20,12 +20,29 @@ from sdisup.runner.attempt import Attempt
 from sdisup.runner.memory import Memory
 from sdisup.runner.meter import Meter
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 ERROR, WARNING, NOTICE, INFO = 3, 4, 5, 6
 BURST_LINES = 120
 LINES_PER_S = 2.0
 TEXT_LIMIT = 2000
 PUBLISH_INTERVAL_S, IDLE_INTERVAL_S = 1.0, 2.5
 """A reader takes a status of 5 s for one of a runner that hangs, and systemd wants its watchdog fed each 3.3 s."""
+
+
+def shell_text(command: Sequence[str]) -> str:
+    """A command as a shell takes it. The library's shlex does the same, and would be loaded for it by each runner."""
+    words = (word if word.isascii() and word.translate(_PLAIN).isalnum() else _quoted(word) for word in command)
+    return " ".join(words)
+
+
+_PLAIN = str.maketrans(dict.fromkeys("%+,-./:=@_", "x"))
+
+
+def _quoted(word: str) -> str:
+    return "'" + word.replace("'", "'\"'\"'") + "'"
 
 
 class Journal:

@@ -6,13 +6,14 @@ import contextlib
 import fcntl
 import os
 import resource
+import shlex
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdisup.runner.report import BURST_LINES, LINES_PER_S, TEXT_LIMIT, Journal
+from sdisup.runner.report import BURST_LINES, LINES_PER_S, TEXT_LIMIT, Journal, shell_text
 
 PAGE_BYTES = 4096
 
@@ -224,3 +225,8 @@ def test_however_it_is_read_only_whole_lines_are_lost(steps: list[tuple[str, int
     finally:
         made.close()
     assert said.endswith(b"<6>end\n") and set(said.splitlines()) <= offered
+
+
+@given(st.lists(st.text()))
+def test_a_shell_takes_a_command_as_it_is_written(command: list[str]) -> None:
+    assert shell_text(command) == shlex.join(command)

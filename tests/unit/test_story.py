@@ -590,9 +590,9 @@ def test_a_damaged_record_is_refused_or_works(chance: st.DataObject) -> None:
 
 
 @given(json_values)
-def test_what_is_no_part_of_a_record_is_refused(value: object) -> None:
+def test_what_is_no_part_of_a_record_is_refused(value: Any) -> None:
     moment = moment_from(value)
-    assert moment is None or moment.as_list() == value
+    assert moment is None or moment.as_list() == [pytest.approx(part, abs=0.001) for part in value[:2]] + value[2:]
     for read in (interval_from, file_end_from, taken_file_from):
         with pytest.raises(ValueError, match=r"(not|neither)"):
             read(value)

@@ -22,7 +22,7 @@ from sdisup.contract.files import boot_id, monotonic, up_seconds
 from sdisup.contract.programs import COUNT_GENTLY, count_frames, says
 from sdisup.ledger import spool as events
 from sdisup.ledger import writer as module
-from sdisup.ledger.health import ledger_problem
+from sdisup.ledger.health import all_problems, health_path, ledger_problem, port_problem
 from sdisup.ledger.lines import Entry, append_entries, read_ledger
 from sdisup.ledger.open_record import load_story, save_story
 from sdisup.ledger.spool import Spool, read_spool, spool_path
@@ -911,3 +911,21 @@ def test_says() -> None:
 def test_up_seconds() -> None:
     with open("/proc/uptime") as file:
         assert 0 < up_seconds() <= float(file.read().split()[0]) + 1
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("", "cannot be read: it is no JSON"),
+        ("[]", "not an object"),
+        ('{"boot_id": "b", "writes_since": null, "ports": {}}', "pid: not there"),
+        ('{"pid": 1, "boot_id": "b", "writes_since": "now", "ports": {}}', "writes_since: not a number"),
+        ('{"pid": 1, "boot_id": "b", "writes_since": null, "ports": {"3": 4}}', "ports: 3: not text"),
+    ],
+)
+def test_a_word_of_the_process_that_is_none_is_said(tmp_path: Path, content: str, problem: str) -> None:
+    (tmp_path / "ledger.json").write_text(content)
+    assert problem in ledger_problem(str(tmp_path))
+    assert health_path(str(tmp_path)) in ledger_problem(str(tmp_path))
+    assert all_problems(str(tmp_path)) == [ledger_problem(str(tmp_path))]
+    assert port_problem(3, str(tmp_path)) == ""
