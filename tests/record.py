@@ -22,6 +22,7 @@ names; `tests/record.py --expect` only replays anew what is recorded. A recordin
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -456,8 +457,10 @@ def record(ffmpeg: str, name: str) -> Path:
     told = " ".join(f"{name}={getattr(options, name)}" for name in TOLD)
     path = RECORDINGS / f"{name}-{'.'.join(version.split('.')[:2])}.txt"
     path.parent.mkdir(exist_ok=True)
+    command = json.dumps(options.command).replace(directory, "/srv")
     path.write_text(
-        f"# {name}, FFmpeg {version}\n# options {told} stall_timeout_s={options.stall_timeout_s:g}\n{text}\n"
+        f"# {name}, FFmpeg {version}\n# options {told} stall_timeout_s={options.stall_timeout_s:g}\n"
+        f"# command {command}\n{text}\n"
     )
     path.with_suffix(".expected").write_text(replayed(path))
     return path

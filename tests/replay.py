@@ -50,6 +50,8 @@ class Recording:
                 given = dict(word.split("=", 1) for word in text.removeprefix("# options ").split())
                 numbers = {name: float(given.pop(name)) for name in NUMBERS}
                 self.options = BASE.replaced(**given, **numbers)
+            if text.startswith("# command "):
+                self.options = self.options.replaced(command=json.loads(text.removeprefix("# command ")))
             if text.startswith("#"):
                 continue
             second, kind, *rest = text.split(" ", 2)

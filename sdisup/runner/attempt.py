@@ -12,7 +12,18 @@ from collections.abc import Callable, Iterable, Sequence
 
 from sdisup.contract.options import ENDS, Options
 from sdisup.contract.records import Record
-from sdisup.runner.causes import DISK, NOT_EXECUTED, RETRY, Cause, End, Fault, classify, file_verdict, is_format_change
+from sdisup.runner.causes import (
+    DISK,
+    NOT_EXECUTED,
+    RETRY,
+    Cause,
+    End,
+    Fault,
+    classify,
+    file_verdict,
+    is_format_change,
+    plain,
+)
 from sdisup.runner.decide import CLOSING, ENDED, OPENING, RUNNING, Ended, Sight
 from sdisup.runner.disk import Closed, Event, FirstMedia, Opened, OpenFailed, Place, RecordingFile, Sample
 from sdisup.runner.ffmpeg import FFmpegProcess, Ladder
@@ -152,6 +163,7 @@ class Attempt:
             without_signal=self.options.without_signal,
             fault=self.fault,
             finished=self._finished,
+            command=tuple(self.options.command),
         )
 
     def ended(self, now: float) -> Ended:
@@ -289,7 +301,7 @@ class Attempt:
                 self._lines.append((now, record.priority, record.text))
                 self.ffmpeg_version = self.ffmpeg_version or muxer_version(record.text)
                 if is_format_change(record.text) and not self._format_change:
-                    self._format_change = record.text
+                    self._format_change = plain(record.text)
                 self._log(now, record.priority, record.text)
                 continue
             self._finished = self._finished or record.ended

@@ -4,7 +4,7 @@ The exit status decides little: FFmpeg exits 0 after a time-out, on a full disk 
 and its codes differ between versions (FACTS 3). So the text decides, by the first row that applies. An end has one of
 three outcomes: `retry` (the runner exits and systemd restarts it, with a growing delay), `wait` (no signal: the port is
 healthy, the runner tries again by itself), `fail` (exit 78: this FFmpeg cannot work with these arguments, and no retry
-will change that).
+will change that). A server's words and an input's content reach the log too, and may be anything: they never `fail`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from sdisup.contract.options import ENDS, SEARCHES
 from sdisup.contract.records import Record
 
 RETRY, WAIT, FAIL = "retry", "wait", "fail"
-ERROR, WARNING = 3, 4
+ERROR, WARNING, INFO = 3, 4, 6
 """Priorities of log lines, as in syslog."""
 COMPLETE = "complete"
 """The verdict on a file that lacks nothing."""
@@ -22,6 +22,7 @@ STALLED, NO_FRAME, NO_AUDIO = "stalled", "no frame", "no audio"
 FORMAT_CHANGED, FILE_DELETED, NOT_EXECUTED = "format changed", "file deleted", "not executed"
 # Causes by which the runner decides.
 DISK, DISK_FULL, DISK_ERROR = "disk", "disk full", "disk error"
+BOARD_FAULT, BOARD_MISSING = "board fault", "board missing"
 
 
 class Fault(Record):
@@ -43,13 +44,22 @@ class Cause(Record):
         """Whether the recordings' disk is at fault."""
         return self.name in (DISK, DISK_FULL, DISK_ERROR)
 
+    @property
+    def explains_stalls(self) -> bool:
+        """Whether frames or a file that stand still are a consequence of it."""
+        return self.outcome == WAIT or self.is_disk or self.name in (BOARD_FAULT, BOARD_MISSING)
+
 
 class Row(Record):
     """One row of the table: a log line with one of `patterns` is this cause, if the conditions hold.
 
     `without_signal` is what the source has to do without a signal (contract/options.py). `needs_frames`: whether
     FFmpeg must have counted frames, or none. `beside`: a line of the same part of FFmpeg (`[out#0/mp4 @ 0x…]`) has to
-    hold one of these words.
+    hold one of these words. `least` is the priority that a line needs; for the outcome `fail` it is an error.
+
+    Where the outcome is `fail`, the line has to begin with a pattern, since what FFmpeg quotes stands behind words of
+    its own (`method DESCRIBE failed: 451 Option not found`). In a pattern `*` stands for anything, and `{}` for what
+    has to be in FFmpeg's command line (`_says_of_command`).
     """
 
     name: str
@@ -58,6 +68,7 @@ class Row(Record):
     without_signal: str | None = None
     needs_frames: bool | None = None
     beside: tuple[str, ...] = ()
+    least: int = WARNING
 
     def applies(self, end: End) -> bool:
         """Whether the row's conditions on an end hold, but for the log lines."""
@@ -68,15 +79,16 @@ class Row(Record):
         return self.outcome != FAIL or end.status > 0
 
     def line(self, end: End) -> str:
-        """The first log line with one of the patterns, since later lines are consequences; empty if there is none.
+        """The first log line with one of the patterns, since later lines are consequences; empty if there is none."""
+        return next((text for priority, text in end.lines if self._is_said(priority, text, end)), "")
 
-        A warning is enough, but not for the outcome `fail`.
-        """
-        least = ERROR if self.outcome == FAIL else WARNING
-        for priority, text in end.lines:
-            if priority <= least and _holds(text, self.patterns) and (not self.beside or self._is_beside(end, text)):
-                return text
-        return ""
+    def _is_said(self, priority: int, text: str, end: End) -> bool:
+        if self.outcome == FAIL:
+            return priority <= ERROR and any(
+                _says_of_command(plain(text), pattern, end.command) for pattern in self.patterns
+            )
+        is_beside = not self.beside or self._is_beside(end, text)
+        return priority <= self.least and _holds(text, self.patterns) and is_beside
 
     def _is_beside(self, end: End, text: str) -> bool:
         speaker = text.partition("]")[0]
@@ -85,6 +97,28 @@ class Row(Record):
 
 def _holds(text: str, patterns: tuple[str, ...]) -> bool:
     return any(words in text for words in patterns)
+
+
+def _says_of_command(text: str, pattern: str, command: tuple[str, ...]) -> bool:
+    """Whether a text begins as `pattern` does, and names at `{}` what stands in the command line.
+
+    FFmpeg 5.1 says `Value inf for parameter 'time_base' out of range [` of broken sound: nobody wrote a time base.
+    """
+    before, is_naming, after = pattern.partition("{}")
+    head, _, tail = before.partition("*")
+    at = text.find(tail, len(head)) if text.startswith(head) else -1
+    if at < 0 or not is_naming:
+        return at >= 0
+    named, found, _ = text[at + len(tail) :].partition(after)
+    return bool(named and found) and any(_names(word, named) for word in command)
+
+
+def _names(word: str, named: str) -> bool:
+    """Whether a part of a word begins with `named`; `bar` in `-foobar` is something else."""
+    return any(
+        word.startswith(named, at) and not (at and (word[at - 1].isalnum() or word[at - 1] == "_"))
+        for at in range(len(word))
+    )
 
 
 TABLE = (
@@ -102,18 +136,21 @@ TABLE = (
     # [out#0/matroska @ 0x…] [error] Task finished with error code: -5 (Input/output error)
     # A muxer that refuses a packet (-22, Invalid argument) logs the first line as well.
     Row(DISK_ERROR, RETRY, ("Error muxing a packet",), beside=("Input/output error",)),
+    # VIDEOMASTER.md 16: not a time-out; `Failed to get data buffers` follows both.
+    Row(BOARD_FAULT, RETRY, ("Failed to lock slot handle",)),
     # VIDEOMASTER.md 8: the cable was pulled; ten seconds later
     # [error] Timeout while waiting for slot lock / Failed to get data buffers
     Row("signal lost", WAIT, ("Timeout while waiting for slot lock", "Failed to get data buffers"),
         without_signal=ENDS, needs_frames=True),
-    # VIDEOMASTER.md 9: the signal changed to a smaller one; FFmpeg logs this for each frame
-    Row("format changed", RETRY, ("Invalid buffer size, packet size",), without_signal=ENDS),
+    # VIDEOMASTER.md 9, 15: the signal changed to a smaller one; FFmpeg logs this for each frame, or ends at the first
+    Row(FORMAT_CHANGED, RETRY, ("Invalid buffer size, packet size",), without_signal=ENDS),
+    Row(FORMAT_CHANGED, RETRY, ("Invalid buffer size, packet size",), needs_frames=True),
     # VIDEOMASTER.md 7: locked, but no frames for 20 s
     Row("no signal", WAIT, ("Timeout while waiting for slot lock", "Failed to get data buffers",
                             "Output file is empty, nothing was encoded"),
         without_signal=ENDS, needs_frames=False),
     # VIDEOMASTER.md's table of messages
-    Row("board missing", RETRY, ("No DELTACAST boards detected", "Invalid board index", "Failed to open board handle",
+    Row(BOARD_MISSING, RETRY, ("No DELTACAST boards detected", "Invalid board index", "Failed to open board handle",
                                  "Failed to retrieve API version", "Failed to retrieve number of RX channels")),
     Row("device busy", RETRY, ("Failed to open stream handle", "Device or resource busy")),
     Row("channel unusable", RETRY, ("Invalid channel index", "Failed to get stream properties",
@@ -135,20 +172,32 @@ TABLE = (
     # later does not end FFmpeg: FFmpeg records black and warns of `No input signal detected`.
     Row("no signal", WAIT, ("Cannot Autodetect input stream or No signal",),
         without_signal=SEARCHES, needs_frames=False),
-    Row("board missing", RETRY, ("Could not create DeckLink iterator", "Could not open '"), without_signal=SEARCHES,
+    Row(BOARD_MISSING, RETRY, ("Could not create DeckLink iterator", "Could not open '"), without_signal=SEARCHES,
         needs_frames=False),
     Row("device busy", RETRY, ("Cannot enable video input", "Cannot enable audio input"), without_signal=SEARCHES,
         needs_frames=False),
+    # The dynamic loader's words, which carry no level: exit 127. After an upgrade of a card's SDK; or of FFmpeg, whose
+    # packages come one after the other.
+    # /usr/bin/ffmpeg: error while loading shared libraries: libx.so.6: cannot open shared object file: No such file …
+    # /usr/bin/ffmpeg: symbol lookup error: /usr/bin/ffmpeg: undefined symbol: av_foo, version LIBAVUTIL_59
+    # /usr/bin/ffmpeg: /lib/…/libc.so.6: version `GLIBC_2.99' not found (required by /usr/bin/ffmpeg)
+    Row("library missing", RETRY, ("error while loading shared libraries:", "symbol lookup error:",
+                                   "' not found (required by "), needs_frames=False, least=INFO),
+    # What FFmpeg says of its command line, with FFmpeg's source: fftools/cmdutils.c, ffmpeg_opt.c, ffmpeg_mux_init.c;
+    # libavutil/opt.c and eval.c, libavfilter/graphparser.c, libavformat/mux.c, libavcodec/libx264.c.
     # [fatal] Unknown encoder 'prores_aw' / [error] Unknown input format: 'videomaster'
-    # [fatal] Unrecognized option 'foo'. / [error] Error parsing option 'x' …
-    Row("cannot work", FAIL, ("Unknown encoder", "Unknown decoder", "Unknown input format", "Unrecognized option",
-                              "Requested output format", "is not a suitable output format", "Option not found",
-                              "Error splitting the argument list", "Missing argument for option",
-                              "Error parsing options", "out of range [", "No such filter", "Error setting option",
-                              "Unable to parse option value", "Undefined constant or missing",
-                              "Error setting preset/tune", "Error setting profile", "Unknown pixel format requested",
-                              "Unable to find a suitable output format", "Unable to choose an output format",
-                              "codec not currently supported in container",
+    # [fatal] Unrecognized option 'foo'. / [error] Error parsing options for output file x.mkv.
+    Row("cannot work", FAIL, ("Unknown encoder '{}'", "Unknown decoder '{}'", "Unknown input format: '{}'",
+                              "Unrecognized option '{}'", "Requested output format '{}' is not ",
+                              "Error splitting the argument list: ", "Missing argument for option '{}'",
+                              "Error parsing options for input file ", "Error parsing options for output file ",
+                              "Value * for parameter '{}' out of range [", "No such filter: '{}'",
+                              "Option '{}' not found", "Error applying option '{}' to filter '",
+                              "Error setting option {} to value ", "Unable to parse option value \"{}\"",
+                              "Undefined constant or missing '(' in '{}'", "Error setting preset/tune {}/",
+                              "Error setting profile {}.", "Unknown pixel format requested: {}.",
+                              "Unable to find a suitable output format for '",
+                              "Unable to choose an output format for '", "Could not find tag for codec {} in stream ",
                               "At least one output file must be specified"),
         needs_frames=False),
     # The GPU is not there: Cannot load libcuda.so.1; the GPU comes back with its driver.
@@ -176,23 +225,26 @@ def is_format_change(text: str) -> bool:
 
 
 # An FFmpeg that logs one of these leaves an incomplete file, whatever its exit code (FACTS 3).
-BAD_FILE = ("Error writing trailer", "Error closing file", "Slave muxer", "timed out", "No space left on device")
+# A source that timed out leaves a whole file; a disk that did is named by the first two.
+BAD_FILE = ("Error writing trailer", "Error closing file", "Slave muxer", "No space left on device")
 
 
 def file_verdict(end: End, frames: int) -> str:
     """`complete`, or what is wrong with a finished file, by the rule of FACTS 3.
 
     A file is complete when FFmpeg said progress=end, exited with 0 or 255, counted frames, and logged no failure of
-    writing. With 251, which is a lost signal's (with -xerror), FFmpeg leaves a complete file too (VIDEOMASTER.md 8).
+    writing. With -xerror FFmpeg leaves a complete file too at a lost signal, with 251, and at a smaller picture, with
+    234 (VIDEOMASTER.md 8, 15).
     """
+    is_smaller = any(is_format_change(text) for _, text in end.lines)
     for _, text in end.lines:
         if any(words in text for words in BAD_FILE):
-            return f"incomplete: {_plain(text)}"
+            return f"incomplete: {plain(text)}"
     if end.status < 0:
         return f"cut off: FFmpeg was killed by signal {-end.status}"
     if not end.finished:
         return f"cut off: FFmpeg exited with {end.status} before the file's end"
-    if end.status not in (0, 255, 251):
+    if end.status not in (0, 255, 251) and not (end.status == 234 and is_smaller):
         return f"incomplete: FFmpeg exited with {end.status}"
     return COMPLETE if frames else "empty: FFmpeg counted no frame"
 
@@ -203,7 +255,7 @@ class End(Record):
     `status` is the exit code, or minus the signal that killed FFmpeg; `frames` are those that FFmpeg counted; `lines`
     are the log lines of its last seconds, oldest first, as (priority, text); `without_signal` is what the source does
     without a signal; `fault` is why the runner ended FFmpeg, None when FFmpeg ended by itself; `finished` is whether
-    FFmpeg said `progress=end`.
+    FFmpeg said `progress=end`; `command` is its command line.
     """
 
     status: int
@@ -212,6 +264,7 @@ class End(Record):
     without_signal: str = ""
     fault: Fault | None = None
     finished: bool = False
+    command: tuple[str, ...] = ()
 
 
 # What FFmpeg logs at many ends and beginnings, and what explains none of them.
@@ -225,12 +278,20 @@ _EMPTY_WORDS = (
 )  # fmt: skip
 
 
+# What FFmpeg logs of an encoder after the line that says what is wrong with it; this one says of which track it was.
+# [libx264 @ 0x…] [error] width not divisible by 2 (853x480)
+# [vost#0:0/libx264 @ 0x…] [error] Error while opening encoder - maybe incorrect parameters such as bit_rate, …
+# [error] Error initializing output stream 0:0 -- Error while opening encoder for output stream #0:0 - maybe … (5.1)
+_ENCODER_WORDS = ("Error while opening encoder", "Error initializing output stream")
+
+
 def classify(end: End) -> Cause:
     """The cause of an end that nobody asked for.
 
     A fault that the runner found is the cause, with two exceptions. A stall is only a symptom: if FFmpeg logged a lost
     signal or a failing disk while the runner waited for it or ended it (VIDEOMASTER.md 8: after 10 s), that is the
-    cause. A channel without frames looks at first like one without audio; FFmpeg's log at its end tells them apart.
+    cause; and so a board's fault. A channel without frames looks at first like one without audio; FFmpeg's log at its
+    end tells them apart.
     """
     said = _said_cause(end)
     fault = end.fault
@@ -238,7 +299,7 @@ def classify(end: End) -> Cause:
         fault = None
     if fault is None:
         return said or _unsaid_cause(end)
-    if said and fault.kind == STALLED and (said.outcome == WAIT or said.is_disk):
+    if said and fault.kind == STALLED and said.explains_stalls:
         return said
     return Cause(fault.text, RETRY, fault.text)
 
@@ -248,7 +309,8 @@ def _said_cause(end: End) -> Cause | None:
     for row in TABLE:
         text = row.line(end) if row.applies(end) else ""
         if text:
-            return Cause(row.name, row.outcome, f"{row.name}: {_plain(text)}")
+            track = _track(text) or _missing_track(end) if row.without_signal is None else ""
+            return Cause(row.name, row.outcome, f"{row.name}: {_of(track)}{plain(text)}")
     return None
 
 
@@ -263,14 +325,61 @@ def _unsaid_cause(end: End) -> Cause:
 
 
 def _last_error(end: End) -> str:
-    for priority, text in reversed(end.lines):
-        if priority <= ERROR and not any(words in text for words in _EMPTY_WORDS):
-            return _plain(text)
-    return ""
+    """What FFmpeg complained of last, with the track that it was of where FFmpeg says so.
+
+    An encoder that refuses its settings says what is wrong with them in its first line.
+    """
+    errors = [
+        text for priority, text in end.lines if priority <= ERROR and not _holds(text, _EMPTY_WORDS) and text.strip()
+    ]
+    track = found = ""
+    while errors:
+        found = errors.pop()
+        track = track or _track(found)
+        if not _holds(found, _ENCODER_WORDS):
+            break
+    while errors and _speaker(found) and _speaker(errors[-1]) == _speaker(found):
+        found = errors.pop()
+    return _of(track) + plain(found)
 
 
-def _plain(text: str) -> str:
-    """The message without the FFmpeg object that logged it: `[vost#0:0 @ 0x5635a66e8600]`."""
-    while text.startswith("[") and " @ 0x" in text.partition("]")[0]:
+def _of(track: str) -> str:
+    return f"{track}: " if track else ""
+
+
+_MAP_WORDS = ("Stream map '", "Failed to set value '")
+"""FFmpeg 5.1 names a stream that is missing in the first, 7.1 in the second: `'0:a:0'`."""
+
+
+def _missing_track(end: End) -> str:
+    return next(filter(None, (_track(text) for _, text in end.lines if text.startswith(_MAP_WORDS))), "")
+
+
+def _track(text: str) -> str:
+    """`audio` or `video` where a line is about one track of the recording, else empty.
+
+    The picture is a recording's first stream (encode/command.py).
+    """
+    if text.startswith(_MAP_WORDS):
+        specifier = text.partition("'")[2].partition("'")[0]
+        return {"a": "audio", "v": "video"}.get(specifier.partition(":")[2][:1], "")
+    first = _speaker(text)[1:].partition("#")[0]
+    if first in ("aost", "aist", "af"):
+        return "audio"
+    if first in ("vost", "vist", "vf"):
+        return "video"
+    _, found, stream = text.partition("Error initializing output stream 0:")
+    return ("video" if stream.startswith("0 ") else "audio") if found else ""
+
+
+def _speaker(text: str) -> str:
+    """The part of FFmpeg that says this, as it stands there: `[vost#0:0 @ 0x5635a66e8600]`; empty if none does."""
+    return text.partition("]")[0] if text.startswith("[") and " @ 0x" in text.partition("]")[0] else ""
+
+
+def plain(text: str) -> str:
+    """The message without the parts of FFmpeg that logged it, and without any address: causes are compared."""
+    while _speaker(text):
         text = text.partition("]")[2].lstrip()
-    return text
+    before, is_at, after = text.partition(" @ 0x")
+    return before + plain(after.lstrip("0123456789abcdef")) if is_at else text

@@ -57,13 +57,19 @@ def end(status: int = 0, *, finished: bool = True, said: str = "") -> End:
             "incomplete: Error writing trailer",
         ),
         (end(0, said="[tee @ 0x55] Slave muxer #1 failed"), 25, "incomplete: "),
-        (end(0, said="srt://x: Connection timed out"), 25, "incomplete: "),
+        (end(0, said="Error writing trailer: Connection timed out"), 25, "incomplete: "),
+        # A source that timed out, or a word in a camera's name, is nothing that a file lacks.
+        (end(0, said="srt://x: Connection timed out"), 25, "complete"),
+        (end(255, said="[rtsp @ 0x55] session timed out"), 25, "complete"),
         (end(0, said="Error closing file: I/O"), 25, "incomplete: "),
         (end(0), 0, "empty: "),
         (end(0, finished=False), 25, "cut off: "),
         (end(-9, finished=False), 25, "cut off: FFmpeg was killed by signal 9"),
         (end(123, finished=False), 25, "cut off: FFmpeg exited with 123"),
         (end(228), 25, "incomplete: FFmpeg exited with 228"),
+        # With -xerror a smaller picture ends FFmpeg with 234, and the file is complete (VIDEOMASTER.md 15).
+        (end(234, said="[rawvideo @ 0x1] Invalid buffer size, packet size 9 < expected frame_size 99"), 25, "complete"),
+        (end(234), 25, "incomplete: FFmpeg exited with 234"),
     ],
 )
 def test_a_finished_file_is_judged_by_what_ffmpeg_said_not_by_its_exit_code(
