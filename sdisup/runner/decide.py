@@ -45,6 +45,9 @@ NO_FRAME_S, NO_GROWTH_S = 2.0, 5.0
 BACKOFF_S = (0.0, 0.0, 1.0, 2.0, 4.0, 8.0, 10.0)
 """The wait before a start, by how many ends in a row came before it; the last one is the cap."""
 LOOPS_A_RUNNER, DISK_LOOPS_A_RUNNER, DISK_LOOPS = 6, 2, 10
+HOPELESS_EAGER_LOOPS, HOPELESS_RETRY_S = 60, 60.0
+"""An FFmpeg that worked and cannot is being replaced, most likely: it is tried as in any crash loop for ten minutes,
+then once a minute."""
 NO_SIGNAL_RETRY_S, NO_SIGNAL_LATER_S, NO_SIGNAL_EAGER_S = 1.0, 3.0, 60.0
 NO_SIGNAL_SHARE, LOOP_SHARE = 0.018, 0.0065
 """Of a core: what FFmpeg's failing starts should cost at most without a signal, and in a crash loop."""
@@ -97,7 +100,8 @@ class Situation(Record):
     """All that a decision depends on, but for the port's options.
 
     `failures` are the ends in a row without a good minute between them; `loops` those that this runner waited out
-    itself; `no_signal_since` is None while there is a signal, or nobody knows.
+    itself; `no_signal_since` is None while there is a signal, or nobody knows. `has_recorded` is whether this command
+    line has recorded since boot.
     """
 
     now: float
@@ -108,6 +112,7 @@ class Situation(Record):
     failures: int = 0
     loops: int = 0
     no_signal_since: float | None = None
+    has_recorded: bool = False
     sight: Sight | None = None
     ended: Ended | None = None
 
@@ -181,6 +186,8 @@ def _after_end(situation: Situation, ended: Ended, options: Options) -> Decision
     if ended.cause.outcome == WAIT:
         since = situation.now if situation.no_signal_since is None else situation.no_signal_since
         return Decision(AWAIT_SIGNAL, wait_s=no_signal_wait_s(situation.now - since, ended.cpu_s))
+    if ended.cause.outcome == FAIL and situation.has_recorded:
+        return Decision(AWAIT_RETRY, wait_s=hopeless_wait_s(situation))
     if ended.is_abandoned or _is_loop(situation, ended):
         cpu_s = 0.0 if ended.frames else ended.cpu_s
         return Decision(AWAIT_RETRY, wait_s=loop_wait_s(situation.failures + 1, cpu_s))
@@ -221,6 +228,11 @@ def backoff_s(failures: int) -> float:
 def loop_wait_s(failures: int, cpu_s: float) -> float:
     """How long to wait in a crash loop at its slowest, where FFmpeg's failing start cost `cpu_s` of a core."""
     return max(backoff_s(failures), min(cpu_s / LOOP_SHARE, LOOP_LIMIT_S))
+
+
+def hopeless_wait_s(situation: Situation) -> float:
+    """How long to wait where FFmpeg cannot work with a command line that has recorded since boot."""
+    return backoff_s(situation.failures + 1) if situation.loops < HOPELESS_EAGER_LOOPS else HOPELESS_RETRY_S
 
 
 def no_signal_wait_s(waited_s: float, cpu_s: float) -> float:

@@ -29,7 +29,7 @@ from sdisup.runner.causes import COMPLETE
 from sdisup.runner.decide import Decision, Ended, Situation, backoff_s, decide, describe, without_audio
 from sdisup.runner.disk import RecordingFile
 from sdisup.runner.ffmpeg import FFmpegProcess
-from sdisup.runner.memory import Memory, memory_path, recall
+from sdisup.runner.memory import Memory, memory_path, note_recorded, recall, recorded_commands, recorded_path
 from sdisup.runner.report import ERROR, INFO, NOTICE, WARNING, FFmpegLog, Journal, Notifier, Reporter, shell_text
 
 EXIT_STOPPED, EXIT_RETRY, EXIT_CANNOT_WORK = 0, 1, 78
@@ -69,6 +69,8 @@ class Runner:
         )
         self._directory = request.recording_path or options.recordings
         self._run_directory = run_directory
+        self._recorded = _recorded(options.port, run_directory, problems)
+        """The command lines that have recorded since boot."""
         self._status_before = _status_before(options.port, run_directory, problems)
         self._reporter = Reporter(self._options, memory, run_directory, self._status_before)
         self._log = FFmpegLog(self._reporter.journal)
@@ -205,6 +207,7 @@ class Runner:
             failures=self._memory.failures,
             loops=self._loops,
             no_signal_since=self._no_signal_since,
+            has_recorded=self._options.command in self._recorded,
             sight=attempt.sight(now) if attempt else None,
             ended=ended,
         )
@@ -314,6 +317,19 @@ class Runner:
             self._say(NOTICE, f"the signal is back; records to {attempt.path}")
         self._no_signal_since = None
         self._waits_for = ""
+        self._note_recorded()
+
+    def _note_recorded(self) -> None:
+        """Whatever FFmpeg says of this command line until the next boot, it is not what is wrong."""
+        command = self._options.command
+        if command not in self._recorded:
+            try:
+                note_recorded(recorded_path(self._options.port, self._run_directory), command, self._recorded)
+            except OSError as error:
+                self._say(
+                    ERROR, f"{self._run_directory}: {error.strerror}: the next runner will not know of this recording"
+                )
+            self._recorded = [*self._recorded, command]
 
     # What an end leads to (DESIGN.md, "What restarts what").
 
@@ -366,6 +382,8 @@ class Runner:
         self._memory.restarts += 1
         self._memory.reason = self._waits_for = cause.reason
         self._memory.save()
+        # The first failure can be one that is waited out.
+        self._reporter.is_ready = True
         self._reporter.status.restarts = self._memory.restarts
 
     def _await_signal(self, ended: Ended, now: float) -> None:
@@ -439,6 +457,15 @@ def _begin_take(memory: Memory, options: Options, run_directory: str, problems: 
         except Unreadable as error:
             problems.append(f"{error}; recording as it is configured")
     memory.save()
+
+
+def _recorded(port_index: int, run_directory: str, problems: list[str]) -> list[list[str]]:
+    """The command lines that have recorded since boot; none where that cannot be read."""
+    try:
+        return recorded_commands(recorded_path(port_index, run_directory))
+    except Unreadable as error:
+        problems.append(f"{error}; an FFmpeg that cannot work may end the port")
+        return []
 
 
 def _status_before(port_index: int, run_directory: str, problems: list[str]) -> PortStatus | None:

@@ -1,7 +1,7 @@
 """What a runner leaves to the next one through restarts, but not past a stop: a file in the unit's run directory.
 
 systemd keeps RuntimeDirectory= through restarts (RuntimeDirectoryPreserve=restart) and removes it at a stop. So a start
-is a restart if the file is there.
+is a restart if the file is there. Which command lines have recorded is left past a stop too, until the next boot.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 
-from sdisup.contract.files import read_fields, replace_file
+from sdisup.contract.files import Unreadable, read_fields, read_json, replace_file
 from sdisup.contract.records import Record
 from sdisup.contract.requests import Request
 
@@ -72,3 +72,28 @@ def recall(path: str) -> Memory:
         restarts=fields.whole("restarts", 0) + 1,
         request=fields.child("request", {}).record(Request),
     )
+
+
+COMMANDS_KEPT = 8
+"""A port has one command line, and one for each codec that takes are recorded in."""
+
+
+def recorded_path(port_index: int, run_directory: str) -> str:
+    return f"{run_directory}/{port_index}.recorded"
+
+
+def recorded_commands(path: str) -> list[list[str]]:
+    """The command lines that have recorded since boot, the last one last. Raises Unreadable."""
+    try:
+        found = read_json(path)
+    except FileNotFoundError:
+        return []
+    if not isinstance(found, list) or not all(isinstance(command, list) for command in found):
+        raise Unreadable(f"{path}: no list of command lines")
+    return found
+
+
+def note_recorded(path: str, command: list[str], before: list[list[str]]) -> None:
+    """Note that this command line has recorded, beside those that did before. Raises OSError."""
+    commands = [*(other for other in before if other != command), command]
+    replace_file(path, json.dumps(commands[-COMMANDS_KEPT:]).encode())

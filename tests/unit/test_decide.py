@@ -35,6 +35,8 @@ from sdisup.runner.decide import (
     EXIT_FOR_RETRY,
     EXIT_STOPPED,
     GO_ON_WITHOUT_AUDIO,
+    HOPELESS_EAGER_LOOPS,
+    HOPELESS_RETRY_S,
     LOOPS_A_RUNNER,
     NOTHING,
     OPENING,
@@ -114,11 +116,22 @@ CASES = [
     ("a crash", after(Ended(CRASH)), OPTIONS, EXIT_FOR_RETRY, "", 0),
     ("a crash at a stop", after(Ended(CRASH), is_stopping=True), OPTIONS, EXIT_STOPPED, "", 0),
     ("hopeless", after(Ended(HOPELESS)), OPTIONS, EXIT_CANNOT_WORK, "", 0),
+    ("hopeless, and it has recorded", after(Ended(HOPELESS), has_recorded=True), OPTIONS, AWAIT_RETRY, "", 0),
+    ("hopeless for a while", after(Ended(HOPELESS), has_recorded=True, failures=99, loops=HOPELESS_EAGER_LOOPS - 1),
+     OPTIONS, AWAIT_RETRY, "", 10.0),
+    ("hopeless for long", after(Ended(HOPELESS), has_recorded=True, failures=99, loops=HOPELESS_EAGER_LOOPS), OPTIONS,
+     AWAIT_RETRY, "", 60.0),
+    ("another end after that", after(Ended(CRASH), has_recorded=True, failures=99, loops=HOPELESS_EAGER_LOOPS), OPTIONS,
+     EXIT_FOR_RETRY, "", 0),
+    ("hopeless, has recorded, stopped", after(Ended(HOPELESS), has_recorded=True, is_stopping=True), OPTIONS,
+     EXIT_STOPPED, "", 0),
     ("hopeless at a stop", after(Ended(HOPELESS), is_stopping=True), OPTIONS, EXIT_STOPPED, "", 0),
     ("a lost signal", after(Ended(LOST, frames=9)), CARD, AWAIT_SIGNAL, "", 1.0),
     ("still none", after(Ended(LOST), no_signal_since=50.0), CARD, AWAIT_SIGNAL, "", 1.0),
     ("none for a minute", after(Ended(LOST, cpu_s=0.01), no_signal_since=40.0), CARD, AWAIT_SIGNAL, "", 3.0),
     ("none, and starts are slow", after(Ended(LOST, cpu_s=0.18), no_signal_since=0.0), CARD, AWAIT_SIGNAL, "", 5.0),
+    ("none, and starts are very slow", after(Ended(LOST, cpu_s=0.45), no_signal_since=0.0), CARD, AWAIT_SIGNAL, "",
+     5.0),
     ("no signal at a stop", after(Ended(LOST), is_stopping=True), CARD, EXIT_STOPPED, "", 0),
     # A signal without audio.
     ("video was held back", after(HELD), CARD, GO_ON_WITHOUT_AUDIO, "", 0),
@@ -130,6 +143,8 @@ CASES = [
     ("not yet a loop", after(Ended(CRASH), failures=SLOWEST - 1), OPTIONS, EXIT_FOR_RETRY, "", 0),
     ("a loop", after(Ended(CRASH), failures=SLOWEST), OPTIONS, AWAIT_RETRY, "", 10.0),
     ("a slow loop", after(Ended(CRASH, cpu_s=0.13), failures=SLOWEST), OPTIONS, AWAIT_RETRY, "", 15.0),
+    ("a loop whose starts are very slow", after(Ended(CRASH, cpu_s=0.45), failures=SLOWEST), OPTIONS, AWAIT_RETRY, "",
+     15.0),
     ("frames cost what they cost", after(Ended(CRASH, frames=9, cpu_s=0.13), failures=SLOWEST), OPTIONS,
      AWAIT_RETRY, "", 10.0),
     ("a new sandbox is due", after(Ended(CRASH), failures=99, loops=LOOPS_A_RUNNER), OPTIONS, EXIT_FOR_RETRY, "", 0),
@@ -201,8 +216,8 @@ ENDS = st.builds(
 )  # fmt: skip
 SITUATIONS = st.builds(
     Situation, now=SECONDS, phase=st.sampled_from([WAITING, OPENING, RUNNING, CLOSING]), is_stopping=st.booleans(),
-    is_ending=st.booleans(), wait_until=SECONDS, failures=st.integers(-1, 10**6), loops=st.integers(0, 9),
-    no_signal_since=st.none() | SECONDS, sight=SIGHTS,
+    is_ending=st.booleans(), wait_until=SECONDS, failures=st.integers(-1, 10**6), loops=st.integers(0, 99),
+    no_signal_since=st.none() | SECONDS, has_recorded=st.booleans(), sight=SIGHTS,
 )  # fmt: skip
 
 
@@ -219,5 +234,7 @@ def test_every_end_leads_somewhere_and_no_wait_is_without_a_bound(
 ) -> None:
     decision = decide(situation.replaced(phase=ENDED, ended=ended), options)
     assert decision.step not in (NOTHING, BEGIN, END_FFMPEG)
-    assert 0 <= decision.wait_s <= (5.0 if decision.step == AWAIT_SIGNAL else 15.0)
-    assert decision.step != EXIT_CANNOT_WORK or ended.cause.outcome == FAIL
+    is_hopeless = ended.cause.outcome == FAIL and situation.has_recorded and situation.loops >= HOPELESS_EAGER_LOOPS
+    limit_s = HOPELESS_RETRY_S if is_hopeless else 5.0 if decision.step == AWAIT_SIGNAL else 15.0
+    assert 0 <= decision.wait_s <= limit_s
+    assert decision.step != EXIT_CANNOT_WORK or (ended.cause.outcome == FAIL and not situation.has_recorded)

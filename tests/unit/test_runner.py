@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from sdisup.contract.status import read_status
 from sdisup.runner import report
 from sdisup.runner.disk import Closed, FirstMedia, OpenFailed, Sample
 from sdisup.runner.main import EXIT_CANNOT_WORK, EXIT_RETRY, EXIT_STOPPED, Runner
+from sdisup.runner.memory import COMMANDS_KEPT, note_recorded, recorded_commands
 
 RATE = 25
 
@@ -193,6 +195,69 @@ def test_what_cannot_work_ends_for_good(run: Run, told: Told, said: list[str]) -
     assert run(world) == EXIT_CANNOT_WORK
     assert kinds(told()) == ["began", "opened", "closed", "waits"]
     assert any(line.startswith("<3>") and "Unknown encoder 'x'" in line for line in said)
+
+
+def cannot_work() -> World:
+    """An FFmpeg that was replaced by one without the encoder."""
+    world = World()
+
+    def fail(ffmpeg: FakeFFmpeg) -> None:
+        ffmpeg.says("[fatal] Unknown encoder 'x'\n")
+        ffmpeg.exits(1)
+
+    world.on_spawn = fail
+    world.on_finish = lambda file, _: file.events.append(Closed(0, False, ""))
+    return world
+
+
+def test_what_has_recorded_since_boot_is_tried_again_and_recorded_within_15_s_of_the_mend(
+    tmp_path: Path, run: Run, told: Told, said: list[str]
+) -> None:
+    assert run(World(records(2)).at(5, stop)) == EXIT_STOPPED
+    (tmp_path / "port-3/runner.json").unlink(missing_ok=True)
+    said.clear()
+    world = cannot_work()
+    mended_at: list[float] = []
+
+    def mend(world: World) -> None:
+        world.on_spawn = lambda _: mended_at.append(world.time_s)
+
+    world.at(500, mend).at(520, stop)
+    assert run(world) == EXIT_STOPPED
+    assert 500 <= mended_at[0] <= 515
+    assert sum("Unknown encoder" in line for line in said) <= 4, "what is the same again is not said again"
+    assert told()[-1]["kind"] == "stopped"
+
+
+def test_what_has_recorded_since_boot_is_tried_once_a_minute_for_ever(run: Run, said: list[str]) -> None:
+    run(World(records(2)).at(5, stop))
+    world = cannot_work()
+    tries: list[float] = []
+    fails = world.on_spawn
+
+    def spawn(ffmpeg: FakeFFmpeg) -> None:
+        tries.append(world.time_s)
+        fails(ffmpeg)
+
+    world.on_spawn = spawn
+    assert run(world.at(9000, stop)) == EXIT_STOPPED
+    waits = [after - before for before, after in itertools.pairwise(tries)]
+    assert all(wait <= 11 for wait in waits[:60])
+    assert all(wait == pytest.approx(60, abs=1) for wait in waits[61:])
+
+
+@pytest.mark.parametrize("left", ["{", "7", '["x"]', '[["another"]]'])
+def test_what_is_not_known_to_have_recorded_ends_for_good(tmp_path: Path, run: Run, left: str) -> None:
+    (tmp_path / "3.recorded").write_text(left)
+    assert run(cannot_work()) == EXIT_CANNOT_WORK
+
+
+def test_only_the_last_commands_that_recorded_are_kept(tmp_path: Path) -> None:
+    path, commands = str(tmp_path / "3.recorded"), [["ffmpeg", str(number)] for number in range(COMMANDS_KEPT + 3)]
+    for command in commands:
+        note_recorded(path, command, recorded_commands(path))
+    note_recorded(path, commands[5], recorded_commands(path))
+    assert recorded_commands(path) == [*commands[3:5], *commands[6:], commands[5]]
 
 
 def test_a_stall_is_ended_by_the_ladder(run: Run, told: Told) -> None:
