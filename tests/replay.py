@@ -34,7 +34,7 @@ BASE = Options(
 WORDS = ("without_signal", "audio_options")
 NUMBERS = ("rate", "stall_timeout_s", "start_timeout_s", "stop_quit_s", "stop_start_quit_s", "stop_term_s")
 TOLD = NUMBERS + WORDS
-COUNTS = ("frames", "duplicated", "dropped", "missing")
+COUNTS = ("frames", "duplicated", "dropped", "missing", "repeated")
 Line = tuple[float, str, str]
 
 
@@ -92,7 +92,7 @@ class Replay:
                 os.environ.pop(name, None)
             options = self.recording.options.replaced(run_directory=self._run_directory)
             edges: dict[str, Any] = {"poll": world, "open_file": world.open_file, "spawn": world.spawn}
-            world.runner = Runner(options, now=world.now, wall=world.wall, **edges)
+            world.runner = Runner(options, now=world.now, wall=world.wall, raw=world.now, **edges)
             status = world.runner.run()
         self._say(f"exit {status}")
         return "\n".join([*self.said, *self._events()]) + "\n"
@@ -170,6 +170,9 @@ class Replay:
             if event["kind"] == "closed":
                 counts = ", ".join(f"{event[name]} {name}" for name in COUNTS if event.get(name))
                 found.append(f"file   {event['verdict']}; cause: {event['cause']}; {counts or 'nothing in it'}")
+            elif event["kind"] == "missed":
+                seconds = event["last_at"][1] - event["first_at"][1]
+                found.append(f"hole   {event['cause']}: {seconds:.1f} s, {event['frames']} frames")
             elif event["kind"] == "waits":
                 found.append(f"gap    {event['cause']}")
         return found

@@ -23,6 +23,7 @@ class FakeFFmpeg:
 
     stderr, pidfd, pid = STDERR, PIDFD, 4711
     cpu_s = 0.05
+    has_read_all = True
 
     def __init__(self, world: World, command: Sequence[str]) -> None:
         self.command = list(command)
@@ -51,6 +52,9 @@ class FakeFFmpeg:
     def step(self, action: str) -> None:
         self.steps.append(action)
         self._world.on_step(self, action)
+
+    def has_read(self) -> bool:
+        return self.has_read_all
 
     def reap(self) -> int | None:
         return self.status

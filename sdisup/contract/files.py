@@ -235,6 +235,11 @@ def monotonic() -> float:
     return time.monotonic()
 
 
+def monotonic_raw() -> float:
+    """CLOCK_MONOTONIC_RAW in seconds: for what is counted against a rate, since no NTP slews it (clock_gettime(2))."""
+    return time.clock_gettime(time.CLOCK_MONOTONIC_RAW)
+
+
 def boottime_ns() -> int:
     """CLOCK_BOOTTIME: goes on during suspend, and no clock step moves it."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from sdisup.control.systemd import Systemd
 
 UNIT_PATTERN = "sdi-record@*.service"
-MISSING_LIMIT = 0.01
-"""The share of missing frames above which a port does not record as it should."""
 
 
 def statuses(ports: Sequence[AppliedPort], systemd: Systemd | None = None) -> list[PortStatus]:
@@ -127,5 +125,4 @@ def records_as_it_should(status: PortStatus) -> bool:
     """Whether there is nothing to report: the port should not record, or does with all its frames."""
     if not status.should_record:
         return True
-    frames = status.frame_count + status.missing_frames
-    return status.is_recording and status.missing_frames <= frames * MISSING_LIMIT
+    return status.is_recording and not status.is_losing

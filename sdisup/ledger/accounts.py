@@ -24,7 +24,7 @@ Line = tuple[str, str, str, str, str, str, str, str, str, str, str, str, str, st
 """An entry as texts, empty for what it has not: kind, take, start, end, start_monotonic, seconds, a gap's cause or
 a stop's by, frames_missing, path, frames, duplicated, dropped, bytes, codec, ended. Without seconds nobody knows
 how long it was."""
-PATH = 8
+MISSING, PATH = 7, 8
 
 # A line as sdisup itself writes it, without a backslash. Any other way to write an entry is decoded.
 _OWN_LINES = re.compile(
@@ -176,12 +176,12 @@ class Account:
         self.unknown = 0
         """How many files, gaps and stops are in no sum, since their length is not known."""
 
-    def add(self, kind: str, seconds: float | None, *, is_open: bool = False) -> bool:
-        """Count one in; whether it is for the list. One that goes on is never too short: it only just began."""
+    def add(self, kind: str, seconds: float | None, *, is_news: bool = False) -> bool:
+        """Count one in; whether it is for the list. None that goes on, or misses frames, is too short for it."""
         if seconds is None:
             self.unknown += 1
             seconds = 0.0
-        elif kind == "gap" and seconds < TOO_SHORT_S and not is_open:
+        elif kind == "gap" and seconds < TOO_SHORT_S and not is_news:
             self.missing_s += seconds
             self.short_s += seconds
             self.short_gaps += 1
@@ -271,7 +271,7 @@ def _add_lines(account: Account, lines: list[Line], window: Window) -> None:
             if part is None:
                 continue
             start, end, seconds = part
-        if account.add(kind, seconds):
+        if account.add(kind, seconds, is_news=bool(line[MISSING])):
             account.rows.append(row_of(line, start, end, seconds))
 
 
@@ -284,5 +284,5 @@ def _add_row(account: Account, row: Row, window: Window) -> None:
         row.start, row.end, row.seconds = part
     elif not window.touches(row):
         return
-    if account.add(row.kind, row.seconds, is_open=row.is_open):
+    if account.add(row.kind, row.seconds, is_news=row.is_open or bool(row.frames)):
         account.rows.append(row)

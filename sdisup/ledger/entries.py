@@ -6,6 +6,9 @@ from sdisup.contract.files import utc_text
 from sdisup.ledger.lines import VERSION, Entry
 from sdisup.ledger.moments import FileEnd, Interval, Moment, TakenFile
 
+CANNOT_KEEP_UP = "cannot keep up"
+LEAST_REPEATED = 0.001
+"""Fewer copies than this share of the file's frames are in its own entry only (`duplicated`)."""
 AGREEMENT_S = 1.0
 AGREEMENT = 0.0002
 """How far a file's frames may be from the time it took: a progress block late, and twice the 100 ppm by which
@@ -42,12 +45,12 @@ def _interval_entry(port_index: int, interval: Interval, start: Moment, end: Mom
 def file_entries(
     port_index: int, file: TakenFile, end: FileEnd, frames: int, size_bytes: int, start: Moment, last: Moment
 ) -> list[Entry]:
-    """The entry of a file and that of the frames missing in it; none for an empty file."""
+    """The entry of a file and those of the frames missing in it; none for an empty file."""
     if not frames and not size_bytes:
         return []
-    missing_s = end.missing / file.rate if file.rate else 0.0
-    recorded_s = max(0.0, start.seconds_to(last) - missing_s)
-    content_s = frames / file.rate if file.rate else recorded_s
+    missing_s, missed_s = (end.missing / file.rate, file.missed / file.rate) if file.rate else (0.0, 0.0)
+    recorded_s = max(0.0, start.seconds_to(last) - missing_s - missed_s)
+    content_s = (frames - file.filled) / file.rate if file.rate else recorded_s
     if abs(recorded_s - content_s) <= _agreement_s(recorded_s):
         recorded_s = content_s
     entry = _entry(port_index, "file", file.take, start, last, recorded_s)
@@ -61,11 +64,24 @@ def file_entries(
         ended=end.verdict,
         ffmpeg_version=file.ffmpeg_version,
     )
-    if not missing_s:
-        return [entry]
-    gap = _entry(port_index, "gap", file.take, start, last, missing_s)
-    gap.update(cause="cannot keep up", frames_missing=end.missing, path=file.path)
-    return [entry, gap]
+    entries = [entry]
+    for seconds, missing, cause in (
+        (missing_s, end.missing, CANNOT_KEEP_UP),
+        # Time that has pictures, though not all of them: nothing of it is missing as a whole.
+        (0.0, end.repeated if end.repeated > LEAST_REPEATED * frames else 0, end.repeated_cause),
+    ):
+        if missing:
+            gap = _entry(port_index, "gap", file.take, start, last, seconds)
+            gap.update(cause=cause, frames_missing=missing, path=file.path)
+            entries.append(gap)
+    return entries
+
+
+def hole_entry(port_index: int, file: TakenFile, start: Moment, end: Moment, frames: int, cause: str) -> Entry:
+    """A time without pictures inside a file."""
+    entry = _entry(port_index, "gap", file.take, start, end, max(0.0, start.seconds_to(end)))
+    entry.update(cause=cause, frames_missing=frames, path=file.path)
+    return entry
 
 
 def clock_entry(port_index: int, before: Moment, now: Moment, step_s: float) -> Entry:
@@ -93,7 +109,7 @@ def extent(file: TakenFile, end: FileEnd, frames: int) -> tuple[Moment, Moment]:
 
     They are never outside of the time between the file's making and its closing.
     """
-    content_s = (frames + end.missing) / file.rate if file.rate else 0.0
+    content_s = (frames + end.missing + file.missed - file.filled) / file.rate if file.rate else 0.0
     seen = end.last_frame
     if seen is not None and file.rate:
         # A kill costs frames that were counted, or comes after some that were not counted yet.

@@ -54,8 +54,9 @@ class FileEnd(Record):
     """How a recorded file ended, as the runner saw it.
 
     `verdict` is `complete` or what is wrong with the file (causes.file_verdict), `cause` why it ended; the counts are
-    FFmpeg's own, but for `missing`: frames that the source should have delivered and did not. `last_frame` is when
-    the last frame came, None if nobody saw it.
+    FFmpeg's own, but for `missing`: frames that should have come by the clock and did not, and `repeated`: copies that
+    stand for pictures, for `repeated_cause`. Both without those of the file's holes. `last_frame` is when the last
+    frame came, None if nobody saw it.
     """
 
     path: str
@@ -66,6 +67,8 @@ class FileEnd(Record):
     duplicated: int = 0
     dropped: int = 0
     missing: int = 0
+    repeated: int = 0
+    repeated_cause: str = ""
 
 
 class TakenFile(Record, frozen=False):
@@ -74,6 +77,7 @@ class TakenFile(Record, frozen=False):
     `opened` is when it was made, `start` when its first frame came, None before that is known; `rate` the
     source's frames/s, 0 if unknown; `size_bytes` its size when it ended. `is_retry` says that the port tried before
     and nothing came: it is not worth a write before a frame comes. The files of one `attempt` are open side by side.
+    `missed` frames are those of its holes, which have entries of their own; of these, `filled` are there as copies.
     """
 
     path: str
@@ -88,6 +92,8 @@ class TakenFile(Record, frozen=False):
     closed: Moment | None = None
     end: FileEnd | None = None
     size_bytes: int = 0
+    missed: int = 0
+    filled: int = 0
 
     def is_only_a_try(self) -> bool:
         """Whether it is one of many tries, and has no frame yet."""

@@ -14,7 +14,7 @@ from sdisup.contract.applied import Applied, AppliedPort, is_port_number
 from sdisup.contract.files import RUN_DIRECTORY, boot_id, unix_time, up_seconds, utc_text
 from sdisup.contract.status import PortStatus, find_status, is_locked, stopped_at
 from sdisup.ledger.accounts import Account, Row, Window, account_of, line_of, scan
-from sdisup.ledger.entries import extent
+from sdisup.ledger.entries import CANNOT_KEEP_UP, LEAST_REPEATED, extent
 from sdisup.ledger.health import ledger_problem, port_problem
 from sdisup.ledger.lines import LEDGER_DIRECTORY, Entry, Problem, ledger_path, wrong_entry
 from sdisup.ledger.moments import FileEnd, Interval, Moment, TakenFile
@@ -24,6 +24,7 @@ from sdisup.ledger.story import Story
 
 NOT_COUNTED = "its frames are not counted yet"
 BEHIND = "the port goes on without it, and what came then was not told yet: see sdisup status"
+LOSES = "source loses frames"
 TRIES = 3
 """How often it is asked again while an event comes between two of the questions."""
 UNTIL_STARTED = "is not known until the port is started"
@@ -218,19 +219,22 @@ def _alive(file: TakenFile, start: Moment, present: Present) -> list[Row]:
         row = _open_file(file, start, None, None)
         row.note = BEHIND
         return [row]
-    missing_s = status.missing_frames / file.rate if file.rate else 0.0
+    short_s, missed_s = (status.short_frames / file.rate, file.missed / file.rate) if file.rate else (0.0, 0.0)
     last, rows = present.now, []
     if status.state == "stalled" and status.last_frame_at:
         last = present.now.plus(-_age_s(status))
         rows = [_interval(Interval("gap", "stalled", last, file.take), present.now, "", is_open=True)]
-    seconds = max(0.0, start.seconds_to(last) - missing_s)
+    seconds = max(0.0, start.seconds_to(last) - short_s - missed_s)
     recorded = _open_file(file, start, seconds, utc_text(last.wall))
     recorded.frames, recorded.size_bytes = status.frame_count, status.bytes_written
     recorded.duplicated, recorded.dropped = status.duplicated_frames, status.dropped_frames
-    if missing_s:
-        gap = Row("gap", "cannot keep up", start=recorded.start, end=recorded.end, seconds=missing_s, is_open=True)
-        gap.frames, gap.take, gap.path = status.missing_frames, file.take, file.path
-        rows.insert(0, gap)
+    # Those of a hole that is just over are the next event's.
+    repeated = max(0, status.missing_frames - status.short_frames - file.missed)
+    for lost_s, frames, cause in ((short_s, status.short_frames, CANNOT_KEEP_UP), (0.0, repeated, LOSES)):
+        if frames > LEAST_REPEATED * status.frame_count:
+            gap = Row("gap", cause, start=recorded.start, end=recorded.end, seconds=lost_s, is_open=True)
+            gap.frames, gap.take, gap.path = frames, file.take, file.path
+            rows.append(gap)
     return [recorded, *rows]
 
 

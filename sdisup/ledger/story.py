@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sdisup.contract.records import Record
-from sdisup.ledger.entries import clock_entry, extent, file_entries, interval_entries, late_entry
+from sdisup.ledger.entries import clock_entry, extent, file_entries, hole_entry, interval_entries, late_entry
 from sdisup.ledger.lines import VERSION, Entry, wrong_entry
 from sdisup.ledger.moments import (
     Fields,
@@ -23,7 +23,7 @@ from sdisup.ledger.moments import (
     interval_from,
     taken_file_from,
 )
-from sdisup.ledger.spool import BEGAN, CLOCK, CLOCK_STEP_S, CLOSED, MEDIA, OPENED, STOPPED, WAITS, Event
+from sdisup.ledger.spool import BEGAN, CLOCK, CLOCK_STEP_S, CLOSED, MEDIA, MISSED, OPENED, STOPPED, WAITS, Event
 
 STOPPING_S = 1.0
 """Ending FFmpeg is part of a stop up to this long; a longer time without frames before it is a gap."""
@@ -219,7 +219,17 @@ class Story:
                 # That it was made was told, and lost on the way; no file must be in no ledger for that.
                 self._close_left(at)
                 self.opened(TakenFile(path, self.interval.take if self.interval else None, "", 0.0, at))
-            self.media(path, fields.moment("first_frame_at", boot), fields.text("ffmpeg_version"))
+            rate = fields.number("rate", 0.0, least=0.0, most=1e4)
+            self.media(path, fields.moment("first_frame_at", boot), fields.text("ffmpeg_version"), rate)
+        elif kind == MISSED:
+            self.missed(
+                fields.text("path"),
+                fields.moment("first_at", boot),
+                fields.moment("last_at", boot),
+                fields.whole("frames"),
+                fields.whole("filled"),
+                fields.text("cause"),
+            )
         elif kind == CLOSED:
             end = file_end_from({**event, "last_frame": None}).replaced(
                 last_frame=fields.moment_or_none("last_frame_at", boot)
@@ -298,15 +308,26 @@ class Story:
     def opened(self, file: TakenFile) -> None:
         self.files.append(file)
 
-    def media(self, path: str, at: Moment, ffmpeg_version: str) -> None:
-        """The first frame of an open file came at `at`: what went before is over."""
+    def media(self, path: str, at: Moment, ffmpeg_version: str, rate: float = 0.0) -> None:
+        """The first frame of an open file came at `at`: what went before is over. `rate` is what FFmpeg found, if the
+        source has none stated."""
         file = self._open_file(path)
         if file is None or file.start is not None:
             return
         # A source that delivers faster than time would begin before it was opened.
         file.start = at.not_before(file.opened)
         file.ffmpeg_version = ffmpeg_version
+        file.rate = file.rate or rate
         self._end_interval(file.start)
+
+    def missed(self, path: str, start: Moment, end: Moment, frames: int, filled: int, cause: str) -> None:
+        """An open file has a hole: `frames` are missing, of which `filled` are there as copies."""
+        file = self._open_file(path)
+        if file is None or file.start is None:
+            return
+        file.missed += frames
+        file.filled += filled
+        self._queue.append(hole_entry(self.port_index, file, start, end, frames, cause))
 
     def _open_file(self, path: str) -> TakenFile | None:
         return next((file for file in self.files if file.path == path), None)

@@ -10,12 +10,15 @@ import select
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
+from sdisup.contract.files import monotonic_raw
 from sdisup.contract.options import ENDS, Options
 from sdisup.contract.records import Record
 from sdisup.runner.causes import (
     DISK,
     NOT_EXECUTED,
     RETRY,
+    STALLED,
+    TIMESTAMPS,
     Cause,
     End,
     Fault,
@@ -28,9 +31,18 @@ from sdisup.runner.decide import CLOSING, ENDED, OPENING, RUNNING, Ended, Sight
 from sdisup.runner.disk import Closed, Event, FirstMedia, Opened, OpenFailed, Place, RecordingFile, Sample
 from sdisup.runner.ffmpeg import FFmpegProcess, Ladder
 from sdisup.runner.meter import Meter
-from sdisup.runner.progress import LogLine, Progress, ProgressParser, muxer_version
+from sdisup.runner.pace import SIGNAL_LOST, SOURCE_SILENT
+from sdisup.runner.progress import LogLine, Progress, ProgressParser, found_rate, is_wild, muxer_version
 
 CLOSE_PATIENCE_S = 3.0
+SILENT_S = 1.0
+"""A stop after so long without a picture ends a gap, not a recording."""
+DEAF_S = 1.0
+"""FFmpeg looks at its stdin twice a second (FACTS 3)."""
+UNSAFE_CONTAINERS = ("mxf",)
+"""What a kill leaves of them is not what was recorded."""
+WILD_IN_A_ROW, WILD_S = 3, 1.0
+"""So many timestamps in this time that FFmpeg does not believe are no outliers."""
 LOG_LINES_KEPT = 80
 LAST_WORDS_S = 15.0
 """What FFmpeg logged longer before its end, or before it was told to end, does not explain it. A lost SDI signal
@@ -76,11 +88,14 @@ class Attempt:
         log: Callable[[float, int, str], None],
         open_file: Callable[[Place, float, Callable[[], None]], RecordingFile] = RecordingFile,
         spawn: Callable[[Sequence[str]], FFmpegProcess] = FFmpegProcess,
+        raw: Callable[[], float] = monotonic_raw,
     ) -> None:
         self.options = options
         self.phase = OPENING
         self.began = now
-        self.meter = Meter(now, options.rate)
+        self.meter = self._new_meter(now)
+        self.silence = ""
+        """Why no picture came when FFmpeg was told to end; "" if they came."""
         self.ffmpeg_version = ""
         self.cpu_s = 0.0
         self.is_told = False
@@ -95,6 +110,9 @@ class Attempt:
         self._poll = poll
         self._log = log
         self._spawn_ffmpeg = spawn
+        self._raw = raw
+        self._is_output = False
+        self._wild: deque[float] = deque(maxlen=WILD_IN_A_ROW)
         self._format_change = ""
         self._finished = False
         self._parser = ProgressParser()
@@ -106,6 +124,10 @@ class Attempt:
         self._ending_since: float | None = None
         place = Place(options.recordings, directory, options.name, options.container, options.filesystem)
         self.files = [File(open_file(place, options.sync_interval_s, wake))]
+
+    def _new_meter(self, now: float) -> Meter:
+        silent = SIGNAL_LOST if self.options.without_signal == ENDS else SOURCE_SILENT
+        return Meter(now, self.options.rate, silent)
 
     # What is known of it.
 
@@ -143,12 +165,10 @@ class Attempt:
 
     def sight(self, now: float) -> Sight:
         """What is seen of it now, for decide.py."""
-        # Where FFmpeg ends without a signal, a signal of another rate is a new one.
-        rate_change = self.meter.rate_change(now) if self.options.without_signal == ENDS else ""
         return self.meter.sight(now).replaced(
             path=self.path,
             began_s=now - self.began,
-            format_change=self._format_change or rate_change,
+            format_change=self._format_change,
             is_moved=self.newest.is_moved,
             is_deleted=self.newest.is_deleted,
         )
@@ -193,7 +213,11 @@ class Attempt:
         """Begin to end FFmpeg by the ladder: on request, or for a fault."""
         self.fault = self.fault or fault
         self.is_ending = True
-        self._ending_since = now if self._ending_since is None else self._ending_since
+        if self._ending_since is None:
+            self._ending_since = now
+            self.meter.pace.stop(self._raw())
+            is_silent = self.meter.last_frame_at is not None and self.meter.frameless_s(now) > SILENT_S
+            self.silence = self.meter.silent if is_silent else ""
         self._close_by = now + CLOSE_PATIENCE_S
         if self._ladder is None and self._ffmpeg is not None:
             options = self.options
@@ -205,7 +229,10 @@ class Attempt:
         """When it wants to be called again, if nothing else happens."""
         if self.phase == CLOSING or (self.phase == OPENING and self.is_ending):
             return self._close_by
-        return (self._ladder.next_at() or now + 1.0) if self._ladder else None
+        if self._ladder is None:
+            return None
+        deaf_at = now + 1.0 if self._ending_since is None else max(now + 0.05, self._ending_since + DEAF_S)
+        return min(self._ladder.next_at() or now + 1.0, deaf_at)
 
     def tick(self, now: float) -> str:
         """What is due: disk events, the ladder's next step, the end of patience. Returns the step taken."""
@@ -217,9 +244,26 @@ class Attempt:
             self.problem = "the disk has not made the file in time"
             self.phase = ENDED
         step = self._ladder.due(now) if self._ladder and self._ffmpeg else ""
+        if self._ladder and not step and self._is_deaf(now):
+            step = self._ladder.skip()
         if step and self._ffmpeg:
             self._ffmpeg.step(step)
         return step
+
+    def _is_deaf(self, now: float) -> bool:
+        """Whether FFmpeg reads no more, so that it will not end its file: what the container keeps is kept by a kill,
+        and each second of patience is one that is not recorded. A source that can block for seconds is left its time.
+        """
+        if self._ladder is None or self._ffmpeg is None or self.fault is None or self._ending_since is None:
+            return False
+        return (
+            self.fault.kind in (STALLED, TIMESTAMPS)
+            and self.options.without_signal != ENDS
+            and self.options.container not in UNSAFE_CONTAINERS
+            and now - self._ending_since >= DEAF_S
+            and self._ladder.next_at() is not None
+            and not self._ffmpeg.has_read()
+        )
 
     def on_ready(self, descriptor: int, now: float) -> None:
         """A descriptor that was polled is ready; one that is not FFmpeg's is left alone."""
@@ -269,7 +313,7 @@ class Attempt:
 
     def _spawn(self, now: float) -> None:
         self.phase = RUNNING
-        self.meter = Meter(now, self.options.rate)
+        self.meter = self._new_meter(now)
         if self.is_ending:
             self._close_files(now)
             return
@@ -298,6 +342,10 @@ class Attempt:
     def _take_records(self, records: Sequence[LogLine | Progress], now: float) -> None:
         for record in records:
             if isinstance(record, LogLine):
+                self._look_for_rate(record.text)
+                if is_wild(record.text):
+                    self._take_wild(now, record.text)
+                    continue
                 self._lines.append((now, record.priority, record.text))
                 self.ffmpeg_version = self.ffmpeg_version or muxer_version(record.text)
                 if is_format_change(record.text) and not self._format_change:
@@ -306,8 +354,25 @@ class Attempt:
                 continue
             self._finished = self._finished or record.ended
             self.frames_gained += self.meter.progress(
-                now, record.frame, record.dup_frames, record.drop_frames, record.speed
+                now, record.frame, record.dup_frames, record.drop_frames, record.speed, self._raw()
             )
+
+    def _look_for_rate(self, text: str) -> None:
+        """Where nobody stated a rate, that of FFmpeg's output is the one it keeps."""
+        if self.meter.rate:
+            return
+        self._is_output = self._is_output or text.startswith("Output #")
+        if self._is_output:
+            self.meter.find_rate(found_rate(text))
+
+    def _take_wild(self, now: float, text: str) -> None:
+        """One timestamp out of line costs nothing (-dts_error_threshold); from a jump on, all are. None is worth a line
+        of the journal: there are two a picture."""
+        if "DTS " in text:
+            self._wild.append(now)
+        within_s = max(WILD_S, WILD_IN_A_ROW / (self.meter.rate or WILD_IN_A_ROW))
+        if len(self._wild) == WILD_IN_A_ROW and now - self._wild[0] < within_s:
+            self.meter.pace.jumped(now, "by more than 10 s")
 
     def _on_exit(self, now: float) -> None:
         assert self._ffmpeg is not None
@@ -315,6 +380,7 @@ class Attempt:
         if status is None:
             return
         self._exit_status = status
+        self.meter.pace.stop(self._raw())
         self.cpu_s = self._ffmpeg.cpu_s
         # What it said last is still in the pipe, and explains its end; the pipe holds 64 KiB.
         for _ in range(4):
@@ -323,6 +389,7 @@ class Attempt:
                 break
             self._take_records(self._parser.feed(data), now)
         self._take_records(self._parser.close(), now)
+        self.meter.pace.finish()
         for descriptor in (self._ffmpeg.stderr, self._ffmpeg.pidfd):
             try:
                 self._poll.unregister(descriptor)

@@ -20,6 +20,7 @@ COMPLETE = "complete"
 # Kinds of faults that the runner finds.
 STALLED, NO_FRAME, NO_AUDIO = "stalled", "no frame", "no audio"
 FORMAT_CHANGED, FILE_DELETED, NOT_EXECUTED = "format changed", "file deleted", "not executed"
+TIMESTAMPS = "timestamps jumped"
 # Causes by which the runner decides.
 DISK, DISK_FULL, DISK_ERROR = "disk", "disk full", "disk error"
 BOARD_FAULT, BOARD_MISSING = "board fault", "board missing"
@@ -301,7 +302,7 @@ def classify(end: End) -> Cause:
         return said or _unsaid_cause(end)
     if said and fault.kind == STALLED and said.explains_stalls:
         return said
-    return Cause(fault.text, RETRY, fault.text)
+    return Cause(TIMESTAMPS if fault.kind == TIMESTAMPS else fault.text, RETRY, fault.text)
 
 
 def _said_cause(end: End) -> Cause | None:

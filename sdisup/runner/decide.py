@@ -18,6 +18,7 @@ from sdisup.runner.causes import (
     NO_FRAME,
     RETRY,
     STALLED,
+    TIMESTAMPS,
     WAIT,
     Cause,
     Fault,
@@ -35,8 +36,13 @@ AWAIT_SIGNAL = "try again later; the port is healthy"
 AWAIT_RETRY = "try again later, after one more failure"
 EXIT_STOPPED, EXIT_FOR_RETRY, EXIT_CANNOT_WORK = "exit, stopped", "exit for systemd to restart it", "exit for good"
 
+CUT_AGAIN_S = 70.0
+"""A file that could go on is ended for a new one at most once in this time, after which the port's ends count as
+the first again (GOOD_RECORDING_S)."""
 READY_AT_LATEST_S = 5.0
 GOOD_RECORDING_S = 60.0
+CUTS = (FORMAT_CHANGED, TIMESTAMPS)
+"""Faults of a file that could go on, though not as well as a new one."""
 DISK_ANSWER_S = 5.0
 NO_AUDIO_S = 5.0
 NO_FRAME_S, NO_GROWTH_S = 2.0, 5.0
@@ -61,6 +67,7 @@ class Sight(Record):
     `blocks` are FFmpeg's progress blocks, `frames` the frames that they counted; `frameless_s` is for how long no
     new frame came (since the start if none did), `growthless_s` for how long the file has not grown, and `look_s`
     how long ago that was looked at. `recording_s` is for how long frames are on disk, None before the first one.
+    `pace` is what is wrong with the number of pictures, `jump` how their timestamps have jumped just now.
     """
 
     path: str = ""
@@ -72,7 +79,8 @@ class Sight(Record):
     frameless_s: float = 0.0
     growthless_s: float = 0.0
     look_s: float = 0.0
-    pace_fps: float | None = None
+    pace: str = ""
+    jump: str = ""
     format_change: str = ""
     is_moved: bool = False
     is_deleted: bool = False
@@ -101,7 +109,7 @@ class Situation(Record):
 
     `failures` are the ends in a row without a good minute between them; `loops` those that this runner waited out
     itself; `no_signal_since` is None while there is a signal, or nobody knows. `has_recorded` is whether this command
-    line has recorded since boot.
+    line has recorded since boot. `cut_at` is when a file was ended that could have gone on, None if none was.
     """
 
     now: float
@@ -113,6 +121,7 @@ class Situation(Record):
     loops: int = 0
     no_signal_since: float | None = None
     has_recorded: bool = False
+    cut_at: float | None = None
     sight: Sight | None = None
     ended: Ended | None = None
 
@@ -136,7 +145,14 @@ def decide(situation: Situation, options: Options) -> Decision:
     if situation.is_stopping:
         return Decision(END_FFMPEG)
     fault = find_fault(situation.sight, options) if situation.phase == RUNNING else None
+    if fault is None and situation.phase == RUNNING and _may_cut(situation):
+        fault = find_cut(situation.sight)
     return Decision(END_FFMPEG, fault) if fault else Decision(NOTHING)
+
+
+def _may_cut(situation: Situation) -> bool:
+    """What happens again and again would cost more by new files than it does by itself."""
+    return situation.cut_at is None or situation.now - situation.cut_at > CUT_AGAIN_S
 
 
 def _while_waiting(situation: Situation) -> Decision:
@@ -155,10 +171,19 @@ def find_fault(sight: Sight, options: Options) -> Fault | None:
     growthless_s = sight.growthless_s - sight.look_s
     if growthless_s > max(NO_GROWTH_S, options.stall_timeout_s):
         return Fault(STALLED, f"stalled: the file has not grown for {growthless_s:.0f} s")
-    if sight.format_change:
-        return Fault(FORMAT_CHANGED, f"format changed: {sight.format_change}")
     if sight.is_deleted:
         return Fault(FILE_DELETED, f"file deleted: {sight.path} was removed while it was recorded")
+    return None
+
+
+def find_cut(sight: Sight) -> Fault | None:
+    """Why a new file would record more than a file that could go on, if it would."""
+    if sight.recording_s is None:
+        return None
+    if sight.jump:
+        return Fault(TIMESTAMPS, f"timestamps jumped {sight.jump}")
+    if sight.format_change:
+        return Fault(FORMAT_CHANGED, f"format changed: {sight.format_change}")
     return None
 
 
@@ -263,10 +288,10 @@ def describe(situation: Situation, options: Options, waits_for: str, told: tuple
     if situation.phase == CLOSING:
         state, reason = told
         return "stalled" if state == "recording" else state, reason or "FFmpeg ended; its file is being closed"
-    return describe_media(sight, options.rate)
+    return describe_media(sight)
 
 
-def describe_media(sight: Sight, rate: float) -> tuple[str, str]:
+def describe_media(sight: Sight) -> tuple[str, str]:
     """`starting`, `recording` or `stalled`, and the reason."""
     if sight.recording_s is None:
         return "starting", ""
@@ -274,9 +299,7 @@ def describe_media(sight: Sight, rate: float) -> tuple[str, str]:
         return "stalled", f"no new frame for {sight.frameless_s:.0f} s"
     if sight.growthless_s > NO_GROWTH_S:
         return "stalled", f"frames arrive, but the file has not grown for {sight.growthless_s:.0f} s"
-    if sight.pace_fps is not None:
-        return "recording", f"cannot keep up: {sight.pace_fps:.1f} of {rate:g} fps"
-    return "recording", ""
+    return "recording", sight.pace
 
 
 # The command for a signal without embedded audio.

@@ -7,11 +7,14 @@ recording. So FFmpeg gets a pipe as stdin, which stays open until FFmpeg has end
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 from collections.abc import Sequence
 
 READ_BYTES = 1 << 16
+FIONREAD = 0x541B
+"""How many bytes nobody has read (ioctl_tty(2), pipe(7)); the module that names it would be loaded for it alone."""
 
 
 class Ladder:
@@ -28,6 +31,11 @@ class Ladder:
         if self._steps and now >= self._steps[0][0]:
             return self._steps.pop(0)[1]
         return ""
+
+    def skip(self) -> str:
+        """Go to the last step now."""
+        self._steps = []
+        return "kill"
 
     def next_at(self) -> float | None:
         """When the next step is due; None after the last step."""
@@ -85,6 +93,10 @@ class FFmpegProcess:
                 return
         else:
             signal.pidfd_send_signal(self.pidfd, signal.SIGTERM if action == "term" else signal.SIGKILL)
+
+    def has_read(self) -> bool:
+        """Whether FFmpeg has read all that was written to its stdin (pipe(7), FIONREAD)."""
+        return not any(fcntl.ioctl(self._stdin, FIONREAD, bytes(4)))
 
     def reap(self) -> int | None:
         """FFmpeg's exit code, or minus the signal that killed it; None while it runs."""

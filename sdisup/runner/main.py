@@ -18,7 +18,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 
-from sdisup.contract.files import RUN_DIRECTORY, Unreadable, monotonic, up_seconds, utc_text
+from sdisup.contract.files import RUN_DIRECTORY, Unreadable, monotonic, monotonic_raw, up_seconds, utc_text
 from sdisup.contract.options import OptionError, Options, parse_options
 from sdisup.contract.requests import claim_request, noted_stopper
 from sdisup.contract.status import PortStatus, read_status, stopped_at, take_lock
@@ -41,7 +41,7 @@ WANTS_DIRECTORY = "/etc/systemd/system/sdi-record.target.wants"
 class Runner:
     """One port's life between its start and its stop, as an event loop over one poll.
 
-    `now` and `wall` are its clocks; `open_file` and `spawn` make a file's threads and FFmpeg's process.
+    `now`, `wall` and `raw` are its clocks; `open_file` and `spawn` make a file's threads and FFmpeg's process.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class Runner:
         poll: select.poll | None = None,
         now: Callable[[], float] = monotonic,
         wall: Callable[[], float] = time.time,
+        raw: Callable[[], float] = monotonic_raw,
         open_file: Callable[..., RecordingFile] = RecordingFile,
         spawn: Callable[[Sequence[str]], FFmpegProcess] = FFmpegProcess,
     ) -> None:
@@ -76,7 +77,7 @@ class Runner:
         self._log = FFmpegLog(self._reporter.journal)
         self._say = self._reporter.say
         self._spool = spool.Spool(options.port, run_directory, wall=wall, monotonic=now)
-        self._now, self._wall = now, wall
+        self._now, self._wall, self._raw = now, wall, raw
         self._clock_offset = wall() - now()
         self._open_file, self._spawn = open_file, spawn
         self._exit_code: int | None = None
@@ -172,6 +173,9 @@ class Runner:
         """A wall clock that was moved is told, since the names and times of files follow it."""
         now = self._now()
         offset = self._wall() - now
+        if self._now() - now > spool.CLOCK_STEP_S / 2:
+            # Other programs ran between the two readings; the next turn reads them again.
+            return
         step_s, self._clock_offset = offset - self._clock_offset, offset
         if abs(step_s) > spool.CLOCK_STEP_S:
             self._tell(spool.CLOCK, now, step_s=round(step_s, 3))
@@ -208,6 +212,7 @@ class Runner:
             loops=self._loops,
             no_signal_since=self._no_signal_since,
             has_recorded=self._options.command in self._recorded,
+            cut_at=self._memory.cut_at,
             sight=attempt.sight(now) if attempt else None,
             ended=ended,
         )
@@ -222,6 +227,9 @@ class Runner:
                 f"{decision.fault.text}; ending FFmpeg" if decision.fault else "stopping",
             )
             self._attempt.wind_down(now, decision.fault)
+            if decision.fault and decision.fault.kind in steps.CUTS:
+                self._memory.cut_at = now
+                self._memory.save()
         elif step == steps.EXIT_STOPPED:
             self._exit_stopped(now)
         elif ended is None:
@@ -244,7 +252,15 @@ class Runner:
         if self._memory.without_audio:
             options = options.replaced(command=without_audio(options.command, options.audio_options))
         self._attempt = Attempt(
-            options, self._directory, now, self._poll, self._wake, self._log.take, self._open_file, self._spawn
+            options,
+            self._directory,
+            now,
+            self._poll,
+            self._wake,
+            self._log.take,
+            self._open_file,
+            self._spawn,
+            self._raw,
         )
 
     def _is_retry(self) -> bool:
@@ -267,6 +283,7 @@ class Runner:
             self._on_first_media(attempt, now)
         if not attempt.is_told and media_at is not None:
             self._tell_media(attempt, now)
+        self._tell_holes(attempt, now)
         if media_at is not None and now - media_at > steps.GOOD_RECORDING_S:
             self._memory.good_minute()
         self._reporter.status.take_frames += attempt.frames_gained
@@ -297,7 +314,26 @@ class Runner:
             first_frame_at = meter.last_frame_at - meter.frames / meter.rate
         attempt.is_told = True
         version = attempt.ffmpeg_version
-        self._tell(spool.MEDIA, now, path=attempt.path, first_frame_at=first_frame_at, ffmpeg_version=version)
+        self._tell(
+            spool.MEDIA, now, path=attempt.path, first_frame_at=first_frame_at, ffmpeg_version=version, rate=meter.rate
+        )
+
+    def _tell_holes(self, attempt: Attempt, now: float) -> None:
+        """The ledger gets each time without pictures once it is over, before the file that it is in is closed."""
+        holes = attempt.meter.pace.holes
+        while holes and attempt.is_told:
+            hole = holes.pop(0)
+            self._say(WARNING, f"{hole.cause}: {hole.end - hole.start:.1f} s without pictures; recording went on")
+            self._tell(
+                spool.MISSED,
+                now,
+                path=attempt.path,
+                first_at=hole.start,
+                last_at=hole.end,
+                frames=hole.frames,
+                filled=hole.filled,
+                cause=hole.cause,
+            )
 
     def _on_spawned(self, attempt: Attempt) -> None:
         if not self._has_run:
@@ -336,6 +372,7 @@ class Runner:
     def _conclude(self, attempt: Attempt, ended: Ended, now: float) -> None:
         """Tell how an attempt's files ended, and let go of it."""
         self._attempt = None
+        self._tell_holes(attempt, now)
         for file in attempt.files:
             if file.path:
                 self._tell_closed(attempt, file, ended, now)
@@ -348,7 +385,7 @@ class Runner:
             self._tell(spool.WAITS, now, cause=ended.cause.name, take=self._memory.request.take)
 
     def _tell_closed(self, attempt: Attempt, file: File, ended: Ended, now: float) -> None:
-        meter, verdict, counts = attempt.meter, ended.verdict, {}
+        meter, pace, verdict, counts = attempt.meter, attempt.meter.pace, ended.verdict, {}
         if file.is_deleted:
             # What it held counts for nothing: its time is a gap.
             verdict = "lost: deleted while it was recorded"
@@ -357,11 +394,13 @@ class Runner:
                 "frames": meter.frames,
                 "duplicated": meter.dup_frames,
                 "dropped": meter.drop_frames,
-                "missing": meter.deficit.frames,
+                "missing": pace.short,
+                "repeated": pace.repeated,
+                "repeated_cause": pace.repeated_cause,
                 "last_frame_at": meter.last_frame_at,
                 "size_bytes": file.size_bytes if file.kept or attempt.is_abandoned else 0,
             }
-        cause = "stop" if self._is_stopping else ended.cause.name
+        cause = (attempt.silence or "stop") if self._is_stopping else ended.cause.name
         self._tell(spool.CLOSED, now, path=file.path, verdict=verdict, cause=cause, **counts)
 
     def _go_on_without_audio(self, now: float) -> None:
@@ -433,8 +472,6 @@ class Runner:
         remarks.append(attempt.watch_problem)
         remarks += [f"{file.path} was moved away; recording goes on in it" for file in attempt.files if file.is_moved]
         remarks += [attempt.sync_problem, self._spool.problem]
-        if attempt.meter.drops_half(now):
-            remarks.append(f"half of the frames are dropped: has the signal more than {self._options.rate:g} fps?")
         return remarks
 
 

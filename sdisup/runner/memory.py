@@ -17,7 +17,8 @@ from sdisup.contract.requests import Request
 class Memory(Record, frozen=False):
     """The runner's memory. `failures` are the ends in a row without a minute of good recording between them.
 
-    `without_audio`: audio is configured, and the signal was found to carry none.
+    `without_audio`: audio is configured, and the signal was found to carry none. `cut_at` is when (CLOCK_MONOTONIC) a
+    file was ended for a new one that could have gone on.
     """
 
     path: str
@@ -27,6 +28,7 @@ class Memory(Record, frozen=False):
     take_started_at: str = ""
     reason: str = ""
     without_audio: bool = False
+    cut_at: float | None = None
     request: Request = Request()
 
     def save(self) -> None:

@@ -9,13 +9,9 @@ from __future__ import annotations
 from collections import deque
 
 from sdisup.runner.decide import Sight
+from sdisup.runner.pace import SOURCE_SILENT, Pace
 
 WINDOW_S = 4.0
-PACE_S = 10.0
-TOO_SLOW = 0.01
-"""An encoder that is slower than its source by more than this share does not keep up."""
-DRIFT = 0.0002
-"""The share of each step's frames that may be missing: twice the 100 ppm by which clocks may differ."""
 
 
 class Rate:
@@ -37,60 +33,14 @@ class Rate:
         return max(0.0, (last - first) / (last_at - first_at)) if last_at > first_at else 0.0
 
 
-class Deficit:
-    """Counts the frames that a source of a known rate should have delivered and did not.
-
-    It compares frames with monotonic time, in steps of at least PACE_S between progress blocks. A late block makes one
-    step short and the next one long; so the frames that a step owes are carried on, and count as missing for good only
-    after the next step. A card's clock may differ from the system's by 100 ppm for months; so each step may owe a
-    little (DRIFT; DESIGN.md, Ledger).
-    """
-
-    def __init__(self, rate: float) -> None:
-        self._rate = rate
-        self._owed = 0.0
-        self._missing = 0
-        self._at: float | None = None
-        self._frames = 0
-        self.frames = 0
-        """How many frames are missing so far. The frames of the last step may still come."""
-        self.pace_fps: float | None = None
-        """The rate of the last step, in frames per second, if it was too low; else None."""
-
-    def add(self, now: float, frames: int) -> None:
-        if not self._rate:
-            return
-        if self._at is None:
-            self._at, self._frames = now, frames
-            return
-        elapsed_s = now - self._at
-        if elapsed_s < PACE_S:
-            return
-        expected, got = self._rate * elapsed_s, frames - self._frames
-        owed_before = self._owed
-        self._owed = max(-self._tolerance(), self._owed + expected - got - expected * DRIFT)
-        # Frames that two steps in a row owe are missing; frames that one step owes may come a block late.
-        self._missing = max(self._missing, self._counted(min(owed_before, self._owed)))
-        self.frames = max(self._missing, self._counted(self._owed))
-        self.pace_fps = got / elapsed_s if got < expected * (1 - TOO_SLOW) else None
-        self._at, self._frames = now, frames
-
-    def _counted(self, owed: float) -> int:
-        return int(owed) if owed > self._tolerance() else 0
-
-    def _tolerance(self) -> float:
-        return max(4.0, self._rate * 0.4)
-
-
 class Meter:
-    """What one running FFmpeg has delivered. `rate` is that of its source in frames a second, 0 if unknown."""
+    """What one running FFmpeg has delivered. `rate` is that of its source in frames a second, 0 if nobody stated it;
+    `silent` is the cause of a time without pictures."""
 
-    def __init__(self, started: float, rate: float = 0.0) -> None:
+    def __init__(self, started: float, rate: float = 0.0, silent: str = SOURCE_SILENT) -> None:
         self.started = started
-        self.rate = rate
-        self.deficit = Deficit(rate)
+        self.pace = Pace(rate, silent)
         self.blocks = 0
-        self._drop_rate, self._dup_rate = Rate(), Rate()
         self.frames = 0
         self.dup_frames = 0
         self.drop_frames = 0
@@ -98,42 +48,42 @@ class Meter:
         self.size_bytes = 0
         self.first_media_at: float | None = None
         self.last_frame_at: float | None = None
+        self.silent = silent
         self._last_growth_at = self._sized_at = started
         self._frame_rate = Rate()
         self._byte_rate = Rate()
 
-    def progress(self, now: float, frame: int, dup_frames: int, drop_frames: int, speed: float | None) -> int:
-        """Take in a progress block; returns how many frames are new."""
+    @property
+    def rate(self) -> float:
+        """The recording's frames a second, 0 while nobody knows."""
+        return self.pace.rate
+
+    def find_rate(self, fps: float) -> None:
+        """FFmpeg has found the rate that nobody stated."""
+        if not self.rate and 0 < fps < 1000:
+            self.pace = Pace(fps, self.silent, is_stated=False)
+
+    def progress(
+        self,
+        now: float,
+        frame: int,
+        dup_frames: int,
+        drop_frames: int,
+        speed: float | None,
+        raw: float | None = None,
+    ) -> int:
+        """Take in a progress block; returns how many frames are new. `raw` is now by CLOCK_MONOTONIC_RAW."""
         self.blocks += 1
         new = max(0, frame - self.frames)
         if new:
             self.last_frame_at = now
             self.frames = frame
-            # Only with new frames: blocks go on while no frame comes, and the gap that follows counts that time.
-            self.deficit.add(now, frame)
         self.dup_frames = max(self.dup_frames, dup_frames)
         self.drop_frames = max(self.drop_frames, drop_frames)
         self.speed = speed
         self._frame_rate.add(now, self.frames)
-        self._drop_rate.add(now, self.drop_frames)
-        self._dup_rate.add(now, self.dup_frames)
+        self.pace.add(now, now if raw is None else raw, frame, dup_frames, drop_frames)
         return new
-
-    def drops_half(self, now: float) -> bool:
-        """Whether FFmpeg drops about as many frames as it keeps: the source has twice the configured rate."""
-        return self.rate > 0 and self._drop_rate.per_second(now) > 0.8 * self.rate
-
-    def rate_change(self, now: float) -> str:
-        """Why the source must have changed to twice or half the configured rate during this file; "" if it did not.
-
-        FFmpeg then keeps the rate by dropping or repeating every second frame (VIDEOMASTER.md 9). If a file began so,
-        the source is configured wrong, and a new file would be no better.
-        """
-        if self.drops_half(now) and 1.5 * self.drop_frames < self.frames:
-            return f"half of the frames are dropped: the signal has more than {self.rate:g} fps"
-        if self.rate > 0 and self._dup_rate.per_second(now) > 0.4 * self.rate and 3 * self.dup_frames < self.frames:
-            return f"half of the frames are repeated: the signal has less than {self.rate:g} fps"
-        return ""
 
     def growthless_s(self, now: float) -> float:
         """For how long the file has not grown, in seconds."""
@@ -180,5 +130,6 @@ class Meter:
             frameless_s=self.frameless_s(now),
             growthless_s=self.growthless_s(now),
             look_s=self.look_s(now),
-            pace_fps=self.deficit.pace_fps,
+            pace=self.pace.remark,
+            jump=self.pace.jump(now),
         )

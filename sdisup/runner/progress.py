@@ -18,6 +18,7 @@ Values may be `N/A`; FFmpeg's status line for people ends in a carriage return; 
 from __future__ import annotations
 
 from sdisup.contract.records import Record
+from sdisup.runner.pace import exact_rate
 
 LINE_LIMIT_BYTES = 4096
 """The rest of a longer line is dropped, so that a line without an end takes no memory."""
@@ -111,6 +112,28 @@ def muxer_version(text: str) -> str:
     name, separator, value = text.partition(":")
     value = value.strip()
     return value if separator and name.strip() == "encoder" and value.startswith("Lavf") else ""
+
+
+def found_rate(text: str) -> float:
+    """The frames a second of FFmpeg's log line on a stream of video, 0 for any other line.
+
+    `Stream #0:0: Video: h264, yuv420p(progressive), 640x360, q=2-31, 800 kb/s, 23.98 fps, 12800 tbn`
+    """
+    if not text.startswith("Stream #") or ": Video: " not in text:
+        return 0.0
+    for part in text.split(", "):
+        value, _, unit = part.partition(" ")
+        if unit == "fps" and value.replace(".", "", 1).isdigit():
+            return exact_rate(float(value))
+    return 0.0
+
+
+def is_wild(text: str) -> bool:
+    """Whether a log line says that a packet's timestamp is too far from the one before, and counts for nothing.
+
+    `DTS 47610000, next:10000000 st:0 invalid dropping`, once for its dts and once for its pts.
+    """
+    return (text.endswith("invalid dropping") and "DTS " in text) or "invalid dropping st:" in text
 
 
 def _progress(block: dict[bytes, bytes], *, ended: bool) -> Progress | None:

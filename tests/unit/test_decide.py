@@ -17,6 +17,7 @@ from sdisup.runner.causes import (
     NO_FRAME,
     RETRY,
     STALLED,
+    TIMESTAMPS,
     WAIT,
     Cause,
     Fault,
@@ -103,9 +104,16 @@ CASES = [
     ("the file stands still", running(GOOD.replaced(growthless_s=6.0, look_s=0.5)), OPTIONS, END_FFMPEG, STALLED, 0),
     ("nobody could look", running(GOOD.replaced(growthless_s=60.0, look_s=59.0)), OPTIONS, NOTHING, "", 0),
     ("another format", running(GOOD.replaced(format_change="640x480")), OPTIONS, END_FFMPEG, FORMAT_CHANGED, 0),
+    ("another format again", running(GOOD.replaced(format_change="640x480"), cut_at=31.0), OPTIONS, NOTHING, "", 0),
+    ("and much later", running(GOOD.replaced(format_change="640x480"), cut_at=29.0), OPTIONS, END_FFMPEG,
+     FORMAT_CHANGED, 0),
+    ("timestamps jump", running(GOOD.replaced(jump="20 s ahead")), OPTIONS, END_FFMPEG, TIMESTAMPS, 0),
+    ("they jump again", running(GOOD.replaced(jump="20 s ahead"), cut_at=90.0), OPTIONS, NOTHING, "", 0),
+    ("they jump and stand still", running(GOOD.replaced(jump="back", frameless_s=9.0), cut_at=90.0), OPTIONS,
+     END_FFMPEG, STALLED, 0),
     ("deleted", running(GOOD.replaced(is_moved=True, is_deleted=True)), OPTIONS, END_FFMPEG, FILE_DELETED, 0),
     ("moved away", running(GOOD.replaced(is_moved=True)), OPTIONS, NOTHING, "", 0),
-    ("too slow", running(GOOD.replaced(pace_fps=20.0)), OPTIONS, NOTHING, "", 0),
+    ("too slow", running(GOOD.replaced(pace="cannot keep up: 20.0 of 25 fps")), OPTIONS, NOTHING, "", 0),
     ("stopped", running(GOOD, is_stopping=True), OPTIONS, END_FFMPEG, "", 0),
     ("stopped and stalled", running(GOOD.replaced(frameless_s=60.0), is_stopping=True), OPTIONS, END_FFMPEG, "", 0),
     # While FFmpeg is being ended.
@@ -178,7 +186,7 @@ DESCRIPTIONS = [
     ("frames stand still", running(GOOD.replaced(frameless_s=3.0)), "stalled", "no new frame for 3 s"),
     ("the file stands still", running(GOOD.replaced(growthless_s=6.0)), "stalled",
      "frames arrive, but the file has not grown for 6 s"),
-    ("too slow", running(GOOD.replaced(pace_fps=20.04)), "recording", "cannot keep up: 20.0 of 25 fps"),
+    ("too slow", running(GOOD.replaced(pace="cannot keep up")), "recording", "cannot keep up"),
     ("it starts", running(Sight(running_s=3.0)), "starting", ""),
     ("the disk answers", Situation(now=1.0, phase=OPENING, sight=Sight(began_s=4.0)), "starting", ""),
     ("the disk hangs", Situation(now=1.0, phase=OPENING, sight=Sight(began_s=6.0)), "starting",
@@ -207,6 +215,7 @@ SECONDS = st.floats(0, 1e6)
 SIGHTS = st.builds(
     Sight, running_s=SECONDS, recording_s=st.none() | SECONDS, blocks=st.integers(0, 9), frames=st.integers(0, 999),
     frameless_s=SECONDS, growthless_s=SECONDS, look_s=SECONDS, format_change=st.sampled_from(["", "x"]),
+    jump=st.sampled_from(["", "x"]),
     is_moved=st.booleans(), is_deleted=st.booleans(),
 )  # fmt: skip
 ENDS = st.builds(
@@ -217,7 +226,7 @@ ENDS = st.builds(
 SITUATIONS = st.builds(
     Situation, now=SECONDS, phase=st.sampled_from([WAITING, OPENING, RUNNING, CLOSING]), is_stopping=st.booleans(),
     is_ending=st.booleans(), wait_until=SECONDS, failures=st.integers(-1, 10**6), loops=st.integers(0, 99),
-    no_signal_since=st.none() | SECONDS, has_recorded=st.booleans(), sight=SIGHTS,
+    no_signal_since=st.none() | SECONDS, has_recorded=st.booleans(), cut_at=st.none() | SECONDS, sight=SIGHTS,
 )  # fmt: skip
 
 

@@ -80,7 +80,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     def play(world: World, options: Options = OPTIONS) -> int:
         edges: dict[str, Any] = {"poll": world, "open_file": world.open_file, "spawn": world.spawn}
         placed = options.replaced(run_directory=str(tmp_path))
-        world.runner = Runner(placed, now=world.now, wall=world.wall, **edges)
+        world.runner = Runner(placed, now=world.now, wall=world.wall, raw=world.now, **edges)
         return world.runner.run()
 
     return play
