@@ -17,6 +17,12 @@ ENDS, SEARCHES = "ends", "searches"
 """What FFmpeg does when its source has no signal: it ends at once, or it looks for one for some seconds and ends."""
 
 
+REQUIRED, OPTIONAL = "required", "optional"
+"""Whether a port that is to record sound records without it where none comes."""
+SOUND_MARK = "ashowinfo@sound"
+"""The filter by which FFmpeg logs that sound comes, once for each second of it."""
+
+
 class OptionError(ValueError):
     """A command line that no `sdisup apply` wrote."""
 
@@ -29,7 +35,8 @@ class Options(Record):
     operator's words (`board 0 channel 3`).
     `without_signal` is ENDS or SEARCHES where FFmpeg ends without a signal, which is no failure; empty where a
     missing signal is nothing that FFmpeg tells. `audio_options` are the input's options, separated by commas, that
-    ask for the sound in the signal, which a signal may lack (`-nb_channels,-sample_rate`).
+    ask for the sound in the signal, which a signal may lack (`-nb_channels,-sample_rate`). `sound` is REQUIRED or
+    OPTIONAL, empty where none is recorded.
     Times are in seconds: `stall_timeout_s` without a new frame is a stall; `start_timeout_s` until the
     first; `stop_quit_s` and `stop_term_s` are the patience after `q` and after SIGTERM, and
     `stop_start_quit_s` that after `q` while no frame has come yet. `run_directory` and
@@ -58,10 +65,11 @@ class Options(Record):
     stop_term_s: float
     run_directory: str = ""
     unit: str = ""
+    sound: str = ""
 
 
 _NAMES = {name: kind for name, kind in Options.__annotations__.items() if name != "command"}
-_OPTIONAL = {"without_signal": "", "audio_options": "", "run_directory": "", "unit": ""}
+_OPTIONAL = {"without_signal": "", "audio_options": "", "run_directory": "", "unit": "", "sound": ""}
 _READ = {"int": int, "float": float, "str": str}
 
 

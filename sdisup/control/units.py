@@ -152,6 +152,7 @@ def runner_options(port: Port, command: list[str], revision: str, filesystem: st
         input=str(port.source),
         without_signal=port.source.without_signal,
         audio_options=",".join(port.source.audio_options()),
+        sound=port.source.sound(),
         recordings=port.recordings,
         revision=revision,
         filesystem=filesystem,

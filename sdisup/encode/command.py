@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from sdisup.config.codecs import CODECS, MUXERS, fragment_duration_s
 from sdisup.config.settings import Port
 from sdisup.config.table import SOURCE_KINDS
+from sdisup.contract.options import SOUND_MARK
 from sdisup.contract.records import Record
 from sdisup.sources.base import Source
 from sdisup.sources.values import AUTO_RATE, FASTEST_RATE, FPS
@@ -26,6 +27,7 @@ OUTPUT = "{output}"
 """The last argument, which the runner replaces with the path of the file."""
 
 PROGRESS_PERIOD_S = 0.25
+INTERLEAVE_US = "500000"
 
 
 class Capabilities(Record):
@@ -155,21 +157,30 @@ _ENCODERS: dict[str, Callable[[Port], list[str]]] = {
 
 AAC_KBPS_PER_CHANNEL = 96
 
+# FFmpeg's progress tells nothing of the sound. So a branch logs one piece of each second of it.
+# After a loss of pictures the sound would run early without aresample (VIDEOMASTER 5).
+_SOUND_FILTERS = (
+    f"asplit[watched][sound];[watched]aselect=floor(abs(t-prev_selected_t)),{SOUND_MARK},anullsink"
+    ";[sound]aresample=async=1"
+)
+
 
 def _audio_arguments(port: Port) -> list[str]:
     channels = port.source.audio_channel_count()
     if not channels:
         return []
     encoder = CODECS[port.codec].audio_encoder
-    # After a loss of pictures the sound would run early without it (VIDEOMASTER 5).
-    arguments = ["-map", port.source.audio_map(), "-af", "aresample=async=1", "-c:a", encoder]
+    arguments = ["-map", port.source.audio_map(), "-af", _SOUND_FILTERS, "-c:a", encoder]
     if encoder == "aac":
         arguments += ["-b:a", f"{AAC_KBPS_PER_CHANNEL * channels}k"]
     return arguments
 
 
 def _container_arguments(port: Port, capabilities: Capabilities) -> list[str]:
-    """A container that a kill leaves playable, cut into pieces as long as the encoder leaves room for."""
+    """A container that a kill leaves playable, cut into pieces as long as the encoder leaves room for.
+
+    Where one stream stops, the muxer would hold the other one back for 10 s (FACTS 7), which a kill would lose.
+    """
     fragment_s = fragment_duration_s(CODECS[port.codec], port.threads, port.source.options["rate"])
     if port.container == "mkv":
         options = ["-cluster_time_limit", str(max(1, round(fragment_s * 1000)))]
@@ -177,4 +188,4 @@ def _container_arguments(port: Port, capabilities: Capabilities) -> list[str]:
         # hybrid_fragmented is fragmented while it grows and an ordinary file once it is closed.
         flags = "+hybrid_fragmented" if capabilities.hybrid_fragmented else "+empty_moov+default_base_moof"
         options = ["-movflags", flags, "-frag_duration", str(round(fragment_s * 1_000_000))]
-    return [*options, "-flush_packets", "1", "-f", MUXERS[port.container]]
+    return [*options, "-max_interleave_delta", INTERLEAVE_US, "-flush_packets", "1", "-f", MUXERS[port.container]]

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from sdisup.contract.files import monotonic_raw
-from sdisup.contract.options import ENDS, Options
+from sdisup.contract.options import ENDS, SOUND_MARK, Options
 from sdisup.contract.records import Record
 from sdisup.runner.causes import (
     DISK,
@@ -27,12 +27,21 @@ from sdisup.runner.causes import (
     is_format_change,
     plain,
 )
-from sdisup.runner.decide import CLOSING, ENDED, OPENING, RUNNING, Ended, Sight
+from sdisup.runner.decide import CLOSING, ENDED, NO_SOUND_S, OPENING, RUNNING, Ended, Sight, sound_input
 from sdisup.runner.disk import Closed, Event, FirstMedia, Opened, OpenFailed, Place, RecordingFile, Sample
 from sdisup.runner.ffmpeg import FFmpegProcess, Ladder
 from sdisup.runner.meter import Meter
 from sdisup.runner.pace import SIGNAL_LOST, SOURCE_SILENT
-from sdisup.runner.progress import LogLine, Progress, ProgressParser, found_rate, is_wild, muxer_version
+from sdisup.runner.progress import (
+    LogLine,
+    Progress,
+    ProgressParser,
+    found_rate,
+    is_sound_mapping,
+    is_sound_unknown,
+    is_wild,
+    muxer_version,
+)
 
 CLOSE_PATIENCE_S = 3.0
 SILENT_S = 1.0
@@ -114,9 +123,17 @@ class Attempt:
         self._is_output = False
         self._wild: deque[float] = deque(maxlen=WILD_IN_A_ROW)
         self._format_change = ""
+        self._picture_opened_at: float | None = None
+        self._are_inputs_open = False
+        self._is_sound_unknown = False
+        self._sound_awaited_at: float | None = None
+        self._sound_at: float | None = None
         self._finished = False
         self._parser = ProgressParser()
         self._lines: deque[tuple[float, int, str]] = deque(maxlen=LOG_LINES_KEPT)
+        self._has_sound_input = sound_input(options.command) > 0
+        # The units of an older apply have no watch.
+        self._is_watched = any(SOUND_MARK in word for word in options.command)
         self._ffmpeg: FFmpegProcess | None = None
         self._ladder: Ladder | None = None
         self._exit_status = 0
@@ -169,9 +186,22 @@ class Attempt:
             path=self.path,
             began_s=now - self.began,
             format_change=self._format_change,
+            opening_s=now - (self._picture_opened_at or now) if self._lacks_input else 0.0,
+            soundless_s=self._soundless_s(now),
+            has_sounded=self._sound_at is not None,
             is_moved=self.newest.is_moved,
             is_deleted=self.newest.is_deleted,
         )
+
+    @property
+    def _lacks_input(self) -> bool:
+        """Whether FFmpeg has the picture's input open and not yet the one of the sound."""
+        return self._picture_opened_at is not None and not self._are_inputs_open and self._has_sound_input
+
+    def _soundless_s(self, now: float) -> float | None:
+        """For how long no sound came, from the moment when FFmpeg had its inputs open; None where none can be seen."""
+        since = self._sound_awaited_at if self._sound_at is None else self._sound_at
+        return None if since is None else now - since
 
     def end(self, now: float) -> End:
         """How its FFmpeg ended, for classification."""
@@ -198,6 +228,7 @@ class Attempt:
             cpu_s=self.cpu_s,
             could_open=self.could_open,
             is_abandoned=self.is_abandoned,
+            lacks_input=self._lacks_input,
             # FFmpeg's last line: `audio:0KiB`, before 7.0 `audio:0kB`.
             wrote_no_audio=any("audio:0KiB" in text or "audio:0kB" in text for _, _, text in self._lines),
         )
@@ -230,7 +261,9 @@ class Attempt:
         if self.phase == CLOSING or (self.phase == OPENING and self.is_ending):
             return self._close_by
         if self._ladder is None:
-            return None
+            if self._sound_awaited_at is None or self._sound_at is not None or self.phase != RUNNING:
+                return None
+            return max(self._sound_awaited_at + NO_SOUND_S, now + 0.1)
         deaf_at = now + 1.0 if self._ending_since is None else max(now + 0.05, self._ending_since + DEAF_S)
         return min(self._ladder.next_at() or now + 1.0, deaf_at)
 
@@ -342,6 +375,10 @@ class Attempt:
     def _take_records(self, records: Sequence[LogLine | Progress], now: float) -> None:
         for record in records:
             if isinstance(record, LogLine):
+                if record.text.startswith(f"[{SOUND_MARK}"):
+                    self._sound_at = now
+                    continue
+                self._take_opening(record.text, now)
                 self._look_for_rate(record.text)
                 if is_wild(record.text):
                     self._take_wild(now, record.text)
@@ -373,6 +410,18 @@ class Attempt:
         within_s = max(WILD_S, WILD_IN_A_ROW / (self.meter.rate or WILD_IN_A_ROW))
         if len(self._wild) == WILD_IN_A_ROW and now - self._wild[0] < within_s:
             self.meter.pace.jumped(now, "by more than 10 s")
+
+    def _take_opening(self, text: str, now: float) -> None:
+        """What FFmpeg says of its inputs as it opens them, one after the other."""
+        if text.startswith("Input #0, "):
+            self._picture_opened_at = now
+        elif text == "Stream mapping:":
+            self._are_inputs_open = True
+        elif is_sound_unknown(text):
+            self._is_sound_unknown = True
+        elif self._sound_awaited_at is None and self._is_watched and is_sound_mapping(text):
+            # Where FFmpeg found none while it looked at the input, most of the patience is over.
+            self._sound_awaited_at = now - (NO_SOUND_S - 0.5 if self._is_sound_unknown else 0.0)
 
     def _on_exit(self, now: float) -> None:
         assert self._ffmpeg is not None

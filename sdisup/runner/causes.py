@@ -18,7 +18,7 @@ ERROR, WARNING, INFO = 3, 4, 6
 COMPLETE = "complete"
 """The verdict on a file that lacks nothing."""
 # Kinds of faults that the runner finds.
-STALLED, NO_FRAME, NO_AUDIO = "stalled", "no frame", "no audio"
+STALLED, NO_FRAME, NO_AUDIO, NO_SOUND = "stalled", "no frame", "no audio", "no sound"
 FORMAT_CHANGED, FILE_DELETED, NOT_EXECUTED = "format changed", "file deleted", "not executed"
 TIMESTAMPS = "timestamps jumped"
 # Causes by which the runner decides.

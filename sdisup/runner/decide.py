@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sdisup.contract.options import Options
+from sdisup.contract.options import OPTIONAL, Options
 from sdisup.contract.records import Record
 from sdisup.runner.causes import (
     FAIL,
@@ -16,6 +16,7 @@ from sdisup.runner.causes import (
     FORMAT_CHANGED,
     NO_AUDIO,
     NO_FRAME,
+    NO_SOUND,
     RETRY,
     STALLED,
     TIMESTAMPS,
@@ -45,6 +46,11 @@ CUTS = (FORMAT_CHANGED, TIMESTAMPS)
 """Faults of a file that could go on, though not as well as a new one."""
 DISK_ANSWER_S = 5.0
 NO_AUDIO_S = 5.0
+NO_SOUND_S, SOUND_HOLDS_S = 2.0, 3.0
+"""How long a sound that is optional may keep the picture: before its first piece, and where it has an input of its own.
+By the time that FFmpeg has opened its inputs it has read of each stream that sends."""
+SOUND_STOPPED_S = 5.0
+"""From when on it is said that no sound comes."""
 NO_FRAME_S, NO_GROWTH_S = 2.0, 5.0
 """From when on a port that recorded is said to have stalled, without a new frame and with a file that does not grow."""
 
@@ -66,7 +72,10 @@ class Sight(Record):
 
     `blocks` are FFmpeg's progress blocks, `frames` the frames that they counted; `frameless_s` is for how long no
     new frame came (since the start if none did), `growthless_s` for how long the file has not grown, and `look_s`
-    how long ago that was looked at. `recording_s` is for how long frames are on disk, None before the first one.
+    how long ago that was looked at. `opening_s` is for how long FFmpeg has had the picture's input open and waits for
+    another one; `soundless_s` for how long no sound came from the inputs once they were open, None where none is
+    watched, and `has_sounded` whether any ever came. `recording_s` is for how long frames are on disk, None before the
+    first one.
     `pace` is what is wrong with the number of pictures, `jump` how their timestamps have jumped just now.
     """
 
@@ -82,6 +91,9 @@ class Sight(Record):
     pace: str = ""
     jump: str = ""
     format_change: str = ""
+    opening_s: float = 0.0
+    soundless_s: float | None = None
+    has_sounded: bool = False
     is_moved: bool = False
     is_deleted: bool = False
 
@@ -90,7 +102,8 @@ class Ended(Record):
     """What is known of an attempt that has ended: why, what its file is worth (causes.file_verdict), what it cost.
 
     `kept` whether a file holds frames, `cpu_s` what FFmpeg cost in seconds of a core, `could_open` whether there was
-    a file at all, `is_abandoned` whether its disk still has to close it.
+    a file at all, `is_abandoned` whether its disk still has to close it, `lacks_input` whether the picture's input was
+    open and another one never was.
     """
 
     cause: Cause
@@ -102,6 +115,7 @@ class Ended(Record):
     could_open: bool = True
     is_abandoned: bool = False
     wrote_no_audio: bool = False
+    lacks_input: bool = False
 
 
 class Situation(Record):
@@ -163,6 +177,9 @@ def _while_waiting(situation: Situation) -> Decision:
 
 def find_fault(sight: Sight, options: Options) -> Fault | None:
     """What a running FFmpeg is to be ended for, if anything."""
+    fault = _sound_fault(sight, options)
+    if fault:
+        return fault
     if sight.recording_s is None:
         return _fault_before_media(sight, options)
     if sight.frameless_s > options.stall_timeout_s:
@@ -173,6 +190,25 @@ def find_fault(sight: Sight, options: Options) -> Fault | None:
         return Fault(STALLED, f"stalled: the file has not grown for {growthless_s:.0f} s")
     if sight.is_deleted:
         return Fault(FILE_DELETED, f"file deleted: {sight.path} was removed while it was recorded")
+    return None
+
+
+def _sound_fault(sight: Sight, options: Options) -> Fault | None:
+    """What to end FFmpeg for where a sound that may be left out keeps the picture from the file.
+
+    A card's signal is judged by its first block alone: what FFmpeg logs at its end tells whether it had frames.
+    """
+    if options.sound != OPTIONAL or options.audio_options:
+        return None
+    if sight.opening_s > NO_AUDIO_S:
+        return Fault(NO_SOUND, "the sound's input does not open")
+    if sight.soundless_s is None:
+        return None
+    if not sight.has_sounded and not sight.blocks and sight.soundless_s > NO_SOUND_S:
+        return Fault(NO_SOUND, "no sound comes from the input")
+    both_for_s = min(sight.soundless_s, sight.frameless_s)
+    if sight.has_sounded and both_for_s > SOUND_HOLDS_S and sound_input(options.command):
+        return Fault(NO_SOUND, "the sound's input has stalled and holds the picture")
     return None
 
 
@@ -196,7 +232,9 @@ def _fault_before_media(sight: Sight, options: Options) -> Fault | None:
     if sight.running_s > options.start_timeout_s:
         # Frames that arrive and are not in the file count for nothing.
         where = " on disk" if sight.frames else ""
-        return Fault(NO_FRAME, f"no frame{where} within {options.start_timeout_s:.0f} s of FFmpeg's start")
+        is_silent = sight.soundless_s is not None and not sight.has_sounded and not sight.blocks
+        why = ": the picture waits for the sound, and none comes" if is_silent else ""
+        return Fault(NO_FRAME, f"no frame{where} within {options.start_timeout_s:.0f} s of FFmpeg's start{why}")
     return None
 
 
@@ -206,7 +244,7 @@ def _fault_before_media(sight: Sight, options: Options) -> Fault | None:
 def _after_end(situation: Situation, ended: Ended, options: Options) -> Decision:
     if situation.is_stopping:
         return Decision(EXIT_STOPPED)
-    if held_video(ended, options):
+    if held_video(ended, options) or lacks_sound(ended, options):
         return Decision(GO_ON_WITHOUT_AUDIO)
     if ended.cause.outcome == WAIT:
         since = situation.now if situation.no_signal_since is None else situation.no_signal_since
@@ -227,6 +265,12 @@ def held_video(ended: Ended, options: Options) -> bool:
     least_frames = NO_AUDIO_S / 2 * (options.rate or 1.0)
     is_held = ended.fault is not None and ended.fault.kind == NO_AUDIO and ended.frames >= least_frames
     return is_held and ended.kept and ended.wrote_no_audio
+
+
+def lacks_sound(ended: Ended, options: Options) -> bool:
+    """Whether FFmpeg ended for a sound that may be left out."""
+    is_fault = ended.fault is not None and ended.fault.kind == NO_SOUND
+    return is_fault or (options.sound == OPTIONAL and ended.lacks_input and ended.fault is None)
 
 
 def _is_loop(situation: Situation, ended: Ended) -> bool:
@@ -302,18 +346,41 @@ def describe_media(sight: Sight) -> tuple[str, str]:
     return "recording", sight.pace
 
 
-# The command for a signal without embedded audio.
+def sound_remark(sight: Sight) -> str:
+    """What people are told of a sound that does not come; "" if it does."""
+    if sight.soundless_s is None:
+        return ""
+    if not sight.has_sounded and not sight.blocks and sight.soundless_s > NO_SOUND_S:
+        return f"no sound has come for {sight.soundless_s:.0f} s, and the picture waits for it"
+    # A stream that comes in pieces brings both, and a source that stalls neither.
+    if sight.soundless_s > SOUND_STOPPED_S + sight.frameless_s:
+        return f"no sound for {sight.soundless_s:.0f} s"
+    return ""
+
+
+# The command for a source without sound.
 
 _SOUND_OPTIONS = ("-af", "-c:a", "-b:a")
 
 
+def sound_input(command: Sequence[str]) -> int:
+    """The number of the input that the sound has for itself; 0 if it comes with the picture, or there is none."""
+    for index, word in enumerate(command[:-1]):
+        if word == "-map" and ":a:" in command[index + 1]:
+            return int(command[index + 1].partition(":")[0])
+    return 0
+
+
 def without_audio(command: Sequence[str], audio_options: str) -> list[str]:
-    """The same command for a signal without embedded audio: none of the input's audio options, no track."""
+    """The same command without a track for the sound, an input for it alone, and the input's audio options."""
     unwanted = {*_SOUND_OPTIONS, *audio_options.split(",")}
     kept: list[str] = []
     index = 0
+    if sound_input(command):
+        end_of_picture = command.index("-i") + 2
+        command = [*command[:end_of_picture], *command[command.index("-map") :]]
     while index < len(command):
-        is_audio_map = command[index] == "-map" and list(command[index + 1 : index + 2]) == ["0:a:0"]
+        is_audio_map = command[index] == "-map" and ":a:" in "".join(command[index + 1 : index + 2])
         if command[index] in unwanted or is_audio_map:
             index += 2
         else:

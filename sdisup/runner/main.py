@@ -26,13 +26,15 @@ from sdisup.ledger import spool
 from sdisup.runner import decide as steps
 from sdisup.runner.attempt import Attempt, File
 from sdisup.runner.causes import COMPLETE
-from sdisup.runner.decide import Decision, Ended, Situation, backoff_s, decide, describe, without_audio
+from sdisup.runner.decide import Decision, Ended, Situation, backoff_s, decide, describe, sound_remark, without_audio
 from sdisup.runner.disk import RecordingFile
 from sdisup.runner.ffmpeg import FFmpegProcess
 from sdisup.runner.memory import Memory, memory_path, note_recorded, recall, recorded_commands, recorded_path
 from sdisup.runner.report import ERROR, INFO, NOTICE, WARNING, FFmpegLog, Journal, Notifier, Reporter, shell_text
 
 EXIT_STOPPED, EXIT_RETRY, EXIT_CANNOT_WORK = 0, 1, 78
+FRUITLESS_ATTEMPTS = 3
+"""A server may take some seconds before it lets the same client in again."""
 LOCK_WAIT_S = 8.0
 """Below the unit's WatchdogSec=."""
 WANTS_DIRECTORY = "/etc/systemd/system/sdi-record.target.wants"
@@ -406,8 +408,17 @@ class Runner:
     def _go_on_without_audio(self, now: float) -> None:
         """VIDEOMASTER.md 3: what FFmpeg held in memory is written out; the same start would hang again."""
         self._memory.without_audio = True
+        self._memory.fruitless = 0
         self._memory.save()
-        self._say(WARNING, f"no audio embedded on {self._options.input}; recording without, until the next start")
+        what = "no audio embedded" if self._options.audio_options else "no sound"
+        self._say(WARNING, f"{what} on {self._options.input}; recording without, until the next start")
+
+    def _forget_sound(self, ended: Ended) -> None:
+        """A source that brings no picture either, more than once, is away, and may come back with its sound."""
+        if self._options.audio_options or not self._memory.without_audio:
+            return
+        self._memory.fruitless = 0 if ended.kept else self._memory.fruitless + 1
+        self._memory.without_audio = self._memory.fruitless < FRUITLESS_ATTEMPTS
 
     def _await_retry(self, ended: Ended) -> None:
         cause, now = ended.cause, self._now()
@@ -415,6 +426,7 @@ class Runner:
             self._log.release(now, only_errors=True)
             self._say(WARNING, cause.reason)
         self._log.discard()
+        self._forget_sound(ended)
         self._loops += 1
         self._no_signal_since = None
         self._memory.failures += 1
@@ -444,6 +456,7 @@ class Runner:
             self._log.release(now, only_errors=True)
         self._reporter.journal.report_unsaid()
         self._memory.reason = reason
+        self._forget_sound(ended)
         self._memory.save()
         if is_news:
             self._say(ERROR if cannot_work else WARNING, reason)
@@ -468,7 +481,9 @@ class Runner:
             return []
         remarks = []
         if self._memory.without_audio:
-            remarks.append("without audio: none is embedded in the signal")
+            where = "is embedded in the signal" if self._options.audio_options else "came from the input"
+            remarks.append(f"without audio: none {where}")
+        remarks.append(sound_remark(attempt.sight(now)))
         remarks.append(attempt.watch_problem)
         remarks += [f"{file.path} was moved away; recording goes on in it" for file in attempt.files if file.is_moved]
         remarks += [attempt.sync_problem, self._spool.problem]

@@ -17,8 +17,9 @@ from sdisup.contract.requests import Request
 class Memory(Record, frozen=False):
     """The runner's memory. `failures` are the ends in a row without a minute of good recording between them.
 
-    `without_audio`: audio is configured, and the signal was found to carry none. `cut_at` is when (CLOCK_MONOTONIC) a
-    file was ended for a new one that could have gone on.
+    `without_audio`: audio is configured, and the signal was found to carry none; `fruitless` are the attempts since
+    that brought no picture either. `cut_at` is when (CLOCK_MONOTONIC) a file was ended for a new one that could have
+    gone on.
     """
 
     path: str
@@ -29,6 +30,7 @@ class Memory(Record, frozen=False):
     reason: str = ""
     without_audio: bool = False
     cut_at: float | None = None
+    fruitless: int = 0
     request: Request = Request()
 
     def save(self) -> None:

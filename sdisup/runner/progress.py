@@ -136,6 +136,16 @@ def is_wild(text: str) -> bool:
     return (text.endswith("invalid dropping") and "DTS " in text) or "invalid dropping st:" in text
 
 
+def is_sound_mapping(text: str) -> bool:
+    """Whether FFmpeg says that the inputs are open and one has the sound: `Stream #1:0 -> #0:1 (aac (native) -> …`."""
+    return text.startswith("Stream #") and " -> #0:1 (" in text
+
+
+def is_sound_unknown(text: str) -> bool:
+    """Whether FFmpeg found none of a sound: `Could not find codec parameters for stream 1 (Audio: aac …`."""
+    return "Could not find codec parameters for stream" in text and "(Audio:" in text
+
+
 def _progress(block: dict[bytes, bytes], *, ended: bool) -> Progress | None:
     """The block's record; None for a block without a readable frame number that is not the last block."""
     frame = _whole(block.get(b"frame", b""))

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import sdisup.sources
+from sdisup.contract.options import REQUIRED
 from sdisup.contract.records import Record
 from sdisup.sources.arguments import Input
 from sdisup.sources.values import CHOICE, RATE, RATES, Setting
@@ -123,6 +124,10 @@ class Source(Record):
         """How many audio channels are recorded, in one stream; 0 for none."""
         channels: int = self.options["audio_channels"]
         return channels
+
+    def sound(self) -> str:
+        """REQUIRED or OPTIONAL (contract/options.py), "" where no sound is recorded."""
+        return REQUIRED if self.audio_channel_count() else ""
 
     def audio_map(self) -> str:
         """The stream of the sound, as FFmpeg's -map takes it."""

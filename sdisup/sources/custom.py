@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from sdisup.contract.options import OPTIONAL
 from sdisup.sources.arguments import DEVICE_FORMATS, Input, parse_inputs
 from sdisup.sources.base import SIGNAL_SCAN, Remark, Sandbox, Source
 from sdisup.sources.values import AUTO_RATE, RATE, RATES, REQUIRED, Setting, Type, show
@@ -18,10 +19,14 @@ def _check_arguments(setting: Setting, value: object) -> tuple[Input, ...]:
 def _check_audio(setting: Setting, value: object) -> bool | str:
     if isinstance(value, bool):
         return value
-    if value == "optional":
-        return "optional"
+    if value == OPTIONAL:
+        return OPTIONAL
     raise ValueError(f"must be true, false or 'optional', not {show(value)}")
 
+
+ANALYSIS_US, OPTIONAL_ANALYSIS_US = "5000000", "2000000"
+SOUND_TIMEOUT_US = "2000000"
+TIMED_PROTOCOLS = ("http", "https", "rtmp", "rtmps", "tcp", "tls")
 
 ARGUMENTS = Type("arguments", _check_arguments, "a list of strings")
 AUDIO = Type("audio", _check_audio, 'true, false or "optional"')
@@ -42,8 +47,9 @@ class Custom(Source):
                 " a crash may lose more of a slower one.", allowed=(AUTO_RATE, *RATES)),
         SIGNAL_SCAN,
         Setting("audio", AUDIO, True,
-                "Whether the sound of the last input is recorded; an input without any then fails to start,"
-                " unless it is optional."),
+                "Whether the sound of the last input is recorded; an input without any then fails to start. Optional"
+                " sound is left out until the next start where none comes for 2 s after FFmpeg opened its inputs, and"
+                " where an input of its own does not open or stalls."),
     )  # fmt: skip
     # A stream is late for reasons that heal by themselves: an HLS segment of up to 10 s comes at once and then
     # nothing, a lost packet costs the pictures until the next key frame, a sender is restarted. A new connection would
@@ -68,7 +74,21 @@ class Custom(Source):
             yield ("source.input",), text
 
     def arguments(self) -> list[str]:
-        return [word for entry in self.inputs for word in entry.arguments]
+        """The operator's arguments, and limits where they say none.
+
+        FFmpeg looks 90 s for the sound that an FLV announces, 7 s for that of an MPEG-TS, and 5 s elsewhere
+        (libavformat/demux.c, avformat_find_stream_info). While an input of the sound alone is silent, FFmpeg does not
+        read the picture: a time-out, where the protocol has one, ends that input and no more.
+        """
+        words: list[str] = []
+        for number, entry in enumerate(self.inputs):
+            if entry.format not in DEVICE_FORMATS | {"lavfi"} and "analyzeduration" not in entry.options:
+                words += ["-analyzeduration", OPTIONAL_ANALYSIS_US if self.sound() == OPTIONAL else ANALYSIS_US]
+            is_apart = number > 0 and self.sound() == OPTIONAL
+            if is_apart and entry.url.partition(":")[0] in TIMED_PROTOCOLS and "rw_timeout" not in entry.options:
+                words += ["-rw_timeout", SOUND_TIMEOUT_US]
+            words += entry.arguments
+        return words
 
     def demuxers(self) -> list[str]:
         return [entry.format for entry in self.inputs if entry.format]
@@ -77,9 +97,12 @@ class Custom(Source):
         """What is in an input nobody knows before it runs: stereo is what nearly all of them carry."""
         return 2 if self.options["audio"] else 0
 
+    def sound(self) -> str:
+        return OPTIONAL if self.options["audio"] == OPTIONAL else super().sound()
+
     def audio_map(self) -> str:
         """The sound of the last input: one that is apart from the picture is named after it."""
-        return f"{len(self.inputs) - 1}:a:0" + ("?" if self.options["audio"] == "optional" else "")
+        return f"{len(self.inputs) - 1}:a:0" + ("?" if self.sound() == OPTIONAL else "")
 
     def sandbox(self) -> Sandbox:
         network = any(entry.needs_network for entry in self.inputs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from sdisup.contract.options import ENDS
+from sdisup.contract.options import ENDS, OPTIONAL
 from sdisup.sources.base import SIGNAL_RATE, SIGNAL_SCAN, Found, Remark, Sandbox, Source, comment
 from sdisup.sources.values import CHOICE, INTEGER, Setting, find_rate
 
@@ -83,6 +83,9 @@ class Videomaster(Source):
             arguments += ["-nb_channels", str(options["audio_channels"])]
             arguments += ["-sample_rate", str(options["sample_rate"]), "-sample_size", str(options["sample_size"])]
         return [*arguments, "-i", f"stream {options['channel']} on board {options['board']}"]
+
+    def sound(self) -> str:
+        return OPTIONAL if self.options["audio_channels"] else ""
 
     def audio_options(self) -> tuple[str, ...]:
         return ("-nb_channels", "-sample_rate", "-sample_size") if self.options["audio_channels"] else ()

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from scripted import Action, FakeFFmpeg, World, close_well, quit_well
 
-from sdisup.contract.options import ENDS, Options
+from sdisup.contract.options import ENDS, OPTIONAL, REQUIRED, SOUND_MARK, Options
 from sdisup.contract.status import read_status
 from sdisup.runner import report
 from sdisup.runner.disk import Closed, FirstMedia, OpenFailed, Sample
@@ -349,6 +349,85 @@ def test_a_signal_without_audio_is_recorded_without(run: Run, said: list[str]) -
     assert "-nb_channels" in world.ffmpegs[0].command
     assert world.ffmpegs[1].command == ["/usr/bin/ffmpeg", "-i", "x", "/srv/recordings/CAM3_2.mkv"]
     assert any("no audio embedded on board 0 channel 3" in line for line in said)
+
+
+# A source whose sound may be left out, and what FFmpeg 7.1 logs of it.
+WITH_SOUND = OPTIONS.replaced(
+    input="tcp://camera:1", sound=OPTIONAL,
+    command=["/usr/bin/ffmpeg", "-i", "x", "-map", "0:a:0?", "-af", f"{SOUND_MARK},anullsink", "{output}"],
+)  # fmt: skip
+OPENS = "[info] Input #0, mpegts, from 'tcp://camera:1':\n"
+MAPS = "[info] Stream mapping:\n[info]   Stream #0:0 -> #0:0 (h264)\n[info]   Stream #0:1 -> #0:1 (aac (native))\n"
+SOUNDS = "[ashowinfo@sound @ 0x7fd3e0002900] [info] n:0 pts:0 pts_time:0 fmt:fltp\n"
+
+
+def sounds_until(seconds: float) -> list[tuple[float, Action]]:
+    return [(0.2 + second, lambda world: world.ffmpeg.says(SOUNDS)) for second in range(int(seconds))]
+
+
+def test_sound_that_stops_and_comes_back_is_said_and_ends_nothing(
+    run: Run,
+    said: list[str],
+    told: Told,
+    tmp_path: Path,
+) -> None:
+    reasons: list[str] = []
+
+    def look(_world: World) -> None:
+        status = read_status(3, str(tmp_path))
+        assert status is not None
+        reasons.append(f"{status.state}: {status.reason}")
+
+    world = World(records(30)).at(0.1, lambda w: w.ffmpeg.says(OPENS + MAPS))
+    for second, happens in [*sounds_until(8), (20.1, lambda w: w.ffmpeg.says(SOUNDS))]:
+        world.at(second, happens)
+    for second in (7.1, 16.3, 21.1):
+        world.at(second, look)
+    world.at(21.2, stop)
+    assert run(world, WITH_SOUND.replaced(sound=REQUIRED)) == EXIT_STOPPED
+    assert reasons == ["recording: ", "recording: no sound for 9 s", "recording: "]
+    assert len(world.ffmpegs) == 1 and not any("pts_time" in line for line in said)
+
+
+UNKNOWN = "[mpegts @ 0x5] [warning] Could not find codec parameters for stream 1 (Audio: aac, 0 channels): …\n"
+
+
+@pytest.mark.parametrize(("says", "patience_s"), [(OPENS + MAPS, 2.0), (UNKNOWN + OPENS + MAPS, 0.5)])
+def test_sound_that_never_comes_is_left_out_where_it_may_be(
+    run: Run, said: list[str], says: str, patience_s: float
+) -> None:
+    world = World().at(2.0, lambda w: w.ffmpeg.says(says))
+    spawned: list[float] = []
+
+    def quits(ffmpeg: FakeFFmpeg, _action: str) -> None:
+        ffmpeg.exits(234)
+        world.on_step = quit_well
+
+    world.on_step = quits
+    world.on_spawn = lambda _ffmpeg: spawned.append(world.time_s)
+    world.at(6.5, lambda w: w.ffmpeg.counts(50), lambda w: w.file.events.append(FirstMedia())).at(9.0, stop)
+    assert run(world, WITH_SOUND) == EXIT_STOPPED
+    assert len(spawned) == 2
+    assert 2.0 + patience_s <= spawned[1] < 2.0 + patience_s + 0.3
+    assert not any(":a:" in word or "ashowinfo" in word for word in world.ffmpegs[1].command)
+    assert any("no sound on tcp://camera:1; recording without" in line for line in said)
+
+
+def test_a_source_that_brings_no_picture_either_is_asked_for_sound_again(run: Run) -> None:
+    world = World().at(2.0, lambda w: w.ffmpeg.says(OPENS + MAPS))
+    world.on_step = lambda ffmpeg, _action: ffmpeg.exits(234)
+    world.on_finish = lambda file, _is_empty: file.events.append(Closed(0, False, ""))
+    world.at(5.0, lambda w: w.ffmpeg.says("[error] Connection refused\n"), lambda w: w.ffmpeg.exits(1))
+    assert run(world, WITH_SOUND) == EXIT_RETRY
+    assert not any(":a:" in word for word in world.ffmpegs[1].command)
+    for attempt in (2, 3):
+        again = World().at(5.0, lambda w: w.ffmpeg.says("[error] Connection refused\n"), lambda w: w.ffmpeg.exits(1))
+        again.on_finish = world.on_finish
+        assert run(again, WITH_SOUND) == EXIT_RETRY
+        assert "0:a:0?" not in again.ffmpegs[0].command, attempt
+    back = World(records(3, since=5.0)).at(9.0, stop)
+    assert run(back, WITH_SOUND) == EXIT_STOPPED
+    assert "0:a:0?" in back.ffmpegs[0].command
 
 
 def test_a_disk_that_makes_no_file_is_an_end_with_its_reason(run: Run, told: Told) -> None:
