@@ -417,6 +417,114 @@ def card_unplugged(stage: Stage) -> None:
     stage.run(stage.options(CARD), lambda s: s.records(2).steer("crash", **words))
 
 
+# A card that has recorded for a while: the rules of a start no longer hold.
+
+
+def pulls(after_s: float, *seconds: float, every_s: float = 0) -> Callable[[Stage], None]:
+    """Pull the cable for so long each time."""
+
+    def act(stage: Stage) -> None:
+        stage.records(after_s)
+        for out_s in seconds:
+            stage.steer("no-signal")
+            time.sleep(out_s)
+            stage.steer("ok")
+            time.sleep(max(0, every_s - out_s))
+        # Where FFmpeg waited for the card for 10 s, a new one has the signal again.
+        stage.records(5, more_than=len(stage.processes) - 1).stop()
+
+    return act
+
+
+@case
+def cable_1_4_s_after_12_s(stage: Stage) -> None:
+    stage.run(stage.options(CARD), pulls(12, 1.4))
+
+
+@case
+def cable_2_s_after_12_s(stage: Stage) -> None:
+    stage.run(stage.options(CARD), pulls(12, 2))
+
+
+@case
+def cable_3_s_after_12_s(stage: Stage) -> None:
+    stage.run(stage.options(CARD), pulls(12, 3))
+
+
+@case
+def cable_9_s_after_12_s(stage: Stage) -> None:
+    stage.run(stage.options(CARD), pulls(12, 9))
+
+
+@case
+def cable_20_s_after_12_s(stage: Stage) -> None:
+    stage.run(stage.options(CARD), pulls(12, 20))
+
+
+@case
+def cable_3_s_and_9_s_after_70_s(stage: Stage) -> None:
+    stage.run(stage.options(CARD), pulls(70, 3, 9, every_s=12))
+
+
+@case
+def cable_that_flaps(stage: Stage) -> None:
+    stage.run(stage.options(CARD), pulls(12, *[1.7] * 6, every_s=8))
+
+
+@case
+def card_loses_5_percent(stage: Stage) -> None:
+    """For long enough to be said: 1 % over a minute."""
+    stage.steer("losses")
+    stage.run(stage.options(CARD), lambda s: s.records(64).stop())
+
+
+@case
+def card_loses_30_percent(stage: Stage) -> None:
+    stage.steer("losses", share=0.3)
+    stage.run(stage.options(CARD), lambda s: s.records(14).stop())
+
+
+@case
+def card_signal_of_29_97(stage: Stage) -> None:
+    """25 are configured."""
+    stage.steer("ok", rate="30000/1001")
+    stage.run(stage.options(CARD), lambda s: s.records(14).stop())
+
+
+@case
+def card_with_a_slow_encoder(stage: Stage) -> None:
+    stage.steer("slow")
+    stage.run(stage.options(CARD), lambda s: s.records(14).stop())
+
+
+@case
+def card_audio_vanishes(stage: Stage) -> None:
+    def act(stage: Stage) -> None:
+        stage.records(5).steer("no-audio")
+        time.sleep(14)
+        stage.steer("ok")
+        time.sleep(4)
+        stage.stop()
+
+    stage.run(stage.options(CARD), act)
+
+
+@case
+def card_slot_fault(stage: Stage) -> None:
+    stage.run(stage.options(CARD), lambda s: s.records(3).steer("slot-fault"))
+
+
+@case
+def library_missing(stage: Stage) -> None:
+    """After an upgrade of the card's SDK."""
+
+    def act(stage: Stage) -> None:
+        (stage.directory / "card" / "library-missing").touch()
+        stage.records(2).kill(signal.SIGKILL)
+
+    stage.run(stage.options(CARD), act)
+
+
 @contextlib.contextmanager
 def disk_of(where: Path, size: str) -> Iterator[None]:
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "disk", where], check=True)
@@ -452,16 +560,19 @@ def record(ffmpeg: str, name: str) -> Path:
         os.environ["SDISUP_STANDIN_DIR"], os.environ["SDISUP_STANDIN_FFMPEG"] = f"{directory}/card", ffmpeg
         stage = Stage(ffmpeg, Path(directory))
         CASES[name](stage)
-        text = "\n".join(folded(stage.lines)).replace(directory, "/srv")
+        text = "\n".join(folded(stage.lines))
         options = stage.runner._options  # type: ignore[union-attr]
     told = " ".join(f"{name}={getattr(options, name)}" for name in TOLD)
     path = RECORDINGS / f"{name}-{'.'.join(version.split('.')[:2])}.txt"
     path.parent.mkdir(exist_ok=True)
-    command = json.dumps(options.command).replace(directory, "/srv")
-    path.write_text(
+    text = (
         f"# {name}, FFmpeg {version}\n# options {told} stall_timeout_s={options.stall_timeout_s:g}\n"
-        f"# command {command}\n{text}\n"
+        f"# command {json.dumps(options.command)}\n{text}\n"
     )
+    # Nothing of this machine.
+    for here, there in ((directory, "/srv"), (str(STANDIN), "ffmpeg"), (ffmpeg, "ffmpeg")):
+        text = text.replace(here, there)
+    path.write_text(text)
     path.with_suffix(".expected").write_text(replayed(path))
     return path
 
