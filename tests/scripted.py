@@ -156,7 +156,7 @@ class World:
 
 def quit_well(ffmpeg: FakeFFmpeg, action: str) -> None:
     if action == "quit":
-        ffmpeg.says("progress=end\n")
+        ffmpeg.says("speed=1x\nprogress=end\n")
         ffmpeg.exits(0)
 
 

@@ -33,6 +33,7 @@ from sdisup.runner.ffmpeg import FFmpegProcess, Ladder
 from sdisup.runner.meter import Meter
 from sdisup.runner.pace import SIGNAL_LOST, SOURCE_SILENT
 from sdisup.runner.progress import (
+    FrameCheck,
     LogLine,
     Progress,
     ProgressParser,
@@ -128,7 +129,8 @@ class Attempt:
         self._is_sound_unknown = False
         self._sound_awaited_at: float | None = None
         self._sound_at: float | None = None
-        self._finished = False
+        self._finished = self._counted_none = False
+        self._frame_check = FrameCheck(now)
         self._parser = ProgressParser()
         self._lines: deque[tuple[float, int, str]] = deque(maxlen=LOG_LINES_KEPT)
         self._has_sound_input = sound_input(options.command) > 0
@@ -340,13 +342,14 @@ class Attempt:
             file.thread.finish(is_empty=self._has_counted_none())
 
     def _has_counted_none(self) -> bool:
-        return self._finished and self.meter.frames == 0
+        return self._counted_none and self.meter.frames == 0
 
     # FFmpeg.
 
     def _spawn(self, now: float) -> None:
         self.phase = RUNNING
         self.meter = self._new_meter(now)
+        self._frame_check = FrameCheck(now)
         if self.is_ending:
             self._close_files(now)
             return
@@ -389,10 +392,13 @@ class Attempt:
                     self._format_change = plain(record.text)
                 self._log(now, record.priority, record.text)
                 continue
-            self._finished = self._finished or record.ended
-            self.frames_gained += self.meter.progress(
-                now, record.frame, record.dup_frames, record.drop_frames, record.speed, self._raw()
-            )
+            # The last block ends FFmpeg's report; one that is followed by another was none of FFmpeg's.
+            self._finished = record.ended
+            self._counted_none = record.ended and record.frame == 0
+            if record.frame is not None and self._frame_check.believes(now, record.frame):
+                self.frames_gained += self.meter.progress(
+                    now, record.frame, record.dup_frames, record.drop_frames, record.speed, self._raw()
+                )
 
     def _look_for_rate(self, text: str) -> None:
         """Where nobody stated a rate, that of FFmpeg's output is the one it keeps."""

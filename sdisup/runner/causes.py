@@ -23,6 +23,7 @@ FORMAT_CHANGED, FILE_DELETED, NOT_EXECUTED = "format changed", "file deleted", "
 TIMESTAMPS = "timestamps jumped"
 # Causes by which the runner decides.
 DISK, DISK_FULL, DISK_ERROR = "disk", "disk full", "disk error"
+STREAM_MISSING = "stream missing"
 BOARD_FAULT, BOARD_MISSING = "board fault", "board missing"
 
 
@@ -168,7 +169,7 @@ TABLE = (
                             "Output file does not contain any stream", "does not contain any stream"),
         without_signal=ENDS, needs_frames=False),
     # An input may deliver the stream later; FFmpeg 7.1 calls this "Error parsing options" as well.
-    Row("stream missing", RETRY, ("matches no streams",), needs_frames=False),
+    Row(STREAM_MISSING, RETRY, ("matches no streams",), needs_frames=False),
     # libavdevice/decklink_dec.cpp: at the start, after FFmpeg looked for a format for 3 s. A signal that is lost
     # later does not end FFmpeg: FFmpeg records black and warns of `No input signal detected`.
     Row("no signal", WAIT, ("Cannot Autodetect input stream or No signal",),
@@ -310,7 +311,7 @@ def _said_cause(end: End) -> Cause | None:
     for row in TABLE:
         text = row.line(end) if row.applies(end) else ""
         if text:
-            track = _track(text) or _missing_track(end) if row.without_signal is None else ""
+            track = _missing_track(end) if row.name == STREAM_MISSING else ""
             return Cause(row.name, row.outcome, f"{row.name}: {_of(track)}{plain(text)}")
     return None
 

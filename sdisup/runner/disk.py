@@ -128,7 +128,7 @@ class RecordingFile:
         """Ask for the file to be closed; the answer is a Closed event.
 
         `is_empty`: FFmpeg ended properly and counted no frame. FFmpeg then still writes a whole file of 2.5 kB, whose
-        bytes look like those of a short recording.
+        bytes look like those of a short recording. A larger file is kept whatever FFmpeg counted.
         """
         self._is_empty = is_empty
         self._is_finishing = True
@@ -277,7 +277,8 @@ class RecordingFile:
         try:
             size_bytes = os.fstat(self._descriptor).st_size
             # After a look that failed the file may hold frames.
-            if not self._is_empty and (self._has_media or problem or size_bytes > HEAD_BYTES):
+            may_hold_frames = size_bytes > HEAD_BYTES or not self._is_empty
+            if may_hold_frames and (self._has_media or problem or size_bytes > HEAD_BYTES):
                 os.fdatasync(self._descriptor)
             else:
                 kept = not self._remove_empty()

@@ -13,6 +13,10 @@ A sample, with `-loglevel repeat+level+info -nostats -progress pipe:2` (FFmpeg 7
     [error] Error writing trailer: No space left on device
 
 Values may be `N/A`; FFmpeg's status line for people ends in a carriage return; some lines carry no level.
+
+FFmpeg writes a block at once (fftools/ffmpeg.c, print_report: one avio_write, smaller than PIPE_BUF), from `frame=` to
+`progress=`, so that no log line stands inside. A log line that is not written at once may swallow a block's beginning.
+Such words elsewhere are somebody else's, a server's or a title's, and count for nothing.
 """
 
 from __future__ import annotations
@@ -37,9 +41,9 @@ class LogLine(Record):
 
 
 class Progress(Record):
-    """A progress block. Counts are since FFmpeg's start; `speed` is None while FFmpeg says N/A."""
+    """A progress block. Counts are since FFmpeg's start; `frame` and `speed` are None where FFmpeg says N/A."""
 
-    frame: int = 0
+    frame: int | None = None
     dup_frames: int = 0
     drop_frames: int = 0
     speed: float | None = None
@@ -52,6 +56,8 @@ class ProgressParser:
     def __init__(self) -> None:
         self._pending = b""
         self._block: dict[bytes, bytes] = {}
+        self._key = b""
+        """The progress key of the line before, if it was a line of a block."""
 
     def feed(self, data: bytes) -> list[LogLine | Progress]:
         """The records that `data` completes, in order; `data` may be any bytes of any length."""
@@ -75,13 +81,19 @@ class ProgressParser:
         key, separator, value = line.partition(b"=")
         if separator and key.startswith(b"stream_"):
             return None
-        if separator and key in _PROGRESS_KEYS:
-            if key != b"progress":
-                self._block[key] = value
-                return None
-            block, self._block = self._block, {}
-            return _progress(block, ended=value.strip() == b"end")
-        return parse_log_line(line)
+        before, self._key = self._key, key if separator and key in _PROGRESS_KEYS else b""
+        if not self._key:
+            self._block = {}
+            return parse_log_line(line)
+        if key == b"progress":
+            block, self._block, self._key = self._block, {}, b""
+            is_whole, ended = b"frame" in block, value.strip() == b"end"
+            return _progress(block, ended=ended) if is_whole or (ended and before == b"speed") else None
+        if key == b"frame":
+            self._block = {}
+        if key == b"frame" or self._block:
+            self._block[key] = value
+        return None
 
 
 _PROGRESS_KEYS = frozenset(
@@ -152,7 +164,7 @@ def _progress(block: dict[bytes, bytes], *, ended: bool) -> Progress | None:
     if frame is None and not ended:
         return None
     return Progress(
-        frame=frame or 0,
+        frame=frame,
         dup_frames=_whole(block.get(b"dup_frames", b"")) or 0,
         drop_frames=_whole(block.get(b"drop_frames", b"")) or 0,
         speed=_speed(block.get(b"speed", b"")),
@@ -171,3 +183,27 @@ def _speed(value: bytes) -> float | None:
     except ValueError:
         return None
     return speed if 0 <= speed < 1e6 else None
+
+
+FASTEST_FPS = 1000.0
+"""More than any recording's frames and the copies between them: a flood of those goes at 40 times real time."""
+
+
+class FrameCheck:
+    """Which counts of frames can be true; times are CLOCK_MONOTONIC seconds.
+
+    A count that jumps beyond what the time allows is believed when the next one is as high: where FFmpeg counted, it
+    goes on from there, and a number that FFmpeg did not mean does not.
+    """
+
+    def __init__(self, now: float) -> None:
+        self._at, self._frame, self._doubted = now, 0, -1
+
+    def believes(self, now: float, frame: int) -> bool:
+        """Whether FFmpeg may have counted so many frames by now."""
+        allowed = self._frame + FASTEST_FPS * (now - self._at + 1)
+        if frame > allowed and not 0 <= self._doubted <= frame:
+            self._doubted = frame
+            return False
+        self._at, self._frame, self._doubted = now, frame, -1
+        return True

@@ -50,3 +50,44 @@ def test_what_ffmpeg_said_before_it_was_to_end_explains_its_end(
         attempt.wind_down(ending_since)
         attempt.wind_down(ending_since + 10)
     assert attempt.end(ended_at).lines == (((3, LOST),) if counts else ())
+
+
+def told(attempt: Attempt, text: str) -> Attempt:
+    """An attempt that got these words from FFmpeg, and its first frame before."""
+    attempt.meter.media(1.0)
+    attempt._take_records(attempt._parser.feed(text.encode()), 2.0)
+    return attempt
+
+
+END = "frame={}\nfps=25\nspeed=1x\nprogress=end\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "is_empty"),
+    [
+        (END.format(0), True),
+        ("frame=0\nspeed=N/A\nprogress=continue\n" + END.format(0), True),
+        # All of these once removed a recording, or might have.
+        (END.format("N/A"), False),
+        ("progress=end\n", False),
+        ("speed=1x\nprogress=end\n", False),
+        ("frame=N/A\nspeed=1x\nprogress=continue\n" + END.format("N/A"), False),
+        ("frame=0\nspeed=N/A\nprogress=continue\n" + END.format("N/A"), False),
+        ("frame=50\nspeed=1x\nprogress=continue\n" + END.format(0), False),
+        (END.format(0) + "frame=1\nspeed=1x\nprogress=continue\n", False),
+        ("[info] title=a\nframe=0\n[info] comment=b\nprogress=end\n", False),
+    ],
+)
+def test_a_recording_is_removed_only_where_ffmpeg_counted_no_frame(attempt: Attempt, said: str, is_empty: bool) -> None:
+    assert told(attempt, said)._has_counted_none() is is_empty
+
+
+def test_an_end_that_is_followed_by_a_block_was_none(attempt: Attempt) -> None:
+    assert told(attempt, END.format(50)).end(2.0).finished
+    assert not told(attempt, "frame=51\nspeed=1x\nprogress=continue\n").end(2.0).finished
+
+
+def test_a_count_that_cannot_be_true_is_not_counted(attempt: Attempt) -> None:
+    for frames in (40, 10**15, 47):
+        told(attempt, f"frame={frames}\nspeed=1x\nprogress=continue\n")
+    assert attempt.meter.frames == 47

@@ -436,6 +436,17 @@ def test_an_empty_file_that_was_removed_already_is_no_error(recorder: Recorder) 
     assert (closed.kept, closed.problem) == (False, "")
 
 
+@pytest.mark.parametrize(("size_bytes", "is_kept"), [(2500, False), (HEAD_BYTES, False), (HEAD_BYTES + 1, True)])
+def test_a_large_file_is_kept_whatever_ffmpeg_counted(
+    recorder: Recorder, media: dict[str, bytes], size_bytes: int, is_kept: bool
+) -> None:
+    file, path = recorder.opened()
+    path.write_bytes(media["mkv"].ljust(size_bytes, b"\0")[:size_bytes])
+    file.finish(is_empty=True)
+    assert recorder.wait(file, Closed).kept is is_kept
+    assert path.exists() is is_kept
+
+
 def test_a_recording_that_was_moved_is_told(recorder: Recorder, media: dict[str, bytes], tmp_path: Path) -> None:
     file, path = recorder.opened()
     with open(path, "wb") as writer:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdisup.runner.progress import LINE_LIMIT_BYTES, LogLine, Progress, ProgressParser, parse_log_line
+from sdisup.runner.progress import LINE_LIMIT_BYTES, FrameCheck, LogLine, Progress, ProgressParser, parse_log_line
 
 Fields = tuple[object, ...]
 
@@ -166,9 +166,16 @@ def test_a_log_line(line: bytes, priority: int, text: str) -> None:
     ("block", "expected"),
     [
         (b"frame=N/A\nprogress=continue\n", []),
-        (b"frame=N/A\nspeed=N/A\nprogress=end\n", [(0, 0, 0, None, True)]),
+        (b"frame=N/A\nspeed=N/A\nprogress=end\n", [(None, 0, 0, None, True)]),
         (b"progress=continue\n", []),
-        (b"progress=end\n", [(0, 0, 0, None, True)]),
+        # What is no block, or only looks like one.
+        (b"progress=end\n", []),
+        (b"[info] Server says:\nprogress=end\n", []),
+        (b"speed=1x\n[info] a\nprogress=end\n", []),
+        (b"frame=9\n[info] a\nspeed=1x\nprogress=continue\n", []),
+        (b"dup_frames=9\nframe=1\nprogress=continue\n", [(1, 0, 0, None, False)]),
+        # The last block of an FFmpeg whose log line swallowed its beginning.
+        (b"[info] Reading...frame=3\nfps=1\nspeed=1x\nprogress=end\n", [(None, 0, 0, None, True)]),
         (b"frame=7\nprogress=continue\nprogress=continue\n", [(7, 0, 0, None, False)]),
         (b"frame=7\ndup_frames=N/A\ndrop_frames=x\nprogress=continue\n", [(7, 0, 0, None, False)]),
         (b"frame=-5\nprogress=continue\n", []),
@@ -204,6 +211,31 @@ def test_stream_lines_of_a_block_are_no_log() -> None:
     assert parse(b"stream_0_0_q=-1.0\nstream_12_3_psnr_y=1\n") == []
 
 
+# ---- Counts that can be true ----
+
+
+@pytest.mark.parametrize(
+    ("blocks", "believed"),
+    [
+        # A recording; a source that delivers nothing for a while, and then all of it; a flood of copies.
+        ([(0.25, 6), (0.5, 12), (0.75, 19)], [6, 12, 19]),
+        ([(1, 25), (9, 25), (9.3, 225), (9.6, 232)], [25, 25, 225, 232]),
+        ([(1, 25), (1.3, 1025), (1.6, 2025), (1.9, 3025)], [25, 1025, 2025, 3025]),
+        # Faster than that, a block later.
+        ([(1, 25), (1.3, 2025), (1.6, 4025), (1.9, 4033)], [25, 4025, 4033]),
+        # A number that FFmpeg did not mean, also as the first one.
+        ([(1, 25), (1.3, 999_999), (1.6, 40), (1.9, 47)], [25, 40, 47]),
+        ([(0.3, 10**17), (0.5, 12), (0.8, 20)], [12, 20]),
+        ([(1, 25), (1.3, 999_999), (1.6, 888_888), (1.9, 47)], [25, 47]),
+    ],
+)
+def test_a_count_may_not_jump_by_more_than_the_time_allows(
+    blocks: list[tuple[float, int]], believed: list[int]
+) -> None:
+    check = FrameCheck(0.0)
+    assert [frame for at, frame in blocks if check.believes(at, frame)] == believed
+
+
 # ---- Anything at all ----
 
 
@@ -235,7 +267,7 @@ def test_no_bytes_raise_and_no_cut_matters(pieces: list[bytes]) -> None:
             assert text.isprintable() and len(text) <= LINE_LIMIT_BYTES
         else:
             frame = record[1]
-            assert isinstance(frame, int) and 0 <= frame < 10**18
+            assert (record[5] and frame is None) or (isinstance(frame, int) and 0 <= frame < 10**18)
 
 
 def test_a_line_without_end_costs_little_memory_and_time() -> None:

@@ -57,7 +57,7 @@ class Running:
 
     @property
     def frame(self) -> int:
-        return self.blocks[-1].frame if self.blocks else 0
+        return (self.blocks[-1].frame or 0) if self.blocks else 0
 
     @property
     def text(self) -> str:
