@@ -45,6 +45,10 @@ def _check_number(setting: Setting, value: object) -> float:
     return float(value)
 
 
+def _check_limit(setting: Setting, value: object) -> float:
+    return 0.0 if value == 0 and not isinstance(value, bool) else _check_number(setting, value)
+
+
 def _check_name(setting: Setting, value: object) -> str:
     text = check_string(value)
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]{0,31}", text):
@@ -70,6 +74,7 @@ def _check_path(setting: Setting, value: object) -> str:
 
 
 NUMBER = Type("number", _check_number, "a number")
+LIMIT = Type("limit", _check_limit, "0 for none, or a number")
 NAME = Type("name", _check_name, "a letter, then up to 31 letters, digits, `_`, `.` or `-`")
 PATH = Type("path", _check_path, "an absolute path")
 
@@ -101,9 +106,10 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
                 maximum=16),
         Setting("stall_timeout_s", NUMBER, None, "FFmpeg is restarted when no frame has come for so long.",
                 default_doc=_limits_doc("stall_timeout_s"), minimum=1, maximum=600, unit="s"),
-        Setting("start_timeout_s", NUMBER, 30.0,
-                "FFmpeg is restarted when its first frame has not come within so long.", minimum=1, maximum=600,
-                unit="s"),
+        Setting("start_timeout_s", LIMIT, 30.0,
+                "FFmpeg is restarted when its first frame has not come within so long after its start, or after its"
+                " input was opened. 0 is for a source that may take for ever, such as a listener (`tcp://…?listen`,"
+                " `srt://…?mode=listener`): until it comes the port has no signal.", minimum=1, maximum=600, unit="s"),
         Setting("sync_interval_s", NUMBER, 1.0,
                 "How often what was written is forced to the disk; a power cut costs this and half a second.",
                 minimum=0.1, maximum=60, unit="s"),

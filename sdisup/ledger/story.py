@@ -28,6 +28,8 @@ from sdisup.ledger.spool import BEGAN, CLOCK, CLOCK_STEP_S, CLOSED, MEDIA, MISSE
 STOPPING_S = 1.0
 """Ending FFmpeg is part of a stop up to this long; a longer time without frames before it is a gap."""
 ACCOUNT_LOST = "account lost"
+VANISHED_BOARD = ("signal lost", "board missing")
+"""What a board that vanishes is called first, and then."""
 QUEUE_LIMIT = 500
 """So many things may wait for a count; the next writer has to be able to read them in one go."""
 
@@ -357,7 +359,13 @@ class Story:
             self.interval = Interval("gap", end.cause, after, file.take)
 
     def waits(self, cause: str, now: Moment, take: str | None) -> None:
-        """The port should record and does not, for `cause`."""
+        """The port should record and does not, for `cause`.
+
+        A board that vanishes looks to FFmpeg like a lost signal, until it is looked for (VIDEOMASTER.md 16).
+        """
+        interval = self.interval
+        if interval is not None and (interval.kind, interval.what, cause) == ("gap", *VANISHED_BOARD):
+            interval.what = cause
         if self.interval is None or (self.interval.kind, self.interval.what) != ("gap", cause):
             self._end_interval(now)
             self.interval = Interval("gap", cause, now, take)

@@ -15,6 +15,7 @@ from sdisup.contract.options import ENDS, SOUND_MARK, Options
 from sdisup.contract.records import Record
 from sdisup.runner.causes import (
     DISK,
+    NO_FRAME,
     NOT_EXECUTED,
     RETRY,
     STALLED,
@@ -131,6 +132,9 @@ class Attempt:
         self._sound_at: float | None = None
         self._finished = self._counted_none = False
         self._frame_check = FrameCheck(now)
+        self._stage_since = now
+        """When it came as far as it is with its start: FFmpeg's start, its input's opening, its first frame."""
+        self._reads_stdin = False
         self._parser = ProgressParser()
         self._lines: deque[tuple[float, int, str]] = deque(maxlen=LOG_LINES_KEPT)
         self._has_sound_input = sound_input(options.command) > 0
@@ -187,6 +191,8 @@ class Attempt:
         return self.meter.sight(now).replaced(
             path=self.path,
             began_s=now - self.began,
+            starting_s=now - self._stage_since,
+            is_spared=self._is_spared(),
             format_change=self._format_change,
             opening_s=now - (self._picture_opened_at or now) if self._lacks_input else 0.0,
             soundless_s=self._soundless_s(now),
@@ -248,15 +254,30 @@ class Attempt:
         self.is_ending = True
         if self._ending_since is None:
             self._ending_since = now
-            self.meter.pace.stop(self._raw())
+            if self.meter.frames or not fault or fault.kind != NO_FRAME:
+                self.meter.pace.stop(self._raw())
             is_silent = self.meter.last_frame_at is not None and self.meter.frameless_s(now) > SILENT_S
             self.silence = self.meter.silent if is_silent else ""
         self._close_by = now + CLOSE_PATIENCE_S
-        if self._ladder is None and self._ffmpeg is not None:
+        is_at_rest = self._ladder is None or (fault is None and self._ladder.is_at_rest)
+        if is_at_rest and self._ffmpeg is not None:
             options = self.options
             has_started = self.meter.first_media_at is not None
             quit_s = options.stop_quit_s if has_started else options.stop_start_quit_s
-            self._ladder = Ladder(now, quit_s, options.stop_term_s)
+            # A `q` that FFmpeg does not read yet would end it when its source has come after all.
+            is_heard = self._reads_stdin or fault is None or fault.kind != NO_FRAME
+            self._ladder = Ladder(now, quit_s, options.stop_term_s, quits=is_heard)
+
+    def _is_spared(self) -> bool:
+        """Whether it is to be ended for want of a frame, and was not told to end yet."""
+        is_starting = self.fault is not None and self.fault.kind == NO_FRAME and self.is_ending
+        return is_starting and self._ladder is not None and self._ladder.is_at_rest
+
+    def go_on(self, now: float) -> None:
+        """Take a fault back for which FFmpeg was to end."""
+        self.fault = self._ladder = self._ending_since = None
+        self.is_ending = False
+        self._stage_since = now
 
     def next_at(self, now: float) -> float | None:
         """When it wants to be called again, if nothing else happens."""
@@ -349,6 +370,7 @@ class Attempt:
     def _spawn(self, now: float) -> None:
         self.phase = RUNNING
         self.meter = self._new_meter(now)
+        self._stage_since = now
         self._frame_check = FrameCheck(now)
         if self.is_ending:
             self._close_files(now)
@@ -391,14 +413,24 @@ class Attempt:
                 if is_format_change(record.text) and not self._format_change:
                     self._format_change = plain(record.text)
                 self._log(now, record.priority, record.text)
+                self._note_stage(now, record.text)
                 continue
             # The last block ends FFmpeg's report; one that is followed by another was none of FFmpeg's.
             self._finished = record.ended
             self._counted_none = record.ended and record.frame == 0
             if record.frame is not None and self._frame_check.believes(now, record.frame):
+                had_frames = self.meter.frames > 0
                 self.frames_gained += self.meter.progress(
                     now, record.frame, record.dup_frames, record.drop_frames, record.speed, self._raw()
                 )
+                if self.meter.frames and not had_frames:
+                    self._stage_since = now
+
+    def _note_stage(self, now: float, text: str) -> None:
+        """How far FFmpeg has come with its start: fftools/ffmpeg.c says both before it looks at stdin."""
+        if text.startswith("Input #"):
+            self._stage_since = now
+        self._reads_stdin = self._reads_stdin or text.startswith("Press [q] to stop")
 
     def _look_for_rate(self, text: str) -> None:
         """Where nobody stated a rate, that of FFmpeg's output is the one it keeps."""

@@ -32,6 +32,7 @@ WAITING, OPENING, RUNNING, CLOSING, ENDED = "waiting", "opening", "running", "cl
 NOTHING = "nothing"
 BEGIN = "begin an attempt"
 END_FFMPEG = "end FFmpeg by the ladder"
+LET_GO_ON = "let FFmpeg go on"
 GO_ON_WITHOUT_AUDIO = "begin again at once, without audio"
 AWAIT_SIGNAL = "try again later; the port is healthy"
 AWAIT_RETRY = "try again later, after one more failure"
@@ -51,6 +52,14 @@ NO_SOUND_S, SOUND_HOLDS_S = 2.0, 3.0
 By the time that FFmpeg has opened its inputs it has read of each stream that sends."""
 SOUND_STOPPED_S = 5.0
 """From when on it is said that no sound comes."""
+WAIT_IS_SAID_S = 5.0
+"""From when on it is said what a port waits for at its start."""
+UNLIMITED_START_FRAMES_S = 30.0
+"""Where a source may take for ever to begin: how long after its first frame one has to be on disk."""
+INTERVAL_FRAMES = 4
+"""So many frames tell how often a source sends one."""
+OTHER_FILE_S = 3.0
+"""Where another file than the recording's has its name: how long frames may come without one that is in it."""
 NO_FRAME_S, NO_GROWTH_S = 2.0, 5.0
 """From when on a port that recorded is said to have stalled, without a new frame and with a file that does not grow."""
 
@@ -75,13 +84,15 @@ class Sight(Record):
     how long ago that was looked at. `opening_s` is for how long FFmpeg has had the picture's input open and waits for
     another one; `soundless_s` for how long no sound came from the inputs once they were open, None where none is
     watched, and `has_sounded` whether any ever came. `recording_s` is for how long frames are on disk, None before the
-    first one.
+    first one; `starting_s` is for how long it has come no further than to FFmpeg's start, its input's opening, or its
+    first frame. `is_spared` is whether FFmpeg is to be ended for want of a frame, and does not know of it yet.
     `pace` is what is wrong with the number of pictures, `jump` how their timestamps have jumped just now.
     """
 
     path: str = ""
     began_s: float = 0.0
-    running_s: float = 0.0
+    starting_s: float = 0.0
+    is_spared: bool = False
     recording_s: float | None = None
     blocks: int = 0
     frames: int = 0
@@ -154,6 +165,8 @@ def decide(situation: Situation, options: Options) -> Decision:
         return _while_waiting(situation)
     if situation.ended is not None:
         return _after_end(situation, situation.ended, options)
+    if situation.phase == RUNNING and situation.sight is not None and situation.sight.is_spared:
+        return _while_spared(situation, situation.sight)
     if situation.phase == CLOSING or situation.is_ending or situation.sight is None:
         return Decision(NOTHING)
     if situation.is_stopping:
@@ -167,6 +180,13 @@ def decide(situation: Situation, options: Options) -> Decision:
 def _may_cut(situation: Situation) -> bool:
     """What happens again and again would cost more by new files than it does by itself."""
     return situation.cut_at is None or situation.now - situation.cut_at > CUT_AGAIN_S
+
+
+def _while_spared(situation: Situation, sight: Sight) -> Decision:
+    """FFmpeg is to end for want of a frame and does not know of it yet: when one comes it goes on."""
+    if situation.is_stopping:
+        return Decision(END_FFMPEG)
+    return Decision(LET_GO_ON if sight.frames or sight.recording_s is not None else NOTHING)
 
 
 def _while_waiting(situation: Situation) -> Decision:
@@ -226,15 +246,18 @@ def find_cut(sight: Sight) -> Fault | None:
 def _fault_before_media(sight: Sight, options: Options) -> Fault | None:
     if options.audio_options and not sight.blocks and sight.frameless_s > NO_AUDIO_S:
         return Fault(NO_AUDIO, f"no frame within {NO_AUDIO_S:.0f} s of the start: the signal may carry no audio")
-    if sight.is_moved:
+    # A filesystem may give a file another inode at each look (FUSE): only frames that go elsewhere tell.
+    other_file_s = max(OTHER_FILE_S, OTHER_FILE_S / options.rate if options.rate else 0.0)
+    if sight.is_moved and sight.frames and sight.starting_s > other_file_s:
         what = f"{sight.path} was removed, or moved away, before its first frame"
         return Fault(FILE_DELETED, f"file deleted: {what}")
-    if sight.running_s > options.start_timeout_s:
+    limit_s = options.start_timeout_s or (UNLIMITED_START_FRAMES_S if sight.frames else None)
+    if limit_s is not None and sight.starting_s > limit_s:
         # Frames that arrive and are not in the file count for nothing.
         where = " on disk" if sight.frames else ""
         is_silent = sight.soundless_s is not None and not sight.has_sounded and not sight.blocks
         why = ": the picture waits for the sound, and none comes" if is_silent else ""
-        return Fault(NO_FRAME, f"no frame{where} within {options.start_timeout_s:.0f} s of FFmpeg's start{why}")
+        return Fault(NO_FRAME, f"no frame{where} within {limit_s:.0f} s of FFmpeg's start{why}")
     return None
 
 
@@ -332,18 +355,35 @@ def describe(situation: Situation, options: Options, waits_for: str, told: tuple
     if situation.phase == CLOSING:
         state, reason = told
         return "stalled" if state == "recording" else state, reason or "FFmpeg ended; its file is being closed"
+    if sight.recording_s is None:
+        return describe_start(sight, options)
     return describe_media(sight)
 
 
+def describe_start(sight: Sight, options: Options) -> tuple[str, str]:
+    """`starting` and what is waited for; `no-signal` where a source may take for ever to begin."""
+    if sight.starting_s <= WAIT_IS_SAID_S:
+        return "starting", ""
+    if sight.frames:
+        return "starting", f"frames arrive, and none is on disk for {sight.starting_s:.0f} s"
+    if not options.start_timeout_s:
+        return "no-signal", f"waits for {options.input}"
+    ends = f"; FFmpeg is started again after {options.start_timeout_s:g} s"
+    return "starting", f"waits for the first frame of {options.input} for {sight.starting_s:.0f} s{ends}"
+
+
 def describe_media(sight: Sight) -> tuple[str, str]:
-    """`starting`, `recording` or `stalled`, and the reason."""
+    """`starting`, `recording` or `stalled`, and the reason. A source may send a picture now and then."""
     if sight.recording_s is None:
         return "starting", ""
-    if sight.frameless_s > NO_FRAME_S:
+    # The time from one frame to the next, once there are a few.
+    is_known = sight.frames >= INTERVAL_FRAMES
+    interval_s = max(0.0, sight.recording_s - sight.frameless_s) / (sight.frames - 1) if is_known else 0.0
+    if sight.frameless_s > max(NO_FRAME_S, 2 * interval_s):
         return "stalled", f"no new frame for {sight.frameless_s:.0f} s"
-    if sight.growthless_s > NO_GROWTH_S:
+    if sight.growthless_s > max(NO_GROWTH_S, 3 * interval_s):
         return "stalled", f"frames arrive, but the file has not grown for {sight.growthless_s:.0f} s"
-    return "recording", sight.pace
+    return "recording", sight.pace or (f"a picture every {interval_s:.0f} s" if interval_s > NO_FRAME_S else "")
 
 
 def sound_remark(sight: Sight) -> str:

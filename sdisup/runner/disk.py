@@ -233,7 +233,9 @@ class RecordingFile:
             except OSError as error:
                 problem = str(error.strerror)
         filesystem = f"{os.major(ours.st_dev)}:{os.minor(ours.st_dev)}"
-        self._tell(Sample(ours.st_size, self._free_bytes, filesystem, self._is_moved, deleted=ours.st_nlink == 0))
+        # Some filesystems count no links (FUSE): what its path leads to is not deleted.
+        is_deleted = self._is_moved and ours.st_nlink == 0
+        self._tell(Sample(ours.st_size, self._free_bytes, filesystem, self._is_moved, is_deleted))
         return problem
 
     def _look_for_space(self, _ours: os.stat_result) -> None:

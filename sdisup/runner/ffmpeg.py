@@ -20,15 +20,20 @@ FIONREAD = 0x541B
 class Ladder:
     """When which step ends FFmpeg: `q`, then SIGTERM once, then SIGKILL. Pure.
 
-    `due(now)` returns each step once, when its time has come; times are CLOCK_MONOTONIC seconds.
+    `due(now)` returns each step once, when its time has come; times are CLOCK_MONOTONIC seconds. `quits` is whether
+    there is a `q`; the steps after it come when they would come anyway.
     """
 
-    def __init__(self, now: float, quit_s: float, term_s: float) -> None:
-        self._steps = [(now, "quit"), (now + quit_s, "term"), (now + quit_s + term_s, "kill")]
+    def __init__(self, now: float, quit_s: float, term_s: float, *, quits: bool = True) -> None:
+        steps = [(now, "quit"), (now + quit_s, "term"), (now + quit_s + term_s, "kill")]
+        self._steps = steps if quits else steps[1:]
+        self.is_at_rest = True
+        """Whether no step was taken yet."""
 
     def due(self, now: float) -> str:
         """The step to take now, or an empty string."""
         if self._steps and now >= self._steps[0][0]:
+            self.is_at_rest = False
             return self._steps.pop(0)[1]
         return ""
 

@@ -232,6 +232,9 @@ class Runner:
             if decision.fault and decision.fault.kind in steps.CUTS:
                 self._memory.cut_at = now
                 self._memory.save()
+        elif step == steps.LET_GO_ON and self._attempt:
+            self._say(INFO, "the first frame has come; going on")
+            self._attempt.go_on(now)
         elif step == steps.EXIT_STOPPED:
             self._exit_stopped(now)
         elif ended is None:

@@ -123,7 +123,6 @@ class Meter:
         """What decide gets to see of the recording now."""
         media_at = self.first_media_at
         return Sight(
-            running_s=now - self.started,
             recording_s=None if media_at is None else now - media_at,
             blocks=self.blocks,
             frames=self.frames,

@@ -38,6 +38,7 @@ from sdisup.runner.decide import (
     GO_ON_WITHOUT_AUDIO,
     HOPELESS_EAGER_LOOPS,
     HOPELESS_RETRY_S,
+    LET_GO_ON,
     LOOPS_A_RUNNER,
     NOTHING,
     OPENING,
@@ -59,6 +60,7 @@ OPTIONS = Options(
     stop_term_s=2.0,
 )  # fmt: skip
 CARD = OPTIONS.replaced(audio_options="-nb_channels,-sample_rate,-sample_size", stall_timeout_s=12.0)
+LISTENER = OPTIONS.replaced(start_timeout_s=0.0, stall_timeout_s=60.0)
 
 CRASH = Cause("crash", RETRY, "FFmpeg exited with 1")
 FULL = Cause(DISK_FULL, RETRY, "disk full: no space")
@@ -66,7 +68,8 @@ LOST = Cause("signal lost", WAIT, "signal lost")
 HOPELESS = Cause("cannot work", FAIL, "cannot work: Unknown encoder")
 HELD = Ended(CRASH, fault=Fault(NO_AUDIO, ""), frames=200, kept=True, wrote_no_audio=True)
 SLOWEST = len(BACKOFF_S) - 1
-GOOD = Sight(path=PATH, running_s=9.0, recording_s=8.0, blocks=32, frames=200)
+SPARED = Sight(path=PATH, starting_s=31.0, frameless_s=31.0, is_spared=True)
+GOOD = Sight(path=PATH, starting_s=9.0, recording_s=8.0, blocks=32, frames=200)
 
 
 def running(sight: Sight, **more: object) -> Situation:
@@ -88,13 +91,28 @@ CASES = [
     ("the disk takes its time", Situation(now=1.0, phase=OPENING, sight=Sight(began_s=60)), CARD, NOTHING, "", 0),
     ("stopped meanwhile", Situation(now=1.0, phase=OPENING, is_stopping=True, sight=Sight()), CARD, END_FFMPEG, "", 0),
     # Before the first frame.
-    ("it starts", running(Sight(running_s=4.9, frameless_s=4.9)), CARD, NOTHING, "", 0),
-    ("a card without frames", running(Sight(running_s=5.1, frameless_s=5.1)), CARD, END_FFMPEG, NO_AUDIO, 0),
-    ("a card that counts", running(Sight(running_s=5.1, frameless_s=5.1, blocks=1)), CARD, NOTHING, "", 0),
-    ("another source", running(Sight(running_s=29.9, frameless_s=29.9)), OPTIONS, NOTHING, "", 0),
-    ("no frame", running(Sight(running_s=30.1, frameless_s=30.1)), OPTIONS, END_FFMPEG, NO_FRAME, 0),
-    ("no frame on disk", running(Sight(running_s=30.1, frames=700, blocks=9)), OPTIONS, END_FFMPEG, NO_FRAME, 0),
-    ("the file is gone", running(Sight(running_s=1.0, is_moved=True)), OPTIONS, END_FFMPEG, FILE_DELETED, 0),
+    ("it starts", running(Sight(starting_s=4.9, frameless_s=4.9)), CARD, NOTHING, "", 0),
+    ("a card without frames", running(Sight(starting_s=5.1, frameless_s=5.1)), CARD, END_FFMPEG, NO_AUDIO, 0),
+    ("a card that counts", running(Sight(starting_s=5.1, frameless_s=5.1, blocks=1)), CARD, NOTHING, "", 0),
+    ("another source", running(Sight(starting_s=29.9, frameless_s=29.9)), OPTIONS, NOTHING, "", 0),
+    ("no frame", running(Sight(starting_s=30.1, frameless_s=30.1)), OPTIONS, END_FFMPEG, NO_FRAME, 0),
+    ("its input was opened late", running(Sight(starting_s=21.0)), OPTIONS, NOTHING, "", 0),
+    ("no frame on disk", running(Sight(starting_s=30.1, frames=700, blocks=9)), OPTIONS, END_FFMPEG, NO_FRAME, 0),
+    ("a listener waits", running(Sight(starting_s=90_000.0, frameless_s=90_000.0)), LISTENER, NOTHING, "", 0),
+    ("a listener's caller", running(Sight(starting_s=2.0, frames=50)), LISTENER, NOTHING, "", 0),
+    ("its frames go nowhere", running(Sight(starting_s=30.1, frames=700)), LISTENER, END_FFMPEG, NO_FRAME, 0),
+    # A filesystem may give each look another inode: only frames that go elsewhere tell that another file has the name.
+    ("another inode", running(Sight(starting_s=29.0, is_moved=True)), OPTIONS, NOTHING, "", 0),
+    ("and the first frame", running(Sight(starting_s=2.9, frames=70, is_moved=True)), OPTIONS, NOTHING, "", 0),
+    ("the file is gone", running(Sight(starting_s=3.1, frames=75, is_moved=True)), OPTIONS, END_FFMPEG, FILE_DELETED,
+     0),
+    # It is to end for want of a frame, and does not know of it.
+    ("still none", running(SPARED, is_ending=True), OPTIONS, NOTHING, "", 0),
+    ("one is counted", running(SPARED.replaced(frames=1), is_ending=True), OPTIONS, LET_GO_ON, "", 0),
+    ("one is on disk", running(SPARED.replaced(recording_s=0.0), is_ending=True), OPTIONS, LET_GO_ON, "", 0),
+    ("it knows", running(SPARED.replaced(frames=1, is_spared=False), is_ending=True), OPTIONS, NOTHING, "", 0),
+    ("one comes at a stop", running(SPARED.replaced(frames=1), is_ending=True, is_stopping=True), OPTIONS, END_FFMPEG,
+     "", 0),
     # While it records.
     ("it records", running(GOOD), OPTIONS, NOTHING, "", 0),
     ("a hiccup", running(GOOD.replaced(frameless_s=5.0)), OPTIONS, NOTHING, "", 0),
@@ -187,13 +205,21 @@ DESCRIPTIONS = [
     ("the file stands still", running(GOOD.replaced(growthless_s=6.0)), "stalled",
      "frames arrive, but the file has not grown for 6 s"),
     ("too slow", running(GOOD.replaced(pace="cannot keep up")), "recording", "cannot keep up"),
-    ("it starts", running(Sight(running_s=3.0)), "starting", ""),
+    ("a picture now and then", running(Sight(recording_s=100.0, frameless_s=19.0, growthless_s=39.0, frames=5)),
+     "recording", "a picture every 20 s"),
+    ("none now and then", running(Sight(recording_s=122.0, frameless_s=41.0, frames=5)), "stalled",
+     "no new frame for 41 s"),
+    ("it starts", running(Sight(starting_s=5.0)), "starting", ""),
+    ("it waits for a frame", running(Sight(starting_s=6.0)), "starting",
+     "waits for the first frame of FFmpeg's test picture for 6 s; FFmpeg is started again after 30 s"),
+    ("it waits for its disk", running(Sight(starting_s=6.0, frames=150)), "starting",
+     "frames arrive, and none is on disk for 6 s"),
     ("the disk answers", Situation(now=1.0, phase=OPENING, sight=Sight(began_s=4.0)), "starting", ""),
     ("the disk hangs", Situation(now=1.0, phase=OPENING, sight=Sight(began_s=6.0)), "starting",
      "/srv/recordings does not answer for 6 s"),
     ("it waits", Situation(now=1.0), "backoff", "why"),
     ("no signal", Situation(now=1.0, no_signal_since=0.0), "no-signal", "why"),
-    ("it looks for a signal", running(Sight(running_s=0.1), no_signal_since=0.0), "no-signal", "why"),
+    ("it looks for a signal", running(Sight(starting_s=0.1), no_signal_since=0.0), "no-signal", "why"),
     ("it stops", running(GOOD, is_stopping=True), "stopping", ""),
     ("it closes", running(GOOD, phase=CLOSING), "stalled", "FFmpeg ended; its file is being closed"),
 ]  # fmt: skip
@@ -205,6 +231,12 @@ def test_a_situation_is_described(situation: Situation, state: str, reason: str)
     assert describe(situation, OPTIONS, "why", TOLD) == (state, reason)
 
 
+def test_a_listener_has_no_signal_until_it_has_a_caller() -> None:
+    for waited_s, state in ((1.0, "starting"), (6.0, "no-signal"), (90_000.0, "no-signal")):
+        said = describe(running(Sight(starting_s=waited_s)), LISTENER, "", ("starting", ""))
+        assert said == (state, "" if state == "starting" else "waits for FFmpeg's test picture")
+
+
 def test_a_file_that_is_closed_keeps_what_was_said_before() -> None:
     closing = running(GOOD, phase=CLOSING)
     assert describe(closing, OPTIONS, "", ("stalled", "no new frame for 7 s")) == ("stalled", "no new frame for 7 s")
@@ -213,7 +245,8 @@ def test_a_file_that_is_closed_keeps_what_was_said_before() -> None:
 
 SECONDS = st.floats(0, 1e6)
 SIGHTS = st.builds(
-    Sight, running_s=SECONDS, recording_s=st.none() | SECONDS, blocks=st.integers(0, 9), frames=st.integers(0, 999),
+    Sight, starting_s=SECONDS, is_spared=st.booleans(),
+    recording_s=st.none() | SECONDS, blocks=st.integers(0, 9), frames=st.integers(0, 999),
     frameless_s=SECONDS, growthless_s=SECONDS, look_s=SECONDS, format_change=st.sampled_from(["", "x"]),
     jump=st.sampled_from(["", "x"]),
     is_moved=st.booleans(), is_deleted=st.booleans(),

@@ -95,6 +95,12 @@ def test_each_step_comes_once_and_in_its_time() -> None:
     assert ladder.next_at() is None
 
 
+def test_a_ladder_without_a_q_begins_where_the_q_would_be_over() -> None:
+    ladder = Ladder(100.0, 3.0, 2.0, quits=False)
+    assert (ladder.due(102.9), ladder.is_at_rest, ladder.next_at()) == ("", True, 103.0)
+    assert (ladder.due(103.0), ladder.is_at_rest, ladder.next_at()) == ("term", False, 105.0)
+
+
 def test_nothing_is_due_before_its_time() -> None:
     assert Ladder(100.0, 3.0, 2.0).due(99.9) == ""
 

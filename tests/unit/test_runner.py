@@ -430,6 +430,71 @@ def test_a_source_that_brings_no_picture_either_is_asked_for_sound_again(run: Ru
     assert "0:a:0?" in back.ffmpegs[0].command
 
 
+OPENED = "[info] Input #0, flv, from 'rtmp://…':\n"
+RUNS = "[info] Press [q] to stop, [?] for help\n"
+
+
+@pytest.mark.parametrize("caller_at", [29.9, 30.5, 33.5])
+def test_a_caller_who_comes_when_ffmpeg_is_to_end_is_recorded(
+    tmp_path: Path, run: Run, told: Told, said: list[str], caller_at: float
+) -> None:
+    world = World([(caller_at, lambda w: w.ffmpeg.says(OPENED + RUNS)), *records(60, since=caller_at + 0.2)])
+    assert run(world.at(caller_at + 60, stop)) == EXIT_STOPPED
+    assert [ffmpeg.steps for ffmpeg in world.ffmpegs] == [["quit"]]
+    (closed,) = [event for event in told() if event["kind"] == "closed"]
+    assert (closed["verdict"], closed["cause"], closed["frames"]) == ("complete", "stop", pytest.approx(1495, abs=10))
+    assert sum("the first frame has come" in line for line in said) == (caller_at > 30)
+
+
+def test_nobody_comes_and_ffmpeg_is_ended(run: Run, told: Told) -> None:
+    world = World()
+    world.on_step = lambda ffmpeg, action: ffmpeg.exits(255) if action == "term" else None
+    world.on_finish = lambda file, _: file.events.append(Closed(0, False, ""))
+    assert run(world) == EXIT_RETRY
+    assert world.ffmpeg.steps == ["term"], "a `q` is not read before FFmpeg says so"
+    assert world.time_s == pytest.approx(34, abs=0.2)
+    assert told()[-1]["cause"] == "no frame within 30 s of FFmpeg's start"
+
+
+def test_an_ffmpeg_that_reads_its_stdin_is_ended_by_q(run: Run) -> None:
+    world = World().at(1, lambda w: w.ffmpeg.says(OPENED + RUNS))
+    world.on_finish = lambda file, _: file.events.append(Closed(0, False, ""))
+    assert run(world) == EXIT_RETRY
+    assert world.ffmpeg.steps == ["quit"]
+    assert world.time_s == pytest.approx(31, abs=0.2), "thirty seconds from when its input was opened"
+
+
+def test_a_stop_while_ffmpeg_is_to_end_is_told_to_it_at_once(run: Run) -> None:
+    world = World().at(31, stop)
+    assert run(world) == EXIT_STOPPED
+    assert world.ffmpeg.steps == ["quit"]
+    assert world.time_s == pytest.approx(31, abs=0.1)
+
+
+def test_a_listener_waits_for_ever_and_its_caller_is_recorded(tmp_path: Path, run: Run) -> None:
+    states: list[tuple[str, str]] = []
+
+    def look(_: World) -> None:
+        status = read_status(3, str(tmp_path))
+        assert status is not None
+        states.append((status.state, status.reason))
+
+    world = World([(9000, lambda w: w.ffmpeg.says(OPENED + RUNS)), *records(30, since=9000)])
+    world.at(60, look).at(8990, look).at(9020, look).at(9031, stop)
+    assert run(world, OPTIONS.replaced(start_timeout_s=0.0)) == EXIT_STOPPED
+    assert states == [("no-signal", "waits for FFmpeg's test picture")] * 2 + [("recording", "")]
+    assert len(world.ffmpegs) == 1
+
+
+def test_a_filesystem_of_unstable_inodes_is_recorded_on(run: Run) -> None:
+    """What is looked at has another inode each time, so that the file seems to be another one."""
+    world = World(records(40, since=2))
+    for second in range(1, 40):
+        world.at(second, lambda w: w.file.events.append(Sample(1, 10**9, "8:1", moved=True, deleted=False)))
+    assert run(world.at(41, stop)) == EXIT_STOPPED
+    assert len(world.ffmpegs) == 1
+
+
 def test_a_disk_that_makes_no_file_is_an_end_with_its_reason(run: Run, told: Told) -> None:
     world = World()
     world.on_open = lambda file: file.events.append(OpenFailed("disk full: /srv/recordings has 0.1 MB free"))

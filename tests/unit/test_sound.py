@@ -65,8 +65,8 @@ def test_which_input_has_the_sound_for_itself() -> None:
     )] == [0, 1, 1, 0]  # fmt: skip
 
 
-NEVER = Sight(running_s=4.1, frameless_s=4.1, soundless_s=2.1)
-RECORDS = Sight(running_s=60, recording_s=58, blocks=200, frames=1500, soundless_s=0.4, has_sounded=True)
+NEVER = Sight(starting_s=4.1, frameless_s=4.1, soundless_s=2.1)
+RECORDS = Sight(starting_s=60, recording_s=58, blocks=200, frames=1500, soundless_s=0.4, has_sounded=True)
 BOTH_STALL = RECORDS.replaced(frameless_s=3.1, soundless_s=3.5)
 
 
@@ -80,7 +80,7 @@ BOTH_STALL = RECORDS.replaced(frameless_s=3.1, soundless_s=3.5)
         (NEVER.replaced(has_sounded=True), TOGETHER, ""),
         (NEVER.replaced(soundless_s=None), TOGETHER, ""),
         (NEVER, NEEDED, ""),
-        (NEVER.replaced(running_s=30.1), NEEDED, NO_FRAME),
+        (NEVER.replaced(starting_s=30.1), NEEDED, NO_FRAME),
         # It stops: the picture goes on.
         (RECORDS.replaced(soundless_s=600.0), TOGETHER, ""),
         (RECORDS.replaced(soundless_s=600.0), APART, ""),
@@ -89,8 +89,8 @@ BOTH_STALL = RECORDS.replaced(frameless_s=3.1, soundless_s=3.5)
         (BOTH_STALL.replaced(soundless_s=2.0), APART, ""),
         (BOTH_STALL, TOGETHER, ""),
         (RECORDS.replaced(frameless_s=15.1, soundless_s=15.1), TOGETHER, STALLED),
-        (Sight(running_s=6.0, frameless_s=6.0, opening_s=5.1), APART, NO_SOUND),
-        (Sight(running_s=6.0, frameless_s=6.0, opening_s=4.9), APART, ""),
+        (Sight(starting_s=6.0, frameless_s=6.0, opening_s=5.1), APART, NO_SOUND),
+        (Sight(starting_s=6.0, frameless_s=6.0, opening_s=4.9), APART, ""),
     ],
 )
 def test_what_ffmpeg_is_ended_for(sight: Sight, port: Options, kind: str) -> None:

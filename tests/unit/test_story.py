@@ -341,6 +341,12 @@ def test_the_signal_goes_and_comes_back() -> None:
     assert port.rows("gap")[1:] == [("gap", "signal lost", 60.2)]
 
 
+def test_a_board_that_vanished_is_missing_from_the_start_of_the_gap() -> None:
+    port = Port().begin().record(5)
+    port.close(port.end("signal lost")).waits("signal lost").wait(10).waits("board missing").wait(20).record(5).stop()
+    assert port.rows("gap")[1:] == [("gap", "board missing", 30.2)]
+
+
 def test_causes_of_one_gap_are_told_apart() -> None:
     port = Port().begin().record(10)
     port.close(port.end("signal lost")).wait(10).waits("no signal").wait(5).waits("board missing").wait(1).record(5)
