@@ -38,7 +38,9 @@ from sdisup.runner.progress import (
     LogLine,
     Progress,
     ProgressParser,
+    changed_size,
     found_rate,
+    found_size,
     is_sound_mapping,
     is_sound_unknown,
     is_wild,
@@ -79,6 +81,12 @@ class File(Record, frozen=False):
     def is_deleted(self) -> bool:
         """Whether it was removed while it was recorded, with all that was in it."""
         return self.sample is not None and self.sample.deleted
+
+
+def _is_about(size: str, other: str) -> bool:
+    """Whether two sizes, `640x360`, differ by less than 4 in width and height."""
+    pairs = zip(size.split("x"), other.split("x"), strict=True)
+    return all(abs(int(one) - int(two)) < 4 for one, two in pairs)
 
 
 class Attempt:
@@ -125,6 +133,7 @@ class Attempt:
         self._is_output = False
         self._wild: deque[float] = deque(maxlen=WILD_IN_A_ROW)
         self._format_change = ""
+        self._size = self._new_size = ""
         self._picture_opened_at: float | None = None
         self._are_inputs_open = False
         self._is_sound_unknown = False
@@ -193,13 +202,24 @@ class Attempt:
             began_s=now - self.began,
             starting_s=now - self._stage_since,
             is_spared=self._is_spared(),
-            format_change=self._format_change,
+            format_change=self._format_change or self.scaling,
             opening_s=now - (self._picture_opened_at or now) if self._lacks_input else 0.0,
             soundless_s=self._soundless_s(now),
             has_sounded=self._sound_at is not None,
             is_moved=self.newest.is_moved,
             is_deleted=self.newest.is_deleted,
         )
+
+    @property
+    def new_size(self) -> str:
+        """The size that the picture has now, where that is not the file's; "" where it is."""
+        # A line more or less is cut off at the edge, since encoders want even sizes.
+        return self._new_size if self._size and not _is_about(self._new_size or self._size, self._size) else ""
+
+    @property
+    def scaling(self) -> str:
+        """What FFmpeg does with a picture that has not the file's size, for people; "" where it has."""
+        return f"{self.new_size} instead of {self._size}" if self.new_size else ""
 
     @property
     def _lacks_input(self) -> bool:
@@ -410,6 +430,7 @@ class Attempt:
                     continue
                 self._lines.append((now, record.priority, record.text))
                 self.ffmpeg_version = self.ffmpeg_version or muxer_version(record.text)
+                self._new_size = changed_size(record.text) or self._new_size
                 if is_format_change(record.text) and not self._format_change:
                     self._format_change = plain(record.text)
                 self._log(now, record.priority, record.text)
@@ -433,12 +454,11 @@ class Attempt:
         self._reads_stdin = self._reads_stdin or text.startswith("Press [q] to stop")
 
     def _look_for_rate(self, text: str) -> None:
-        """Where nobody stated a rate, that of FFmpeg's output is the one it keeps."""
-        if self.meter.rate:
-            return
+        """Where nobody stated a rate, that of FFmpeg's output is the one it keeps; so is its size."""
         self._is_output = self._is_output or text.startswith("Output #")
         if self._is_output:
             self.meter.find_rate(found_rate(text))
+            self._size = self._size or found_size(text)
 
     def _take_wild(self, now: float, text: str) -> None:
         """One timestamp out of line costs nothing (-dts_error_threshold); from a jump on, all are. None is worth a line

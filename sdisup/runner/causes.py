@@ -212,11 +212,10 @@ TABLE = (
 
 # What FFmpeg logs when a signal's format changes in the middle of a recording.
 # VIDEOMASTER.md 9, for each frame: [error] Invalid buffer size, packet size 414720 < expected frame_size 4147200
-# FFmpeg 7.1: [info] Reconfiguring filter graph because video parameters changed to yuv420p(tv, …), 640x480
 # FFmpeg 5.1: [warning] Changing video frame properties on the fly is not supported by all filters
+# What 7.1 logs is a change of format only where it is one of the size: progress.py, changed_size.
 FORMAT_CHANGES = (
     "Invalid buffer size, packet size",
-    "Reconfiguring filter graph because video parameters changed",
     "Changing video frame properties on the fly",
 )
 

@@ -398,7 +398,14 @@ def sound_remark(sight: Sight) -> str:
     return ""
 
 
-# The command for a source without sound.
+# Other commands than the configured one.
+
+
+def with_size(command: Sequence[str], size: str) -> list[str]:
+    """The same command for a file of that size, `640x360`, whatever the first pictures are; not where filters count
+    lines, since FFmpeg's scaling would not know of them."""
+    return [*command] if "-vf" in command else [*command[:-1], "-s", size, command[-1]]
+
 
 _SOUND_OPTIONS = ("-af", "-c:a", "-b:a")
 

@@ -26,7 +26,17 @@ from sdisup.ledger import spool
 from sdisup.runner import decide as steps
 from sdisup.runner.attempt import Attempt, File
 from sdisup.runner.causes import COMPLETE
-from sdisup.runner.decide import Decision, Ended, Situation, backoff_s, decide, describe, sound_remark, without_audio
+from sdisup.runner.decide import (
+    Decision,
+    Ended,
+    Situation,
+    backoff_s,
+    decide,
+    describe,
+    sound_remark,
+    with_size,
+    without_audio,
+)
 from sdisup.runner.disk import RecordingFile
 from sdisup.runner.ffmpeg import FFmpegProcess
 from sdisup.runner.memory import Memory, memory_path, note_recorded, recall, recorded_commands, recorded_path
@@ -231,6 +241,7 @@ class Runner:
             self._attempt.wind_down(now, decision.fault)
             if decision.fault and decision.fault.kind in steps.CUTS:
                 self._memory.cut_at = now
+                self._memory.size = self._attempt.new_size
                 self._memory.save()
         elif step == steps.LET_GO_ON and self._attempt:
             self._say(INFO, "the first frame has come; going on")
@@ -256,6 +267,11 @@ class Runner:
         options = self._options
         if self._memory.without_audio:
             options = options.replaced(command=without_audio(options.command, options.audio_options))
+        if self._memory.size:
+            # A server that begins each connection with a slate of another size would make a new file of each.
+            options = options.replaced(command=with_size(options.command, self._memory.size))
+            self._memory.size = ""
+            self._memory.save()
         self._attempt = Attempt(
             options,
             self._directory,
@@ -487,6 +503,8 @@ class Runner:
             where = "is embedded in the signal" if self._options.audio_options else "came from the input"
             remarks.append(f"without audio: none {where}")
         remarks.append(sound_remark(attempt.sight(now)))
+        if attempt.scaling:
+            remarks.append(f"the picture is scaled: it is {attempt.scaling}")
         remarks.append(attempt.watch_problem)
         remarks += [f"{file.path} was moved away; recording goes on in it" for file in attempt.files if file.is_moved]
         remarks += [attempt.sync_problem, self._spool.problem]

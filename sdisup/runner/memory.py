@@ -19,7 +19,7 @@ class Memory(Record, frozen=False):
 
     `without_audio`: audio is configured, and the signal was found to carry none; `fruitless` are the attempts since
     that brought no picture either. `cut_at` is when (CLOCK_MONOTONIC) a file was ended for a new one that could have
-    gone on.
+    gone on, and `size` the one that the picture had then, if it was for that.
     """
 
     path: str
@@ -31,6 +31,7 @@ class Memory(Record, frozen=False):
     without_audio: bool = False
     cut_at: float | None = None
     fruitless: int = 0
+    size: str = ""
     request: Request = Request()
 
     def save(self) -> None:

@@ -140,6 +140,28 @@ def found_rate(text: str) -> float:
     return 0.0
 
 
+def found_size(text: str) -> str:
+    """`640x360` of FFmpeg's log line on a stream of video, which found_rate shows; empty for any other line."""
+    if not text.startswith("Stream #") or ": Video: " not in text:
+        return ""
+    words = (part.partition(" ")[0] for part in text.split(", "))
+    return next(filter(_is_size, words), "")
+
+
+def changed_size(text: str) -> str:
+    """The size in what FFmpeg 7.1 logs when the picture changes, in size or in anything else; empty for any other line.
+
+    `[vf#0:0 @ 0x5555] Reconfiguring filter graph because video parameters changed to yuv420p(tv, unknown), 320x180`
+    """
+    size = text.rpartition(", ")[2]
+    return size if "because video parameters changed" in text and _is_size(size) else ""
+
+
+def _is_size(word: str) -> bool:
+    width, separator, height = word.partition("x")
+    return bool(separator) and width.isdecimal() and height.isdecimal() and word[0] != "0"
+
+
 def is_wild(text: str) -> bool:
     """Whether a log line says that a packet's timestamp is too far from the one before, and counts for nothing.
 

@@ -495,6 +495,38 @@ def test_a_filesystem_of_unstable_inodes_is_recorded_on(run: Run) -> None:
     assert len(world.ffmpegs) == 1
 
 
+MADE = "[info] Output #0, matroska, to 'x':\n[info]   Stream #0:0: Video: h264, yuv420p, {}, q=2-31, 25 fps\n"
+CHANGED = "[vf#0:0 @ 0x55] [info] Reconfiguring filter graph because video parameters changed to yuv420p({}), {}\n"
+
+
+@pytest.mark.parametrize("size", ["640x360", "640x362"])
+def test_a_picture_that_changes_in_its_colours_or_a_line_stays_in_one_file(run: Run, size: str) -> None:
+    """FFmpeg 7.1 says the same of a change of range or matrix as of one of the size."""
+    world = World(records(9)).at(0.1, lambda w: w.ffmpeg.says(MADE.format("640x360")))
+    says = [CHANGED.format(colours, size) for colours in ("pc, bt709", "tv, smpte170m")]
+    for second in range(4):
+        world.at(1.1 + 2 * second, lambda w: w.ffmpeg.says(says[0])).at(
+            2.1 + 2 * second, lambda w: w.ffmpeg.says(says[1])
+        )
+    world.at(9.5, stop)
+    assert run(world) == EXIT_STOPPED
+    assert len(world.ffmpegs) == 1
+
+
+def test_a_slate_of_another_size_at_each_connection_is_cut_once(run: Run, told: Told, tmp_path: Path) -> None:
+    slate = World(records(3)).at(0.1, lambda w: w.ffmpeg.says(MADE.format("320x240")))
+    slate.at(0.3, lambda w: w.ffmpeg.says(CHANGED.format("tv", "640x360")))
+    slate.on_step = quit_well
+    assert run(slate) == EXIT_RETRY
+    assert told()[-1]["cause"] == "format changed: 640x360 instead of 320x240"
+    # The next file has the picture's size from the slate on, and none after it is told one.
+    again = World(records(9)).at(0.1, lambda w: w.ffmpeg.says(MADE.format("640x360")))
+    again.at(0.3, lambda w: w.ffmpeg.says(CHANGED.format("tv", "640x360"))).at(9.5, stop)
+    assert run(again) == EXIT_STOPPED
+    assert len(again.ffmpegs) == 1
+    assert again.ffmpegs[0].command[-3:-1] == ["-s", "640x360"]
+
+
 def test_a_disk_that_makes_no_file_is_an_end_with_its_reason(run: Run, told: Told) -> None:
     world = World()
     world.on_open = lambda file: file.events.append(OpenFailed("disk full: /srv/recordings has 0.1 MB free"))

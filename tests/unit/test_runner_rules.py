@@ -9,7 +9,7 @@ from sdisup.control.units import runner_options
 from sdisup.encode.command import Capabilities, build_ffmpeg_arguments
 from sdisup.runner.causes import End, file_verdict, is_format_change
 from sdisup.runner.decide import backoff_s, loop_wait_s, no_signal_wait_s, without_audio
-from sdisup.runner.progress import muxer_version
+from sdisup.runner.progress import changed_size, found_size, muxer_version
 
 CAPABLE = Capabilities("7.1", frozenset(), frozenset(), hybrid_fragmented=True)
 
@@ -96,7 +96,7 @@ def test_a_signal_without_audio_gets_the_command_of_a_port_without_audio(codec: 
     ("text", "is_one"),
     [
         ("[rawvideo @ 0x1] Invalid buffer size, packet size 414720 < expected frame_size 4147200", True),
-        ("Reconfiguring filter graph because video parameters changed to yuv420p(tv), 640x480", True),
+        ("Reconfiguring filter graph because video parameters changed to yuv420p(tv), 640x480", False),
         ("Changing video frame properties on the fly is not supported by all filters", True),
         ("Reconfiguring filter graph because audio parameters changed to 48000 Hz", False),
         ("frame=  100 fps= 25", False),
@@ -104,6 +104,22 @@ def test_a_signal_without_audio_gets_the_command_of_a_port_without_audio(codec: 
 )
 def test_a_changed_format_is_known_by_ffmpegs_words(text: str, is_one: bool) -> None:
     assert is_format_change(text) is is_one
+
+
+@pytest.mark.parametrize(
+    ("text", "found", "changed"),
+    [
+        ("Stream #0:0: Video: h264, yuv420p(tv, progressive), 160x90 [SAR 1:1 DAR 16:9], 25 fps", "160x90", ""),
+        ("Stream #0:0: Video: prores (apcs / 0x73637061), yuv422p10le, 1920x1080, q=2-31, 25 fps", "1920x1080", ""),
+        ("Stream #0:1: Audio: aac (LC), 48000 Hz, stereo", "", ""),
+        ("[vf#0:0 @ 0x55] Reconfiguring filter graph because video parameters changed to yuv420p(tv, unknown), 320x180",
+         "", "320x180"),
+        ("[vf#0:0 @ 0x55] Reconfiguring filter graph because hwaccel changed", "", ""),
+        ("Reconfiguring filter graph because audio parameters changed to 48000 Hz", "", ""),
+    ],
+)  # fmt: skip
+def test_a_size_is_read_from_the_log(text: str, found: str, changed: str) -> None:
+    assert (found_size(text), changed_size(text)) == (found, changed)
 
 
 @pytest.mark.parametrize(
