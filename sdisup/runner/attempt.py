@@ -48,6 +48,8 @@ from sdisup.runner.progress import (
 )
 
 CLOSE_PATIENCE_S = 3.0
+PROBE_S = 8.0
+"""FFmpeg looks at a stream for 5 s before it says that it has one (-analyzeduration)."""
 SILENT_S = 1.0
 """A stop after so long without a picture ends a gap, not a recording."""
 DEAF_S = 1.0
@@ -286,6 +288,7 @@ class Attempt:
             quit_s = options.stop_quit_s if has_started else options.stop_start_quit_s
             # A `q` that FFmpeg does not read yet would end it when its source has come after all.
             is_heard = self._reads_stdin or fault is None or fault.kind != NO_FRAME
+            quit_s = quit_s if is_heard else max(quit_s, PROBE_S)
             self._ladder = Ladder(now, quit_s, options.stop_term_s, quits=is_heard)
 
     def _is_spared(self) -> bool:

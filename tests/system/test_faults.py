@@ -337,6 +337,35 @@ def test_a_file_that_is_taken_away_before_its_first_frame_costs_no_more_than_a_m
     appliance.run("rm /run/sdisup/once")
 
 
+# A package that replaces FFmpeg leaves one for a while that lacks an encoder, or a library.
+REPLACED_FFMPEG = """#!/bin/bash
+[[ " $* " == *" -progress "* ]] || exec /usr/bin/ffmpeg "$@"
+exec /usr/bin/ffmpeg "${@/libx264/nonsense}"
+"""
+
+
+@pytest.mark.journal_allows(r"Unknown encoder|cannot work|Error|killed")
+def test_an_ffmpeg_that_is_being_replaced_ends_no_port_that_has_recorded(appliance: Machine) -> None:
+    own = "/usr/local/bin/own-ffmpeg"
+    appliance.write(own, '#!/bin/bash\nexec /usr/bin/ffmpeg "$@"\n', mode=0o755)
+    appliance.configure(small_ports(1).replace("ports = 1", f'ports = 1\nffmpeg = "{own}"'))
+    appliance.sdisup("start 0")
+    first = appliance.wait_recording(0, frames=25)
+    appliance.write(own, REPLACED_FFMPEG, mode=0o755)
+    appliance.kill(first["ffmpeg_pid"])
+    refused = appliance.wait_state(0, "backoff")
+    appliance.wait_for(lambda: "Unknown encoder" in appliance.status_file(0)["reason"], 10, "it is refused", poll_s=0.1)
+    # A restart by hand is as good as one by systemd: what has recorded since boot is known.
+    appliance.run("systemctl restart sdi-record@0")
+    appliance.wait_for(lambda: appliance.status_file(0)["pid"] != refused["pid"], 10, "a new runner", poll_s=0.1)
+    appliance.wait_state(0, "backoff")
+    appliance.write(own, '#!/bin/bash\nexec /usr/bin/ffmpeg "$@"\n', mode=0o755)
+    mended_at = time.monotonic()
+    appliance.wait_recording(0)
+    assert time.monotonic() - mended_at < 15
+    appliance.run(f"rm {own}")
+
+
 @pytest.mark.slow
 def test_an_stderr_that_closes_is_a_stall_in_the_end(appliance: Machine) -> None:
     appliance.configure(small_ports(1, "stall_timeout_s = 2\n"))

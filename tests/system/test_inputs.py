@@ -127,6 +127,76 @@ def test_a_stream_that_ends_is_waited_for_and_recorded_again(media: Machine) -> 
     assert after["current_file"] != before["current_file"]
 
 
+def said_of(appliance: Machine, port: int, words: str) -> bool:
+    return any(words in str(entry["MESSAGE"]) for entry in appliance.journal(f"--unit=sdi-record@{port}.service"))
+
+
+def listener(index: int, start_timeout_s: float) -> str:
+    arguments = f'"-f", "mpegts", "-i", "tcp://127.0.0.1:{UDP_PORT + index}?listen"'
+    return custom_port(index, arguments) + f"start_timeout_s = {start_timeout_s:g}\n"
+
+
+def caller(index: int) -> str:
+    return f"tcp://127.0.0.1:{UDP_PORT + index}"
+
+
+@pytest.mark.journal_allows(JOINED_LATE, r"no frame within 2 s", r"Error during demuxing|Error opening input")
+def test_a_caller_is_recorded_who_comes_after_the_verdict_or_after_any_time(media: Machine) -> None:
+    media.configure("[appliance]\nports = 2\n" + listener(0, 2) + listener(1, 0))
+    media.run("systemctl start --no-block sdi-record@0 sdi-record@1")
+    media.wait_for(lambda: said_of(media, 0, "no frame within 2 s"), 20, "the verdict", poll_s=0.05)
+    send(media, "late", caller(0))
+    media.wait_for(lambda: said_of(media, 0, "the first frame has come"), 20, "it is taken back", poll_s=0.1)
+    waiting = media.wait_state(1, "no-signal")
+    assert waiting["reason"].startswith("waits for ")
+    send(media, "patient", caller(1))
+    for port in (0, 1):
+        found = media.wait_recording(port, frames=100)
+        assert (found["restarts"], found["state"]) == (0, "recording")
+        assert found["current_file"] in media.recordings(f"port{port}_")[-1]
+    media.sdisup("stop 0,1")
+    for port in (0, 1):
+        assert [entry["ended"] for entry in media.ledger(port) if entry["kind"] == "file"] == ["complete"]
+
+
+@pytest.mark.slow
+@pytest.mark.journal_allows(JOINED_LATE, r"no frame within 30 s", r"Error during demuxing|Error opening input")
+def test_a_caller_in_the_thirtieth_second_is_recorded(media: Machine) -> None:
+    media.configure("[appliance]\nports = 1\n" + listener(0, 30))
+    media.run("systemctl start --no-block sdi-record@0")
+    media.wait_for(lambda: said_of(media, 0, "no frame within 30 s"), 60, "the verdict", poll_s=0.05)
+    send(media, "late", caller(0))
+    found = media.wait_recording(0, frames=250, timeout_s=30)
+    assert found["restarts"] == 0
+    media.sdisup("stop 0")
+    assert [entry["ended"] for entry in media.ledger(0) if entry["kind"] == "file"] == ["complete"]
+
+
+# Answers each request in words that FFmpeg would say of its own command line.
+ODD_SERVER = """#!/usr/bin/python3 -IS
+import socket, sys
+server = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+while True:
+    caller, _ = server.accept()
+    asked = caller.recv(4096).decode()
+    number = asked.partition("CSeq: ")[2].partition("\\r")[0] or "1"
+    caller.sendall(f"RTSP/1.0 451 Option not found\\r\\nCSeq: {number}\\r\\n\\r\\n".encode())
+    caller.close()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.journal_allows(r"Option not found|Error|4XX|Server returned")
+def test_a_servers_words_end_no_port(media: Machine) -> None:
+    media.write("/srv/media/server", ODD_SERVER, mode=0o755)
+    media.run(f"systemd-run --quiet --collect --unit=sender-odd /srv/media/server {UDP_PORT}")
+    media.configure("[appliance]\nports = 1\n" + custom_port(0, f'"-i", "rtsp://127.0.0.1:{UDP_PORT}/1"'))
+    media.run("systemctl start --no-block sdi-record@0")
+    media.wait_for(lambda: media.status(0)["restarts"] >= 3, 30, "it is tried again", poll_s=0.1)
+    assert said_of(media, 0, "451 Option not found")
+    assert media.active_state(0) in ("active", "activating")
+
+
 @pytest.mark.journal_allows(r"Error opening input")
 def test_only_a_port_that_needs_the_network_can_open_a_socket(media: Machine) -> None:
     media.write("/usr/local/bin/ffmpeg-curious", CURIOUS_FFMPEG, mode=0o755)
