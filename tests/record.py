@@ -38,6 +38,7 @@ from unittest import mock
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+from camera import filming, see  # noqa: E402
 from replay import RECORDINGS, TOLD, replayed  # noqa: E402
 from standin_control import STANDIN, write_steering  # noqa: E402
 
@@ -64,6 +65,7 @@ class Stage:
         self.lines: list[str] = []
         self.processes: list[FFmpegProcess] = []
         self.runner: Runner | None = None
+        self.is_over = False
         self._spawned_at = time.monotonic()
         self._lock = threading.Lock()
         self.recordings = directory / "recordings"
@@ -127,6 +129,7 @@ class Stage:
         actor.start()
         with mock.patch.object(report.Journal, "_write", lambda *_: None):
             self.runner.run()
+        self.is_over = True
         actor.join(5)
 
     # What is done to it.
@@ -523,6 +526,60 @@ def library_missing(stage: Stage) -> None:
         stage.records(2).kill(signal.SIGKILL)
 
     stage.run(stage.options(CARD), act)
+
+
+# A stream, sent by the tests' camera; what the recording's pictures show is told at its end.
+
+
+def films(stage: Stage, container: str, fault: str, seconds: float = 8, **source: Any) -> None:
+    """Record a camera with a fault after 12 s, and until `seconds` after it."""
+    with filming("--fault", f"12:{fault}", container, "tcp://127.0.0.1:0") as camera:
+        assert camera.stderr is not None
+        port = camera.stderr.readline().split()[-1]
+        arguments = ["-f", container, "-i", f"tcp://127.0.0.1:{port}"]
+
+        def act(stage: Stage) -> None:
+            assert camera.stderr is not None
+            for line in camera.stderr:
+                stage.does(f"the camera: {line.strip()}")
+                if line.split()[-1] == fault:
+                    break
+            time.sleep(seconds)
+            if not stage.is_over:
+                stage.stop()
+
+        stage.run(stage.options({"kind": "custom", "input": arguments, **NO_AUDIO, **source}), act)
+    stage.does(f"recorded: {see(*sorted(stage.recordings.iterdir()), ffmpeg=stage.ffmpeg)}")
+
+
+@case
+def stream_silent_for_4_s(stage: Stage) -> None:
+    films(stage, "mpegts", "silence=4", 12)
+
+
+@case
+def stream_loses_30_percent(stage: Stage) -> None:
+    films(stage, "mpegts", "drop=3/10", 12)
+
+
+@case
+def stream_jumps_120_s_ahead(stage: Stage) -> None:
+    films(stage, "flv", "jump=120")
+
+
+@case
+def stream_steps_8_s_back(stage: Stage) -> None:
+    films(stage, "flv", "jump=-8")
+
+
+@case
+def stream_with_an_outlier(stage: Stage) -> None:
+    films(stage, "flv", "outlier=37600")
+
+
+@case
+def stream_with_each_50th_picture_ahead(stage: Stage) -> None:
+    films(stage, "flv", "ahead=50/1", 12)
 
 
 @contextlib.contextmanager
