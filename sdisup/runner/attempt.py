@@ -466,11 +466,11 @@ class Attempt:
     def _take_wild(self, now: float, text: str) -> None:
         """One timestamp out of line costs nothing (-dts_error_threshold); from a jump on, all are. None is worth a line
         of the journal: there are two a picture."""
-        if "DTS " in text:
+        if not text.startswith("PTS "):
             self._wild.append(now)
         within_s = max(WILD_S, WILD_IN_A_ROW / (self.meter.rate or WILD_IN_A_ROW))
         if len(self._wild) == WILD_IN_A_ROW and now - self._wild[0] < within_s:
-            self.meter.pace.jumped(now, "by more than 10 s")
+            self.meter.pace.jumped(now, "by more than 10 s" if self.meter.frames else "between picture and sound")
 
     def _take_opening(self, text: str, now: float) -> None:
         """What FFmpeg says of its inputs as it opens them, one after the other."""

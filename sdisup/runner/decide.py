@@ -178,7 +178,9 @@ def decide(situation: Situation, options: Options) -> Decision:
 
 
 def _may_cut(situation: Situation) -> bool:
-    """What happens again and again would cost more by new files than it does by itself."""
+    """What happens again and again would cost more by new files than it does by itself, unless it records nothing."""
+    if situation.sight is not None and situation.sight.recording_s is None:
+        return True
     return situation.cut_at is None or situation.now - situation.cut_at > CUT_AGAIN_S
 
 
@@ -234,11 +236,9 @@ def _sound_fault(sight: Sight, options: Options) -> Fault | None:
 
 def find_cut(sight: Sight) -> Fault | None:
     """Why a new file would record more than a file that could go on, if it would."""
-    if sight.recording_s is None:
-        return None
     if sight.jump:
         return Fault(TIMESTAMPS, f"timestamps jumped {sight.jump}")
-    if sight.format_change:
+    if sight.recording_s is not None and sight.format_change:
         return Fault(FORMAT_CHANGED, f"format changed: {sight.format_change}")
     return None
 

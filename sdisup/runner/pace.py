@@ -83,7 +83,7 @@ class Deficit:
 
     def finish(self, raw: float, frames: int) -> None:
         """No more frames come: the last step counts, however short it is."""
-        if self._at is not None and raw > self._at:
+        if self._at is not None:
             self._step(self._at, raw, frames)
 
     def _owed_at(self, since: float, raw: float, frames: int) -> float:
@@ -250,7 +250,7 @@ class Pace:
                 self._pictured = counts
             self._framed = counts
             # Only with new frames: blocks go on while no frame comes, and the gap that follows counts that time.
-            self._deficit.add(counts.raw, counts.frames + self._lost - self._filled)
+            self._deficit.add(counts.raw, counts.frames + self._unfilled())
             self._note(counts)
 
     def stop(self, raw: float) -> None:
@@ -260,12 +260,12 @@ class Pace:
     def finish(self) -> None:
         """FFmpeg has ended. Time without frames at its end is the gap that follows."""
         self._settle(self._last, at_once=True)
-        self._deficit.finish(self._framed.raw, self._framed.frames + self._lost - self._filled)
+        self._deficit.finish(self._framed.raw, self._framed.frames + self._unfilled())
 
     def _begin(self, counts: Counts) -> None:
         self._begun = self._framed = self._pictured = counts
-        # Copies before and beside the first picture are FFmpeg's beginning, and nobody's loss.
-        self._filled = counts.copies
+        # Some copies beside the first picture are FFmpeg's beginning, and nobody's loss.
+        self._filled = min(counts.copies, int(self.rate * LEAST_HOLE_S))
         self._deficit.add(counts.raw, counts.frames - self._filled)
         self._note(counts)
 
@@ -318,6 +318,9 @@ class Pace:
         if frames <= self.rate * LEAST_HOLE_S:
             return
         filled = self._filled_of(hole)
+        # Where copies fill it, they are the better measure: blocks come late or early.
+        frames = max(frames, min(hole.filled, int(self.rate * (after.raw - before.raw))))
+        filled = max(filled, min(hole.filled, frames))
         self._lost += frames
         self._filled += filled
         cause = self._cause_of(hole)
@@ -331,6 +334,11 @@ class Pace:
     def _cause_of(self, hole: Pending) -> str:
         """Pictures that were dropped had come, with wrong timestamps."""
         return JUMPED if 2 * (hole.after.drops - hole.before.drops) > hole.lost else self._silent
+
+    def _unfilled(self) -> int:
+        """How many frames the file lacks by its holes."""
+        pending = self._pending
+        return self._lost - self._filled + (round(pending.lost) - self._filled_of(pending) if pending else 0)
 
     @staticmethod
     def _filled_of(hole: Pending) -> int:
@@ -347,21 +355,22 @@ class Pace:
         for window in (self._short, self._long, self._fast):
             window.add(point)
         self.remark = (
-            self._judge(self._short.rates(point), SHORT_SHARE)
-            or self._judge(self._long.rates(point), LONG_SHARE)
+            self._judge(self._short.rates(point), SHORT_SHARE, 2)
+            or self._judge(self._long.rates(point), LONG_SHARE, 10)
             or self._judge_speed(counts, self._fast.rates(point))
         )
 
-    def _judge(self, rates: Rates | None, share: float) -> str:
+    def _judge(self, rates: Rates | None, share: float, steps: int) -> str:
+        """A short window is exact to half a frame a second, a long one to a tenth (`steps` in one)."""
         if rates is None:
             return ""
-        least, stated = self.rate * (1 - share), f"{self.rate:.4g}"
+        least, stated, got = self.rate * (1 - share), f"{self.rate:.4g}", round(steps * rates.pictures) / steps
         if rates.pictures < least and rates.drops > (self.rate - rates.pictures) / 2:
-            return f"the timestamps jump: {rates.pictures:.1f} of {stated} fps are recorded"
+            return f"the timestamps jump: {got:.1f} of {stated} fps are recorded"
         if rates.frames < least:
-            return f"{CANNOT_KEEP_UP}: {rates.frames:.1f} of {stated} fps"
+            return f"{CANNOT_KEEP_UP}: {round(steps * rates.frames) / steps:.1f} of {stated} fps"
         if rates.pictures < least:
-            return f"the source delivers {rates.pictures:.1f} of {stated} fps"
+            return f"the source delivers {got:.1f} of {stated} fps"
         if rates.drops > self.rate * share:
             return f"the source delivers {_rate_text(rates.pictures + rates.drops)} fps; {stated} are recorded"
         return ""

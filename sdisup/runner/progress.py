@@ -163,11 +163,12 @@ def _is_size(word: str) -> bool:
 
 
 def is_wild(text: str) -> bool:
-    """Whether a log line says that a packet's timestamp is too far from the one before, and counts for nothing.
+    """Whether a log line says that a timestamp is too far from the one before: that of a packet, which then counts for
+    nothing, once for its dts and once for its pts; or that of a picture, which is dropped.
 
-    `DTS 47610000, next:10000000 st:0 invalid dropping`, once for its dts and once for its pts.
+    `DTS 47610000, next:10000000 st:0 invalid dropping`; `500 frame duplication too large, skipping`
     """
-    return (text.endswith("invalid dropping") and "DTS " in text) or "invalid dropping st:" in text
+    return "invalid dropping" in text or text.endswith("frame duplication too large, skipping")
 
 
 def is_sound_mapping(text: str) -> bool:

@@ -18,7 +18,7 @@ from sdisup.encode.command import (
     missing_capabilities,
 )
 from sdisup.errors import ConfigError
-from sdisup.sources.values import BOOLEAN, INTEGER, RATES
+from sdisup.sources.values import BOOLEAN, FPS, INTEGER, RATES
 
 ALL = frozenset({"libx264", "prores_aw", "aac", "pcm_s24le"})
 INPUTS = frozenset({"lavfi", "videomaster"})
@@ -36,7 +36,7 @@ def value_of(arguments: list[str], option: str) -> str:
 
 BEGINNING = [
     *("/usr/bin/ffmpeg", "-hide_banner", "-loglevel", "repeat+level+info", "-nostats"),
-    *("-progress", "pipe:2", "-stats_period", str(PROGRESS_PERIOD_S), "-y"),
+    *("-progress", "pipe:2", "-stats_period", str(PROGRESS_PERIOD_S), "-dts_error_threshold"),
 ]
 
 
@@ -109,6 +109,12 @@ def test_every_list_upholds_the_promises(table: dict[str, Any], capabilities: Ca
         return
     arguments = build_ffmpeg_arguments(port, "/usr/bin/ffmpeg", capabilities)
     assert arguments[: len(BEGINNING)] == BEGINNING
+    wild_s, overwrite = arguments[len(BEGINNING) : len(BEGINNING) + 2]
+    rate = FPS.get(port.source.options["rate"], 60.0)
+    # A silence of 10 s is filled, and what is filled is no longer than the limit allows (30 copies for each second).
+    assert 30 * int(wild_s) >= 10 * rate
+    assert 10 <= int(wild_s) <= 20
+    assert overwrite == "-y"
     assert arguments[-1] == "{output}" and "".join(arguments).count("{output}") == 1
     assert all(word and word.isprintable() for word in arguments)
     assert not {"-nostdin", "-n", "-use_wallclock_as_timestamps", "-shortest"}.intersection(arguments)

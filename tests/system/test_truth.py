@@ -1,0 +1,230 @@
+"""What an input does to a recording, told and survived: a camera with faults on each port, on a real systemd.
+
+The camera's pictures are numbered by the wall clock (tests/camera.py), so that what a recording lacks is read from the
+recording itself and compared with what the ledger says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+from camera import Seen, filming, see
+from drive import Machine
+
+from sdisup.contract.records import Record
+
+FPS = 25
+
+
+class Case(Record):
+    """A camera's words, and how its port is configured."""
+
+    name: str
+    words: tuple[str, ...]
+    rate: str = "25"
+    container: str = "matroska"
+    options: str = ""
+
+
+class Filmed(Record):
+    """What a port made of it: the statuses as they came, the ledger's entries, the pictures of its files."""
+
+    case: Case
+    statuses: list[dict[str, Any]]
+    entries: list[dict[str, Any]]
+    seen: Seen
+    per_file: list[Seen]
+    took_s: float
+
+    @property
+    def reasons(self) -> list[str]:
+        found: list[str] = []
+        for status in self.statuses:
+            if status["reason"] and status["reason"] not in found[-1:]:
+                found.append(status["reason"])
+        return found
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return [entry for entry in self.entries if entry["kind"] == kind]
+
+    @property
+    def gaps(self) -> list[dict[str, Any]]:
+        """Those of a length, or with missing frames, but for the start's."""
+        return [gap for gap in self.of("gap") if gap["cause"] != "start"]
+
+    @property
+    def missing_s(self) -> float:
+        """How much of its pictures a port lacks from its first to its last, by the pictures themselves."""
+        return sum(count for _, count in self.seen.missing()) / FPS
+
+    def __str__(self) -> str:
+        gaps = [(gap["cause"], gap["seconds"], gap.get("frames_missing")) for gap in self.gaps]
+        files = [(entry["seconds"], entry["frames"], entry["duplicated"], entry["ended"]) for entry in self.of("file")]
+        return (
+            f"{self.case.name}: {self.seen}\n  reasons {self.reasons}\n  gaps {gaps}\n  files {files}"
+            f" restarts {self.statuses[-1]['restarts']} missing {self.statuses[-1]['missing_frames']}"
+        )
+
+
+def port_of(camera: subprocess.Popen[str]) -> int:
+    assert camera.stderr is not None
+    return int(camera.stderr.readline().rpartition(" ")[2])
+
+
+@contextlib.contextmanager
+def cameras(cases: Sequence[Case]) -> Iterator[list[int]]:
+    """A camera for each case, and the ports where they listen."""
+    with contextlib.ExitStack() as stack:
+        yield [
+            port_of(stack.enter_context(filming(*case.words, case.container, "tcp://127.0.0.1:0"))) for case in cases
+        ]
+
+
+def film(appliance: Machine, cases: Sequence[Case], seconds: float) -> list[Filmed]:
+    """Record each case on a port of its own for so long, side by side."""
+    with cameras(cases) as listening:
+        appliance.configure(f"[appliance]\nports = {len(cases)}\n" + "".join(
+            f'[port.{index}]\n{case.options}\nsource = {{ kind = "custom", rate = "{case.rate}", '
+            f'audio = {json.dumps("--sound" in case.words)}, input = ["-i", "tcp://127.0.0.1:{port}"] }}\n'
+            for index, (case, port) in enumerate(zip(cases, listening, strict=True))
+        ))  # fmt: skip
+        appliance.run(f"sdisup start 0-{len(cases) - 1}", check=False, timeout_s=90)
+        began = time.monotonic()
+        statuses: list[list[dict[str, Any]]] = [[] for _ in cases]
+        while time.monotonic() - began < seconds:
+            for index in range(len(cases)):
+                statuses[index].append(appliance.status_file(index))
+            time.sleep(0.5)
+        ended = time.monotonic()
+        appliance.sdisup(f"stop 0-{len(cases) - 1}")
+        took_s = time.monotonic() - ended
+    found = []
+    for index, case in enumerate(cases):
+        entries = appliance.ledger(index)
+        per_file = [see(appliance.path(entry["path"])) for entry in entries if entry["kind"] == "file"]
+        seen = Seen([number for one in per_file for number in one.numbers])
+        found.append(Filmed(case, statuses[index], entries, seen, per_file, took_s))
+    return found
+
+
+def check(one: Filmed) -> None:
+    """What holds whatever the camera does: the ledger leaves no time out, and knows what is missing."""
+    events = len(one.gaps) + len(one.of("file"))
+    span_s = (max(one.seen.readable) - min(one.seen.readable) + 1) / FPS
+    accounted_s = sum(entry["seconds"] for entry in (*one.of("file"), *one.gaps))
+    assert accounted_s == pytest.approx(span_s, abs=0.5 * events), one
+    known = sum(gap.get("frames_missing") or gap["seconds"] * FPS for gap in one.gaps)
+    missing = sum(count for _, count in one.seen.missing())
+    assert known == pytest.approx(missing, rel=0.05, abs=0.5 * FPS * len(one.gaps)), one
+    for entry, seen in zip(one.of("file"), one.per_file, strict=True):
+        longest_s = entry["end_monotonic"] - entry["start_monotonic"] + 2
+        assert len(seen.numbers) / FPS <= longest_s, one
+    assert one.took_s < 5, one
+    assert one.seen.unreadable == 0, one
+
+
+def causes(one: Filmed) -> list[str]:
+    return [gap["cause"] for gap in one.gaps]
+
+
+def is_whole(one: Filmed) -> bool:
+    """One file, of which no picture is missing, and nothing to say."""
+    return (one.reasons, one.gaps, one.seen.missing(), len(one.per_file)) == ([], [], [], 1)
+
+
+LOSSY = Case("lossy", ("--fault", "5:drop=3/10"), container="mpegts")
+SILENT_4 = Case("silent for 4 s", ("--fault", "12:silence=4"))
+OUTLIER = Case("outlier", ("--fault", "10:outlier=37600"), container="flv")
+JUMP_120 = Case("jump by 120 s", ("--fault", "8:jump=120"), container="flv")
+BACK_8 = Case("back by 8 s", ("--fault", "9:jump=-8"))
+
+
+@pytest.mark.journal_allows("timestamps jumped")
+def test_what_a_source_loses_and_how_its_time_jumps(appliance: Machine) -> None:
+    cases = [Case("clean", ()), LOSSY, SILENT_4, OUTLIER, JUMP_120, BACK_8]
+    clean, lossy, silent, outlier, jump, back = film(appliance, cases, 20)
+    for one in (clean, lossy, silent, outlier, jump, back):
+        check(one)
+    assert is_whole(clean), clean
+    assert is_whole(outlier), outlier
+    check_lossy(lossy)
+    check_hole(silent, 4)
+    for one in (jump, back):
+        check_new_file(one)
+
+
+def check_lossy(one: Filmed) -> None:
+    assert one.reasons[-1] == "the source delivers 17.5 of 25 fps", one
+    assert causes(one) == ["source loses frames"], one
+    assert one.gaps[0]["path"] == one.of("file")[0]["path"], one
+    assert one.statuses[-1]["is_losing"], one
+    assert one.statuses[-1]["restarts"] == 0, one
+
+
+def check_hole(one: Filmed, length_s: float) -> None:
+    """One gap at its time, as long as it was, in a file that goes on."""
+    (gap,) = one.gaps
+    (file,) = one.of("file")
+    assert gap["cause"] == "source silent", one
+    assert gap["path"] == file["path"], one
+    assert gap["seconds"] == pytest.approx(length_s, abs=0.5), one
+    (run,) = one.seen.missing()
+    began_s = (run[0] - min(one.seen.readable)) / FPS
+    assert gap["start_monotonic"] - file["start_monotonic"] == pytest.approx(began_s, abs=0.5), one
+    assert one.statuses[-1]["restarts"] == 0, one
+
+
+def check_new_file(one: Filmed) -> None:
+    assert causes(one) == ["timestamps jumped"], one
+    assert len(one.per_file) == 2, one
+    assert one.missing_s <= 2.5, one
+
+
+@pytest.mark.slow
+@pytest.mark.journal_allows("timestamps jumped", "no frame within")
+def test_each_fault_of_pictures_and_timestamps(appliance: Machine) -> None:
+    jumps = tuple(word for n in range(5, 35, 3) for word in ("--fault", f"{n}:jump={n * 30}"))
+    holes = [
+        (Case("pause", ("--fault", "12:pause=4")), 4),
+        (Case("pause of flv", ("--fault", "12:pause=4"), "auto", "flv"), 4),
+        (Case("silent for 7 s", ("--fault", "12:silence=7"), "auto"), 7),
+        (Case("silent for 9 s", ("--fault", "12:silence=9", "--sound"), container="flv"), 9),
+    ]
+    whole = [
+        Case("wrap of mpegts", ("--wrap-after", "12", "--sound"), container="mpegts"),
+        Case("wrap of flv", ("--wrap-after", "12", "--sound"), container="flv"),
+        Case("outlier with sound", ("--fault", "10:outlier=37600", "--sound")),
+        Case("each 50th is wild", ("--fault", "5:ahead=50/15"), container="flv"),
+    ]
+    new_file = [
+        Case("jump of auto", ("--fault", "10:jump=120", "--sound"), "auto"),
+        Case("reset", ("--fault", "16:reset"), container="flv"),
+        Case("jumps", jumps, container="flv"),
+    ]
+    counted = [
+        (Case("each 50th is ahead", ("--fault", "5:ahead=50/1")), "the timestamps jump: "),
+        (Case("slow", ("--fault", "3:slow=0.3"), "auto"), "cannot keep up: 7.5 of 25 fps"),
+        (Case("half the rate", ("--rate", "12.5")), "the source delivers 12.5 of 25 fps"),
+    ]
+    cases = [*(case for case, _ in holes), *whole, *new_file, *(case for case, _ in counted)]
+    found = film(appliance, cases, 40)
+    for one in found[:-1]:
+        check(one)
+    of_holes, found = found[: len(holes)], found[len(holes) :]
+    for one, (_, length_s) in zip(of_holes, holes, strict=True):
+        check_hole(one, length_s)
+    of_whole, found = found[: len(whole)], found[len(whole) :]
+    assert [one for one in of_whole if not is_whole(one)] == []
+    of_new, found = found[: len(new_file)], found[len(new_file) :]
+    for one in of_new:
+        check_new_file(one)
+    for one, (_, said) in zip(found, counted, strict=True):
+        assert any(reason.startswith(said) for reason in one.reasons), one
+        assert one.statuses[-1]["restarts"] == 0, one
+        assert one.statuses[-1]["is_losing"], one
