@@ -25,7 +25,8 @@ class Codec(Record):
     """A video codec as an operator names it, and what FFmpeg needs to know for it.
 
     `bitrate_kbps` is the default in kilobit/s; 0 where the codec's profile decides the bit rate.
-    `is_frame_threaded`: FFmpeg encodes several frames at once and keeps one back per thread.
+    `is_frame_threaded`: FFmpeg encodes several frames at once and keeps one back per thread. A picture's height has to
+    be a multiple of `line_step`, of `field_line_step` where it is interlaced; its width is even.
     """
 
     name: str
@@ -36,6 +37,8 @@ class Codec(Record):
     is_frame_threaded: bool
     audio_encoder: str
     audio_channels_max: int
+    line_step: int
+    field_line_step: int
 
     @property
     def default_container(self) -> str:
@@ -45,9 +48,9 @@ class Codec(Record):
 CODECS = {
     codec.name: codec
     for codec in (
-        Codec("h264", "libx264", ("mp4", "mov", "mkv"), 8000, "yuv420p", False, "aac", 8),
+        Codec("h264", "libx264", ("mp4", "mov", "mkv"), 8000, "yuv420p", False, "aac", 8, 2, 4),
         # prores_ks encodes better and cannot do 1080p in real time on four cores (FACTS 3, Cost).
-        Codec("prores", "prores_aw", ("mov", "mkv"), 0, "yuv422p10le", True, "pcm_s24le", 16),
+        Codec("prores", "prores_aw", ("mov", "mkv"), 0, "yuv422p10le", True, "pcm_s24le", 16, 1, 1),
     )
 }
 

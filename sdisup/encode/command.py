@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 
-from sdisup.config.codecs import CODECS, MUXERS, fragment_duration_s
+from sdisup.config.codecs import CODECS, MUXERS, Codec, fragment_duration_s
 from sdisup.config.settings import Port
 from sdisup.config.table import SOURCE_KINDS
 from sdisup.contract.options import SOUND_MARK
@@ -122,11 +122,12 @@ def _label(ports: Sequence[Port]) -> str:
 def _video_arguments(port: Port) -> list[str]:
     options = port.source.options
     scan = options.get("scan", "progressive")
-    arguments = ["-map", "0:v:0"]
+    filters = [_crop(CODECS[port.codec], scan)]
     if scan != "progressive":
         # Interlaced arrives marked progressive; the flag alone gives the wrong order (trap 4).
         # Without interl=1 the conversion to 4:2:0 would mix the colours of the two fields.
-        arguments += ["-vf", f"setfield={scan},scale=interl=1"]
+        filters += [f"setfield={scan}", "scale=interl=1"]
+    arguments = ["-map", "0:v:0", "-vf", ",".join(filters)]
     # Constant rate also where the source skips: only so lost frames show in dup_frames (trap 5).
     arguments += ["-fps_mode", "cfr", *_rate_arguments(options["rate"])]
     arguments += ["-c:v", CODECS[port.codec].encoder, *_ENCODERS[port.codec](port)]
@@ -134,6 +135,15 @@ def _video_arguments(port: Port) -> list[str]:
     if scan != "progressive":
         arguments += ["-flags:v", "+ildct+ilme"]
     return arguments
+
+
+def _crop(codec: Codec, scan: str) -> str:
+    """A picture of a size that its encoder takes (VIDEOMASTER 18), without the column or the lines that are too much.
+
+    Those go at the right and at the bottom, so that fields keep their order. A picture of a good size is not copied.
+    """
+    step = codec.line_step if scan == "progressive" else codec.field_line_step
+    return f"crop=trunc(iw/2)*2:trunc(ih/{step})*{step}:0:0"
 
 
 def _rate_arguments(rate: str) -> list[str]:

@@ -133,6 +133,9 @@ class Attempt:
         self._spawn_ffmpeg = spawn
         self._raw = raw
         self._is_output = False
+        self._input_sizes: list[str] = []
+        self.cropped = ""
+        """What of the picture is not recorded, in the operator's words; empty if all of it is."""
         self._wild: deque[float] = deque(maxlen=WILD_IN_A_ROW)
         self._format_change = ""
         self._size = self._new_size = ""
@@ -427,7 +430,7 @@ class Attempt:
                     self._sound_at = now
                     continue
                 self._take_opening(record.text, now)
-                self._look_for_rate(record.text)
+                self._look_at_stream(record.text)
                 if is_wild(record.text):
                     self._take_wild(now, record.text)
                     continue
@@ -456,12 +459,22 @@ class Attempt:
             self._stage_since = now
         self._reads_stdin = self._reads_stdin or text.startswith("Press [q] to stop")
 
-    def _look_for_rate(self, text: str) -> None:
-        """Where nobody stated a rate, that of FFmpeg's output is the one it keeps; so is its size."""
+    def _look_at_stream(self, text: str) -> None:
+        """What FFmpeg says of its inputs' streams and then of its output's."""
         self._is_output = self._is_output or text.startswith("Output #")
-        if self._is_output:
+        size = found_size(text)
+        if not self._is_output:
+            self._input_sizes += [size] if size else []
+            return
+        # Where nobody stated a rate, that of FFmpeg's output is the one it keeps; so is its size.
+        if not self.meter.rate:
             self.meter.find_rate(found_rate(text))
-            self._size = self._size or found_size(text)
+        if size and not self._size:
+            self._size = size
+            # Less than 4 columns or lines are what its encoder refuses (encode/command.py).
+            before = next((other for other in self._input_sizes if _is_about(other, size)), size)
+            is_whole = size in (before, *self._input_sizes)
+            self.cropped = "" if is_whole else f"{before} is recorded as {size}, which its codec takes"
 
     def _take_wild(self, now: float, text: str) -> None:
         """One timestamp out of line costs nothing (-dts_error_threshold); from a jump on, all are. None is worth a line

@@ -505,7 +505,7 @@ class Runner:
         remarks.append(sound_remark(attempt.sight(now)))
         if attempt.scaling:
             remarks.append(f"the picture is scaled: it is {attempt.scaling}")
-        remarks.append(attempt.watch_problem)
+        remarks += [attempt.cropped, attempt.watch_problem]
         remarks += [f"{file.path} was moved away; recording goes on in it" for file in attempt.files if file.is_moved]
         remarks += [attempt.sync_problem, self._spool.problem]
         return remarks

@@ -91,3 +91,24 @@ def test_a_count_that_cannot_be_true_is_not_counted(attempt: Attempt) -> None:
     for frames in (40, 10**15, 47):
         told(attempt, f"frame={frames}\nspeed=1x\nprogress=continue\n")
     assert attempt.meter.frames == 47
+
+
+@pytest.mark.parametrize(
+    ("inputs", "output", "said"),
+    [
+        (["853x480"], "852x480", "853x480 is recorded as 852x480, which its codec takes"),
+        (["720x486"], "720x484", "720x486 is recorded as 720x484, which its codec takes"),
+        (["1920x1080", "853x481"], "852x480", "853x481 is recorded as 852x480, which its codec takes"),
+        (["1920x1080"], "1920x1080", ""),
+        (["1921x1080", "1920x1080"], "1920x1080", ""),
+        (["1920x1080"], "640x360", ""),
+        ([], "640x360", ""),
+    ],
+)
+def test_a_picture_that_is_cut_is_said(attempt: Attempt, inputs: list[str], output: str, said: str) -> None:
+    lines = [f"[info]   Stream #0:{at}: Video: rawvideo (I420 / 0x30323449), yuv420p, {size} [SAR 1:1 DAR 16:9], 25 tbr"
+             for at, size in enumerate(inputs)]  # fmt: skip
+    lines += ["[info] Output #0, matroska, to 'x':", f"[info]   Stream #0:0: Video: h264, yuv420p, {output}, q=2-31"]
+    lines += ["[info]   Stream #0:1: Audio: aac (LC), 48000 Hz, stereo, fltp, 192 kb/s"]
+    told(attempt, "\n".join(lines) + "\n")
+    assert attempt.cropped == said
