@@ -206,6 +206,7 @@ class Attempt:
             path=self.path,
             began_s=now - self.began,
             starting_s=now - self._stage_since,
+            interval_s=1 / self.meter.rate if self.meter.rate else 0.0,
             is_spared=self._is_spared(),
             format_change=self._format_change or self.scaling,
             opening_s=now - (self._picture_opened_at or now) if self._lacks_input else 0.0,

@@ -79,13 +79,14 @@ LOOP_LIMIT_S, NO_SIGNAL_LIMIT_S = 15.0, 5.0
 class Sight(Record):
     """What is seen of an attempt whose file is made or being made, at one moment.
 
-    `blocks` are FFmpeg's progress blocks, `frames` the frames that they counted; `frameless_s` is for how long no
-    new frame came (since the start if none did), `growthless_s` for how long the file has not grown, and `look_s`
-    how long ago that was looked at. `opening_s` is for how long FFmpeg has had the picture's input open and waits for
-    another one; `soundless_s` for how long no sound came from the inputs once they were open, None where none is
-    watched, and `has_sounded` whether any ever came. `recording_s` is for how long frames are on disk, None before the
-    first one; `starting_s` is for how long it has come no further than to FFmpeg's start, its input's opening, or its
-    first frame. `is_spared` is whether FFmpeg is to be ended for want of a frame, and does not know of it yet.
+    `blocks` are FFmpeg's progress blocks, `frames` the frames that they counted; `frameless_s` is for how long no new
+    frame came (since the start if none did), `interval_s` the time between two of them, as far as FFmpeg knows;
+    `growthless_s` is for how long the file has not grown, `look_s` how long ago that was looked at. `opening_s` is
+    for how long FFmpeg has had the picture's input open and waits for another one; `soundless_s` for how long no
+    sound came from the inputs once they were open, None where none is watched, and `has_sounded` whether any ever
+    came. `recording_s` is for how long frames are on disk, None before the first one; `starting_s` is for how long it
+    has come no further than to FFmpeg's start, its input's opening, or its first frame. `is_spared` is whether FFmpeg
+    is to be ended for want of a frame, and does not know of it yet.
     `pace` is what is wrong with the number of pictures, `jump` how their timestamps have jumped just now.
     """
 
@@ -97,6 +98,7 @@ class Sight(Record):
     blocks: int = 0
     frames: int = 0
     frameless_s: float = 0.0
+    interval_s: float = 0.0
     growthless_s: float = 0.0
     look_s: float = 0.0
     pace: str = ""
@@ -376,14 +378,15 @@ def describe_media(sight: Sight) -> tuple[str, str]:
     """`starting`, `recording` or `stalled`, and the reason. A source may send a picture now and then."""
     if sight.recording_s is None:
         return "starting", ""
-    # The time from one frame to the next, once there are a few.
-    is_known = sight.frames >= INTERVAL_FRAMES
-    interval_s = max(0.0, sight.recording_s - sight.frameless_s) / (sight.frames - 1) if is_known else 0.0
+    # The time from one frame to the next, as FFmpeg found it at the start, and as it is once there are a few.
+    has_few = sight.frames < INTERVAL_FRAMES
+    seen_s = 0.0 if has_few else max(0.0, sight.recording_s - sight.frameless_s) / (sight.frames - 1)
+    interval_s = max(sight.interval_s, seen_s)
     if sight.frameless_s > max(NO_FRAME_S, 2 * interval_s):
         return "stalled", f"no new frame for {sight.frameless_s:.0f} s"
     if sight.growthless_s > max(NO_GROWTH_S, 3 * interval_s):
         return "stalled", f"frames arrive, but the file has not grown for {sight.growthless_s:.0f} s"
-    return "recording", sight.pace or (f"a picture every {interval_s:.0f} s" if interval_s > NO_FRAME_S else "")
+    return "recording", sight.pace or (f"a picture every {interval_s:.0f} s" if seen_s > NO_FRAME_S else "")
 
 
 def sound_remark(sight: Sight) -> str:

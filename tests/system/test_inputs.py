@@ -192,6 +192,23 @@ def test_a_caller_in_the_thirtieth_second_is_recorded(media: Machine) -> None:
     assert [entry["ended"] for entry in media.ledger(0) if entry["kind"] == "file"] == ["complete"]
 
 
+@pytest.mark.slow
+@pytest.mark.journal_allows(r"Error during demuxing|Error opening input")
+def test_a_picture_every_twenty_seconds_is_recorded_with_a_remark(media: Machine) -> None:
+    media.configure("[appliance]\nports = 1\n[defaults]\nstall_timeout_s = 60\n" + listener(0, 0))
+    toml = media.read("/etc/sdisup/sdisup.toml").replace('?listen"]', '?listen"], audio = false')
+    media.configure(toml)
+    media.run("systemctl start --no-block sdi-record@0")
+    media.wait_state(0, "no-signal")
+    unit = "systemd-run --quiet --collect --unit=sender-slow --property=KillSignal=SIGKILL"
+    slow = "-re -f lavfi -i testsrc2=size=320x180:rate=1/20 -c:v libx264 -tune zerolatency -g 1 -flush_packets 1"
+    media.run(f"{unit} ffmpeg -v error {slow} -f mpegts {caller(0)}")
+    found = media.wait_recording(0, frames=6, timeout_s=240)
+    assert (found["restarts"], found["reason"]) == (0, "a picture every 20 s")
+    media.sdisup("stop 0")
+    assert [entry["ended"] for entry in media.ledger(0) if entry["kind"] == "file"] == ["complete"]
+
+
 # Answers each request in words that FFmpeg would say of its own command line.
 ODD_SERVER = """#!/usr/bin/python3 -IS
 import socket, sys
