@@ -319,3 +319,44 @@ def test_a_signal_that_becomes_one_of_twice_the_rate_begins_one_new_file(card: M
     (gap,) = gaps(card, 0)
     assert gap["cause"].startswith("format changed")
     assert gap["seconds"] < 2
+
+
+# ---------------------------------------------------------------- a cable that is out for a while
+
+
+@pytest.mark.slow
+@pytest.mark.journal_allows(SIGNAL_LOST)
+def test_a_cable_that_is_out_costs_what_it_was_out_and_no_file(card: Machine) -> None:
+    """VIDEOMASTER.md 12 and 13: FFmpeg goes on, and has copies in the place of what was lost."""
+    pulls = {0: [2.0], 1: [9.0], 2: [1.7, 1.7, 1.7]}
+    every_s = 8
+    card.configure(ports(3))
+    card.sdisup("start 0-2")
+    before = {port: card.wait_recording(port, frames=12 * 25) for port in pulls}
+    plan = [
+        (number * every_s + later_s, port, behaviour)
+        for port, times in pulls.items()
+        for number, out_s in enumerate(times)
+        for later_s, behaviour in ((0, "no-signal"), (out_s, "ok"))
+    ]
+    pulled: dict[int, list[float]] = {port: [] for port in pulls}
+    begun = time.monotonic()
+    for at_s, port, behaviour in sorted(plan):
+        time.sleep(max(0, begun + at_s - time.monotonic()))
+        card.steer(port, behaviour)
+        pulled[port].append(time.monotonic())
+    for port in pulls:
+        frames = card.status_file(port)["frame_count"]
+        found = card.wait_recording(port, frames=frames + 125)
+        assert (found["current_file"], found["restarts"]) == (before[port]["current_file"], 0)
+    card.sdisup("stop 0-2")
+    for port, times in pulled.items():
+        # Copies that are no hole's have an entry of no time.
+        holes = [gap for gap in gaps(card, port) if gap["seconds"]]
+        assert {hole["cause"] for hole in holes} == {"signal lost"}, holes
+        outs = list(zip(times[::2], times[1::2], strict=True))
+        assert len(holes) == len(outs), (outs, holes)
+        for hole, (out, back) in zip(holes, outs, strict=True):
+            assert hole["start_monotonic"] == pytest.approx(out, abs=0.5)
+            assert hole["end_monotonic"] == pytest.approx(back, abs=0.5)
+            assert hole["path"] == before[port]["current_file"]
