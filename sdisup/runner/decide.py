@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sdisup.contract.options import OPTIONAL, Options
+from sdisup.contract.options import ENDS, OPTIONAL, Options
 from sdisup.contract.records import Record
 from sdisup.runner.causes import (
     FAIL,
@@ -370,6 +370,8 @@ def describe_start(sight: Sight, options: Options) -> tuple[str, str]:
         return "starting", f"frames arrive, and none is on disk for {sight.starting_s:.0f} s"
     if not options.start_timeout_s:
         return "no-signal", f"waits for {options.input}"
+    if options.without_signal == ENDS:
+        return "starting", f"{options.input} has a signal, and no frame has come for {sight.starting_s:.0f} s"
     ends = f"; FFmpeg is started again after {options.start_timeout_s:g} s"
     return "starting", f"waits for the first frame of {options.input} for {sight.starting_s:.0f} s{ends}"
 

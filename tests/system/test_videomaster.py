@@ -123,6 +123,41 @@ def test_a_card_that_is_unplugged_while_it_records(card: Machine) -> None:
     assert again["current_file"] != first["current_file"]
 
 
+@pytest.mark.slow
+@pytest.mark.journal_allows(
+    SIGNAL_LOST, r"DELTACAST|integrity|Error opening input|slot handle|board fault|board missing"
+)
+def test_a_board_that_fails_or_vanishes_is_no_lost_signal(card: Machine) -> None:
+    card.configure(ports(2))
+    card.sdisup("start 0,1")
+    for port in (0, 1):
+        card.wait_recording(port, frames=50)
+    card.steer(0, "slot-fault")
+    card.steer(1, "board-missing", lost_s=2)
+    card.wait_for(lambda: "board fault" in card.status_file(0)["reason"], 20, "the fault is named", poll_s=0.05)
+    card.steer(0, "ok")
+    card.wait_for(lambda: "board missing" in card.status_file(1)["reason"], 20, "the board is missing", poll_s=0.1)
+    card.steer(1, "ok")
+    for port in (0, 1):
+        card.wait_recording(port, frames=25, timeout_s=30)
+    card.sdisup("stop 0,1")
+    gaps = {port: [entry["cause"] for entry in card.ledger(port) if entry["kind"] == "gap"] for port in (0, 1)}
+    assert set(gaps[0]) == {"start", "board fault"}
+    assert set(gaps[1]) == {"start", "board missing"}
+
+
+@pytest.mark.slow
+@pytest.mark.journal_allows(r"shared libraries|library missing|Failed to start")
+def test_a_library_that_is_missing_after_an_upgrade_is_named(card: Machine) -> None:
+    card.configure(ports(1))
+    card.run("touch /run/sdisup-standin/library-missing")
+    card.run("systemctl start sdi-record@0", check=False)
+    missing = card.wait_state(0, "backoff", timeout_s=10)
+    assert re.match(r"library missing: .*libVideoMasterHD", missing["reason"])
+    card.run("rm /run/sdisup-standin/library-missing")
+    card.wait_recording(0, timeout_s=15)
+
+
 @pytest.mark.journal_allows(SIGNAL_LOST)
 def test_a_stop_while_the_card_blocks_ends_with_a_complete_file(card: Machine) -> None:
     card.configure(ports(1))

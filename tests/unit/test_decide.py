@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sdisup.contract import options as words
 from sdisup.contract.options import Options
 from sdisup.runner.causes import (
     DISK,
@@ -232,6 +233,12 @@ DESCRIPTIONS = [
                          ids=[case[0] for case in DESCRIPTIONS])  # fmt: skip
 def test_a_situation_is_described(situation: Situation, state: str, reason: str) -> None:
     assert describe(situation, OPTIONS, "why", TOLD) == (state, reason)
+
+
+def test_a_card_that_is_locked_without_frames_says_so() -> None:
+    card = CARD.replaced(without_signal=words.ENDS, input="board 0 channel 3")
+    said = describe(running(Sight(starting_s=6.0)), card, "", ("starting", ""))
+    assert said == ("starting", "board 0 channel 3 has a signal, and no frame has come for 6 s")
 
 
 def test_a_listener_has_no_signal_until_it_has_a_caller() -> None:
