@@ -99,6 +99,9 @@ def recorded_commands(path: str) -> list[list[str]]:
 
 
 def note_recorded(path: str, command: list[str], before: list[list[str]]) -> None:
-    """Note that this command line has recorded, beside those that did before. Raises OSError."""
+    """Note that this command line has recorded, beside those that did before. Raises OSError.
+
+    For nobody else's eyes: a stream's URL may hold a password.
+    """
     commands = [*(other for other in before if other != command), command]
-    replace_file(path, json.dumps(commands[-COMMANDS_KEPT:]).encode())
+    replace_file(path, json.dumps(commands[-COMMANDS_KEPT:]).encode(), mode=0o600)

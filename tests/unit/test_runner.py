@@ -258,6 +258,7 @@ def test_only_the_last_commands_that_recorded_are_kept(tmp_path: Path) -> None:
         note_recorded(path, command, recorded_commands(path))
     note_recorded(path, commands[5], recorded_commands(path))
     assert recorded_commands(path) == [*commands[3:5], *commands[6:], commands[5]]
+    assert os.stat(path).st_mode & 0o777 == 0o600, "a command line may hold a password"
 
 
 def test_a_stall_is_ended_by_the_ladder(run: Run, told: Told) -> None:
