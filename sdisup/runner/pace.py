@@ -193,6 +193,7 @@ class Pace:
         self._last = self._framed = self._pictured = Counts(0.0, 0.0, 0, 0, 0)
         """The last counts; those of the last block with new frames, and of the last one with a new picture."""
         self._pending: Pending | None = None
+        self._hole_end = 0.0
         self._ahead, self._surplus = 0.0, 0
         """How many copies stand for no time: those that later frames may still make up for, and those that remain."""
         self._jump, self._jump_until = "", -1.0
@@ -329,7 +330,9 @@ class Pace:
             self._silent_filled += filled
         # The pictures of the block that ends it came since the block before.
         end = after.now - min((after.pictures - before.pictures) / self.rate, BLOCK_S)
-        self.holes.append(Hole(max(before.now, end - frames / self.rate), end, frames, filled, cause))
+        start = max(self._hole_end, end - frames / self.rate)
+        self.holes.append(Hole(start, end, frames, filled, cause))
+        self._hole_end = end
 
     def _cause_of(self, hole: Pending) -> str:
         """Pictures that were dropped had come, with wrong timestamps."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import itertools
 import json
 import os
@@ -269,6 +270,113 @@ def test_a_stall_is_ended_by_the_ladder(run: Run, told: Told) -> None:
     # 5 s without a frame, 3 s after `q`, 2 s after SIGTERM.
     assert world.time_s == pytest.approx(2 + 5 + 3 + 2, abs=1.1)
     assert told()[-1]["cause"].startswith("stalled: no new frame for 5 s")
+
+
+@pytest.mark.parametrize(("options", "has_read", "steps"), [
+    (OPTIONS, False, ["quit", "kill"]),
+    (OPTIONS, True, ["quit", "term", "kill"]),
+    (OPTIONS.replaced(container="mxf"), False, ["quit", "term", "kill"]),
+    (CARD, False, ["quit", "term", "kill"]),
+])  # fmt: skip
+def test_an_ffmpeg_that_reads_no_more_is_not_waited_for(
+    run: Run, options: Options, has_read: bool, steps: list[str]
+) -> None:
+    world = World(records(2))
+
+    def step(ffmpeg: FakeFFmpeg, action: str) -> None:
+        if action == "kill":
+            ffmpeg.exits(-9)
+
+    world.on_step = step
+    world.at(0.1, lambda w: setattr(w.ffmpeg, "has_read_all", has_read))
+    run(world, options)
+    assert world.ffmpeg.steps == steps
+    patience_s = 1 if "term" not in steps else options.stop_quit_s + options.stop_term_s
+    assert world.time_s == pytest.approx(2 + options.stall_timeout_s + patience_s, abs=0.5)
+
+
+# What is told of the pictures.
+
+
+def counts(frames: int, copies: int, world: World) -> None:
+    world.ffmpeg.counts(frames, dup=copies)
+
+
+def test_a_time_without_pictures_is_told_at_its_time_before_the_file_is_closed(run: Run, told: Told) -> None:
+    world = World(records(8)).at(11.25, lambda w: w.ffmpeg.counts(281, dup=75))
+    for number in range(1, 17):
+        world.at(11.25 + number / 4, functools.partial(counts, 281 + number * 25 // 4, 75))
+    run(world.at(15.5, stop), CARD)
+    assert kinds(told()) == ["began", "opened", "media", "missed", "closed", "stopped"]
+    missed, closed = told()[3:5]
+    assert (missed["cause"], missed["path"], closed["cause"]) == ("signal lost", closed["path"], "stop")
+    assert (missed["frames"], missed["filled"]) == (75, 75)
+    assert (missed["first_at"][1], missed["last_at"][1]) == (pytest.approx(8, abs=0.3), pytest.approx(11, abs=0.3))
+    assert (closed["missing"], closed["repeated"]) == (0, 0)
+    assert world.ffmpeg.steps == ["quit"]
+
+
+@pytest.mark.parametrize(("options", "cause"), [(OPTIONS, "source silent"), (CARD, "signal lost")])
+def test_a_stop_while_no_picture_comes_ends_a_gap_of_its_own_cause(
+    run: Run, told: Told, options: Options, cause: str
+) -> None:
+    run(World(records(4)).at(7.0, stop), options)
+    assert [event["cause"] for event in told() if event["kind"] == "closed"] == [cause]
+    run(World(records(4)).at(4.5, stop), options)
+    assert [event["cause"] for event in told() if event["kind"] == "closed"][1:] == ["stop"]
+
+
+def test_a_short_take_of_a_slow_encoder_lacks_frames(run: Run, told: Told) -> None:
+    world = World()
+    for number in range(1, 33):
+        world.at(number / 4, functools.partial(counts, number * 2, 0))
+    run(world.at(0.3, lambda w: w.file.events.append(FirstMedia())).at(8.1, stop))
+    assert told()[3]["missing"] == pytest.approx(200 - 64, abs=10)
+
+
+WILD = (
+    "[warning] DTS 37610000, next:10000000 st:0 invalid dropping\n"
+    "[warning] PTS 37610000, next:1 invalid dropping st:0\n"
+)
+
+
+def test_one_wild_timestamp_ends_nothing_and_is_no_line_in_the_journal(run: Run, said: list[str]) -> None:
+    world = World(records(20))
+    for second in range(3, 20, 2):
+        world.at(second, says_wild)
+    run(world.at(20.1, stop))
+    assert world.ffmpeg.steps == ["quit"]
+    assert not [line for line in said if "invalid" in line or "jumped" in line]
+
+
+def jumping(since: float) -> World:
+    """FFmpeg begins at `since`, and after 3 s believes no timestamp for another 3 s."""
+    world = World(records(20, since=since))
+    world.time_s = since
+    for number in range(75):
+        world.at(since + 3 + number / 25, says_wild)
+    return world.at(since + 20.1, stop)
+
+
+def says_wild(world: World) -> None:
+    world.ffmpeg.says(WILD)
+
+
+def test_a_jump_begins_a_new_file_though_not_a_second_one_within_a_minute(run: Run, told: Told) -> None:
+    assert run(jumping(0.0)) == EXIT_RETRY
+    assert (told()[-2]["cause"], told()[-1]["cause"]) == ("timestamps jumped", "timestamps jumped")
+    assert run(jumping(10.0)) == EXIT_STOPPED
+    assert run(jumping(100.0)) == EXIT_RETRY
+
+
+def test_the_rate_that_ffmpeg_found_is_the_files(run: Run, told: Told) -> None:
+    def begins(world: World) -> None:
+        world.ffmpeg.says("[info]   Stream #0:0: Video: h264, yuv420p, 640x360, 50 fps, 50 tbr, 90k tbn\n")
+        world.ffmpeg.says("[info] Output #0, matroska, to '/srv/x':\n")
+        world.ffmpeg.says("[info]   Stream #0:0: Video: h264, yuv420p, 640x360, q=2-31, 25 fps, 1k tbn (default)\n")
+
+    run(World(records(12)).at(0.05, begins).at(12.1, stop), OPTIONS.replaced(rate=0.0))
+    assert (told()[1]["rate"], told()[2]["rate"]) == (0.0, 25.0)
 
 
 def test_blocks_that_count_the_same_frame_are_a_stall_too(run: Run, told: Told) -> None:
@@ -600,6 +708,22 @@ def test_a_clock_that_is_moved_is_told_before_anything_else(run: Run, told: Told
     steps = [event["step_s"] for event in told() if event["kind"] == "clock"]
     assert steps == [pytest.approx(3600)]
     assert any("the clock was moved by +3600.0 s" in line for line in said)
+
+
+def test_other_programs_between_two_readings_of_the_clocks_are_no_step(run: Run, told: Told) -> None:
+    """Each fourth reading of the wall clock comes half a second late: the runner was not running in between."""
+    world = World(records(8)).at(8.1, stop)
+    readings = itertools.count()
+    wall = world.wall
+
+    def late() -> float:
+        if next(readings) % 4 == 3:
+            world.time_s += 0.5
+        return wall()
+
+    world.wall = late  # type: ignore[method-assign]
+    run(world)
+    assert "clock" not in kinds(told())
 
 
 def test_a_stop_while_it_waits_starts_nothing(run: Run, told: Told) -> None:

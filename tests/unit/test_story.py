@@ -30,7 +30,7 @@ from sdisup.ledger.moments import (
     moment_from,
     taken_file_from,
 )
-from sdisup.ledger.spool import BEGAN, CLOCK, CLOSED, MEDIA, OPENED, STOPPED, WAITS, Event, after
+from sdisup.ledger.spool import BEGAN, CLOCK, CLOSED, MEDIA, MISSED, OPENED, STOPPED, WAITS, Event, after
 from sdisup.ledger.story import QUEUE_LIMIT, Found, Story
 
 RATE = 25.0
@@ -163,6 +163,16 @@ class Port:
         frames = self.counts[self.path] - missing
         self.counts[self.path] = frames - lost
         return FileEnd(self.path, verdict, cause, self.now, frames=frames, missing=missing)
+
+    def hole(self, seconds: float, *, is_filled: bool = True) -> Port:
+        """No picture for so long, while the file goes on; FFmpeg may fill it with copies."""
+        start, frames = self.now, round(seconds * RATE)
+        self.wait(seconds)
+        self.counts[self.path] += frames if is_filled else 0
+        filled = frames if is_filled else 0
+        return self.tell(
+            MISSED, path=self.path, first_at=start, last_at=self.now, frames=frames, filled=filled, cause="signal lost"
+        )
 
     def close(self, end: FileEnd, size_bytes: int = 1000) -> Port:
         fields = end.as_dict()
@@ -366,6 +376,48 @@ def test_an_encoder_that_is_too_slow() -> None:
         "cannot keep up", 10.0, 250, file["path"],
     )  # fmt: skip
     assert (gap["start"], gap["end"]) == (file["start"], file["end"])
+
+
+@pytest.mark.parametrize("is_filled", [True, False])
+def test_a_hole_is_a_gap_at_its_time_and_no_part_of_its_file(is_filled: bool) -> None:
+    port = Port().begin().record(10).hole(3, is_filled=is_filled)
+    # It is entered at once: a file may go on for months.
+    assert port.rows()[1:] == [("gap", "signal lost", 3.0)]
+    gap = port.entered[-1]
+    assert (gap["frames_missing"], gap["path"], gap["end_monotonic"]) == (75, port.path, port.now.monotonic)
+    port.wait(10)
+    port.counts[port.path] += 250
+    assert port.stop().rows()[1:3] == [("gap", "signal lost", 3.0), ("file", "complete", 20.0)]
+    assert port.entered[2]["frames"] == (575 if is_filled else 500)
+    assert total(port.account()) == pytest.approx(port.at, abs=0.2)
+
+
+@pytest.mark.parametrize("is_filled", [True, False])
+def test_a_hole_of_a_file_that_is_cut_off_is_counted_once(is_filled: bool) -> None:
+    port = Port().begin().record(10).hole(3, is_filled=is_filled)
+    port.fail(port.end("killed", "cut off", lost=5)).wait(0.3).begin().record(1).count().stop()
+    assert port.rows("file")[0] == ("file", "cut off", 9.8)
+    assert total(port.account()) == pytest.approx(port.at, abs=0.3)
+
+
+def test_pictures_that_are_lost_one_by_one_are_no_missing_time() -> None:
+    port = Port().begin().record(100)
+    port.close(port.end("stop").replaced(repeated=750, repeated_cause="source loses frames", duplicated=752)).wait(1)
+    file, gap = port.entered[1:]
+    assert (file["seconds"], file["frames"]) == (100.0, 2500)
+    assert (gap["cause"], gap["seconds"], gap["frames_missing"], gap["path"]) == (
+        "source loses frames", 0.0, 750, file["path"],
+    )  # fmt: skip
+    port = Port().begin().record(100)
+    port.close(port.end("stop").replaced(repeated=2, repeated_cause="source loses frames")).wait(1)
+    assert len(port.entered) == 2
+
+
+def test_a_rate_that_ffmpeg_found_is_the_files() -> None:
+    port = Port().begin().open("/r/1.mp4", rate=0.0).wait(0.2)
+    port.tell(MEDIA, path="/r/1.mp4", first_frame_at=port.now, ffmpeg_version="Lavf61", rate=50.0).wait(10)
+    port.counts["/r/1.mp4"] = 500
+    assert port.stop().rows("file") == [("file", "complete", 10.0)]
 
 
 def test_frames_that_miss_at_the_end_are_of_what_came_then() -> None:
@@ -645,7 +697,7 @@ def test_an_interval_is_never_shorter_than_nothing() -> None:
 
 EVENTS = (
     "record", "record", "ffmpeg killed", "runner killed", "killed early", "signal lost", "stop and start", "shutdown",
-    "power", "power at start", "clock", "count", "backoff",
+    "power", "power at start", "clock", "count", "backoff", "hole", "filled hole",
 )  # fmt: skip
 CUTS = ("power before", "power between", "writer before", "writer between")
 
@@ -655,6 +707,9 @@ def play(port: Port, event: str, seconds: float) -> float:
     if event == "record":
         port.counts[f"/r/{port.files}.mp4"] += round(seconds * RATE)
         port.wait(seconds)
+        return 0.0
+    if event.endswith("hole"):
+        port.hole(seconds, is_filled=event.startswith("filled"))
         return 0.0
     if event == "ffmpeg killed":
         end = port.end("killed", "cut off", lost=min(5, port.counts[f"/r/{port.files}.mp4"]))
@@ -735,6 +790,11 @@ def test_the_sum_is_the_time(history: list[tuple[str, float]], cuts: dict[int, s
     assert [entry["number"] for entry in port.entered] == list(range(1, len(port.entered) + 1))
 
 
+def is_hole(entry: Entry) -> bool:
+    """A gap inside of a file."""
+    return entry["kind"] == "gap" and "path" in entry
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from([e for e in EVENTS if e != "clock"]), st.floats(0, 40)), max_size=12),
@@ -746,7 +806,7 @@ def test_without_cuts_the_intervals_touch(history: list[tuple[str, float]], reco
     for event, seconds in history:
         play(port, event, round(seconds, 2))
     port.stop().count()
-    spans = [entry for entry in port.entered if entry.get("cause") != "cannot keep up"]
+    spans = [entry for entry in port.entered if entry.get("cause") != "cannot keep up" and not is_hole(entry)]
     for one, next_one in pairwise(spans):
         assert abs(unix_time(str(one["end"])) - unix_time(str(next_one["start"]))) < 0.003, (one, next_one)
 
