@@ -98,19 +98,44 @@ class Videomaster(Source):
         """
         return Sandbox(devices=None, groups=("video",), reason="not all nodes of Deltacast's driver are known")
 
+    def listing_problem(self, found: Sequence[Found]) -> str:
+        """Another rate or scan than a locked channel has. One that is not locked is not listed."""
+        name = f"stream {self.options['channel']} on board {self.options['board']}"
+        signal = next((source for source in found if source.name == name), None)
+        if signal is None:
+            return ""
+        text, rate, is_interlaced = _signal_of(signal)
+        scan = self.options["scan"]
+        words = []
+        if rate and rate != self.options["rate"]:
+            words.append(f'rate = "{rate}", not "{self.options["rate"]}"')
+        if rate and is_interlaced != (scan != "progressive"):
+            words.append(f'scan = "{"tff" if is_interlaced else "progressive"}", not "{scan}"')
+        return f"the signal on {self} is {text}: it needs {' and '.join(words)}" if words else ""
+
     @classmethod
     def starters(cls, found: Sequence[Found]) -> dict[str, tuple[str, str]]:
-        """`stream 0 on board 0`, `SDI video: 1920x1080i50.000 (interface: …`: an `i` counts fields."""
         starters = {}
         for source in found:
             place = re.fullmatch(r"stream ([0-9]{1,2}) on board ([0-9]{1,2})", source.name, re.ASCII)
             if not place:
                 continue
             device = f"board = {int(place[2])}, channel = {int(place[1])}"
-            signal = re.search(r"[0-9]+x[0-9]+([ip])([0-9]+(?:\.[0-9]+)?)", source.description)
-            rate = find_rate(float(signal[2]) / (2 if signal[1] == "i" else 1)) if signal else None
+            _, rate, is_interlaced = _signal_of(source)
             options = [f'kind = "videomaster", {device}', *([f'rate = "{rate}"'] if rate else [])]
-            if signal and signal[1] == "i":
+            if is_interlaced:
                 options.append('scan = "tff"')
             starters[device] = (comment(source.description), f"source = {{ {', '.join(options)} }}")
         return starters
+
+
+def _signal_of(source: Found) -> tuple[str, str | None, bool]:
+    """A listed signal (`1920x1080i50.000`), its rate, if that can be told, and whether it is interlaced.
+
+    `SDI video: 1920x1080i50.000 (interface: …`: an `i` counts fields.
+    """
+    signal = re.search(r"[0-9]+x[0-9]+([ip])([0-9]+(?:\.[0-9]+)?)", source.description)
+    if signal is None:
+        return "", None, False
+    is_interlaced = signal[1] == "i"
+    return signal[0], find_rate(float(signal[2]) / (2 if is_interlaced else 1)), is_interlaced

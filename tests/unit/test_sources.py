@@ -23,6 +23,7 @@ from sdisup.config.settings import Port, parse_settings
 from sdisup.encode.command import Capabilities, build_ffmpeg_arguments, missing_capabilities
 from sdisup.sources import custom
 from sdisup.sources.arguments import FLAGS, GENERATORS, OTHERS, TEXTS, UNWANTED, VALUED, Input, parse_inputs
+from sdisup.sources.base import Found
 
 ALL = frozenset({"libx264", "prores_aw", "aac", "pcm_s24le"})
 KNOWS_ALL = Capabilities("7.1.5", ALL, frozenset({"lavfi", "decklink", "v4l2", "alsa"}), hybrid_fragmented=True)
@@ -379,3 +380,25 @@ def test_custom_arguments_are_parsed_once_a_port(monkeypatch: pytest.MonkeyPatch
     missing_capabilities([port], "/usr/bin/ffmpeg", KNOWS_ALL)
     assert (str(port.source), port.source.sandbox().network) == ("udp://h:1", True)
     assert len(parsed) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "signal", "problem"),
+    [
+        ({"rate": 25, "scan": "tff"}, "1920x1080i50.000", ""),
+        ({"rate": 25, "scan": "bff"}, "720x576i50.000", ""),
+        ({"rate": 25}, "1920x1080p25.000", ""),
+        ({"rate": 25}, "no size", ""),
+        ({"rate": 25}, "1920x1080p29.970", 'is 1920x1080p29.970: it needs rate = "30000/1001", not "25"'),
+        ({"rate": 50}, "1920x1080p25.000", 'it needs rate = "25", not "50"'),
+        ({"rate": 25}, "1920x1080i50.000", 'it needs scan = "tff", not "progressive"'),
+        ({"rate": 50, "scan": "tff"}, "1920x1080p25.000", 'rate = "25", not "50" and scan = "progressive", not "tff"'),
+    ],
+)
+def test_a_locked_signal_of_another_rate_or_scan_is_said(options: dict[str, Any], signal: str, problem: str) -> None:
+    source = make_port({"kind": "videomaster", "board": 1, "channel": 2, **options}).source
+    other = Found("stream 3 on board 1", "SDI video: 1280x720p50.000 (interface: x)")
+    found = [other, Found("stream 2 on board 1", f"SDI video: {signal} (interface: x)")]
+    said = source.listing_problem(found)
+    assert said.endswith(problem) if problem else said == ""
+    assert source.listing_problem([other]) == ""
