@@ -18,6 +18,8 @@ DRIFT = 0.0002
 """The share of each step's frames that may be missing: twice the 100 ppm by which clocks may differ."""
 HOLE_S, LEAST_HOLE_S, SETTLE_S = 1.2, 0.4, 3.0
 """From when on a time without pictures is a hole, what of it has to be lost, and how long late pictures may fill it."""
+COPIES_LATE_S = 1.0
+"""The copies that fill a silence may be counted some blocks after its first picture."""
 BLOCK_S = 0.25
 """FFmpeg's -stats_period (encode/command.py)."""
 SHORT_WINDOW_S, LONG_WINDOW_S = 10.0, 60.0
@@ -163,11 +165,11 @@ class Window:
 
 
 class Pending(Record, frozen=False):
-    """A hole that is over: from `before` to `after`, `filled` by copies. Pictures that come late make less `lost`."""
+    """A hole that is over, from `before` to `after`, with `copies`. Pictures that come late make less of it `lost`."""
 
     before: Counts
     after: Counts
-    filled: int
+    copies: int
     lost: float
 
 
@@ -194,6 +196,7 @@ class Pace:
         """The last counts; those of the last block with new frames, and of the last one with a new picture."""
         self._pending: Pending | None = None
         self._hole_end = 0.0
+        self._owed_until = 0.0
         self._ahead, self._surplus = 0.0, 0
         """How many copies stand for no time: those that later frames may still make up for, and those that remain."""
         self._jump, self._jump_until = "", -1.0
@@ -243,7 +246,7 @@ class Pace:
             self._watch_drops(counts)
         self._settle(counts)
         if counts.frames > self._framed.frames:
-            ahead = int(self._ahead)
+            ahead = max(0, int(self._ahead))
             self._watch_copies(counts)
             if counts.pictures > self._pictured.pictures:
                 if counts.raw - self._pictured.raw > HOLE_S:
@@ -282,8 +285,12 @@ class Pace:
 
     def _watch_copies(self, counts: Counts) -> None:
         """Copies that no time explains stand for timestamps that went ahead; frames that do not come then pay back."""
+        if counts.raw > self._owed_until:
+            self._ahead = max(0.0, self._ahead)
         ahead = counts.frames - self._framed.frames - self.rate * (counts.raw - self._framed.raw)
-        self._ahead = max(0.0, self._ahead + min(float(counts.copies - self._framed.copies), ahead))
+        self._ahead += min(float(counts.copies - self._framed.copies), ahead)
+        if ahead < -self.rate * LEAST_HOLE_S:
+            self._owed_until = counts.raw + COPIES_LATE_S
         if self._ahead > AHEAD_S * self.rate:
             self.jumped(counts.now, f"{self._ahead / self.rate:.0f} s ahead, which FFmpeg filled with copies")
             self._surplus += math.ceil(self._ahead)
@@ -298,11 +305,9 @@ class Pace:
     # Holes.
 
     def _end_hole(self, counts: Counts, ahead: int) -> None:
-        """Pictures came again: what they do not make up for, now and in the next seconds, is lost. FFmpeg may have
-        filled the hole with copies that were `ahead` of it."""
+        """Pictures came again: what they do not make up for, now and in the next seconds, is lost."""
         self._settle(counts, at_once=True)
-        filled = counts.copies - self._pictured.copies + ahead
-        self._pending = Pending(self._pictured, counts, filled, math.inf)
+        self._pending = Pending(self._pictured, counts, counts.copies - self._pictured.copies + ahead, math.inf)
         self._settle(counts)
 
     def _settle(self, counts: Counts, *, at_once: bool = False) -> None:
@@ -312,6 +317,8 @@ class Pace:
         before, after = hole.before, hole.after
         owed = self.rate * (counts.raw - before.raw) - (counts.pictures - before.pictures)
         hole.lost = max(0.0, min(hole.lost, owed))
+        if counts.raw - after.raw <= COPIES_LATE_S:
+            hole.copies = max(hole.copies, counts.copies - before.copies)
         if not at_once and counts.raw - after.raw < SETTLE_S:
             return
         self._pending = None
@@ -320,8 +327,8 @@ class Pace:
             return
         filled = self._filled_of(hole)
         # Where copies fill it, they are the better measure: blocks come late or early.
-        frames = max(frames, min(hole.filled, int(self.rate * (after.raw - before.raw))))
-        filled = max(filled, min(hole.filled, frames))
+        frames = max(frames, min(hole.copies, int(self.rate * (after.raw - before.raw))))
+        filled = max(filled, min(hole.copies, frames))
         self._lost += frames
         self._filled += filled
         cause = self._cause_of(hole)
@@ -343,9 +350,8 @@ class Pace:
         pending = self._pending
         return self._lost - self._filled + (round(pending.lost) - self._filled_of(pending) if pending else 0)
 
-    @staticmethod
-    def _filled_of(hole: Pending) -> int:
-        return min(round(hole.lost), hole.filled)
+    def _filled_of(self, hole: Pending) -> int:
+        return min(round(hole.lost), hole.copies)
 
     # What is said.
 
@@ -390,5 +396,5 @@ class Pace:
 
 
 def _rate_text(fps: float) -> str:
-    near = min(STANDARD_RATES, key=lambda rate: abs(rate - fps))
-    return f"{near:.4g}" if abs(near - fps) < 0.015 * near else f"{fps:.1f}"
+    """Ten seconds do not tell 29.97 from 30, of which the first is the one that is seen."""
+    return next((f"{rate:.4g}" for rate in STANDARD_RATES if abs(rate - fps) < 0.015 * rate), f"{fps:.1f}")

@@ -307,6 +307,16 @@ def test_copies_that_are_counted_a_block_before_they_are_written_make_the_same_h
     assert feed.missing() == pytest.approx(75, abs=2)
 
 
+@pytest.mark.parametrize("blocks", [1, 4])
+def test_copies_that_come_some_blocks_after_the_first_picture_make_the_same_hole(blocks: int) -> None:
+    feed = Feed().run(12).silence(4).block(1)
+    feed = feed.run(0.25 * (blocks - 1)).block(6, 100).run(20)
+    (hole,) = feed.holes
+    assert (hole.frames, hole.filled) == (105, 100)
+    assert feed.missing() == 105
+    assert (feed.jumps, feed.said) == ([], [])
+
+
 def test_six_pulls_are_six_holes() -> None:
     feed = Feed().run(12)
     for _ in range(6):
