@@ -184,12 +184,13 @@ _ENCODERS: dict[str, Callable[[Port], list[str]]] = {
 
 AAC_KBPS_PER_CHANNEL = 96
 
+AAC_FULL_CHANNELS = 5
+"""From six channels on AAC takes one for that of the low frequencies, and cuts it off above 120 Hz (FACTS 7)."""
+
 # FFmpeg's progress tells nothing of the sound. So a branch logs one piece of each second of it.
-# After a loss of pictures the sound would run early without aresample (VIDEOMASTER 5).
-_SOUND_FILTERS = (
-    f"asplit[watched][sound];[watched]aselect=floor(abs(t-prev_selected_t)),{SOUND_MARK},anullsink"
-    ";[sound]aresample=async=1"
-)
+_SOUND_WATCH = f"asplit[watched][sound];[watched]aselect=floor(abs(t-prev_selected_t)),{SOUND_MARK},anullsink;[sound]"
+# After a loss of pictures the sound would run early without it (VIDEOMASTER 5).
+_SOUND_IN_STEP = "aresample=async=1"
 
 
 def _audio_arguments(port: Port) -> list[str]:
@@ -197,10 +198,22 @@ def _audio_arguments(port: Port) -> list[str]:
     if not channels:
         return []
     encoder = CODECS[port.codec].audio_encoder
-    arguments = ["-map", port.source.audio_map(), "-af", _SOUND_FILTERS, "-c:a", encoder]
-    if encoder == "aac":
-        arguments += ["-b:a", f"{AAC_KBPS_PER_CHANNEL * channels}k"]
-    return arguments
+    mapped = ["-map", port.source.audio_map()]
+    if encoder != "aac":
+        return [*mapped, "-af", _SOUND_WATCH + _SOUND_IN_STEP, "-c:a", encoder]
+    if channels <= AAC_FULL_CHANNELS:
+        bit_rate = ["-b:a", f"{AAC_KBPS_PER_CHANNEL * channels}k"]
+        return [*mapped, "-af", _SOUND_WATCH + _SOUND_IN_STEP, "-c:a", encoder, *bit_rate]
+    pairs = [_pair_filter(first, channels) for first in range(0, channels, 2)]
+    arguments = mapped * len(pairs)
+    for track, pair in enumerate(pairs):
+        arguments += [f"-filter:a:{track}", f"{'' if track else _SOUND_WATCH}{pair},{_SOUND_IN_STEP}"]
+    return [*arguments, "-c:a", encoder, "-b:a", f"{AAC_KBPS_PER_CHANNEL * 2}k"]
+
+
+def _pair_filter(first: int, channels: int) -> str:
+    """Two of the channels as a stereo track, as broadcasters pair them; the last one of an odd number alone."""
+    return f"pan=stereo|c0=c{first}|c1=c{first + 1}" if first + 1 < channels else f"pan=mono|c0=c{first}"
 
 
 def _container_arguments(port: Port, capabilities: Capabilities) -> list[str]:

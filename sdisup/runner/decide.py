@@ -433,7 +433,7 @@ def without_audio(command: Sequence[str], audio_options: str) -> list[str]:
         command = [*command[:end_of_picture], *command[command.index("-map") :]]
     while index < len(command):
         is_audio_map = command[index] == "-map" and ":a:" in "".join(command[index + 1 : index + 2])
-        if command[index] in unwanted or is_audio_map:
+        if command[index] in unwanted or command[index].startswith("-filter:a:") or is_audio_map:
             index += 2
         else:
             kept.append(command[index])

@@ -78,15 +78,15 @@ def test_a_finished_file_is_judged_by_what_ffmpeg_said_not_by_its_exit_code(
     assert file_verdict(how, frames).startswith(verdict)
 
 
-@pytest.mark.parametrize("codec", ["h264", "prores"])
-def test_a_signal_without_audio_gets_the_command_of_a_port_without_audio(codec: str) -> None:
+@pytest.mark.parametrize(("codec", "count"), [("h264", 2), ("h264", 7), ("prores", 16)])
+def test_a_signal_without_audio_gets_the_command_of_a_port_without_audio(codec: str, count: int) -> None:
     def port(channels: int) -> Port:
         source = {"kind": "videomaster", "audio_channels": channels}
         settings = parse_settings([("x", {"appliance": {"ports": 1}, "defaults": {"source": source, "codec": codec}})])
         return settings.ports[0]
 
-    with_sound, silent = (build_ffmpeg_arguments(port(channels), "/usr/bin/ffmpeg", CAPABLE) for channels in (2, 0))
-    audio_options = runner_options(port(2), with_sound, "", "").audio_options
+    with_sound, silent = (build_ffmpeg_arguments(port(channels), "/usr/bin/ffmpeg", CAPABLE) for channels in (count, 0))
+    audio_options = runner_options(port(count), with_sound, "", "").audio_options
     assert without_audio(with_sound, audio_options) == silent
     assert without_audio(silent, audio_options) == silent
     assert runner_options(port(0), silent, "", "").audio_options == ""

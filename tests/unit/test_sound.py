@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+from pathlib import Path
+
 import pytest
 from test_fixtures import FFMPEGS
+from test_hold_back import FFMPEGS as FFMPEG_PROGRAMS
 
 from sdisup.config.settings import Port, parse_settings
 from sdisup.contract.options import OPTIONAL, REQUIRED, Options
@@ -143,3 +148,31 @@ def test_what_is_said_of_the_sound(sight: Sight, words: str) -> None:
 )
 def test_that_sound_is_recorded_is_read_from_the_log(text: str, is_one: bool) -> None:
     assert is_sound_mapping(text) is is_one
+
+
+@pytest.mark.parametrize("ffmpeg", FFMPEG_PROGRAMS)
+@pytest.mark.parametrize(("channels", "tracks"), [(2, "2"), (6, "2 2 2"), (7, "2 2 2 1"), (8, "2 2 2 2")])
+def test_each_channel_keeps_what_it_carries(ffmpeg: str, channels: int, tracks: str, tmp_path: Path) -> None:
+    """AAC takes the fourth of six and more channels for that of the low frequencies: -91 dB remain of 5 kHz."""
+    source = {"kind": "videomaster", "audio_channels": channels}
+    port = parse_settings([("x", {"appliance": {"ports": 1}, "defaults": {"source": source}})]).ports[0]
+    words = build_ffmpeg_arguments(port, ffmpeg, FFMPEGS["7.1"])
+    sound = words[words.index("yuv420p") + 1 : words.index("-movflags")]
+    tone = f"aevalsrc={'|'.join(['0.5*sin(2*PI*5000*t)'] * channels)}:c={channels}c:s=48000:d=1"
+    made = tmp_path / "tone.mkv"
+    subprocess.run([ffmpeg, "-v", "error", "-f", "lavfi", "-i", tone, *sound, made], check=True, timeout=60)
+    found = probe(made, "stream=channels").replace("\n", " ").strip()
+    assert found == tracks
+    for track, count in enumerate(found.split()):
+        for channel in range(int(count)):
+            heard = ["-map", f"0:a:{track}", "-af", f"pan=mono|c0=c{channel},highpass=f=4000,volumedetect"]
+            told = subprocess.run(
+                [ffmpeg, "-i", made, *heard, "-f", "null", "-"], capture_output=True, text=True, check=True, timeout=60
+            )
+            (volume_db,) = re.findall(r"mean_volume: (-?[0-9.]+) dB", told.stderr)
+            assert float(volume_db) > -15, (track, channel)
+
+
+def probe(file: Path, entries: str) -> str:
+    words = ["ffprobe", "-v", "error", "-show_entries", entries, "-of", "csv=p=0", str(file)]
+    return subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout
