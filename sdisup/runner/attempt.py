@@ -33,6 +33,7 @@ from sdisup.runner.disk import Closed, Event, FirstMedia, Opened, OpenFailed, Pl
 from sdisup.runner.ffmpeg import FFmpegProcess, Ladder
 from sdisup.runner.meter import Meter
 from sdisup.runner.pace import SIGNAL_LOST, SOURCE_SILENT
+from sdisup.runner.programmes import LINES_KEPT, Choice, choose
 from sdisup.runner.progress import (
     FrameCheck,
     LogLine,
@@ -141,6 +142,9 @@ class Attempt:
         self._size = self._new_size = ""
         self._picture_opened_at: float | None = None
         self._are_inputs_open = False
+        self._input_lines: deque[str] = deque(maxlen=LINES_KEPT)
+        self._has_choice = any(word.startswith("0:p:") for word in options.command)
+        self.choice = Choice()
         self._is_sound_unknown = False
         self._sound_awaited_at: float | None = None
         self._sound_at: float | None = None
@@ -209,6 +213,7 @@ class Attempt:
             interval_s=1 / self.meter.rate if self.meter.rate else 0.0,
             is_spared=self._is_spared(),
             format_change=self._format_change or self.scaling,
+            programme="" if self._has_choice else self.choice.number,
             opening_s=now - (self._picture_opened_at or now) if self._lacks_input else 0.0,
             soundless_s=self._soundless_s(now),
             has_sounded=self._sound_at is not None,
@@ -488,10 +493,13 @@ class Attempt:
 
     def _take_opening(self, text: str, now: float) -> None:
         """What FFmpeg says of its inputs as it opens them, one after the other."""
+        if self._picture_opened_at is not None and not self._are_inputs_open:
+            self._input_lines.append(text)
         if text.startswith("Input #0, "):
             self._picture_opened_at = now
         elif text == "Stream mapping:":
             self._are_inputs_open = True
+            self.choice = choose(self._input_lines, with_sound=self._is_watched and not self._has_sound_input)
         elif is_sound_unknown(text):
             self._is_sound_unknown = True
         elif self._sound_awaited_at is None and self._is_watched and is_sound_mapping(text):

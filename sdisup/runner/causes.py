@@ -19,6 +19,7 @@ COMPLETE = "complete"
 """The verdict on a file that lacks nothing."""
 # Kinds of faults that the runner finds.
 STALLED, NO_FRAME, NO_AUDIO, NO_SOUND = "stalled", "no frame", "no audio", "no sound"
+OTHER_PROGRAMME = "other programme"
 FORMAT_CHANGED, FILE_DELETED, NOT_EXECUTED = "format changed", "file deleted", "not executed"
 TIMESTAMPS = "timestamps jumped"
 # Causes by which the runner decides.

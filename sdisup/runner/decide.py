@@ -17,6 +17,7 @@ from sdisup.runner.causes import (
     NO_AUDIO,
     NO_FRAME,
     NO_SOUND,
+    OTHER_PROGRAMME,
     RETRY,
     STALLED,
     TIMESTAMPS,
@@ -34,6 +35,7 @@ BEGIN = "begin an attempt"
 END_FFMPEG = "end FFmpeg by the ladder"
 LET_GO_ON = "let FFmpeg go on"
 GO_ON_WITHOUT_AUDIO = "begin again at once, without audio"
+GO_ON_WITH_PROGRAMME = "begin again at once, with another programme"
 AWAIT_SIGNAL = "try again later; the port is healthy"
 AWAIT_RETRY = "try again later, after one more failure"
 EXIT_STOPPED, EXIT_FOR_RETRY, EXIT_CANNOT_WORK = "exit, stopped", "exit for systemd to restart it", "exit for good"
@@ -81,13 +83,13 @@ class Sight(Record):
 
     `blocks` are FFmpeg's progress blocks, `frames` the frames that they counted; `frameless_s` is for how long no new
     frame came (since the start if none did), `interval_s` the time between two of them, as far as FFmpeg knows;
-    `growthless_s` is for how long the file has not grown, `look_s` how long ago that was looked at. `opening_s` is
-    for how long FFmpeg has had the picture's input open and waits for another one; `soundless_s` for how long no
-    sound came from the inputs once they were open, None where none is watched, and `has_sounded` whether any ever
-    came. `recording_s` is for how long frames are on disk, None before the first one; `starting_s` is for how long it
-    has come no further than to FFmpeg's start, its input's opening, or its first frame. `is_spared` is whether FFmpeg
-    is to be ended for want of a frame, and does not know of it yet.
-    `pace` is what is wrong with the number of pictures, `jump` how their timestamps have jumped just now.
+    `growthless_s` is for how long the file has not grown, `look_s` how long ago that was looked at. `programme` is the
+    one to record, where FFmpeg records another; `opening_s` is for how long FFmpeg has had the picture's input open
+    and waits for the sound's; `soundless_s` for how long no sound came from the inputs once they were open, None where
+    none is watched, and `has_sounded` whether any ever came. `recording_s` is for how long frames are on disk, None
+    before the first one; `starting_s` is for how long it has come no further than to FFmpeg's start, its input's
+    opening, or its first frame. `is_spared` is whether FFmpeg is to be ended for want of a frame, and does not know of
+    it yet. `pace` is what is wrong with the number of pictures, `jump` how their timestamps have jumped just now.
     """
 
     path: str = ""
@@ -104,6 +106,7 @@ class Sight(Record):
     pace: str = ""
     jump: str = ""
     format_change: str = ""
+    programme: str = ""
     opening_s: float = 0.0
     soundless_s: float | None = None
     has_sounded: bool = False
@@ -201,6 +204,8 @@ def _while_waiting(situation: Situation) -> Decision:
 
 def find_fault(sight: Sight, options: Options) -> Fault | None:
     """What a running FFmpeg is to be ended for, if anything."""
+    if sight.programme:
+        return Fault(OTHER_PROGRAMME, "another programme is the best one")
     fault = _sound_fault(sight, options)
     if fault:
         return fault
@@ -269,6 +274,8 @@ def _fault_before_media(sight: Sight, options: Options) -> Fault | None:
 def _after_end(situation: Situation, ended: Ended, options: Options) -> Decision:
     if situation.is_stopping:
         return Decision(EXIT_STOPPED)
+    if ended.fault is not None and ended.fault.kind == OTHER_PROGRAMME:
+        return Decision(GO_ON_WITH_PROGRAMME)
     if held_video(ended, options) or lacks_sound(ended, options):
         return Decision(GO_ON_WITHOUT_AUDIO)
     if ended.cause.outcome == WAIT:

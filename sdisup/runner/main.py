@@ -25,7 +25,7 @@ from sdisup.contract.status import PortStatus, read_status, stopped_at, take_loc
 from sdisup.ledger import spool
 from sdisup.runner import decide as steps
 from sdisup.runner.attempt import Attempt, File
-from sdisup.runner.causes import COMPLETE
+from sdisup.runner.causes import COMPLETE, OTHER_PROGRAMME
 from sdisup.runner.decide import (
     Decision,
     Ended,
@@ -40,6 +40,7 @@ from sdisup.runner.decide import (
 from sdisup.runner.disk import RecordingFile
 from sdisup.runner.ffmpeg import FFmpegProcess
 from sdisup.runner.memory import Memory, memory_path, note_recorded, recall, recorded_commands, recorded_path
+from sdisup.runner.programmes import with_programme
 from sdisup.runner.report import ERROR, INFO, NOTICE, WARNING, FFmpegLog, Journal, Notifier, Reporter, shell_text
 
 EXIT_STOPPED, EXIT_RETRY, EXIT_CANNOT_WORK = 0, 1, 78
@@ -243,6 +244,9 @@ class Runner:
                 self._memory.cut_at = now
                 self._memory.size = self._attempt.new_size
                 self._memory.save()
+            elif decision.fault and decision.fault.kind == OTHER_PROGRAMME:
+                self._memory.programme, self._memory.fruitless = self._attempt.choice.number, 0
+                self._memory.save()
         elif step == steps.LET_GO_ON and self._attempt:
             self._say(INFO, "the first frame has come; going on")
             self._attempt.go_on(now)
@@ -252,6 +256,8 @@ class Runner:
             return
         elif step == steps.GO_ON_WITHOUT_AUDIO:
             self._go_on_without_audio(now)
+        elif step == steps.GO_ON_WITH_PROGRAMME:
+            self._say(INFO, f"records programme {self._memory.programme} from here on")
         elif step == steps.AWAIT_SIGNAL:
             self._await_signal(ended, now)
         elif step == steps.AWAIT_RETRY:
@@ -267,6 +273,8 @@ class Runner:
         options = self._options
         if self._memory.without_audio:
             options = options.replaced(command=without_audio(options.command, options.audio_options))
+        if self._memory.programme:
+            options = options.replaced(command=with_programme(options.command, self._memory.programme))
         if self._memory.size:
             # A server that begins each connection with a slate of another size would make a new file of each.
             options = options.replaced(command=with_size(options.command, self._memory.size))
@@ -432,12 +440,13 @@ class Runner:
         what = "no audio embedded" if self._options.audio_options else "no sound"
         self._say(WARNING, f"{what} on {self._options.input}; recording without, until the next start")
 
-    def _forget_sound(self, ended: Ended) -> None:
-        """A source that brings no picture either, more than once, is away, and may come back with its sound."""
-        if self._options.audio_options or not self._memory.without_audio:
+    def _forget_findings(self, ended: Ended) -> None:
+        """A source that brings no picture either, more than once, is away, and may come back as another."""
+        if self._options.audio_options or not (self._memory.without_audio or self._memory.programme):
             return
         self._memory.fruitless = 0 if ended.kept else self._memory.fruitless + 1
-        self._memory.without_audio = self._memory.fruitless < FRUITLESS_ATTEMPTS
+        if self._memory.fruitless >= FRUITLESS_ATTEMPTS:
+            self._memory.without_audio, self._memory.programme = False, ""
 
     def _await_retry(self, ended: Ended) -> None:
         cause, now = ended.cause, self._now()
@@ -445,7 +454,7 @@ class Runner:
             self._log.release(now, only_errors=True)
             self._say(WARNING, cause.reason)
         self._log.discard()
-        self._forget_sound(ended)
+        self._forget_findings(ended)
         self._loops += 1
         self._no_signal_since = None
         self._memory.failures += 1
@@ -475,7 +484,7 @@ class Runner:
             self._log.release(now, only_errors=True)
         self._reporter.journal.report_unsaid()
         self._memory.reason = reason
-        self._forget_sound(ended)
+        self._forget_findings(ended)
         self._memory.save()
         if is_news:
             self._say(ERROR if cannot_work else WARNING, reason)
@@ -502,7 +511,7 @@ class Runner:
         if self._memory.without_audio:
             where = "is embedded in the signal" if self._options.audio_options else "came from the input"
             remarks.append(f"without audio: none {where}")
-        remarks.append(sound_remark(attempt.sight(now)))
+        remarks += [sound_remark(attempt.sight(now)), attempt.choice.remark]
         if attempt.scaling:
             remarks.append(f"the picture is scaled: it is {attempt.scaling}")
         remarks += [attempt.cropped, attempt.watch_problem]

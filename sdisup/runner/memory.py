@@ -17,9 +17,10 @@ from sdisup.contract.requests import Request
 class Memory(Record, frozen=False):
     """The runner's memory. `failures` are the ends in a row without a minute of good recording between them.
 
-    `without_audio`: audio is configured, and the signal was found to carry none; `fruitless` are the attempts since
-    that brought no picture either. `cut_at` is when (CLOCK_MONOTONIC) a file was ended for a new one that could have
-    gone on, and `size` the one that the picture had then, if it was for that.
+    `without_audio`: audio is configured, and the signal was found to carry none; `programme` is the best one of the
+    input, where that is not FFmpeg's first; `fruitless` are the attempts since then that brought no picture. `cut_at`
+    is when (CLOCK_MONOTONIC) a file was ended for a new one that could have gone on, and `size` the one that the
+    picture had then, if it was for that.
     """
 
     path: str
@@ -31,6 +32,7 @@ class Memory(Record, frozen=False):
     without_audio: bool = False
     cut_at: float | None = None
     fruitless: int = 0
+    programme: str = ""
     size: str = ""
     request: Request = Request()
 

@@ -636,6 +636,34 @@ def test_a_slate_of_another_size_at_each_connection_is_cut_once(run: Run, told: 
     assert again.ffmpegs[0].command[-3:-1] == ["-s", "640x360"]
 
 
+TWO_PROGRAMMES = """[info] Input #0, mpegts, from 'udp://x':
+[info]   Program 7
+[info]   Stream #0:0[0x100]: Video: h264, yuv420p, 160x90, 25 fps
+[info]   Program 9
+[info]   Stream #0:1[0x101]: Video: h264, yuv420p, 320x180, 25 fps
+[info] Stream mapping:
+"""
+
+
+def test_the_best_programme_is_recorded_from_the_second_start_on(run: Run, tmp_path: Path) -> None:
+    reasons: list[str] = []
+
+    def look(_world: World) -> None:
+        status = read_status(3, str(tmp_path))
+        reasons.append(status.reason if status else "")
+
+    options = OPTIONS.replaced(command=["/usr/bin/ffmpeg", "-i", "x", "-map", "0:v:0", "{output}"])
+    world = World().at(1.0, lambda w: w.ffmpeg.says(TWO_PROGRAMMES))
+    world.on_step = quit_well
+    world.at(2.0, lambda w: w.ffmpeg.says(TWO_PROGRAMMES))
+    for second, happens in records(5, since=2.0):
+        world.at(second, happens)
+    world.at(6.0, look).at(6.5, stop)
+    assert run(world, options) == EXIT_STOPPED
+    assert [ffmpeg.command[4] for ffmpeg in world.ffmpegs] == ["0:v:0", "0:p:9:v:0"]
+    assert reasons == ["records programme 9 of 2, 320x180"]
+
+
 def test_a_disk_that_makes_no_file_is_an_end_with_its_reason(run: Run, told: Told) -> None:
     world = World()
     world.on_open = lambda file: file.events.append(OpenFailed("disk full: /srv/recordings has 0.1 MB free"))

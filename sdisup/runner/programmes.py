@@ -1,0 +1,109 @@
+"""Which picture and which sound of an input are recorded, by what FFmpeg logs when it has opened it. Pure.
+
+An MPEG-TS may carry several programmes, and an HLS stream comes in variants, which FFmpeg calls programmes too.
+FFmpeg's first picture and first sound may be of different ones, and of the worst. What FFmpeg logs
+(libavformat/dump.c; 5.1 and 7.1):
+
+    Input #0, hls, from 'm.m3u8':
+      Program 0
+        Metadata:
+          variant_bitrate : 185900
+      Stream #0:0: Video: h264 (Constrained Baseline), yuv420p, 160x90 [SAR 1:1 DAR 16:9], 25 fps, 25 tbr, 90k tbn
+      Stream #0:1[0x101](deu): Audio: aac (LC), 44100 Hz, mono, fltp
+      No Program
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sdisup.contract.records import Record
+from sdisup.runner.progress import found_size
+
+LINES_KEPT = 2000
+
+
+class Programme(Record, frozen=False):
+    """One programme or variant: its number, its streams by FFmpeg's numbers, and what tells how good it is."""
+
+    number: str
+    pictures: list[int]
+    sounds: list[int]
+    size: str = ""
+    bit_rate: int = 0
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        width, _, height = self.size.partition("x")
+        return (int(width) * int(height) if self.size else 0, self.bit_rate)
+
+
+class Choice(Record):
+    """The best programme: `number` for -map, empty where FFmpeg's first streams are its own; `remark` on others."""
+
+    number: str = ""
+    remark: str = ""
+
+
+def choose(lines: Iterable[str], *, with_sound: bool) -> Choice:
+    """What to record of the first input, by the log lines of its opening. With sound, if that is recorded of it."""
+    everything, found = _read(lines)
+    wanted = [one for one in found if one.pictures and (one.sounds or not with_sound)]
+    if len(found) > 1 and wanted:
+        # Of equals the first.
+        best = max(wanted, key=lambda one: one.rank)
+        is_first = best.pictures[:1] == everything.pictures[:1]
+        is_first = is_first and (not with_sound or best.sounds[:1] == everything.sounds[:1])
+        size = f", {best.size}" if best.size else ""
+        return Choice("" if is_first else best.number, f"records programme {best.number} of {len(found)}{size}")
+    others = [("pictures", everything.pictures), ("sounds", everything.sounds if with_sound else [])]
+    words = [f"the first of {len(streams)} {name}" for name, streams in others if len(streams) > 1]
+    return Choice("", f"records {' and '.join(words)}" if words else "")
+
+
+def _read(lines: Iterable[str]) -> tuple[Programme, list[Programme]]:
+    """All streams as one programme, and the programmes."""
+    everything, found = Programme("", [], []), list[Programme]()
+    current: Programme | None = None
+    for text in lines:
+        if text.startswith("Program "):
+            current = Programme(text.split()[1], [], [])
+            found.append(current)
+        elif text.startswith("No Program"):
+            current = None
+        elif text.startswith("variant_bitrate") and current and not (current.pictures or current.sounds):
+            value = text.partition(":")[2].strip()
+            current.bit_rate = int(value) if value.isdecimal() else 0
+        elif text.startswith("Stream #0:"):
+            for one in (everything, current) if current else (everything,):
+                _add(one, text)
+    return everything, found
+
+
+def _add(programme: Programme, text: str) -> None:
+    digits = text.removeprefix("Stream #0:")
+    number = int("".join(_leading_digits(digits)) or "0")
+    streams = programme.pictures if ": Video: " in text else programme.sounds if ": Audio: " in text else None
+    # A cover of a song is a picture too, and none that moves.
+    if streams is None or number in streams or "(attached pic)" in text:
+        return
+    if streams is programme.pictures and not streams:
+        programme.size = found_size(text)
+    streams.append(number)
+
+
+def _leading_digits(text: str) -> Iterable[str]:
+    for character in text:
+        if not character.isdecimal():
+            return
+        yield character
+
+
+def with_programme(command: Sequence[str], number: str) -> list[str]:
+    """The same command for the picture and the sound of that programme of the first input."""
+    kept = list(command)
+    for index, word in enumerate(command[:-1]):
+        value = command[index + 1]
+        if word == "-map" and value.startswith(("0:v:", "0:a:")):
+            kept[index + 1] = f"0:p:{number}{value.removeprefix('0')}"
+    return kept
