@@ -531,9 +531,10 @@ def library_missing(stage: Stage) -> None:
 # A stream, sent by the tests' camera; what the recording's pictures show is told at its end.
 
 
-def films(stage: Stage, container: str, fault: str, seconds: float = 8, **source: Any) -> None:
-    """Record a camera with a fault after 12 s, and until `seconds` after it."""
-    with filming("--fault", f"12:{fault}", container, "tcp://127.0.0.1:0") as camera:
+def films(stage: Stage, container: str, fault: str, seconds: float = 8, at_s: float = 12, **source: Any) -> None:
+    """Record a camera with a fault after `at_s` seconds, and until `seconds` after it."""
+    sound = ["--sound"] if source.get("audio") else []
+    with filming(*sound, "--fault", f"{at_s:g}:{fault}", container, "tcp://127.0.0.1:0") as camera:
         assert camera.stderr is not None
         port = camera.stderr.readline().split()[-1]
         arguments = ["-f", container, "-i", f"tcp://127.0.0.1:{port}"]
@@ -580,6 +581,21 @@ def stream_with_an_outlier(stage: Stage) -> None:
 @case
 def stream_with_each_50th_picture_ahead(stage: Stage) -> None:
     films(stage, "flv", "ahead=50/1", 12)
+
+
+@case
+def sound_stops(stage: Stage) -> None:
+    films(stage, "mpegts", "mute", 12, audio=True)
+
+
+@case
+def sound_never_comes(stage: Stage) -> None:
+    films(stage, "mpegts", "mute", 12, at_s=0, audio="optional")
+
+
+@case
+def sound_comes_late(stage: Stage) -> None:
+    films(stage, "mpegts", "mute=24", 32, at_s=0, audio=True)
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ BASE = Options(
 )  # fmt: skip
 
 # The options of a port on which decisions depend.
-WORDS = ("without_signal", "audio_options")
+WORDS = ("without_signal", "audio_options", "sound")
 NUMBERS = ("rate", "stall_timeout_s", "start_timeout_s", "stop_quit_s", "stop_start_quit_s", "stop_term_s")
 TOLD = NUMBERS + WORDS
 COUNTS = ("frames", "duplicated", "dropped", "missing", "repeated")
