@@ -25,7 +25,7 @@ from sdisup.contract.status import PortStatus, read_status, stopped_at, take_loc
 from sdisup.ledger import spool
 from sdisup.runner import decide as steps
 from sdisup.runner.attempt import Attempt, File
-from sdisup.runner.causes import COMPLETE, OTHER_PROGRAMME
+from sdisup.runner.causes import COMPLETE, NO_SOUND, OTHER_PROGRAMME
 from sdisup.runner.decide import (
     Decision,
     Ended,
@@ -239,6 +239,8 @@ class Runner:
                 WARNING if decision.fault else INFO,
                 f"{decision.fault.text}; ending FFmpeg" if decision.fault else "stopping",
             )
+            # What FFmpeg says of a track without a packet is no news.
+            self._log.is_quiet = self._log.is_quiet or (decision.fault is not None and decision.fault.kind == NO_SOUND)
             self._attempt.wind_down(now, decision.fault)
             if decision.fault and decision.fault.kind in steps.CUTS:
                 self._memory.cut_at = now
@@ -434,6 +436,7 @@ class Runner:
 
     def _go_on_without_audio(self, now: float) -> None:
         """VIDEOMASTER.md 3: what FFmpeg held in memory is written out; the same start would hang again."""
+        self._log.discard()
         self._memory.without_audio = True
         self._memory.fruitless = 0
         self._memory.save()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from camera import filming, see
 from drive import Machine
 
 # The appliance has the host's network: two runs at once must not hear each other.
@@ -232,6 +235,52 @@ def test_a_servers_words_end_no_port(media: Machine) -> None:
     media.wait_for(lambda: media.status(0)["restarts"] >= 3, 30, "it is tried again", poll_s=0.1)
     assert said_of(media, 0, "451 Option not found")
     assert media.active_state(0) in ("active", "activating")
+
+
+@contextlib.contextmanager
+def camera_with_sound(*faults: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """The input's arguments, in TOML, and the camera."""
+    with filming("--sound", *faults, "mpegts", "tcp://127.0.0.1:0") as camera:
+        assert camera.stderr is not None
+        port = camera.stderr.readline().split()[-1]
+        yield f'"-f", "mpegts", "-i", "tcp://127.0.0.1:{port}"', camera
+
+
+def fault(camera: subprocess.Popen[str], name: str) -> None:
+    assert camera.stdin is not None
+    camera.stdin.write(f"{name}\n")
+    camera.stdin.flush()
+
+
+# What FFmpeg says where it is stopped before its first frame, or killed while it reads.
+@pytest.mark.journal_allows(r"sdi-record@1.*ffmpeg: ", r"sdi-record@2.*Immediate exit requested")
+def test_sound_that_stops_or_never_comes_keeps_no_picture_from_the_file(media: Machine) -> None:
+    with camera_with_sound("--fault", "0:mute") as (never, _), camera_with_sound() as (stops, camera):
+        ports = [
+            custom_port(0, never, ', audio = "optional", rate = 25'),
+            custom_port(1, never, ", rate = 25"),
+            custom_port(2, stops, ", rate = 25"),
+        ]
+        media.configure("[appliance]\nports = 3\n" + "".join(ports))
+        media.run("systemctl start --no-block sdi-record@0 sdi-record@1 sdi-record@2")
+        assert media.wait_recording(0, frames=25)["reason"].startswith("without audio: none came from the input")
+        media.wait_for(lambda: "waits for it" in media.status_file(1)["reason"], 20, "what is waited for is said")
+        assert media.status_file(1)["state"] == "starting"
+        assert "no sound" not in media.wait_recording(2, frames=100)["reason"]
+        fault(camera, "mute")
+        media.wait_for(lambda: "no sound for" in media.status_file(2)["reason"], 20, "the sound is missed")
+        for _ in range(3):
+            before = media.status_file(2)
+            media.wait_for(lambda: media.status_file(2)["bytes_written"] > before["bytes_written"], 10, "it grows")  # noqa: B023
+        assert (before["state"], before["restarts"]) == ("recording", 0)
+        fault(camera, "mute=0")
+        killed = media.status_file(2)
+        media.run(["kill", "-9", str(killed["ffmpeg_pid"])])
+        media.wait_for(lambda: media.status_file(2)["restarts"] == 1, 20, "it is restarted")
+        media.sdisup("stop --all")
+    seen = see(media.path(killed["current_file"]))
+    assert seen.distinct >= killed["frame_count"] - 25
+    assert (seen.copies, seen.missing()) == (0, [])
 
 
 @pytest.mark.journal_allows(r"Error opening input")

@@ -509,6 +509,7 @@ def test_sound_that_never_comes_is_left_out_where_it_may_be(
     spawned: list[float] = []
 
     def quits(ffmpeg: FakeFFmpeg, _action: str) -> None:
+        ffmpeg.says("[error] Error initializing filters!\n")
         ffmpeg.exits(234)
         world.on_step = quit_well
 
@@ -520,6 +521,7 @@ def test_sound_that_never_comes_is_left_out_where_it_may_be(
     assert 2.0 + patience_s <= spawned[1] < 2.0 + patience_s + 0.3
     assert not any(":a:" in word or "ashowinfo" in word for word in world.ffmpegs[1].command)
     assert any("no sound on tcp://camera:1; recording without" in line for line in said)
+    assert not any("Error initializing" in line for line in said)
 
 
 def test_a_source_that_brings_no_picture_either_is_asked_for_sound_again(run: Run) -> None:
