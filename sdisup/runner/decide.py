@@ -119,7 +119,7 @@ class Ended(Record):
 
     `kept` whether a file holds frames, `cpu_s` what FFmpeg cost in seconds of a core, `could_open` whether there was
     a file at all, `is_abandoned` whether its disk still has to close it, `lacks_input` whether the picture's input was
-    open and another one never was.
+    open and another one never was, `was_silent` whether sound was to come from its inputs and none did.
     """
 
     cause: Cause
@@ -132,6 +132,7 @@ class Ended(Record):
     is_abandoned: bool = False
     wrote_no_audio: bool = False
     lacks_input: bool = False
+    was_silent: bool = False
 
 
 class Situation(Record):
@@ -301,8 +302,11 @@ def held_video(ended: Ended, options: Options) -> bool:
 
 def lacks_sound(ended: Ended, options: Options) -> bool:
     """Whether FFmpeg ended for a sound that may be left out."""
-    is_fault = ended.fault is not None and ended.fault.kind == NO_SOUND
-    return is_fault or (options.sound == OPTIONAL and ended.lacks_input and ended.fault is None)
+    if ended.fault is not None:
+        return ended.fault.kind == NO_SOUND
+    # What no decoder understands ends an FFmpeg 5.1 before its first frame.
+    is_sound = ended.lacks_input or (ended.was_silent and not ended.frames and not ended.cause.is_disk)
+    return is_sound and options.sound == OPTIONAL and not options.audio_options and ended.could_open
 
 
 def _is_loop(situation: Situation, ended: Ended) -> bool:

@@ -105,6 +105,8 @@ def test_what_ffmpeg_is_ended_for(sight: Sight, port: Options, kind: str) -> Non
         assert fault is not None and "waits for the sound" in fault.text
 
 
+# [error] Error setting option time_base to value 1/0.
+UNREADABLE = Ended(Cause("crash", RETRY, "FFmpeg exited with 1"), was_silent=True)
 REFUSED = Ended(Cause("network", RETRY, "network: Connection refused"), lacks_input=True)
 
 
@@ -115,6 +117,11 @@ REFUSED = Ended(Cause("network", RETRY, "network: Connection refused"), lacks_in
         (REFUSED, APART, GO_ON_WITHOUT_AUDIO),
         (REFUSED, options(True, PICTURE, SOUND), EXIT_FOR_RETRY),
         (REFUSED.replaced(lacks_input=False), APART, EXIT_FOR_RETRY),
+        (UNREADABLE, TOGETHER, GO_ON_WITHOUT_AUDIO),
+        (UNREADABLE, NEEDED, EXIT_FOR_RETRY),
+        (UNREADABLE.replaced(frames=25), TOGETHER, EXIT_FOR_RETRY),
+        (UNREADABLE.replaced(was_silent=False), TOGETHER, EXIT_FOR_RETRY),
+        (UNREADABLE.replaced(cause=Cause("disk full", RETRY, "")), TOGETHER, EXIT_FOR_RETRY),
     ],
 )
 def test_what_an_end_leads_to(ended: Ended, port: Options, step: str) -> None:
