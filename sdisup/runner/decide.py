@@ -418,9 +418,12 @@ def sound_remark(sight: Sight) -> str:
 
 
 def with_size(command: Sequence[str], size: str) -> list[str]:
-    """The same command for a file of that size, `640x360`, whatever the first pictures are; not where filters count
-    lines, since FFmpeg's scaling would not know of them."""
-    return [*command] if "-vf" in command else [*command[:-1], "-s", size, command[-1]]
+    """The same command for a file of that size, `640x360`, whatever the first pictures are. FFmpeg's scaling would mix
+    the fields of interlaced pictures."""
+    if any("setfield=" in word for word in command):
+        return [*command]
+    width, height = (int(number) // 2 * 2 for number in size.split("x"))
+    return [*command[:-1], "-s", f"{width}x{height}", command[-1]]
 
 
 _SOUND_OPTIONS = ("-af", "-c:a", "-b:a")

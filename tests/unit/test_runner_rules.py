@@ -8,7 +8,7 @@ from sdisup.config.settings import Port, parse_settings
 from sdisup.control.units import runner_options
 from sdisup.encode.command import Capabilities, build_ffmpeg_arguments
 from sdisup.runner.causes import End, file_verdict, is_format_change
-from sdisup.runner.decide import backoff_s, loop_wait_s, no_signal_wait_s, without_audio
+from sdisup.runner.decide import backoff_s, loop_wait_s, no_signal_wait_s, with_size, without_audio
 from sdisup.runner.progress import changed_size, found_size, muxer_version
 
 CAPABLE = Capabilities("7.1", frozenset(), frozenset(), hybrid_fragmented=True)
@@ -133,3 +133,9 @@ def test_a_size_is_read_from_the_log(text: str, found: str, changed: str) -> Non
 )
 def test_the_muxers_version_is_read_from_the_log(text: str, version: str) -> None:
     assert muxer_version(text) == version
+
+
+def test_a_file_is_given_a_size_that_its_encoder_takes_and_no_interlaced_one() -> None:
+    assert with_size(["ffmpeg", "-vf", "crop=2:2", "{output}"], "641x361")[-3:] == ["-s", "640x360", "{output}"]
+    interlaced = ["ffmpeg", "-vf", "crop=2:2,setfield=tff,scale=interl=1", "{output}"]
+    assert with_size(interlaced, "640x360") == interlaced
