@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -281,6 +283,53 @@ def test_sound_that_stops_or_never_comes_keeps_no_picture_from_the_file(media: M
     seen = see(media.path(killed["current_file"]))
     assert seen.distinct >= killed["frame_count"] - 25
     assert (seen.copies, seen.missing()) == (0, [])
+
+
+@pytest.mark.slow
+@pytest.mark.journal_allows(r"sdi-record@.*ffmpeg: ")
+@pytest.mark.parametrize("trouble", ["stalls", "ends", "does not open"])
+def test_a_sound_of_its_own_keeps_no_picture_from_the_file(media: Machine, trouble: str) -> None:
+    with camera_with_sound() as (picture, _), camera_with_sound() as (sound, other):
+        if trouble == "does not open":
+            other.terminate()
+        media.configure("[appliance]\nports = 1\n" + custom_port(0, f"{picture}, {sound}", ', audio = "optional"'))
+        media.run("systemctl start --no-block sdi-record@0")
+        began = time.monotonic()
+        before = media.wait_recording(0, frames=100, timeout_s=40)
+        assert time.monotonic() - began < 20
+        if trouble == "stalls":
+            other.send_signal(signal.SIGSTOP)
+        elif trouble == "ends":
+            other.terminate()
+        said = "without audio" if trouble == "does not open" else "no sound for"
+        media.wait_for(lambda: said in media.status_file(0)["reason"], 30, "the sound is missed", poll_s=0.2)
+        media.wait_recording(0, frames=before["frame_count"] + 500, timeout_s=60)
+        other.send_signal(signal.SIGCONT)
+        media.sdisup("stop 0")
+    files = [media.path(name) for name in media.recordings("port0_")]
+    assert len(files) == 1 and see(*files).missing() == []
+
+
+@pytest.mark.slow
+def test_a_slate_at_each_connection_is_cut_once_and_colours_never(media: Machine) -> None:
+    with camera_with_sound() as (slate, slating), camera_with_sound() as (colours, changing):
+        fault(slating, "slate=5/320x240")
+        media.configure("[appliance]\nports = 2\n" + custom_port(0, slate) + custom_port(1, colours))
+        media.run("systemctl start --no-block sdi-record@0 sdi-record@1")
+        media.wait_recording(1, frames=25, timeout_s=40)
+        for number in range(15):
+            fault(changing, "range=full" if number % 2 else "range=limited")
+            media.wait_recording(1, frames=media.status_file(1)["frame_count"] + 50)
+        media.wait_recording(0, frames=1000, timeout_s=90)
+        media.sdisup("stop 0 1")
+    slated, coloured = (
+        [media.path(name) for name in media.recordings(f"port{port}_") if media.path(name).stat().st_size]
+        for port in (0, 1)
+    )
+    assert len(coloured) == 1 and see(*coloured).missing() == []
+    assert len(slated) <= 2
+    seen = see(*slated)
+    assert seen.distinct > 0.9 * (seen.readable[-1] - seen.readable[0])
 
 
 @pytest.mark.journal_allows(r"Error opening input")
