@@ -198,7 +198,7 @@ def test_a_caller_in_the_thirtieth_second_is_recorded(media: Machine) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.journal_allows(r"Error during demuxing|Error opening input")
+@pytest.mark.journal_allows(r"Error during demuxing|Error opening input|SIGTERM|SIGKILL")
 def test_a_picture_every_twenty_seconds_is_recorded_with_a_remark(media: Machine) -> None:
     media.configure("[appliance]\nports = 1\n[defaults]\nstall_timeout_s = 60\n" + listener(0, 0))
     toml = media.read("/etc/sdisup/sdisup.toml").replace('?listen"]', '?listen"], audio = false')
@@ -211,7 +211,9 @@ def test_a_picture_every_twenty_seconds_is_recorded_with_a_remark(media: Machine
     found = media.wait_recording(0, frames=6, timeout_s=240)
     assert (found["restarts"], found["reason"]) == (0, "a picture every 20 s")
     media.sdisup("stop 0")
-    assert [entry["ended"] for entry in media.ledger(0) if entry["kind"] == "file"] == ["complete"]
+    # FFmpeg waits for the next picture and hears nothing: the stop is a kill, which costs no picture.
+    (file,) = [entry for entry in media.ledger(0) if entry["kind"] == "file"]
+    assert media.count_frames(file["path"]) >= found["frame_count"]
 
 
 # Answers each request in words that FFmpeg would say of its own command line.
