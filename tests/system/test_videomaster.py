@@ -153,7 +153,7 @@ def test_a_library_that_is_missing_after_an_upgrade_is_named(card: Machine) -> N
     card.run("touch /run/sdisup-standin/library-missing")
     card.run("systemctl start sdi-record@0", check=False)
     missing = card.wait_state(0, "backoff", timeout_s=10)
-    assert re.match(r"library missing: .*libVideoMasterHD", missing["reason"])
+    assert re.match(r"library missing: .*libvideomasterhd", missing["reason"])
     card.run("rm /run/sdisup-standin/library-missing")
     card.wait_recording(0, timeout_s=15)
 

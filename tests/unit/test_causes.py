@@ -318,7 +318,7 @@ To ignore this, add a trailing '?' to the map.
     # ---- What is said of a server or an input, and not of the command line ----
     # libavformat/rtsp.c logs the status line as the server sent it, rtmpproto.c the server's description.
     Sample("a server's words, RTSP", """
-[rtsp @ 0x55b2e0ad6ec0] [error] method DESCRIBE failed: 451 Option not found
+[rtsp @ 0x55b2e0ad6ec0] [error] method OPTIONS failed: 451Option not found
 [in#0 @ 0x55a34f2ac280] [error] Error opening input: Server returned 4XX Client Error, but not one of 40{0,1,3,4}
 [error] Error opening input file rtsp://camera/1.
 [fatal] Error opening input files: Server returned 4XX Client Error, but not one of 40{0,1,3,4}
