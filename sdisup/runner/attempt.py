@@ -16,6 +16,7 @@ from sdisup.contract.records import Record
 from sdisup.runner.causes import (
     DISK,
     NO_FRAME,
+    NO_SOUND,
     NOT_EXECUTED,
     RETRY,
     STALLED,
@@ -346,13 +347,18 @@ class Attempt:
         if self._ladder is None or self._ffmpeg is None or self.fault is None or self._ending_since is None:
             return False
         return (
-            self.fault.kind in (STALLED, TIMESTAMPS)
+            self.fault.kind in (STALLED, TIMESTAMPS, NO_SOUND)
             and self.options.without_signal != ENDS
             and self.options.container not in UNSAFE_CONTAINERS
             and now - self._ending_since >= DEAF_S
             and self._ladder.next_at() is not None
-            and not self._ffmpeg.has_read()
+            and (self._waits_for_sound() or not self._ffmpeg.has_read())
         )
+
+    def _waits_for_sound(self) -> bool:
+        """Whether FFmpeg is to end and waits for an input of the sound alone, though it has read that it is to end."""
+        is_sound = self.fault is not None and self.fault.kind == NO_SOUND and self._has_sound_input
+        return is_sound and (self._sound_at is not None or not self._are_inputs_open)
 
     def on_ready(self, descriptor: int, now: float) -> None:
         """A descriptor that was polled is ready; one that is not FFmpeg's is left alone."""

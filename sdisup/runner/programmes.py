@@ -66,6 +66,8 @@ def _read(lines: Iterable[str]) -> tuple[Programme, list[Programme]]:
     everything, found = Programme("", [], []), list[Programme]()
     current: Programme | None = None
     for text in lines:
+        if text.startswith("Input #1, "):
+            break
         if text.startswith("Program "):
             current = Programme(text.split()[1], [], [])
             found.append(current)

@@ -53,6 +53,11 @@ def test_what_is_chosen(text: str, number: str, remark: str) -> None:
     assert choose(log(text), with_sound=True) == Choice(number, remark)
 
 
+def test_another_input_counts_for_nothing() -> None:
+    lines = [*log("P1 v160x90 a"), "Input #1, mpegts, from 'udp://x':", *log("P1 v320x180 a a")]
+    assert choose(lines, with_sound=True) == Choice()
+
+
 def test_without_sound_only_the_picture_counts() -> None:
     assert choose(log("P1 v160x90 a P2 v320x180"), with_sound=False).number == "2"
     assert choose(log("v160x90 a a"), with_sound=False) == Choice()

@@ -524,6 +524,36 @@ def test_sound_that_never_comes_is_left_out_where_it_may_be(
     assert not any("Error initializing" in line for line in said)
 
 
+def test_an_input_of_the_sound_that_stalls_is_left_out_at_once(run: Run, told: Told) -> None:
+    """FFmpeg reads that it is to end, and waits for that input all the same."""
+    command = [
+        "/usr/bin/ffmpeg",
+        "-i",
+        "x",
+        "-i",
+        "y",
+        "-map",
+        "0:v:0",
+        "-map",
+        "1:a:0?",
+        "-af",
+        SOUND_MARK,
+        "{output}",
+    ]
+    world = World(records(4)).at(0.1, lambda w: w.ffmpeg.says(OPENS + MAPS))
+    for second, happens in sounds_until(4):
+        world.at(second, happens)
+    world.on_step = lambda ffmpeg, action: ffmpeg.exits(-9) if action == "kill" else None
+    spawned: list[float] = []
+    world.on_spawn = lambda _ffmpeg: spawned.append(world.time_s)
+    world.at(12.0, stop, lambda w: w.ffmpeg.exits(0))
+    assert run(world, WITH_SOUND.replaced(command=command)) == EXIT_STOPPED
+    assert world.ffmpegs[0].steps == ["quit", "kill"]
+    assert spawned[1] == pytest.approx(4 + 3 + 1, abs=0.5)
+    assert world.ffmpegs[1].command == ["/usr/bin/ffmpeg", "-i", "x", "-map", "0:v:0", world.ffmpegs[1].command[-1]]
+    assert told()[-1]["kind"] == "stopped"
+
+
 def test_a_source_that_brings_no_picture_either_is_asked_for_sound_again(run: Run) -> None:
     world = World().at(2.0, lambda w: w.ffmpeg.says(OPENS + MAPS))
     world.on_step = lambda ffmpeg, _action: ffmpeg.exits(234)
