@@ -212,6 +212,8 @@ def test_locked_without_frames_for_as_long_as_the_card_waits_is_no_crash(card: M
     card.steer(0, "no-frames", no_frames_s=20)
     cursor = card.journal_cursor()
     card.run("systemctl start sdi-record@0")
+    words = "board 0 channel 0 has a signal, and no frame has come for "
+    card.wait_for(lambda: card.status_file(0)["reason"].startswith(words), 15, "what is waited for is said", poll_s=0.1)
     waiting = card.wait_state(0, "no-signal", timeout_s=30)
     assert "board 0 channel 0" in waiting["reason"]
     assert card.status_file(0)["restarts"] == 0
