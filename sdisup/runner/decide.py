@@ -426,6 +426,17 @@ def with_size(command: Sequence[str], size: str) -> list[str]:
     return [*command[:-1], "-s", f"{width}x{height}", command[-1]]
 
 
+def from_zero(command: Sequence[str]) -> list[str]:
+    """The same command with picture and sound beginning at zero each, wherever their timestamps begin."""
+    made = [*command]
+    for option, graph in (("-vf", "setpts=PTS-STARTPTS"), ("-af", "asetpts=PTS-STARTPTS")):
+        if option in made:
+            made[made.index(option) + 1] = f"{graph},{made[made.index(option) + 1]}"
+        elif option == "-vf":
+            made[-1:] = [option, graph, made[-1]]
+    return made
+
+
 _SOUND_OPTIONS = ("-af", "-c:a", "-b:a")
 
 

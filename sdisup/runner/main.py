@@ -33,6 +33,7 @@ from sdisup.runner.decide import (
     backoff_s,
     decide,
     describe,
+    from_zero,
     sound_remark,
     with_size,
     without_audio,
@@ -243,9 +244,7 @@ class Runner:
             self._log.is_quiet = self._log.is_quiet or (decision.fault is not None and decision.fault.kind == NO_SOUND)
             self._attempt.wind_down(now, decision.fault)
             if decision.fault and decision.fault.kind in steps.CUTS:
-                self._memory.cut_at = now
-                self._memory.size = self._attempt.new_size
-                self._memory.save()
+                self._remember_cut(self._attempt, now)
             elif decision.fault and decision.fault.kind == OTHER_PROGRAMME:
                 self._memory.programme, self._memory.fruitless = self._attempt.choice.number, 0
                 self._memory.save()
@@ -268,6 +267,16 @@ class Runner:
             self._exit_unasked(ended, now, cannot_work=step == steps.EXIT_CANNOT_WORK)
         self._wait_until = now + decision.wait_s if ended else self._wait_until
 
+    def _remember_cut(self, attempt: Attempt, now: float) -> None:
+        """What the next file is to be like."""
+        if attempt.meter.first_media_at is None:
+            # Nothing was recorded: its tracks are too far apart.
+            self._memory.from_zero = True
+        else:
+            self._memory.cut_at = now
+            self._memory.size = attempt.new_size
+        self._memory.save()
+
     def _begin(self, now: float) -> None:
         if self._begun_at is None:
             self._begun_at = now
@@ -277,6 +286,8 @@ class Runner:
             options = options.replaced(command=without_audio(options.command, options.audio_options))
         if self._memory.programme:
             options = options.replaced(command=with_programme(options.command, self._memory.programme))
+        if self._memory.from_zero:
+            options = options.replaced(command=from_zero(options.command))
         if self._memory.size:
             # A server that begins each connection with a slate of another size would make a new file of each.
             options = options.replaced(command=with_size(options.command, self._memory.size))
@@ -515,6 +526,8 @@ class Runner:
             where = "is embedded in the signal" if self._options.audio_options else "came from the input"
             remarks.append(f"without audio: none {where}")
         remarks += [sound_remark(attempt.sight(now)), attempt.choice.remark]
+        if self._memory.from_zero:
+            remarks.append("picture and sound may not be in step: their timestamps are too far apart")
         if attempt.scaling:
             remarks.append(f"the picture is scaled: it is {attempt.scaling}")
         remarks += [attempt.cropped, attempt.watch_problem]

@@ -20,7 +20,8 @@ class Memory(Record, frozen=False):
     `without_audio`: audio is configured, and the signal was found to carry none; `programme` is the best one of the
     input, where that is not FFmpeg's first; `fruitless` are the attempts since then that brought no picture. `cut_at`
     is when (CLOCK_MONOTONIC) a file was ended for a new one that could have gone on, and `size` the one that the
-    picture had then, if it was for that.
+    picture had then, if it was for that. `from_zero`: the timestamps of picture and sound are so far apart that
+    nothing was recorded.
     """
 
     path: str
@@ -34,6 +35,7 @@ class Memory(Record, frozen=False):
     fruitless: int = 0
     programme: str = ""
     size: str = ""
+    from_zero: bool = False
     request: Request = Request()
 
     def save(self) -> None:

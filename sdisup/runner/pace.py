@@ -264,6 +264,9 @@ class Pace:
     def finish(self) -> None:
         """FFmpeg has ended. Time without frames at its end is the gap that follows."""
         self._settle(self._last, at_once=True)
+        # What was filled ahead, and would have been dropped from what came next, is missing to nobody.
+        if self._ahead > self.rate * LEAST_HOLE_S:
+            self._surplus, self._ahead = self._surplus + math.ceil(self._ahead), 0.0
         self._deficit.finish(self._framed.raw, self._framed.frames + self._unfilled())
 
     def _begin(self, counts: Counts) -> None:

@@ -63,7 +63,7 @@ class Filmed(Record):
         """How much of its pictures a port lacks from its first to its last, by the pictures themselves."""
         return sum(count for _, count in self.seen.missing()) / FPS
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         gaps = [(gap["cause"], gap["seconds"], gap.get("frames_missing")) for gap in self.gaps]
         files = [(entry["seconds"], entry["frames"], entry["duplicated"], entry["ended"]) for entry in self.of("file")]
         return (
@@ -212,8 +212,11 @@ def test_each_fault_of_pictures_and_timestamps(appliance: Machine) -> None:
         (Case("slow", ("--fault", "3:slow=0.3"), "auto"), "cannot keep up: 7.5 of 25 fps"),
         (Case("half the rate", ("--rate", "12.5")), "the source delivers 12.5 of 25 fps"),
     ]
-    cases = [*(case for case, _ in holes), *whole, *new_file, *(case for case, _ in counted)]
-    found = film(appliance, cases, 40)
+    apart = Case("picture and sound far apart", ("--fault", "0:picture-jump=1000", "--sound"))
+    cases = [apart, *(case for case, _ in holes), *whole, *new_file, *(case for case, _ in counted)]
+    from_zero, *found = film(appliance, cases, 40)
+    assert len(from_zero.seen.missing()) == 0, from_zero
+    assert causes(from_zero) == ["timestamps jumped"], from_zero
     for one in found[:-1]:
         check(one)
     of_holes, found = found[: len(holes)], found[len(holes) :]

@@ -50,6 +50,7 @@ from sdisup.runner.decide import (
     Situation,
     decide,
     describe,
+    from_zero,
 )
 
 PATH = "/srv/recordings/CAM3.mkv"
@@ -245,6 +246,13 @@ def test_a_listener_has_no_signal_until_it_has_a_caller() -> None:
     for waited_s, state in ((1.0, "starting"), (6.0, "no-signal"), (90_000.0, "no-signal")):
         said = describe(running(Sight(starting_s=waited_s)), LISTENER, "", ("starting", ""))
         assert said == (state, "" if state == "starting" else "waits for FFmpeg's test picture")
+
+
+def test_a_command_from_zero_has_its_filters_first() -> None:
+    assert from_zero(["f", "-i", "x", "o"]) == ["f", "-i", "x", "-vf", "setpts=PTS-STARTPTS", "o"]
+    assert from_zero(["f", "-vf", "a", "-af", "b", "o"]) == [
+        "f", "-vf", "setpts=PTS-STARTPTS,a", "-af", "asetpts=PTS-STARTPTS,b", "o",
+    ]  # fmt: skip
 
 
 def test_a_file_that_is_closed_keeps_what_was_said_before() -> None:

@@ -414,6 +414,10 @@ def test_copies_that_are_taken_back_are_none() -> None:
     assert feed.missing() == pytest.approx(30 * 25, rel=0.07)
 
 
+def test_copies_ahead_at_the_end_are_missing_to_nobody() -> None:
+    assert Feed().run(10).block(6, 25).missing() == 0
+
+
 def test_a_step_back_is_a_jump_once_a_second_of_pictures_was_dropped() -> None:
     feed = Feed().run(10)
     for n in range(8):

@@ -369,6 +369,20 @@ def test_a_jump_begins_a_new_file_though_not_a_second_one_within_a_minute(run: R
     assert run(jumping(100.0)) == EXIT_RETRY
 
 
+def test_picture_and_sound_that_are_far_apart_are_recorded_from_zero_each(run: Run, told: Told, tmp_path: Path) -> None:
+    apart = World()
+    for number in range(50):
+        apart.at(0.5 + number / 25, lambda w: w.ffmpeg.says("[error] 25000 frame duplication too large, skipping\n"))
+    assert run(apart) == EXIT_RETRY
+    assert told()[-1]["cause"] == "timestamps jumped"
+    world = World(records(9)).at(9.1, stop)
+    world.at(9.0, lambda _: states.append(read_status(3, str(tmp_path))))
+    states: list[Any] = []
+    assert run(world) == EXIT_STOPPED
+    assert "setpts=PTS-STARTPTS" in world.ffmpeg.command
+    assert "may not be in step" in states[0].reason
+
+
 def test_the_rate_that_ffmpeg_found_is_the_files(run: Run, told: Told) -> None:
     def begins(world: World) -> None:
         world.ffmpeg.says("[info]   Stream #0:0: Video: h264, yuv420p, 640x360, 50 fps, 50 tbr, 90k tbn\n")
