@@ -39,7 +39,7 @@ class Meter:
 
     def __init__(self, started: float, rate: float = 0.0, silent: str = SOURCE_SILENT) -> None:
         self.started = started
-        self.pace = Pace(rate, silent)
+        self.pace = Pace(rate, silent, started)
         self.blocks = 0
         self.frames = 0
         self.dup_frames = 0
@@ -61,7 +61,7 @@ class Meter:
     def find_rate(self, fps: float) -> None:
         """FFmpeg has found the rate that nobody stated."""
         if not self.rate and 0 < fps < 1000:
-            self.pace = Pace(fps, self.silent, is_stated=False)
+            self.pace = Pace(fps, self.silent, self.started, is_stated=False)
 
     def progress(
         self,

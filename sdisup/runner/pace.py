@@ -31,8 +31,9 @@ AHEAD_S = 2.0
 """A file may be longer than its time by this; by more, its timestamps have jumped (copies), or no clock paces it."""
 BEHIND_S = 1.2
 """For how long pictures may be dropped one after the other, until timestamps that stepped back have caught up."""
-FAST_WINDOW_S, FAST, BUFFERED_S = 3.0, 1.5, 1.5
-"""A source that delivers so much more than its rate for so long is not paced; what was buffered comes at the start."""
+FAST_WINDOW_S, FAST, BUFFERED_S = 3.0, 1.5, 40.0
+"""A source that delivers so much more than its rate for so long is not paced, once it is ahead of its time by more than
+a stream's buffer: HLS begins three segments back, of 10 s mostly."""
 JUMP_S = 5.0
 """How long after a jump a new file is worth it."""
 
@@ -177,10 +178,11 @@ class Pace:
     """The pictures of one FFmpeg against the clock. `rate` is in frames a second; with 0 nothing is known.
 
     `is_stated` is whether somebody said that the source has this rate: otherwise it may change, and copies are no loss.
-    `silent` is the cause of a hole.
+    `silent` is the cause of a hole, `started` when FFmpeg was.
     """
 
-    def __init__(self, rate: float, silent: str, *, is_stated: bool = True) -> None:
+    def __init__(self, rate: float, silent: str, started: float = 0.0, *, is_stated: bool = True) -> None:
+        self._started = started
         self.rate = rate
         self.is_stated = is_stated
         self.holes: list[Hole] = []
@@ -388,12 +390,10 @@ class Pace:
         return ""
 
     def _judge_speed(self, counts: Counts, rates: Rates | None) -> str:
-        """What comes late after a silence comes fast too, and is not ahead of its time; a buffer comes at once."""
-        begun = self._begun
-        if rates is None or begun is None or rates.since < begun.raw + BUFFERED_S or rates.frames < FAST * self.rate:
+        """What comes late, at the start or after a silence, comes fast too, and is not ahead of its time."""
+        if rates is None or rates.frames < FAST * self.rate:
             return ""
-        ahead_s = (counts.frames - begun.frames) / self.rate - (counts.raw - begun.raw)
-        if ahead_s < FAST_WINDOW_S:
+        if counts.frames / self.rate - (counts.now - self._started) < BUFFERED_S:
             return ""
         return f"the source runs at {rates.frames / self.rate:.3g} times its rate: nothing paces it (a file needs -re)"
 

@@ -373,6 +373,13 @@ def test_a_burst_at_the_start_is_no_other_rate() -> None:
     for burst in (20, 40, 750):
         assert Feed().block(burst).run(60).is_clean()
         assert Feed().run(1.25, burst / 1.25).run(60).is_clean()
+        assert Feed().run(6, burst / 6 + 25).run(60).is_clean()
+
+
+def test_what_was_held_back_comes_late_and_fast_and_is_paced() -> None:
+    held = Feed()
+    held.now = 24.0
+    assert held.block(2).run(10, 25 * 3).run(30).is_clean()
 
 
 # ---- The last step ----

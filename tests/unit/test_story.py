@@ -68,7 +68,9 @@ class Port:
 
     @property
     def now(self) -> Moment:
-        return Moment(EPOCH + self.at + self.clock_s, self.at - self.boot_at + 5.0, f"boot-{self.boots}")
+        # No two boots have the same moment by both clocks.
+        up_s = self.at - self.boot_at + 5.0 + self.boots / 1000
+        return Moment(EPOCH + self.at + self.clock_s, up_s, f"boot-{self.boots}")
 
     @property
     def boot(self) -> Moment:
