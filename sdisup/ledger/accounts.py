@@ -150,19 +150,18 @@ class Row(Record, frozen=False):
 
 
 def row_of(line: Line, start: str, end: str, seconds: float | None) -> Row:
-    """A line's row, in the part that is asked for."""
+    """A line's row, in the part that is asked for. By the order of its fields, since there may be very many."""
     kind, take, _, _, _, _, what, missing, path, frames, duplicated, dropped, size_bytes, codec, ended = line
-    row = Row(kind, intern(ended if kind == "file" else what), start=start, end=end, seconds=seconds)
-    row.path, row.take = path or None, take or None
     if kind != "file":
-        row.frames = int(missing) if missing else None
-    else:
-        row.frames = int(frames) if frames else None
-        row.codec = intern(codec)
-        row.duplicated = int(duplicated) if duplicated else None
-        row.dropped = int(dropped) if dropped else None
-        row.size_bytes = int(size_bytes) if size_bytes else None
-    return row
+        return Row(
+            kind, intern(what), start, end, seconds, path or None, take or None, "", int(missing) if missing else None,
+            False, "", None, None, None, "",
+        )  # fmt: skip
+    counts = [int(text) if text else None for text in (frames, duplicated, dropped, size_bytes)]
+    return Row(
+        kind, intern(ended), start, end, seconds, path or None, take or None, intern(codec), counts[0], False, "",
+        counts[1], counts[2], counts[3], "",
+    )  # fmt: skip
 
 
 class Account:
