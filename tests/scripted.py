@@ -24,6 +24,7 @@ class FakeFFmpeg:
     stderr, pidfd, pid = STDERR, PIDFD, 4711
     cpu_s = 0.05
     has_read_all = True
+    busy = 0.0
 
     def __init__(self, world: World, command: Sequence[str]) -> None:
         self.command = list(command)
@@ -52,6 +53,9 @@ class FakeFFmpeg:
     def step(self, action: str) -> None:
         self.steps.append(action)
         self._world.on_step(self, action)
+
+    def thread_times(self) -> dict[str, float]:
+        return {"1": 0.0, "2": self.busy * self._world.time_s}
 
     def has_read(self) -> bool:
         return self.has_read_all

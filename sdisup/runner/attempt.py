@@ -6,6 +6,7 @@ it with descriptors that are ready, its disk thread's events, and the time (CLOC
 
 from __future__ import annotations
 
+import math
 import select
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -58,6 +59,8 @@ DEAF_S = 1.0
 """FFmpeg looks at its stdin twice a second (FACTS 3)."""
 UNSAFE_CONTAINERS = ("mxf",)
 """What a kill leaves of them is not what was recorded."""
+LOAD_S, BUSY = 4.0, 0.9
+"""How long a thread is watched, and which share of it means that it never rests."""
 WILD_IN_A_ROW, WILD_S = 3, 1.0
 """So many timestamps in this time that FFmpeg does not believe are no outliers."""
 LOG_LINES_KEPT = 80
@@ -139,6 +142,8 @@ class Attempt:
         self.cropped = ""
         """What of the picture is not recorded, in the operator's words; empty if all of it is."""
         self._wild: deque[float] = deque(maxlen=WILD_IN_A_ROW)
+        self._load: tuple[float, dict[str, float]] = (-math.inf, {})
+        """When FFmpeg's threads were looked at, and their times."""
         self._format_change = ""
         self._size = self._new_size = ""
         self._picture_opened_at: float | None = None
@@ -333,12 +338,26 @@ class Attempt:
         elif self.phase == OPENING and self.is_ending and now >= self._close_by:
             self.problem = "the disk has not made the file in time"
             self.phase = ENDED
+        self._look_at_load(now)
         step = self._ladder.due(now) if self._ladder and self._ffmpeg else ""
         if self._ladder and not step and self._is_deaf(now):
             step = self._ladder.skip()
         if step and self._ffmpeg:
             self._ffmpeg.step(step)
         return step
+
+    def _look_at_load(self, now: float) -> None:
+        """An FFmpeg that has no time lets its card drop pictures, which looks like a source that loses them.
+
+        One of its threads then never rests: it runs, or waits for a core.
+        """
+        if self._ffmpeg is None or not self.meter.pace.loses_pictures or now - self._load[0] < LOAD_S:
+            return
+        before_at, before = self._load
+        self._load = (now, self._ffmpeg.thread_times())
+        if now - before_at < 2 * LOAD_S:
+            busiest_s = max((at - before[name] for name, at in self._load[1].items() if name in before), default=0.0)
+            self.meter.pace.is_starved = busiest_s > BUSY * (now - before_at)
 
     def _is_deaf(self, now: float) -> bool:
         """Whether FFmpeg reads no more, so that it will not end its file: what the container keeps is kept by a kill,

@@ -103,6 +103,23 @@ class FFmpegProcess:
         """Whether FFmpeg has read all that was written to its stdin (pipe(7), FIONREAD)."""
         return not any(fcntl.ioctl(self._stdin, FIONREAD, bytes(4)))
 
+    def thread_times(self) -> dict[str, float]:
+        """For each thread how many seconds it has run, or was ready to run and waited for a core.
+
+        From /proc/PID/task/TID/schedstat (Documentation/scheduler/sched-stats.rst); empty where the kernel has none.
+        """
+        times = {}
+        directory = f"/proc/{self.pid}/task"
+        try:
+            for thread in os.listdir(directory):
+                with open(f"{directory}/{thread}/schedstat", encoding="ascii") as file:
+                    ran_ns, waited_ns, _ = file.read().split()
+                times[thread] = (int(ran_ns) + int(waited_ns)) / 1e9
+        except (OSError, ValueError):
+            # A thread, or all of FFmpeg, has ended meanwhile.
+            return times
+        return times
+
     def reap(self) -> int | None:
         """FFmpeg's exit code, or minus the signal that killed it; None while it runs."""
         pid, status, usage = os.wait4(self.pid, os.WNOHANG)

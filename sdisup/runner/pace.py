@@ -39,6 +39,7 @@ JUMP_S = 5.0
 
 SIGNAL_LOST, SOURCE_SILENT, SOURCE_LOSES = "signal lost", "source silent", "source loses frames"
 CANNOT_KEEP_UP, JUMPED = "cannot keep up", "timestamps jumped"
+DELIVERS = "the source delivers "
 
 STANDARD_RATES = (24000 / 1001, 24.0, 25.0, 30000 / 1001, 30.0, 50.0, 60000 / 1001, 60.0)
 
@@ -202,6 +203,10 @@ class Pace:
         self._ahead, self._surplus = 0.0, 0
         """How many copies stand for no time: those that later frames may still make up for, and those that remain."""
         self._jump, self._jump_until = "", -1.0
+        self.is_starved = False
+        """Whether FFmpeg has no time to take what its source delivers: then lost pictures are not the source's."""
+        self.loses_pictures = False
+        """Whether pictures are lost now that FFmpeg made copies for: its source lost them, or it did not take them."""
         self.remark = ""
         """What an operator should know of the pace, by the last ten seconds and the last minute; "" if all is well."""
         self._short, self._long, self._fast = Window(SHORT_WINDOW_S), Window(LONG_WINDOW_S), Window(FAST_WINDOW_S)
@@ -221,6 +226,8 @@ class Pace:
     @property
     def repeated_cause(self) -> str:
         """Why copies stand for pictures: those that FFmpeg dropped beside them had come, with wrong timestamps."""
+        if self.is_starved:
+            return CANNOT_KEEP_UP
         return JUMPED if 2 * self._last.drops > self.repeated else SOURCE_LOSES
 
     @property
@@ -368,6 +375,7 @@ class Pace:
         point = Point(counts.raw, counts.frames + lost - filled, counts.pictures + lost, counts.drops)
         for window in (self._short, self._long, self._fast):
             window.add(point)
+        self.loses_pictures = False
         self.remark = (
             self._judge(self._short.rates(point), SHORT_SHARE, 2)
             or self._judge(self._long.rates(point), LONG_SHARE, 10)
@@ -384,9 +392,10 @@ class Pace:
         if rates.frames < least:
             return f"{CANNOT_KEEP_UP}: {round(steps * rates.frames) / steps:.1f} of {stated} fps"
         if rates.pictures < least:
-            return f"the source delivers {got:.1f} of {stated} fps"
+            self.loses_pictures = True
+            return f"{f'{CANNOT_KEEP_UP}: ' if self.is_starved else DELIVERS}{got:.1f} of {stated} fps"
         if rates.drops > self.rate * share:
-            return f"the source delivers {_rate_text(rates.pictures + rates.drops)} fps; {stated} are recorded"
+            return f"{DELIVERS}{_rate_text(rates.pictures + rates.drops)} fps; {stated} are recorded"
         return ""
 
     def _judge_speed(self, counts: Counts, rates: Rates | None) -> str:

@@ -280,6 +280,17 @@ def test_of_a_rate_that_nobody_stated_time_is_missed_all_the_same() -> None:
     assert Feed(is_stated=False).run(45, 7.5).missing() == pytest.approx(45 * 17.5, rel=0.05)
 
 
+@pytest.mark.parametrize("slew", [-0.083, 0.083])
+def test_a_clock_that_is_slewed_changes_nothing(slew: float) -> None:
+    """chrony moves CLOCK_MONOTONIC by up to 83 ms a second: counts go by the clock that it does not move."""
+    pace = Pace(25.0, SIGNAL_LOST)
+    for quarter in range(1, 4 * 600):
+        raw = quarter / 4
+        pace.add(raw * (1 + slew), raw, int(raw * 25), 0, 0)
+    pace.finish()
+    assert (pace.missing, pace.remark, pace.holes) == (0, "", [])
+
+
 # ---- Holes ----
 
 

@@ -326,6 +326,27 @@ def test_a_stop_while_no_picture_comes_ends_a_gap_of_its_own_cause(
     assert [event["cause"] for event in told() if event["kind"] == "closed"][1:] == ["stop"]
 
 
+@pytest.mark.parametrize(("busy", "said", "cause"), [
+    (0.3, "the source delivers 12.5 of 25 fps", "source loses frames"),
+    (0.97, "cannot keep up: 12.5 of 25 fps", "cannot keep up"),
+])  # fmt: skip
+def test_an_ffmpeg_that_has_no_time_is_told_from_a_source_that_loses_pictures(
+    run: Run, told: Told, tmp_path: Path, busy: float, said: str, cause: str
+) -> None:
+    """The card drops what FFmpeg does not take in time: gaps in the timestamps, and copies, as of a lossy signal."""
+    world = World().at(0.1, lambda w: setattr(w.ffmpeg, "busy", busy))
+    for number in range(1, 121):
+        world.at(number / 4, functools.partial(counts, number * 25 // 4, number * 25 // 8))
+        world.at(number / 4, lambda w: w.file.events.append(Sample(int(w.time_s * 1e6), 10**9, "8:1", False, False)))
+    reasons: list[str] = []
+    world.at(0.3, lambda w: w.file.events.append(FirstMedia()))
+    world.at(28.1, lambda _: reasons.append(read_status(3, str(tmp_path)).reason))  # type: ignore[union-attr]
+    run(world.at(30.1, stop), CARD)
+    assert reasons == [said]
+    closed = next(event for event in told() if event["kind"] == "closed")
+    assert closed["repeated_cause"] == cause
+
+
 def test_a_short_take_of_a_slow_encoder_lacks_frames(run: Run, told: Told) -> None:
     world = World()
     for number in range(1, 33):
