@@ -19,8 +19,8 @@ ENDS, SEARCHES = "ends", "searches"
 
 REQUIRED, OPTIONAL = "required", "optional"
 """Whether a port that is to record sound records without it where none comes."""
-SOUND_MARK = "ashowinfo@sound"
-"""The filter by which FFmpeg logs that sound comes, once for each second of it."""
+SOUND_MARK = "1397708110"
+"""The number, `SOUN` in ASCII, that FFmpeg logs for each second of sound (ffmpeg-utils(1), `print`)."""
 
 
 class OptionError(ValueError):

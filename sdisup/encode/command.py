@@ -187,8 +187,10 @@ AAC_KBPS_PER_CHANNEL = 96
 AAC_FULL_CHANNELS = 5
 """From six channels on AAC takes one for that of the low frequencies, and cuts it off above 120 Hz (FACTS 7)."""
 
-# FFmpeg's progress tells nothing of the sound. So a branch logs one piece of each second of it.
-_SOUND_WATCH = f"asplit[watched][sound];[watched]aselect=floor(abs(t-prev_selected_t)),{SOUND_MARK},anullsink;[sound]"
+# FFmpeg's progress tells nothing of the sound. So an expression that selects all of it logs a number once a second (of
+# twenty pieces where they carry no time). A branch of the graph for it would hold the sound back for that second (7.1).
+_IS_DUE = "not(n)+gte(abs(t-ld(0)),1)+isnan(t)*not(mod(n,20))"
+_SOUND_WATCH = f"aselect='1+0*if({_IS_DUE},st(0,t)+print({SOUND_MARK}))',"
 # After a loss of pictures the sound would run early without it (VIDEOMASTER 5).
 _SOUND_IN_STEP = "aresample=async=1"
 

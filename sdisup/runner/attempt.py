@@ -48,6 +48,8 @@ from sdisup.runner.progress import (
     is_sound_unknown,
     is_wild,
     muxer_version,
+    picture_stream,
+    wild_stream,
 )
 
 CLOSE_PATIENCE_S = 3.0
@@ -142,6 +144,9 @@ class Attempt:
         self.cropped = ""
         """What of the picture is not recorded, in the operator's words; empty if all of it is."""
         self._wild: deque[float] = deque(maxlen=WILD_IN_A_ROW)
+        self._picture_stream = ""
+        self.sound_jumped = False
+        """Whether FFmpeg no longer believes the sound's timestamps."""
         self._load: tuple[float, dict[str, float]] = (-math.inf, {})
         """When FFmpeg's threads were looked at, and their times."""
         self._format_change = ""
@@ -458,7 +463,7 @@ class Attempt:
     def _take_records(self, records: Sequence[LogLine | Progress], now: float) -> None:
         for record in records:
             if isinstance(record, LogLine):
-                if record.text.startswith(f"[{SOUND_MARK}"):
+                if record.text == f"{SOUND_MARK}.000000":
                     self._sound_at = now
                     continue
                 self._take_opening(record.text, now)
@@ -511,8 +516,14 @@ class Attempt:
     def _take_wild(self, now: float, text: str) -> None:
         """One timestamp out of line costs nothing (-dts_error_threshold); from a jump on, all are. None is worth a line
         of the journal: there are two a picture."""
-        if not text.startswith("PTS "):
-            self._wild.append(now)
+        if text.startswith("PTS "):
+            return
+        stream = wild_stream(text)
+        if stream and self._picture_stream not in ("", stream):
+            # A new file would lose pictures, and bring none. Sound that was away for so long comes back like this.
+            self.sound_jumped = True
+            return
+        self._wild.append(now)
         within_s = max(WILD_S, WILD_IN_A_ROW / (self.meter.rate or WILD_IN_A_ROW))
         if len(self._wild) == WILD_IN_A_ROW and now - self._wild[0] < within_s:
             self.meter.pace.jumped(now, "by more than 10 s" if self.meter.frames else "between picture and sound")
@@ -523,6 +534,8 @@ class Attempt:
             self._input_lines.append(text)
         if text.startswith("Input #0, "):
             self._picture_opened_at = now
+        elif not self._picture_stream and picture_stream(text):
+            self._picture_stream = picture_stream(text)
         elif text == "Stream mapping:":
             self._are_inputs_open = True
             self.choice = choose(self._input_lines, with_sound=self._is_watched and not self._has_sound_input)

@@ -428,12 +428,12 @@ def with_size(command: Sequence[str], size: str) -> list[str]:
 
 def from_zero(command: Sequence[str]) -> list[str]:
     """The same command with picture and sound beginning at zero each, wherever their timestamps begin."""
-    made = [*command]
-    for option, graph in (("-vf", "setpts=PTS-STARTPTS"), ("-af", "asetpts=PTS-STARTPTS")):
-        if option in made:
-            made[made.index(option) + 1] = f"{graph},{made[made.index(option) + 1]}"
-        elif option == "-vf":
-            made[-1:] = [option, graph, made[-1]]
+    made = [*command] if "-vf" in command else [*command[:-1], "-vf", "null", command[-1]]
+    for index, option in enumerate(made):
+        if option == "-vf":
+            made[index + 1] = f"setpts=PTS-STARTPTS,{made[index + 1]}"
+        elif option == "-af" or option.startswith("-filter:a"):
+            made[index + 1] = f"asetpts=PTS-STARTPTS,{made[index + 1]}"
     return made
 
 

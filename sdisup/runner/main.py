@@ -526,6 +526,8 @@ class Runner:
             where = "is embedded in the signal" if self._options.audio_options else "came from the input"
             remarks.append(f"without audio: none {where}")
         remarks += [sound_remark(attempt.sight(now)), attempt.choice.remark]
+        if attempt.sound_jumped:
+            remarks.append("the sound may not be in step with the picture: its timestamps jumped by more than 10 s")
         if self._memory.from_zero:
             remarks.append("picture and sound may not be in step: their timestamps are too far apart")
         if attempt.scaling:

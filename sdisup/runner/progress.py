@@ -171,6 +171,16 @@ def is_wild(text: str) -> bool:
     return "invalid dropping" in text or text.endswith("frame duplication too large, skipping")
 
 
+def wild_stream(text: str) -> str:
+    """The number of the stream in a line of is_wild; "" where it names none."""
+    return next((word.removeprefix("st:") for word in text.split() if word.startswith("st:")), "")
+
+
+def picture_stream(text: str) -> str:
+    """The number of the first input's stream that is the picture: `Stream #0:3 -> #0:0 (h264 (native) …`."""
+    return text[len("Stream #0:") :].partition(" ")[0] if text.startswith("Stream #0:") and " -> #0:0 (" in text else ""
+
+
 def is_sound_mapping(text: str) -> bool:
     """Whether FFmpeg says that the inputs are open and one has the sound: `Stream #1:0 -> #0:1 (aac (native) -> …`."""
     return text.startswith("Stream #") and " -> #0:1 (" in text

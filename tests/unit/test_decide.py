@@ -249,7 +249,8 @@ def test_a_listener_has_no_signal_until_it_has_a_caller() -> None:
 
 
 def test_a_command_from_zero_has_its_filters_first() -> None:
-    assert from_zero(["f", "-i", "x", "o"]) == ["f", "-i", "x", "-vf", "setpts=PTS-STARTPTS", "o"]
+    assert from_zero(["f", "-i", "x", "o"]) == ["f", "-i", "x", "-vf", "setpts=PTS-STARTPTS,null", "o"]
+    assert from_zero(["f", "-vf", "a", "-filter:a:1", "b", "o"])[-2] == "asetpts=PTS-STARTPTS,b"
     assert from_zero(["f", "-vf", "a", "-af", "b", "o"]) == [
         "f", "-vf", "setpts=PTS-STARTPTS,a", "-af", "asetpts=PTS-STARTPTS,b", "o",
     ]  # fmt: skip
