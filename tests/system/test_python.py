@@ -142,7 +142,7 @@ settings = Settings.load()
 barrier, answers, takes = fork.Barrier(2), fork.SimpleQueue(), fork.SimpleQueue()
 found = []
 for kinds in itertools.combinations_with_replacement(STARTS, 2):
-    for lag_s in (0, 0, 0.002, 0.05):
+    for lag_s in LAGS_S:
         run(*(fork.Process(target=start, args=(kind, number, lag_s)) for number, kind in enumerate(kinds)))
         run(fork.Process(target=stop))
         found.append([kinds, sorted(answers.get() for _ in kinds), takes.get()])
@@ -150,11 +150,12 @@ print(json.dumps(found))
 """
 
 
-def test_two_programs_that_start_one_port_get_the_same_answers(appliance: Machine) -> None:
+@pytest.mark.parametrize("lags_s", [[0, 0.002], pytest.param([0, 0, 0.002, 0.05], marks=pytest.mark.slow)], ids=len)
+def test_two_programs_that_start_one_port_get_the_same_answers(appliance: Machine, lags_s: list[float]) -> None:
     """A plain command wants the port recording and gets that; of those that want a start of their own one gets it."""
     appliance.configure(small_ports(1))
-    found = json.loads(appliance.run(["python3", "-c", RACE], timeout_s=120).stdout)
-    assert len(found) == 40
+    found = json.loads(appliance.run(["python3", "-c", f"LAGS_S = {lags_s}\n{RACE}"], timeout_s=120).stdout)
+    assert len(found) == 10 * len(lags_s)
     for kinds, answers, take in found:
         winners = [number for number, code, _ in answers if code == 0]
         if "command" not in kinds:
