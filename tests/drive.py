@@ -17,6 +17,7 @@ from appliance import Appliance, push_checkout, wait_for
 from standin_control import STANDIN, write_steering
 
 from sdisup.contract.files import read_json
+from sdisup.ledger.lines import last_entry
 from sdisup.ledger.present import has_waiting
 
 RECORDINGS = "/srv/recordings"
@@ -172,7 +173,11 @@ class Machine(Appliance):
             if has_waiting(port, run_directory):
                 return False
             queue = read_json(opened)["queue"]  # type: ignore[index]
-            return all("v" in item or "kind" in item for item in queue)
+            if not all("v" in item or "kind" in item for item in queue):
+                return False
+            # The open record has the entries before the ledger has them.
+            last = last_entry(str(self.path(f"{LEDGER}/{port}.jsonl"))) or {}
+            return all(item.get("number", 0) <= last.get("number", 0) for item in queue)
 
         wait_for(is_entered, 20, f"what port {port}'s runner told is in its ledger")
         return [json.loads(line) for line in self.read(f"{LEDGER}/{port}.jsonl").splitlines()]
