@@ -33,7 +33,7 @@ def remark(text: str) -> None:
 
 
 def _selected(arguments: argparse.Namespace) -> list[AppliedPort]:
-    """The ports that the command is for; those that change something want them said, or --all."""
+    """The ports that the command is for. A command that changes something needs ports or --all."""
     applied = load_applied()
     everything = getattr(arguments, "all", True)
     if arguments.ports and getattr(arguments, "all", False):
@@ -90,7 +90,7 @@ def _start(arguments: argparse.Namespace) -> int:
 
 
 def _take_request(arguments: argparse.Namespace) -> Callable[[AppliedPort], Request] | None:
-    """What makes each port's request for a take; None for a plain start or restart."""
+    """A function that makes a port's request for a take; None for a plain start or restart."""
     asked = {name: getattr(arguments, name, None) for name in ("take", "codec", "path")}
     if not any(asked.values()):
         return None
@@ -157,14 +157,15 @@ def _account(arguments: argparse.Namespace) -> int:
     from sdisup.cli import accounts as table
     from sdisup.ledger.present import accounts
 
-    # What is made of a ledger has no cycles; to look for some again and again takes half of the time.
+    # Ledger entries hold no reference cycles; the search for cycles would take half of the time.
     gc.disable()
     is_gaps = arguments.command == "gaps"
     window = _window(arguments)
     found, remarks = accounts("gap" if is_gaps else "file", _with_ledgers(arguments.ports), window)
     for text in remarks:
         remark(text)
-    # What cannot be read is no proof that nothing is missing. Before the printing, whose reader may go.
+    # A ledger that cannot be read does not prove that nothing is missing. The exit code is set before the output, since
+    # a pipe's reader may close it early.
     is_whole = not remarks and not any(account.gaps for _, _, account in found)
     code = EXIT_DONE if is_whole or not getattr(arguments, "fail_if_any", False) else EXIT_FAILED
     arguments.code = code
@@ -205,7 +206,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     known = known_files(_with_ledgers([]), _window(arguments))
     for problem in known.problems:
         remark(str(problem))
-    # Until all are read; whoever reads the verdicts may go earlier.
+    # The exit code where not all files are read, since a pipe's reader may close it early.
     arguments.code = EXIT_FAILED
     is_good = True
     for verdict in verify(known, arguments.files, find_ffprobe()):
@@ -301,7 +302,7 @@ def _ports_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def _chosen_ports_arguments(command: argparse.ArgumentParser) -> None:
-    """For what changes something: the ports have to be said."""
+    """For a command that changes something: it needs ports or --all."""
     _ports_arguments(command)
     command.add_argument("--all", action="store_true", help="all configured ports")
 
@@ -355,7 +356,7 @@ def _gaps_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def _verify_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("files", nargs="*", metavar="FILE", help="all files of that time without one")
+    command.add_argument("files", nargs="*", metavar="FILE", help="files to read; without one, all files of that time")
     _times_arguments(command)
 
 
@@ -410,12 +411,12 @@ COMMANDS: dict[
     ),
     "apply": (_apply, "make systemd's units what the configuration says", _apply_arguments),
 }  # fmt: skip
-"""Each command: what runs it, what it does, and what adds its arguments."""
+"""Each command: the function that runs it, its help text, and the function that adds its arguments."""
 
 
 class _Help(argparse.HelpFormatter):
-    """One that asks for the terminal's width once: argparse makes a formatter for each argument that is added, and
-    imports shutil, with all of Python's compression, to ask."""
+    """A formatter that asks for the terminal's width once. argparse makes a formatter for each argument, and to ask
+    it imports shutil, which imports all of Python's compression modules."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, width=_columns() - 2)
@@ -431,7 +432,7 @@ def _columns() -> int:
 
 
 def _parser(only: str = "") -> argparse.ArgumentParser:
-    """The parser of all commands, or of one alone: all of them are more work than the rest of `sdisup status`."""
+    """The parser of all commands, or of one: to make all would cost more than the rest of `sdisup status`."""
     parser = argparse.ArgumentParser(
         prog="sdisup",
         description="Records SDI inputs around the clock: one systemd unit, sdi-record@PORT, and one FFmpeg a port.",
@@ -447,13 +448,13 @@ def _parser(only: str = "") -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text, formatter_class=_Help)
         command.set_defaults(run=run)
         add_arguments(command)
-        # Before the command or behind it; the one that is not given must not hide the other.
+        # --debug may stand before the command or behind it. SUPPRESS: a default here would overwrite the one before.
         command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=DEBUG_HELP)
     return parser
 
 
 def _with_times_joined(words: Sequence[str]) -> list[str]:
-    """`--since -2h` as `--since=-2h`: argparse takes what begins with a dash for an option of its own."""
+    """Join `--since -2h` to `--since=-2h`, since argparse takes a word that begins with a dash for an option."""
     joined: list[str] = []
     for word in words:
         if joined and joined[-1] in ("--since", "--until") and word[:1] == "-" and word[1:2].isdigit():
@@ -464,10 +465,10 @@ def _with_times_joined(words: Sequence[str]) -> list[str]:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
+    """Run the command and return its exit code."""
     words = _with_times_joined(sys.argv[1:] if words is None else words)
     arguments = _parser(next((word for word in words if not word.startswith("-")), "")).parse_args(words)
-    # A file's name may hold bytes that no encoding knows; they are shown, and are JSON, as an escape.
+    # A file's name may hold bytes that are not UTF-8; they are printed as escapes, also in JSON.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     if arguments.debug:
@@ -491,8 +492,8 @@ def main(words: Sequence[str] | None = None) -> int:
             remark(f"hint: {error.hint}")
         return error.exit_code
     except BrokenPipeError:
-        # Who read the output has gone (`sdisup status | head`); Python must not try to flush it again. What there was
-        # to say is said by the exit code all the same.
+        # The reader of the pipe has closed it (`sdisup status | head`). Python must not try to flush again; the exit
+        # code stays what it would have been.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return int(getattr(arguments, "code", EXIT_DONE))
     except OSError as error:

@@ -1,7 +1,7 @@
-"""The codecs that sdisup offers, the containers, and how much of a recording may be in flight.
+"""The codecs that sdisup offers, the containers, and how much of a recording encoder and container may hold back.
 
-A new codec is a row of `CODECS`, and where FFmpeg's encoder needs options of its own, one function
-in command.py.
+A new codec is a row of `CODECS`. Where FFmpeg's encoder needs options of its own, it is also a function in
+encode/command.py.
 """
 
 from __future__ import annotations
@@ -10,23 +10,24 @@ from sdisup.contract.records import Record
 from sdisup.sources.values import AUTO_RATE, FPS, SLOWEST_RATE
 
 HOLD_BACK_LIMIT_S = 0.5
-"""Encoder and container together keep at most this much back, so a kill loses no more (FACTS 3)."""
+"""Encoder and container together hold back at most this much, so that a kill loses no more (FACTS 3)."""
 
 FRAGMENT_TARGET_S = 0.1
-"""How long a fragment or cluster is where the encoder leaves room: the first frame is on disk only
-when the first fragment is complete, and what a fragment costs (some 200 bytes) is nothing."""
+"""How long a fragment or cluster is where the encoder leaves room. It is short because the first frame is on disk only
+when the first fragment is complete; a fragment costs some 200 bytes."""
 
 AUDIO_DELAY_S = 0.1
-"""Room for the sound: FFmpeg's AAC encoder keeps two frames of 1024 samples, the resampler some,
-and the muxer writes a picture only when the sound that belongs beside it has come."""
+"""Room for the sound: FFmpeg's AAC encoder holds back two frames of 1024 samples, the resampler some samples, and the
+muxer writes a picture only when the sound of the same time has come."""
 
 
 class Codec(Record):
-    """A video codec as an operator names it, and what FFmpeg needs to know for it.
+    """A video codec as an operator names it, and what FFmpeg needs to know to encode in it.
 
     `bitrate_kbps` is the default in kilobit/s; 0 where the codec's profile decides the bit rate.
-    `is_frame_threaded`: FFmpeg encodes several frames at once and keeps one back per thread. A picture's height has to
-    be a multiple of `line_step`, of `field_line_step` where it is interlaced; its width is even.
+    `is_frame_threaded`: the encoder works on several frames at once and holds one back per thread. A picture's height
+    has to be a multiple of `line_step`, or of `field_line_step` where the picture is interlaced; its width has to be
+    even.
     """
 
     name: str
@@ -54,22 +55,22 @@ CODECS = {
     )
 }
 
-# The muxer's own name for `-f`; a file's ending is never what decides.
+# FFmpeg's name of the muxer, for `-f`: FFmpeg never has to guess the muxer by the file's ending.
 MUXERS = {"mp4": "mp4", "mov": "mov", "mkv": "matroska"}
 
 
 def slowest_fps(rate: str) -> float:
-    """Frames a second at `rate`, and the fewest that there may be where it is AUTO_RATE."""
+    """Frames a second at `rate`; for AUTO_RATE those of the slowest rate."""
     return FPS[SLOWEST_RATE if rate == AUTO_RATE else rate]
 
 
 def encoder_delay_s(codec: Codec, threads: int, rate: str) -> float:
-    """Seconds of pictures that the encoder keeps back: one frame a thread, or none (libx264 as we run it)."""
+    """Seconds of pictures that the encoder holds back: one frame a thread, or none (libx264 with sdisup's options)."""
     return threads / slowest_fps(rate) if codec.is_frame_threaded and threads > 1 else 0.0
 
 
 def fragment_duration_s(codec: Codec, threads: int, rate: str) -> float:
-    """How long a fragment or cluster may be, in seconds; 0 or less when nothing is left for it.
+    """How long a fragment or cluster may be, in seconds; 0 or less when the limit leaves no time for one.
 
     A fragment is written when the first frame of the next one arrives, hence one frame more.
     """

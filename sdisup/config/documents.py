@@ -1,7 +1,7 @@
 """The files of a configuration -> parsed TOML -> one tree, each value with the file and the key path where it stands.
 
-The path and the file are what an operator needs to mend a value, also when it reached a port from [defaults] or from a
-drop-in. Only reading the files touches the disk; `merge` is pure.
+An operator needs both to mend a value, also one that a port has from [defaults] or from a file in sdisup.toml.d. Only
+`read_documents` touches the disk; `merge` is pure.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Document = tuple[str, dict[str, Any]]
 
 
 def read_documents(path: str) -> tuple[list[Document], list[str], str]:
-    """`path` and the *.toml in `path`.d by name: what could be read, the problems, and the next step."""
+    """Read `path`, then the *.toml in `path`.d by name. Returns the documents, the problems, and the next step."""
     documents: list[Document] = []
     errors: list[ConfigError] = []
     for name in _file_names(path, errors):
@@ -37,7 +37,7 @@ def read_documents(path: str) -> tuple[list[Document], list[str], str]:
 
 
 def _file_names(path: str, errors: list[ConfigError]) -> Iterator[str]:
-    """`path` and the *.toml beside it, sorted; there may be no such directory. Hidden files are editors' own."""
+    """`path`, then the *.toml in `path`.d, sorted. It may be missing; hidden files in it belong to editors."""
     yield path
     directory = path + ".d"
     try:
@@ -52,7 +52,7 @@ def _file_names(path: str, errors: list[ConfigError]) -> Iterator[str]:
 
 def _read_toml(path: str) -> dict[str, Any]:
     """The parsed file. Raises ConfigError with one problem and, where there is one, the next step."""
-    import tomllib  # 12 ms that only this needs (FACTS 5)
+    import tomllib  # takes 12 ms, and only this function needs it (FACTS 5)
 
     name = show_path(path)
     text = _read_text(path)
@@ -62,7 +62,7 @@ def _read_toml(path: str) -> dict[str, Any]:
         raise ConfigError([f"{name}: {error}"], "the file is not valid TOML at that place") from None
     except RecursionError:
         raise ConfigError([f"{name}: is nested too deeply"]) from None
-    except ValueError as error:  # Python's own limit on the digits of a number, 4300
+    except ValueError as error:  # a number of more than 4300 digits, Python's limit
         raise ConfigError([f"{name}: {error}"]) from None
 
 
@@ -86,7 +86,7 @@ def _read_text(path: str) -> str:
 
 
 def _read_bytes(path: str) -> bytes:
-    """At most MAX_FILE_BYTES + 1 of a regular file. A FIFO or a device must not block `apply`."""
+    """Read a regular file, at most MAX_FILE_BYTES + 1. A FIFO or a device must not block `apply`."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -124,7 +124,7 @@ class PortLayer:
 
 
 class Tree:
-    """All documents together. `headers`: where each [port.N] was first seen."""
+    """All documents together. `headers` says where each [port.N] stands first."""
 
     def __init__(self) -> None:
         self.appliance: Layer = {}
@@ -152,7 +152,7 @@ class Findings:
 
 
 def merge(documents: Iterable[tuple[str, Mapping[str, Any]]], found: Findings) -> Tree:
-    """The documents as one, a later one winning key by key."""
+    """Merge the documents into one tree: key by key, the later document wins."""
     tree = Tree()
     for file, document in documents:
         for key, leaf in _entries(Leaf(document, file, ""), found).items():
@@ -204,9 +204,9 @@ def _merge_port(layer: PortLayer, table: Leaf, found: Findings) -> None:
 
 
 def find_leaf(tree: Tree, index: int, keys: Sequence[str], found: Findings) -> Leaf:
-    """Where an operator would mend one of `keys` ("codec", "source.rate") of a port.
+    """The value that an operator would change to mend one of `keys` ("codec", "source.rate") of a port.
 
-    The first of them that is written down, the port's own before the defaults.
+    It is the first of `keys` that a document has, and the port's own table comes before [defaults].
     """
     for layer in (tree.port(index), tree.defaults):
         for key in keys:

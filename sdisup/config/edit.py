@@ -1,4 +1,4 @@
-"""sdisup.toml.d/90-set.toml: what commands set, kept apart from what people write."""
+"""sdisup.toml.d/90-set.toml: the settings that commands write, apart from the files that people write."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAME = "90-set.toml"
 
 
 def set_record_at_boot(config_path: str, ports: Iterable[int], value: bool) -> tuple[str, Callable[[], None]]:
-    """Write `record_at_boot` of some ports, keeping what else the file says; its path, and what undoes it.
+    """Write `record_at_boot` of some ports, and keep the file's other settings. Returns its path, and an undo function.
 
     Raises ConfigError if the file cannot be understood, SdisupError if it cannot be written.
     """

@@ -1,7 +1,7 @@
 """sdisup.toml and sdisup.toml.d/*.toml -> checked, frozen values.
 
-`Settings.load` reads files and `parse_settings` merges them (documents.py), checks each value by its row (table.py),
-then what the values are together. Whatever the documents hold, the outcome is Settings or a ConfigError.
+`Settings.load` reads the files. `parse_settings` merges them (documents.py), checks each value by its row (table.py),
+then checks the values together. Whatever the documents hold, the outcome is Settings or a ConfigError.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from sdisup.sources.values import AUTO_RATE, SLOWEST_RATE
 
 
 class Port(Record):
-    """A configured port: every key of the table's "port" section, with its default where none was given.
+    """A configured port: every key of the table's "port" section, with its default where the configuration lacks it.
 
-    `bitrate_kbps` is 0 where the codec's profile decides. `stop_start_quit_s` stands in for `stop_quit_s`
-    while FFmpeg has not delivered a frame.
+    `bitrate_kbps` is 0 where the codec's profile decides the bit rate. `stop_start_quit_s` counts in place of
+    `stop_quit_s` while FFmpeg has not delivered a frame.
     """
 
     index: int
@@ -53,9 +53,10 @@ class Port(Record):
 
 
 class Settings(Record):
-    """A whole configuration. `ports` holds the enabled ones by index, ascending.
+    """A whole configuration. `ports` holds the enabled ports by index, ascending.
 
-    `warnings` are of the form of ConfigError's problems, about what works but hardly as it was meant.
+    `warnings` name settings that are valid and hardly do what the operator meant; they have the form of ConfigError's
+    problems.
     """
 
     path: str
@@ -67,18 +68,18 @@ class Settings(Record):
 
     @property
     def deltacast_port_count(self) -> int:
-        """The same as `port_count`, by the name that the Python interface promised."""
+        """The same as `port_count`, under the name that the Python interface promised."""
         return self.port_count
 
     @classmethod
     def load(cls, path: str = CONFIGURATION_PATH) -> Settings:
         """The configuration of `path` and of the *.toml in `path`.d, in the order of their names.
 
-        Raises ConfigError with all that is wrong in any of the files.
+        Raises ConfigError with every problem in any of the files.
         """
         documents, problems, hint = read_documents(path)
         if not any(name == path for name, _ in documents):
-            # Without the main file, what the others say would be judged against mere defaults.
+            # Without the main file the other files would be checked against defaults that nobody chose.
             raise ConfigError(problems, hint)
         try:
             settings = parse_settings(documents)
@@ -92,7 +93,7 @@ class Settings(Record):
 def parse_settings(documents: Sequence[tuple[str, Mapping[str, Any]]]) -> Settings:
     """The settings that `documents`, pairs of file name and parsed TOML, hold together.
 
-    Raises ConfigError with every problem, each naming the file that the value came from.
+    Raises ConfigError with every problem; each names the file that the value came from.
     """
     found = Findings(documents[0][0] if documents else "sdisup.toml")
     tree = merge(documents, found)
@@ -102,7 +103,7 @@ def parse_settings(documents: Sequence[tuple[str, Mapping[str, Any]]]) -> Settin
         if index >= port_count:
             valid = f"[appliance] ports = {port_count} makes 0 to {port_count - 1}"
             found.problem(leaf, f"there is no such port: {valid}")
-    # Also what every port overrides has to be right.
+    # A default has to be valid also where every port overrides it.
     check_layer(tree.defaults.values, PORT, found)
     kind, options, _ = fold_source(tree.defaults.sources, found)
     check_layer(options, kind.kind, found)
@@ -125,9 +126,10 @@ def parse_settings(documents: Sequence[tuple[str, Mapping[str, Any]]]) -> Settin
 def override_port(
     port: Port, *, codec: str | None = None, container: str | None = None, recordings: str | None = None
 ) -> Port:
-    """`port` with another codec, container or directory, as one take may ask for.
+    """`port` with another codec, container or directory, which one take may ask for.
 
-    A codec brings its own container and bit rate where the port's do not suit it. Raises ConfigError.
+    Another codec has its default bit rate, and its default container where it cannot be in the port's. Raises
+    ConfigError.
     """
     table = rows(PORT)
     given = {"codec": codec, "container": container, "recordings": recordings}
@@ -156,7 +158,7 @@ def override_port(
 def _resolve_port(index: int, tree: Tree, recordings: str, found: Findings) -> Port | None:
     """The port; None when it is disabled or its source is wrong.
 
-    Where a value is wrong its default stands in, so that the rest is checked all the same.
+    A wrong value is replaced by its default, so that the other values are checked all the same.
     """
     own = tree.port(index)
     sources = [*tree.defaults.sources, *own.sources]
@@ -178,7 +180,7 @@ def _resolve_port(index: int, tree: Tree, recordings: str, found: Findings) -> P
 
 
 def _build_source(index: int, layers: Iterable[Layer], found: Findings) -> tuple[Source, set[str]]:
-    """The source and the options that are wrong: all of them where its kind is."""
+    """The source, and which of its options are wrong: all of them where its kind is wrong."""
     kind, layer, is_known = fold_source(layers, found)
     given, wrong = check_layer(layer, kind.kind, found)
     defaults = kind.defaults(index)
@@ -187,7 +189,7 @@ def _build_source(index: int, layers: Iterable[Layer], found: Findings) -> tuple
 
 
 def _check_required(index: int, source: Source, wrong: set[str], tree: Tree, found: Findings) -> set[str]:
-    """The keys that a source must have and that no table gives it; its kind itself may be wrong, too."""
+    """Report the required options that no table gives, and return them. `wrong` are those that were reported before."""
     table = rows(source.kind)
     missing = {key for key, row in table.items() if row.is_required and source.options[key] is None} - wrong
     for key in sorted(missing):
@@ -219,7 +221,7 @@ def _check_names(ports: Iterable[Port], tree: Tree, found: Findings) -> None:
     for port in ports:
         other = owners.setdefault(port.name.lower(), port)
         if other is not port:
-            # A default name is not what an operator can change: the given one is wrong.
+            # An operator can change only a name that is written down, so the problem is reported there.
             is_given = "name" in tree.port(port.index).values
             wrong, right = (port, other) if is_given else (other, port)
             text = f"port {right.index} is called '{right.name}' already (capitals do not matter)"
@@ -237,11 +239,11 @@ def _check_devices(ports: Iterable[Port], tree: Tree, found: Findings) -> None:
                 found.problem(leaf, f"{text}: {port.source.device_word} has one reader")
 
 
-# ---- What the values of a port are together ----
+# ---- The values of a port together ----
 
 
 def _combination_problems(port: Port) -> Iterator[Remark]:
-    """The combinations of the port's values that no FFmpeg could record as promised."""
+    """The combinations of values with which no FFmpeg can record as sdisup promises."""
     codec = codecs.CODECS[port.codec]
     rate = port.source.options["rate"]
     rate_text = f"at least {SLOWEST_RATE}" if rate == AUTO_RATE else rate
@@ -262,7 +264,7 @@ def _combination_problems(port: Port) -> Iterator[Remark]:
 
 
 def _doubts(port: Port, own_keys: set[str]) -> Iterator[Remark]:
-    """What works, but hardly as it was meant. `own_keys` are those of the port's own table."""
+    """Settings that are valid and hardly do what the operator meant. `own_keys` are those of the port's own table."""
     if codecs.CODECS[port.codec].bitrate_kbps == 0 and "bitrate_kbps" in own_keys:
         yield ("bitrate_kbps",), f"{port.codec} takes its bit rate from prores_profile; this has no effect"
     yield from port.source.doubts({key: getattr(port, key) for key in SOURCE_LIMITS})

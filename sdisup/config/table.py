@@ -1,6 +1,6 @@
-"""Every setting of the configuration, one row each: the checks, the reference and the starter file come from these.
+"""Every setting of the configuration, a row each. The checks, the reference and the starter file are made of the rows.
 
-Here are the rows of [appliance] and of a port. Those of a source are in its kind's file (sources/).
+This file has the rows of [appliance] and of a port. The rows of a source are in the file of its kind (sources/).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SOURCE_KINDS = kinds()
 DEFAULT_SOURCE_KIND = next(iter(SOURCE_KINDS))
 
 MAX_PORTS = 64
-PATH_MAX_BYTES = 1024  # well below the kernel's 4096, which the take's and the file's name share
+PATH_MAX_BYTES = 1024  # the kernel's limit of 4096 has to hold a take's directory and the file's name too
 
 X264_PRESETS = (
     "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow",
@@ -32,7 +32,7 @@ SOURCE_LIMITS = ("stall_timeout_s", "stop_quit_s", "stop_start_quit_s")
 
 
 def _limits_doc(key: str, common: str = "") -> str:
-    """The defaults of a time limit: the common one, and those of the kinds that have another."""
+    """The defaults of a time limit in words: the common one, then the kinds of source that have another."""
     usual = getattr(Source, key)
     own = {kind: getattr(source, key) for kind, source in SOURCE_KINDS.items()}
     return "; ".join([common or f"{usual:g}", *(f"{kind} {limit:g}" for kind, limit in own.items() if limit != usual)])
@@ -65,7 +65,7 @@ def _check_path(setting: Setting, value: object) -> str:
     if len(text.encode("utf-8")) > PATH_MAX_BYTES:
         raise ValueError(f"is longer than {PATH_MAX_BYTES} bytes")
     parts = [part for part in text.split("/") if part not in ("", ".")]
-    # systemd ignores a path with ".." where the sandbox names what may be written.
+    # systemd ignores a path with ".." in ReadWritePaths=.
     if ".." in parts:
         raise ValueError(f"{show(text)} must not contain '..'")
     if not parts:
@@ -130,7 +130,7 @@ def rows(section: str) -> dict[str, Setting]:
 
 
 def check_layer(layer: Layer, section: str, found: Findings) -> tuple[dict[str, Any], set[str]]:
-    """The section's values, with the table's default for what is missing or wrong; and what is wrong."""
+    """The section's values, with the table's default for a key that is missing or wrong; and the wrong keys."""
     table = rows(section)
     values = {key: setting.default for key, setting in table.items()}
     wrong = set()
@@ -152,9 +152,9 @@ def _unknown_key(key: str, section: str) -> str:
 
 
 def fold_source(layers: Iterable[Layer], found: Findings) -> tuple[type[Source], Layer, bool]:
-    """The kind and the options that source tables give together, and whether there is such a kind.
+    """The kind and the options that source tables give together, and whether that kind exists.
 
-    A source with another kind replaces what was before it, the same or no kind adds to it.
+    A table with another kind replaces the tables before it. One with the same kind, or with none, adds to them.
     """
     kind = DEFAULT_SOURCE_KIND
     options: Layer = {}

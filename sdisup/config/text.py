@@ -1,4 +1,4 @@
-"""The settings table as text: the reference for people, and the file that they start from."""
+"""The settings table as text: the reference in docs, and the starter file of `sdisup init`."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def settings_markdown() -> str:
 
 
 def starter_toml(active: Mapping[str, object] | None = None, ports: Sequence[str] = ()) -> str:
-    """A commented configuration with every key at its default; all but the sections are comments.
+    """A configuration with every key at its default, in which all but the section headers is a comment.
 
-    `active` are keys of [appliance] to set, `ports` whole [port.N] tables to put at its end.
+    `active` are keys of [appliance] that are set, `ports` the lines of [port.N] tables at the end.
     """
     lines = ["# sdisup's configuration: `sdisup check` checks it, `sdisup apply` puts it into effect.", ""]
     lines += ["[appliance]", *_commented(rows(APPLIANCE).values(), active or {}), ""]
@@ -84,7 +84,7 @@ def _summary(setting: Setting) -> list[str]:
 
 def _values(setting: Setting) -> str:
     if setting.allowed:
-        # As they are to be written: a codec is h264 and never H264.
+        # As the configuration has to spell them: h264, not H264.
         return ", ".join(str(value) for value in setting.allowed) + (f" {setting.unit}" if setting.unit else "")
     return f"{setting.type.doc}, {setting.range}" if setting.maximum else setting.type.doc
 

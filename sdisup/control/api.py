@@ -1,4 +1,4 @@
-"""What other programs call: RecorderManager, RecorderConfig, and the FFmpeg command that it makes."""
+"""What other programs call: RecorderManager, PortRecorder, RecorderConfig, FFmpegCommandBuilder."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from sdisup.errors import SdisupError, UnknownPortError, UsageError
 
 
 class CodecType(StrEnum):
-    """The codecs; each is a name of the configuration."""
+    """The codecs, by their names in the configuration."""
 
     H264 = "h264"
     PRORES = "prores"
 
 
 def codec_type(name: str) -> CodecType:
-    """The codec of that name. Raises UsageError that names them all."""
+    """The codec of that name. Raises UsageError that lists all names."""
     try:
         return CodecType(name)
     except ValueError as error:
@@ -33,12 +33,11 @@ def codec_type(name: str) -> CodecType:
 
 @dataclass(frozen=True)
 class RecorderConfig:
-    """What one take is to be; None keeps what the port is configured to, also for `codec`, whose default is H264.
+    """How one take is recorded. None means the port's own value, also for `codec`, whose default is H264.
 
-    `recording_path` is a directory at or below the port's recordings, made if it is missing, or a file there: its
-    stem names the files, as `name` does, and its ending is the container. `container` is one of the codec's (`mp4`,
-    `mov`, `mkv`); `name` begins the file's name; `take` is the take's name,
-    `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`.
+    `recording_path` is a directory at or below the port's recordings, which is made if it is missing, or a file there:
+    the file's stem stands for `name` and its ending for `container`. `container` is one of the codec's (`mp4`, `mov`,
+    `mkv`); `name` begins the files' names; `take` is the take's name, `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`.
     """
 
     codec: CodecType | None = CodecType.H264
@@ -49,7 +48,7 @@ class RecorderConfig:
 
 
 class FFmpegCommandBuilder:
-    """Makes the argument list of a port's FFmpeg. The installed FFmpeg is asked once what it can do."""
+    """Makes the argument list of a port's FFmpeg. It asks the installed FFmpeg once what it can do."""
 
     def __init__(self, settings: Settings, capabilities: Capabilities | None = None) -> None:
         self._settings = settings
@@ -57,13 +56,13 @@ class FFmpegCommandBuilder:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the configured FFmpeg can do. Raises SdisupError when it does not answer (150 ms, once)."""
+        """What the configured FFmpeg can do; asked once, in 150 ms. Raises SdisupError when FFmpeg does not answer."""
         if self._capabilities is None:
             self._capabilities = probe_ffmpeg(self._settings.ffmpeg)
         return self._capabilities
 
     def port_for(self, config: RecorderConfig, port_index: int | None = None) -> Port:
-        """The port's values with what `config` asks for. Raises ConfigError, UnknownPortError."""
+        """The port with the codec and the container of `config`. Raises ConfigError, UnknownPortError."""
         ports = self._settings.ports
         index = next(iter(ports), 0) if port_index is None else port_index
         if index not in ports:
@@ -73,8 +72,8 @@ class FFmpegCommandBuilder:
     def build_command(self, config: RecorderConfig, port_index: int | None = None) -> list[str]:
         """The argument list, from FFmpeg's path to the literal `{output}`, which the runner replaces.
 
-        `port_index` says whose source; the first configured port's without one. Raises ConfigError for
-        what cannot be recorded, UnknownPortError, SdisupError.
+        Without `port_index` the first configured port's source is recorded. Raises ConfigError for a combination that
+        cannot be recorded, UnknownPortError for a port that is not configured, and SdisupError.
         """
         return build_ffmpeg_arguments(self.port_for(config, port_index), self._settings.ffmpeg, self.capabilities)
 
@@ -82,9 +81,8 @@ class FFmpegCommandBuilder:
 class RecorderManager:
     """Drives the recordings of one configuration. Synchronous, and callable from any thread.
 
-    It holds no connection between calls, and of what it has learnt only what FFmpeg can do: D-Bus and systemd may
-    go away and come back.
-    `sdisup.aio` has the same for asyncio. All methods raise SystemdError when systemd cannot be asked.
+    Between calls it keeps no connection, so that D-Bus and systemd may restart; it remembers only what FFmpeg can do.
+    `sdisup.aio` has the same for asyncio. All methods raise SystemdError when systemd does not answer.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -104,16 +102,16 @@ class RecorderManager:
         try:
             _ = self._command_builder().capabilities
         except SdisupError:
-            # Only a take with a codec of its own needs it, and says so then.
+            # Only a take with a codec of its own needs FFmpeg here; its start raises the error then.
             return
 
     def start_recording(self, port_index: int, config: RecorderConfig | None = None) -> PortStatus:
-        """Start the port and return when systemd says that it has started; its status then.
+        """Start the port, wait until systemd reports the unit as started, and return the port's status.
 
-        Started means: the first frame is on disk, or there is no signal, or it is taking longer than 5 s;
-        the status says which. Raises ValueError for an index outside the range, RecordingError (a
-        RuntimeError) for a port that records already, is just started by somebody else, or cannot record,
-        and ConfigError for a `config` that is not possible.
+        The runner tells systemd so when the first frame is on disk, when there is no signal, or after 5 s; the status
+        says which. Raises ValueError for an index outside the range; RecordingError (a RuntimeError) for a port that
+        is started already, is started by another program at the same moment, or cannot record; and ConfigError for a
+        `config` that is not possible.
         """
         port = self._applied(port_index)
         outcome = start_ports(
@@ -142,7 +140,7 @@ class RecorderManager:
         return statuses([port for index, port in applied.ports.items() if index in self._settings.ports])
 
     def _applied(self, port_index: int) -> AppliedPort:
-        """The port as it was applied. Raises ValueError in the words of the promise."""
+        """The port as `apply` left it. Raises ValueError with the text that the Python interface promised."""
         check_port_index(port_index, self._settings)
         port = load_applied().ports.get(port_index)
         if port is None:
@@ -157,9 +155,10 @@ class RecorderManager:
 
 
 class PortRecorder:
-    """One port of a configuration, as the recorder object that a program keeps for it. It holds nothing between calls.
+    """The recorder of one port. It keeps no connection between calls.
 
-    The methods raise what those of RecorderManager raise; a port outside the range is a ValueError at once.
+    The methods raise what those of RecorderManager raise; for a port outside the range the constructor raises
+    ValueError.
     """
 
     def __init__(self, port_index: int, settings: Settings) -> None:
@@ -181,7 +180,7 @@ class PortRecorder:
 
 
 def check_port_index(port_index: int, settings: Settings) -> None:
-    """Raises ValueError, in the words of the promise, for an index outside the range."""
+    """Raises ValueError, with the text that the Python interface promised, for an index outside the range."""
     last = settings.port_count - 1
     is_index = isinstance(port_index, int) and not isinstance(port_index, bool)
     if not is_index or not 0 <= port_index <= last:

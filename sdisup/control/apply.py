@@ -1,7 +1,7 @@
-"""`sdisup apply`: makes systemd's units what the configuration says, all or nothing, and no more.
+"""`sdisup apply`: makes systemd's units what the configuration says, all of them or none.
 
-Invariant 9: an invalid configuration changes nothing; a second run changes nothing; a port that
-records is never interrupted unless asked.
+Invariant 9: an invalid configuration changes nothing, and a second run changes nothing. A port that records is
+interrupted only with `--restart`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ NO_CAPABILITIES = Capabilities(version="", encoders=frozenset(), inputs=frozense
 
 
 class Prepared(Record):
-    """All that is known before anything is changed."""
+    """What apply finds out before it changes anything. `kept` are ports that record and are no longer configured."""
 
     settings: Settings
     rendered: Rendered
@@ -53,7 +53,7 @@ class Prepared(Record):
 
 
 def prepare(settings: Settings, running: set[int], systemd_version: int, *, accept_disks: bool = False) -> Prepared:
-    """Check, render and compare; changes nothing. `running` are ports whose units must not lose their files."""
+    """Check, render and compare; change nothing. The unit files of ports that are `running` are not removed."""
     warnings = list(settings.warnings)
     try:
         before = load_applied()
@@ -73,8 +73,8 @@ def prepare(settings: Settings, running: set[int], systemd_version: int, *, acce
 
 
 def _filesystems(settings: Settings, before: Applied, warnings: list[str], accept_disks: bool) -> dict[str, str]:
-    """What each directory of recordings is on. What was remembered holds until the operator says otherwise:
-    an apply while a disk is not mounted must not make its empty mount point the right place."""
+    """The filesystem that each directory of recordings has to be on. It stays the one of the last apply unless
+    `accept_disks`: an apply while a disk is not mounted must not accept the disk's empty mount point."""
     remembered = {port.recordings: port.filesystem for port in before.ports.values() if port.filesystem}
     found: dict[str, str] = {}
     for directory in dict.fromkeys(port.recordings for port in settings.ports.values()):
@@ -82,7 +82,7 @@ def _filesystems(settings: Settings, before: Applied, warnings: list[str], accep
         try:
             now = filesystem_identity(directory)
         except OSError:
-            # Missing now, which is a warning of its own.
+            # The directory is missing; machine_warnings says so.
             now = former
         if former and not accept_disks:
             if not is_same_filesystem(former, now):
@@ -92,15 +92,15 @@ def _filesystems(settings: Settings, before: Applied, warnings: list[str], accep
                 )
                 now = former
             elif is_named(former):
-                # This kernel may not tell the name that another one told.
+                # Another kernel than at the last apply may not tell the filesystem's name.
                 now = former
-        # On the system's own disk no other is expected, and one that is mounted later is welcome.
+        # A directory on the system's own disk may have another disk mounted on it later.
         found[directory] = "" if is_system_disk(now) else now
     return found
 
 
 def _capabilities(settings: Settings, warnings: list[str]) -> Capabilities:
-    """What the configured FFmpeg can do; what this machine lacks is a warning, not an error."""
+    """What the configured FFmpeg can do; what it lacks for the ports is a warning, not an error."""
     try:
         capabilities = probe_ffmpeg(settings.ffmpeg)
     except SdisupError as error:
@@ -111,7 +111,7 @@ def _capabilities(settings: Settings, warnings: list[str]) -> Capabilities:
 
 
 def machine_warnings(settings: Settings) -> list[str]:
-    """The recordings' directories that are missing, each with the command that makes it."""
+    """A warning for each recordings' directory that is missing, with the command that makes it."""
     directories = dict.fromkeys(port.recordings for port in settings.ports.values())
     return [
         f"{directory} does not exist; mount it or make it: install -d -o sdisup -g sdisup -m 2775 {directory}"
@@ -131,7 +131,7 @@ def running_ports(systemd: Systemd) -> set[int]:
 
 
 def dry_run(settings: Settings, *, restart: bool) -> tuple[str, list[str], list[str]]:
-    """What apply would change in files, as a unified diff (empty if nothing), what else it would do, its warnings."""
+    """A unified diff of the files that apply would change, a line for each other step of it, and its warnings."""
     with Systemd() as systemd:
         running = running_ports(systemd)
         orphans = running - set(settings.ports) if restart else set()
@@ -158,13 +158,13 @@ def apply(
     warn: Callable[[str], None],
     accept_disks: bool = False,
 ) -> None:
-    """Make the machine what `settings` say. `say` gets what was changed, `warn` what the operator should know."""
+    """Put `settings` into effect. `say` gets a line for each change, `warn` one for what the operator should know."""
     with Systemd() as systemd:
         running = running_ports(systemd)
         version = systemd.version()
         orphans: set[int] = set()
         if restart and running - set(settings.ports):
-            # Before anything is stopped it has to be known that the rest can be applied.
+            # Raises if the configuration cannot be applied, before any port is stopped.
             prepare(settings, running, version, accept_disks=accept_disks)
             orphans = _stop_orphans(systemd, settings, running)
         prepared = prepare(settings, running - orphans, version, accept_disks=accept_disks)
@@ -173,7 +173,7 @@ def apply(
         changed = _write(prepared, say)
         changed |= _set_boot(systemd, prepared, say, warn)
         applied = _applied(prepared)
-        # An apply that was interrupted after its writing has left units that systemd has not read.
+        # An apply that was interrupted after it wrote the files has left units that systemd has not read.
         if changed or applied.revisions() != prepared.before.revisions():
             systemd.reload()
         if save_applied(applied):
@@ -185,7 +185,7 @@ def apply(
 
 
 def _stop_orphans(systemd: Systemd, settings: Settings, running: set[int]) -> set[int]:
-    """Stop the ports that record and are no longer configured; those that are stopped then."""
+    """Stop the ports that run and are no longer configured. Returns those that were stopped."""
     orphans = running - set(settings.ports)
     for index in orphans:
         leave_stop_note(index, "apply")
@@ -221,7 +221,7 @@ def _applied(prepared: Prepared) -> Applied:
     }
     files = list(prepared.rendered.files)
     for port in prepared.kept:
-        # It records on, and status goes on showing it; the next apply after its stop removes it.
+        # The port records on, and status goes on showing it; the first apply after its stop removes it.
         ports[port.index] = AppliedPort(
             port.index, port.name, port.codec, port.recordings, False, port.revision, port.filesystem
         )
@@ -230,14 +230,14 @@ def _applied(prepared: Prepared) -> Applied:
 
 
 def _boot_changes(prepared: Prepared) -> tuple[set[str], set[str]]:
-    """The units to enable and to disable, so that `record_at_boot` is the only truth about booting."""
+    """The units to enable and to disable, so that `record_at_boot` alone decides what records at boot."""
     wanted = {f"sdi-record@{port.index}.service" for port in prepared.settings.ports.values() if port.record_at_boot}
     enabled = set(os.listdir(WANTS_DIRECTORY)) if os.path.isdir(WANTS_DIRECTORY) else set()
     return wanted - enabled, {unit for unit in enabled - wanted if unit.startswith("sdi-record@")}
 
 
 def _set_boot(systemd: Systemd, prepared: Prepared, say: Callable[[str], None], warn: Callable[[str], None]) -> bool:
-    """Enable and disable; what a plain systemctl enable did is undone and said."""
+    """Enable and disable units for boot. What `systemctl enable` or `disable` changed is undone, with a warning."""
     before = {port.unit: port.record_at_boot for port in prepared.before.ports.values()}
     enable, disable = _boot_changes(prepared)
     for unit in sorted(enable):
@@ -260,7 +260,7 @@ def _set_boot(systemd: Systemd, prepared: Prepared, say: Callable[[str], None], 
 
 
 def _due(systemd: Systemd, applied: Applied) -> tuple[list[int], list[int]]:
-    """The ports that should record and do not, and those that record with an older unit."""
+    """The ports that should record and do not, and those whose runner was started from an older unit."""
     found = statuses(list(applied.ports.values()), systemd)
     start = [s.port_index for s in found if s.should_record and s.state in ("stopped", "failed")]
     return start, [s.port_index for s in found if s.config_pending]
@@ -274,7 +274,7 @@ def _follow_up(
     say: Callable[[str], None],
     warn: Callable[[str], None],
 ) -> bool:
-    """Start what should record and does not; restart, or only report, what records with an older unit."""
+    """Start the ports that should record and do not; restart those with an older unit, or only report them."""
     start, pending = _due(systemd, applied)
     for port in prepared.kept:
         warn(f"{port.label} is no longer configured but records; sdisup stop {port.index}, then sdisup apply again")
@@ -283,7 +283,7 @@ def _follow_up(
             warn(f"{applied.ports[index].label} records on with its former unit; "
                  f"sdisup apply --restart or sdisup restart {index} makes it take the new one")  # fmt: skip
         pending = []
-    # A restart begins with a stop, which takes as long as the source may block.
+    # A restart begins with a stop, which takes as long as the source may block FFmpeg.
     for verb, indexes, limit_s in (("Start", start, JOB_LIMIT_S), ("Restart", pending, STOP_LIMIT_S)):
         for index in indexes:
             systemd.reset_failed(applied.ports[index].unit)
@@ -300,7 +300,7 @@ def _follow_up(
 
 
 def set_record_at_boot(settings: Settings, ports: list[AppliedPort], say: Callable[[str], None]) -> list[AppliedPort]:
-    """Put `record_at_boot` of some applied ports into effect, and nothing else that the configuration changed.
+    """Put `record_at_boot` of some ports into effect, and no other change of the configuration.
 
     Returns the ports that should record now and do not. Raises SdisupError.
     """

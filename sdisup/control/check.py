@@ -1,7 +1,7 @@
-"""What this machine lacks, for `sdisup check`. Nothing is started, no recording is disturbed.
+"""What this machine lacks, for `sdisup check`. The check starts no port and disturbs no recording.
 
-A disk or a driver that hangs must not hang the command: files are looked at by child processes, which are
-given up, not waited for, when they do not answer.
+A disk or a driver that hangs must not hang the command. So child processes look at the files, and the command does not
+wait for a child that does not answer in time.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sdisup.sources.base import Source
 
 USER = "sdisup"
 LOOK_TIMEOUT_S = 0.7
-SOURCES_TIMEOUT_S = 12.0  # a frozen HDMI channel takes the probe 10 s (VIDEOMASTER.md)
+SOURCES_TIMEOUT_S = 12.0  # FFmpeg needs 10 s for an HDMI channel that is frozen (VIDEOMASTER.md)
 FREE_MIN_BYTES = 1024**3
 
 
@@ -37,8 +37,8 @@ FREE_MIN_BYTES = 1024**3
 def problems(settings: Settings, quick: bool = False) -> list[str]:
     """What the machine lacks for this configuration, each with the next step; empty if nothing.
 
-    `quick` leaves out all that runs FFmpeg or asks systemd, and takes less than a second. Run as another user
-    than root, it cannot tell what the user sdisup may write, and leaves that out.
+    `quick` leaves out what runs FFmpeg or asks systemd, and takes less than a second. Only root can check what the
+    user sdisup may read and write; for other users this is left out.
     """
     found = _user_problems()
     sources = [port.source for port in settings.ports.values()]
@@ -56,7 +56,7 @@ def problems(settings: Settings, quick: bool = False) -> list[str]:
 def pending(settings: Settings, quick: bool = False) -> str:
     """Why systemd's units are not what the configuration says; "" when they are.
 
-    That is no fault: a configuration is checked before it is applied.
+    This is no problem of the machine: a configuration is checked before it is applied.
     """
     applied = load_applied()
     if not applied.ports:
@@ -103,7 +103,7 @@ def _directory_problems(settings: Settings, looks: Mapping[str, Look]) -> list[s
 
 
 def _kinds(settings: Settings) -> list[type[Source]]:
-    """The kinds of source that ports have, each once."""
+    """The kinds of source of all ports, each once."""
     return list(dict.fromkeys(type(port.source) for port in settings.ports.values()))
 
 
@@ -152,7 +152,7 @@ def _ffmpeg_problems(settings: Settings) -> list[str]:
     ports = settings.ports.values()
     found = missing_capabilities(ports, settings.ffmpeg, capabilities) + _ffprobe_problems(settings)
     listed = [kind for kind in _kinds(settings) if kind.ffmpeg_lists and kind.demuxer in capabilities.inputs]
-    # First those whose list disturbs nothing.
+    # First the kinds whose inputs FFmpeg can list without disturbing a recording.
     for kind in sorted(listed, key=lambda kind: bool(kind.opened_by_listing)):
         if not (kind.opened_by_listing and anything_records()):
             found += _listing_problems(settings, kind)
@@ -160,7 +160,7 @@ def _ffmpeg_problems(settings: Settings) -> list[str]:
 
 
 def _listing_problems(settings: Settings, kind: type[Source]) -> list[str]:
-    """What the inputs of a kind that FFmpeg finds say of the ports."""
+    """What is wrong with the ports of a kind according to the inputs that FFmpeg lists."""
     try:
         inputs = list_sources(settings.ffmpeg, kind.demuxer, SOURCES_TIMEOUT_S)
     except SdisupError as error:
@@ -171,15 +171,15 @@ def _listing_problems(settings: Settings, kind: type[Source]) -> list[str]:
 
 
 def anything_records() -> bool:
-    """Whether a runner lives. Which board it has open, its unit knows and not this configuration."""
+    """Whether any runner lives. Which board it has open is in its unit, which may differ from this configuration."""
     return any(is_locked(index) for index in range(MAX_PORTS))
 
 
-# ---- Files, seen as the user who records ----
+# ---- Files, as the user sdisup sees them ----
 
 
 class Look(Record):
-    """What there is at a path. `error` is the system's word for why it cannot be told."""
+    """What is at a path. `error` is the system's message where nobody can tell."""
 
     error: str = ""
     kind: str = ""
@@ -213,7 +213,7 @@ else:
 
 
 def look_at(paths: Iterable[str], timeout_s: float = LOOK_TIMEOUT_S) -> dict[str, Look]:
-    """All of `paths`, at the same time, as the user sdisup where this process may become it."""
+    """Look at all `paths` at the same time, as the user sdisup where this process is root."""
     identity = _recorders_identity()
     looker = [sys.executable, "-I", "-S", "-c", _LOOKER]
     children = {path: Program([*looker, path, *map(str, identity)]) for path in dict.fromkeys(paths)}
@@ -221,7 +221,7 @@ def look_at(paths: Iterable[str], timeout_s: float = LOOK_TIMEOUT_S) -> dict[str
 
 
 def _recorders_identity() -> list[int]:
-    """What makes a child process the user sdisup: user, group, and other groups; empty where that is not possible."""
+    """The ids with which a child becomes the user sdisup: user, group, other groups; empty where it cannot."""
     try:
         user = pwd.getpwnam(USER)
     except KeyError:

@@ -1,4 +1,4 @@
-"""`sdisup init`: a configuration to start from, of what this machine has."""
+"""`sdisup init`: a configuration to start from, with the inputs that this machine has."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FFMPEGS = ("/usr/bin/ffmpeg", "/usr/local/bin/ffmpeg", "/opt/ffmpeg/bin/ffmpeg")
 
 
 class Discovery(Record):
-    """The FFmpeg to record with, and the inputs that were found by their kind. `remarks` say what was not asked."""
+    """The FFmpeg to record with, and the inputs found, by kind. `remarks` say what was not looked for, and why."""
 
     ffmpeg: str
     inputs: Mapping[str, tuple[Found, ...]]
@@ -26,7 +26,7 @@ class Discovery(Record):
 
 
 def discover(ffmpegs: Sequence[str] = FFMPEGS, sys_root: str = "/sys") -> Discovery:
-    """What can be recorded on this machine; takes some seconds, and at most 25 for each card's driver."""
+    """Find what can be recorded on this machine. Takes some seconds, and at most 25 s for each kind of card."""
     remarks: list[str] = []
     ffmpeg, known = _best_ffmpeg(ffmpegs, remarks)
     found: dict[str, tuple[Found, ...]] = {}
@@ -45,7 +45,7 @@ def discover(ffmpegs: Sequence[str] = FFMPEGS, sys_root: str = "/sys") -> Discov
 
 
 def _best_ffmpeg(candidates: Sequence[str], remarks: list[str]) -> tuple[str, frozenset[str]]:
-    """The one that knows a card, else the first that works."""
+    """The first FFmpeg that has a card's input device, else the first that works; and its input devices."""
     usual = shutil.which("ffmpeg")
     known: dict[str, frozenset[str]] = {}
     for path in dict.fromkeys([*candidates, *([usual] if usual else [])]):
@@ -74,7 +74,7 @@ def starter_toml(found: Discovery) -> str:
 
 
 def write_starter(text: str, path: str) -> None:
-    """Write it where there is no file yet; whole or not at all. Raises SdisupError."""
+    """Write the whole file or nothing, and only where there is no file yet. Raises SdisupError."""
     temporary = f"{path}.{os.getpid()}.tmp"
     try:
         os.makedirs(os.path.dirname(path) or ".", mode=0o755, exist_ok=True)
@@ -83,7 +83,7 @@ def write_starter(text: str, path: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         try:
-            # A rename would replace a file that appeared meanwhile; a link does not.
+            # A rename would replace a file that another program made meanwhile; a link does not.
             os.link(temporary, path)
         finally:
             os.unlink(temporary)

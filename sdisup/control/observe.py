@@ -1,6 +1,6 @@
-"""The state of ports: what their files say, and systemd only about ports whose files do not settle it.
+"""The status of ports: by their files, and by systemd only where a port's files do not settle its state.
 
-It imports nothing that is slow: `sdisup status` is this.
+This module imports nothing that is slow to load, since `sdisup status` runs it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ UNIT_PATTERN = "sdi-record@*.service"
 
 
 def statuses(ports: Sequence[AppliedPort], systemd: Systemd | None = None) -> list[PortStatus]:
-    """The status of each port, in the same order; problems of reading them are in their `reason`."""
+    """The status of each port, in the same order; `reason` says where a status could not be read."""
     found = [_observe(port) for port in ports]
     unsettled = [entry for entry in found if entry.settled is None]
     if unsettled:
@@ -31,7 +31,7 @@ def statuses(ports: Sequence[AppliedPort], systemd: Systemd | None = None) -> li
 
 
 class _Observation(Record, frozen=False):
-    """A port's files as they were read, and the state that they settle, if they do."""
+    """What a port's files say. `settled` is the state and its reason; None while only systemd can tell."""
 
     port: AppliedPort
     record: PortStatus | None
@@ -43,7 +43,7 @@ class _Observation(Record, frozen=False):
         holder = lock_holder(self.port.index)
         held = holder is not None
         if self.record is not None and held and self.record.pid not in (None, holder):
-            # The word of a runner that was killed; its successor has not written yet.
+            # The status of a runner that was killed; the next one has not written its own yet.
             self.record = None
         self.settled = settle(
             self.record, held=held, unit_state=unit_state, now_monotonic=monotonic(), this_boot=self.this_boot
@@ -88,7 +88,7 @@ def _observe(port: AppliedPort) -> _Observation:
 
 
 def _ask_systemd(entries: Sequence[_Observation], systemd: Systemd | None) -> None:
-    """One query for all ports that their files leave open."""
+    """Ask systemd once for all ports whose files do not settle the state."""
     from sdisup.control.systemd import Systemd, SystemdError
 
     try:
@@ -102,13 +102,13 @@ def _ask_systemd(entries: Sequence[_Observation], systemd: Systemd | None) -> No
             entry.settled = ("unknown", str(error))
         return
     for entry in entries:
-        # A unit that nothing refers to is forgotten by systemd, and inactive.
+        # systemd forgets a unit to which nothing refers; such a unit is inactive.
         unit = units.get(entry.port.unit)
         entry.settle(unit.active if unit else "inactive")
 
 
 def _share_disks(found: Iterable[PortStatus]) -> None:
-    """`disk_remaining_seconds`: free bytes over the bit rates of all ports on that filesystem."""
+    """Set `disk_remaining_seconds`: free bytes over the bit rates of all ports on that filesystem."""
     on_disk: dict[str, list[PortStatus]] = {}
     for status in found:
         if status.filesystem and status.is_recording:
@@ -122,7 +122,7 @@ def _share_disks(found: Iterable[PortStatus]) -> None:
 
 
 def records_as_it_should(status: PortStatus) -> bool:
-    """Whether there is nothing to report: the port should not record, or does with all its frames."""
+    """Whether all is well: the port should not record, or it records and loses no pictures."""
     if not status.should_record:
         return True
     return status.is_recording and not status.is_losing

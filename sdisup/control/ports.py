@@ -1,7 +1,7 @@
-"""Starting and stopping ports: the one implementation, for commands and other programs.
+"""Starting and stopping ports: the one implementation, for the command and for other programs.
 
-It keeps nothing running and nothing in memory: systemd and the files in /run/sdisup hold the truth. What became of a
-port is a constant, from which each caller makes its words.
+It leaves no process and keeps nothing in memory: systemd and the files in /run/sdisup hold the state. The outcome for a
+port is one of the constants below, of which each caller makes its message.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ POLL_S = 0.02
 RECORDS = "records"
 RECORDED_ALREADY = "recorded already"
 WAITS = "waits"
-"""It has started, and has no frame on disk yet."""
+"""The port has started, and has no frame on disk yet."""
 IS_STARTED = "is started"
-"""Somebody had started it before: for a take of one's own that is a refusal."""
+"""The port was started before, so that the take that was asked for cannot begin."""
 STARTED_BY_ANOTHER = "started by another"
-"""Another program starts it at the same moment."""
+"""Another program started the port at the same moment."""
 CANNOT_RECORD = "cannot record"
 REFUSED = "refused"
-"""systemd, or the request for a take, says no: `error`."""
+"""systemd refused the job, or the request could not be left; `error` says why."""
 STOPPED = "stopped"
 NOT_STOPPED = "not stopped"
 
 
 class Outcome(Record):
-    """What became of one port: `kind` is one of the constants above, `detail` what there is to say of it."""
+    """The outcome for one port: `kind` is one of the constants above, `detail` says more where there is more."""
 
     port: AppliedPort
     kind: str
@@ -55,7 +55,7 @@ class Outcome(Record):
         return self.kind in (RECORDS, RECORDED_ALREADY, STOPPED)
 
     def as_error(self) -> SdisupError:
-        """The outcome as an error, in the operator's words: what, and the next step."""
+        """The outcome as an error for the operator: what is wrong, and the next step."""
         label = self.port.label
         if self.error is not None:
             return self.error
@@ -93,10 +93,10 @@ def start_ports(
     request: Callable[[AppliedPort], Request] | None = None,
     job_limit_s: float = 0.0,
 ) -> list[Outcome]:
-    """Start (or restart) all ports at once and wait up to `wait_s` seconds for each one's first frame on disk.
+    """Start (or restart) all ports at once and wait up to `wait_s` seconds for each port's first frame on disk.
 
-    `request` makes what a port's start leaves for its runner: a take, which only a start of one's own can begin.
-    systemd's jobs are waited for up to `job_limit_s`, `wait_s` without one.
+    `request` makes the request that is left for a port's runner; then a port that is started already is refused.
+    systemd's jobs have `job_limit_s` seconds, or `wait_s` where that is 0.
     """
     from sdisup.control.systemd import Systemd
 
@@ -112,7 +112,7 @@ def start_ports(
             return [ends[port.index] for port in ports]
         results, unclaimed = _run_start_jobs(systemd, started, requests, job_limit_s or wait_s, restart)
         if restart:
-            # A part of the jobs' time was that of stopping.
+            # The jobs of a restart spent a part of that time on stopping.
             deadline = max(deadline, monotonic() + wait_s / 2)
         for port in started:
             result = results[port.unit]
@@ -129,7 +129,7 @@ def start_ports(
 def _started_before(
     ports: Sequence[AppliedPort], before: Sequence[PortStatus], *, is_exclusive: bool
 ) -> dict[int, Outcome]:
-    """The ports that need no start, or may not be started."""
+    """The outcomes of ports that need no start, or may not be started."""
     ends: dict[int, Outcome] = {}
     for port, status in zip(ports, before, strict=False):
         if is_exclusive and status.state not in ("stopped", "failed"):
@@ -142,7 +142,7 @@ def _started_before(
 def _leave_requests(
     ports: Sequence[AppliedPort], request: Callable[[AppliedPort], Request], left: dict[int, Request]
 ) -> dict[int, Outcome]:
-    """Leave each port's request, and note it in `left`; the ports for which that failed. Raises ConfigError."""
+    """Leave each port's request and note it in `left`. Returns the outcomes where that failed. Raises ConfigError."""
     made = {port.index: request(port) for port in ports}
     ends = {}
     for port in ports:
@@ -166,8 +166,8 @@ def _run_start_jobs(
 ) -> tuple[dict[str, str | SystemdError], set[int]]:
     """Each unit's job result, and the ports whose request no runner claimed although the job is over.
 
-    A request is taken back however this ends, unless a runner is only just starting: it still claims its own, and
-    what nobody claims expires.
+    Requests are taken back also when this raises, but not where the job is not over: there a runner may still claim its
+    request, and a request that nobody claims expires.
     """
     from sdisup.control.systemd import DONE, WAITING
 
@@ -224,16 +224,18 @@ def _wait_for_first_frames(
 
 
 def _is_of_another(status: PortStatus, own: Request, earlier_ids: Set[str]) -> bool:
-    """Whether another program's start made the port's runner; then our request is not left for a later runner.
+    """Whether another program started the port's runner. If so, our request is taken back, so that no later runner
+    claims it.
 
-    The status of an earlier runner stays until the new one writes: `earlier_ids` are those of such requests.
+    The status of an earlier runner stays until the new one writes; `earlier_ids` are the request ids of such runners.
     """
     if status.request_id == own.request_id:
         return False
     if status.request_id and status.request_id not in earlier_ids:
         _take_back(status.port_index, own)
         return True
-    # A runner claims a request before it says anything. One that records or waits has left ours where it was.
+    # A runner claims its request before it writes a status. If it records or waits and our request is still there, the
+    # runner was started by another program.
     return status.state in ("recording", "no-signal") and _take_back(status.port_index, own)
 
 
@@ -262,7 +264,7 @@ def _is_not_loaded(result: object) -> bool:
 
 
 def _mark_stopped(port: AppliedPort) -> None:
-    """Leave the word `stopped` where no runner lived to leave it (a failed unit), so that apply respects the stop."""
+    """Write the status `stopped` where no runner lives to write it (a failed unit), so that apply respects the stop."""
     this_boot = boot_id()
     if stopped_at(find_status(port.index), this_boot) is not None:
         return

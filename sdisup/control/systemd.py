@@ -1,9 +1,9 @@
-"""The only module that knows D-Bus: systemd's manager through pydbus, in plain words.
+"""The only module that uses D-Bus: it calls systemd's manager through pydbus.
 
-Facts it lives by (FACTS 4): pydbus.SystemBus() makes the process exit with SIGTERM when dbus-daemon
-dies, and its shared connection stays dead; a connection of our own does neither, costs 3 ms, and may
-be opened in any thread. The default time-out is infinite. bus.get() of a unit introspects: never in a
-loop. A unit that does not exist reads as `inactive`: its LoadState says so.
+Facts on which it relies (FACTS 4): When dbus-daemon dies, pydbus.SystemBus() makes the process exit with SIGTERM, and
+its shared connection stays dead. A connection of its own avoids both, costs 3 ms, and may be opened in any thread. The
+default time-out is infinite. bus.get() of a unit introspects the unit, which is too slow for a loop. A unit that does
+not exist has the ActiveState `inactive`; only its LoadState tells.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ MANAGER = "/org/freedesktop/systemd1"
 BUS_ADDRESS = "unix:path=/run/dbus/system_bus_socket"
 CALL_TIMEOUT_S = 10.0
 WAITING = "waiting"
-"""What run_jobs says of a job that is not over when its time is."""
+"""The result that run_jobs gives to a job that is not over at its time-out."""
 DONE = "done"
-"""The result of a job that did what it was queued for; others are `failed`, `timeout`, `assert`, …"""
+"""systemd's result of a job that succeeded; others are `failed`, `timeout`, `assert`, …"""
 
 
 class SystemdError(SdisupError):
-    """systemd could not be asked, or refused. `name` is the D-Bus error's, empty where there is none."""
+    """systemd did not answer, or refused. `name` is the name of the D-Bus error, empty where there is none."""
 
     def __init__(self, message: str, hint: str = "", name: str = "") -> None:
         super().__init__(message, hint)
@@ -37,7 +37,7 @@ class SystemdError(SdisupError):
 
 
 class SystemdPermissionError(SystemdError, PermissionError):
-    """systemd refused for want of rights. It is a PermissionError too, as the Python interface promises."""
+    """systemd refused since the caller has no permission. A PermissionError too, as the Python interface promises."""
 
     def __init__(self, message: str, hint: str = "", name: str = "") -> None:
         super().__init__(message, hint, name)
@@ -45,7 +45,7 @@ class SystemdPermissionError(SystemdError, PermissionError):
 
 
 class UnitState(Record):
-    """systemd's words for a unit: LoadState, ActiveState, SubState."""
+    """A unit's LoadState, ActiveState and SubState."""
 
     load: str
     active: str
@@ -53,7 +53,7 @@ class UnitState(Record):
 
 
 def _connect(gio: Any, bus_class: Any, timeout_s: float) -> Any:
-    """What pydbus.connect() does, but not for ever: a bus that hangs would hang its clients in the handshake."""
+    """Connect as pydbus.connect() does, with a time-out: a bus that hangs would hang its clients in the handshake."""
     flags = gio.DBusConnectionFlags
     cancellable = gio.Cancellable()
     timer = threading.Timer(timeout_s, cancellable.cancel)
@@ -70,7 +70,7 @@ def _connect(gio: Any, bus_class: Any, timeout_s: float) -> Any:
 
 
 class Systemd:
-    """A connection to systemd, for one task in one thread; use it in a `with`."""
+    """A connection to systemd, for one task in one thread; use it in a `with` statement."""
 
     def __init__(self, timeout_s: float = CALL_TIMEOUT_S) -> None:
         """Raises SystemdError when there is no D-Bus, no systemd, or no pydbus."""
@@ -85,8 +85,8 @@ class Systemd:
             ) from error
         self._glib = GLib
         self._remote_error_name: Callable[[Exception], str | None] = Gio.dbus_error_get_remote_error
-        # Signals arrive in the main context of the thread that subscribes: one of our own, so that
-        # any thread may do this.
+        # Signals arrive in the main context of the thread that subscribes. This connection has a context of its own, so
+        # that any thread may use it.
         self._context = GLib.MainContext.new()
         self._context.push_thread_default()
         try:
@@ -112,7 +112,7 @@ class Systemd:
         try:
             self._bus.con.close_sync(None)
         except self._glib.Error:
-            # It is closed already: the bus went away.
+            # The connection is closed already, since the bus went away.
             return
         finally:
             self._context.pop_thread_default()
@@ -129,14 +129,14 @@ class Systemd:
         return int(digits) if digits.isdigit() else 0
 
     def units(self, pattern: str) -> dict[str, UnitState]:
-        """The units in systemd's memory that fit a glob pattern, by name."""
+        """The units in systemd's memory whose names match a glob pattern, by name."""
         listed = self._call("units", "ListUnitsByPatterns", [], [pattern])
         return {unit[0]: UnitState(unit[2], unit[3], unit[4]) for unit in listed}
 
     def run_jobs(self, verb: str, units: Iterable[str], timeout_s: float) -> dict[str, str | SystemdError]:
-        """Queue a job for each unit, all at once, and wait for them; each unit's result or refusal.
+        """Queue a job for each unit, all at once, and wait for them. Returns each unit's result or error.
 
-        The result is DONE, another of systemd's job results, or `waiting` after `timeout_s` seconds.
+        The result is DONE, another of systemd's job results, or WAITING after `timeout_s` seconds.
         """
         jobs: dict[str, str] = {}
         results: dict[str, str | SystemdError] = {}
@@ -145,7 +145,7 @@ class Systemd:
         def on_removed(_id: int, job: str, _unit: str, result: str) -> None:
             removed[job] = result
 
-        # Subscribed before the first job is queued: a quick one would be gone before.
+        # Before the first job is queued, since a quick job may be over before the next call.
         self._subscribe()
         subscription = self._manager.JobRemoved.connect(on_removed)
         try:
@@ -165,12 +165,12 @@ class Systemd:
         try:
             self._call("systemd", "Subscribe")
         except SystemdError as error:
-            # By us; or, since the bus was restarted and names its clients anew, by one that had our name.
+            # This client subscribed before; or a former client did whose name this one has since the bus was restarted.
             if not error.name.endswith(".AlreadySubscribed"):
                 raise
 
     def reset_failed(self, unit: str) -> None:
-        """Forget a unit's failure and its start limit; nothing if it is not in memory."""
+        """Make systemd forget a unit's failure and its start limit. A unit that is not loaded is no error."""
         try:
             self._call(unit, "ResetFailedUnit", unit)
         except SystemdError as error:
@@ -178,11 +178,11 @@ class Systemd:
                 raise
 
     def reload(self) -> None:
-        """Read all unit files again (`systemctl daemon-reload`, 124 ms and more)."""
+        """Make systemd read all unit files again (`systemctl daemon-reload`), which takes 124 ms and more."""
         self._call("systemd", "Reload")
 
     def set_enabled(self, enable: Iterable[str], disable: Iterable[str]) -> None:
-        """Enable and disable units for boot; a reload() is the caller's."""
+        """Enable and disable units for boot. The caller has to call reload() after it."""
         wanted, unwanted = sorted(enable), sorted(disable)
         if wanted:
             self._call(wanted[0], "EnableUnitFiles", wanted, False, True)
@@ -205,7 +205,7 @@ class Systemd:
         return self._traced(call, subject, lambda: getattr(self._manager, method)(*arguments, timeout=self._timeout_s))
 
     def _traced(self, call: str, subject: str, make: Callable[[], Any]) -> Any:
-        """What a call gives. Raises SystemdError in the operator's words."""
+        """Make a call, trace it and return its result. Raises SystemdError in the operator's words."""
         began = time.monotonic()
         try:
             result = make()
@@ -254,7 +254,7 @@ def explain(name: str, text: str, subject: str) -> SystemdError:
             "sdisup needs a system booted with systemd, and its dbus.service",
         )
     if not name and ("cancelled" in text or "Timeout" in text or "timed out" in text):
-        # A bus that hangs: our own limit ended the handshake, or GLib's the call.
+        # The bus hangs: the time-out of _connect ended the handshake, or that of GLib ended the call.
         return SystemdError(*_EXPLANATIONS["NoReply"])
     detail = (text.partition(f"{name}:")[2].strip() if name else "") or text
     return SystemdError(f"{subject}: {detail}", "", name)

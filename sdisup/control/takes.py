@@ -1,4 +1,4 @@
-"""Takes: what a program asks of a port's next start, checked and left for its runner."""
+"""Takes: a program's request for a port's next start, which is checked and left for the port's runner."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def leave_take_request(port: AppliedPort, request: Request) -> None:
     """Leave a request for the port's next start.
 
-    Raises FileExistsError when another program starts the port, RootError and SdisupError when none can be left.
+    Raises FileExistsError when another program starts the port, RootError or SdisupError when no request can be left.
     """
     from sdisup.contract.requests import leave_request
 
@@ -40,9 +40,9 @@ def leave_take_request(port: AppliedPort, request: Request) -> None:
 def make_request(
     port: AppliedPort, config: RecorderConfig | None, builder: Callable[[], FFmpegCommandBuilder]
 ) -> Request:
-    """The request that a start with `config` leaves. The builder is only asked for a codec of the take's own.
+    """The request for a take with `config`. The builder is called only for a codec or container of the take's own.
 
-    Raises ConfigError, which is a wrong value in the operator's words.
+    Raises ConfigError for a wrong value, and RootError for a value that only root may give.
     """
     from sdisup.contract.requests import Request, is_below, is_take_name
 
@@ -63,7 +63,7 @@ def make_request(
     values: dict[str, Any] = {}
     is_changed = config.codec not in (None, port.codec) or container is not None
     if os.geteuid() and (is_changed or path is not None or name is not None):
-        # The runner would ignore it: it decides what is executed and written.
+        # The runner executes and writes what these values say, so it ignores them in a request that is not root's.
         wanted = "a codec, container, path or name of its own"
         raise RootError(f"{port.label}: only root may give a take {wanted}")
     if is_changed:
@@ -78,12 +78,12 @@ def make_request(
 
 
 def is_file_path(path: str) -> bool:
-    """Whether a `recording_path` names a file: it ends as a container's files do, and is no directory."""
+    """Whether a `recording_path` names a file: it has the ending of a container, and is no directory."""
     return os.path.splitext(path)[1].removeprefix(".") in MUXERS and not os.path.isdir(path)
 
 
 def _parts(path: str, config: RecorderConfig, problems: list[str]) -> tuple[str, str, str]:
-    """A file's directory, what begins its name, and its container; what `config` says besides has to agree."""
+    """A file path's directory, name and container. A `name` or `container` of `config` that differs is a problem."""
     directory, file_name = os.path.split(path)
     name, _, container = file_name.rpartition(".")
     for what, asked, of_path in (("name", config.name, name), ("container", config.container, container)):

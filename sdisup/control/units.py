@@ -1,7 +1,7 @@
-"""Values to unit text, and what has to change on disk for it: pure, but for `carry_out`.
+"""Renders units, compares them with the files on disk, and writes the changes. Only `carry_out` writes.
 
-Every file begins with HEADER. A file that does not is somebody else's: it is never overwritten and
-never removed.
+Every unit file of sdisup begins with HEADER. A file that does not is foreign, and is never overwritten and never
+removed.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567
 
 
 def quote(argument: str) -> str:
-    """One argument as systemd reads it back from a command line or a list (systemd.syntax(7)).
+    """One argument, quoted for a command line or a list in a unit file (systemd.syntax(7)).
 
-    `$` stands as it is: the command carries the prefix `:`, which turns its expansion off. Raises
-    ValueError for what no unit file can hold: NUL, and text that is not UTF-8 (lone surrogates).
+    `$` needs no escape, since the command has the prefix `:`, which turns its expansion off. Raises ValueError for
+    NUL and for text that is not UTF-8 (lone surrogates), which no unit file can hold.
     """
     if "\0" in argument:
         raise ValueError(f"{argument!r} holds a NUL character")
@@ -63,14 +63,14 @@ def _escape(character: str) -> str:
         return "%%"
     if ord(character) < 0x20 or ord(character) == 0x7F:
         return f"\\x{ord(character):02x}"
-    # systemd cuts lines at \n only, but an editor shows these as line ends.
+    # systemd ends a line at \n only, but editors show these characters as line ends.
     if character in "\x85\u2028\u2029":
         return f"\\u{ord(character):04x}"
     return character
 
 
 def quote_all(arguments: Iterable[str]) -> str:
-    """A command line's words, separated by spaces."""
+    """Arguments, quoted and separated by spaces."""
     return " ".join(quote(argument) for argument in arguments)
 
 
@@ -79,7 +79,7 @@ def drop_in_path(port_index: int, directory: str = UNIT_DIRECTORY) -> str:
 
 
 class Rendered(Record):
-    """Unit files by path, and each port's revision: a digest of all that its next start would take."""
+    """Unit files by path, and each port's revision: a digest of all unit text that its next start would use."""
 
     files: Mapping[str, str]
     revisions: Mapping[int, str]
@@ -141,7 +141,7 @@ def _render_port(
 
 
 def runner_options(port: Port, command: list[str], revision: str, filesystem: str) -> Options:
-    """What the runner is told about its port."""
+    """The options on the command line of a port's runner."""
     return Options(
         command,
         port=port.index,
@@ -167,12 +167,12 @@ def runner_options(port: Port, command: list[str], revision: str, filesystem: st
 
 
 def timeout_stop_s(port: Port) -> int:
-    """The ladder's whole length and a margin for closing the file, in seconds (TimeoutStopSec=)."""
+    """TimeoutStopSec=: the length of the whole ladder and a margin for closing the file, in seconds."""
     return round(max(port.stop_quit_s, port.stop_start_quit_s) + port.stop_term_s + STOP_MARGIN_S)
 
 
 def template_directory() -> str:
-    """Where the templates are: inside the installed package, or beside it in a checkout."""
+    """The directory of the templates: in the installed package, or beside the package in a checkout."""
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     installed = os.path.join(here, "units")
     return installed if os.path.isdir(installed) else os.path.join(os.path.dirname(here), "units")
@@ -189,7 +189,7 @@ def _environment() -> jinja2.Environment:
 
 
 class Plan(Record):
-    """What has to change: text to write by path, paths to remove, and what is there now."""
+    """What has to change: text to write by path, paths to remove, and the text that is there now."""
 
     write: Mapping[str, str]
     remove: tuple[str, ...]
@@ -199,7 +199,7 @@ class Plan(Record):
         return bool(self.write or self.remove)
 
     def diff(self) -> str:
-        """The differences as a unified diff."""
+        """The changes as a unified diff."""
         parts: list[str] = []
         for path in sorted({*self.write, *self.remove}):
             old, new = self.current.get(path, ""), self.write.get(path, "")
@@ -213,7 +213,7 @@ class Plan(Record):
 
 
 def _lines(text: str) -> list[str]:
-    """The lines with their ends; a last one without says so, as diff does, and does not run into the next."""
+    """The lines with their ends. A last line without an end gets the note that diff prints for it."""
     lines = text.splitlines(keepends=True)
     if lines and not lines[-1].endswith("\n"):
         lines[-1] += "\n\\ No newline at end of file\n"
@@ -221,7 +221,7 @@ def _lines(text: str) -> list[str]:
 
 
 def make_plan(wanted: Mapping[str, str], current: Mapping[str, str], ours: Iterable[str]) -> Plan:
-    """Compare what is wanted with what is there; `ours` are the paths that an earlier apply wrote.
+    """Compare the wanted files with the current ones; `ours` are the paths that an earlier apply wrote.
 
     Raises SdisupError when a wanted path holds a file that sdisup did not write.
     """
@@ -239,7 +239,7 @@ def make_plan(wanted: Mapping[str, str], current: Mapping[str, str], ours: Itera
 
 
 def read_current(paths: Iterable[str]) -> dict[str, str]:
-    """The files that are there. One that is no plain text file reads as foreign, so that it is left alone."""
+    """The text of the files that exist. What is no plain text file counts as foreign, so that it is left alone."""
     current = {}
     for path in paths:
         try:
@@ -257,7 +257,7 @@ def read_current(paths: Iterable[str]) -> dict[str, str]:
 
 
 def carry_out(plan: Plan) -> None:
-    """Write and remove, all or nothing: only when every new file is on disk does any take its place.
+    """Write and remove all files or none: the first rename comes when every new file is on disk.
 
     Raises OSError; then nothing has changed, unless the disk itself failed between two renames.
     """
@@ -276,6 +276,6 @@ def carry_out(plan: Plan) -> None:
         os.unlink(path)
     for directory in sorted({os.path.dirname(path) for path in (*plan.write, *plan.remove)}):
         sync_directory(directory)
-        # An operator's own drop-in beside ours keeps the directory.
+        # The directory stays where an operator has a drop-in of their own in it.
         if directory.endswith(".service.d") and not os.listdir(directory):
             os.rmdir(directory)

@@ -1,4 +1,4 @@
-"""Compares recorded files with what the ledger says of them: there, as large, as many readable frames."""
+"""Compares recorded files with the ledger: whether they exist, their size, and how many frames can be read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sdisup.ledger.present import port_present, rows_of, waiting_entries
 
 
 class Verdict(Record):
-    """What was found of a file; `is_good` unless it differs from its ledger line, or has none."""
+    """What was found out about a file. `is_good` is false where it differs from its entry, or has none."""
 
     path: str
     text: str
@@ -28,7 +28,7 @@ class Verdict(Record):
 
 
 class Known:
-    """What is known of files, by path: their entries, those that are not entered yet, and who deleted them."""
+    """What the ledgers know of files, by path: `files` are entered, `open` ones not yet; sdisup `deleted` some."""
 
     def __init__(self) -> None:
         self.files: dict[str, Row] = {}
@@ -38,7 +38,7 @@ class Known:
 
 
 def known_files(ports: Sequence[AppliedPort], window: Window, directory: str = LEDGER_DIRECTORY) -> Known:
-    """All files of the ports in a time."""
+    """All files of the ports that lie in the window."""
     known = Known()
     for port in ports:
         present, story, problems = port_present(port, directory)
@@ -51,7 +51,7 @@ def known_files(ports: Sequence[AppliedPort], window: Window, directory: str = L
             else:
                 _add(known, entry, window)
     for path in known.files:
-        # It was entered after its open record was read.
+        # The file was entered after the open record was read.
         known.open.pop(path, None)
     return known
 
@@ -67,7 +67,7 @@ def _add(known: Known, entry: Entry, window: Window) -> None:
 
 
 def verify(known: Known, paths: Sequence[str], ffprobe: str) -> Iterator[Verdict]:
-    """A verdict a file, one by one as they are read; all known files without `paths`. Raises SdisupError."""
+    """Read files one by one, and give a verdict on each; without `paths` all known files. Raises SdisupError."""
     if not paths:
         paths = [*known.files, *known.open]
     by_place = {_place(path): path for path in [*known.files, *known.open]} if paths else {}
@@ -76,7 +76,7 @@ def verify(known: Known, paths: Sequence[str], ffprobe: str) -> Iterator[Verdict
 
 
 def _place(path: str) -> tuple[str, str]:
-    """A file by its directory, whatever name leads there; the file itself may be gone."""
+    """A file's real directory, and its name: equal for two paths to one file, also where the file is gone."""
     directory, name = os.path.split(os.path.abspath(path))
     return _real(directory), name
 
@@ -117,12 +117,12 @@ def _compared(path: str, named: str, row: Row, ffprobe: str) -> Verdict:
 
 
 def find_ffprobe() -> str:
-    """That of the FFmpeg that records, as it is configured; else the one on PATH."""
+    """The ffprobe beside the configured FFmpeg, or the one on PATH."""
     from sdisup.config.settings import Settings
     from sdisup.contract.programs import ffprobe_beside
 
     try:
         return ffprobe_beside(Settings.load().ffmpeg)
     except SdisupError:
-        # A configuration that is being edited is no reason not to look at files.
+        # An invalid configuration, perhaps one that is being edited, must not keep files from being verified.
         return "ffprobe"

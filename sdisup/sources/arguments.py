@@ -1,17 +1,17 @@
-"""The input arguments of a `custom` source: which may be given, and what they open. Pure.
+"""The input arguments of a `custom` source: which ones an operator may give, and what they open. Pure.
 
-FFmpeg sorts its command line like this (fftools/cmdutils.c, split_commandline; 5.1 to 8.0): a word that
-begins with `-` is an option; whether the next word is its value depends on the option alone; any other
-word is an output file. So whoever takes an option for one with a value that has none, believes `-re
-/srv/x.mkv -i URL` to be harmless, and FFmpeg writes /srv/x.mkv. Hence:
+FFmpeg reads its command line like this (fftools/cmdutils.c, split_commandline; 5.1 to 8.0): a word that begins with
+`-` is an option; the option alone decides whether the next word is its value; any other word is an output file. `-re`
+has no value. A check that believed it to have one would allow `-re /srv/x.mkv -i URL`, and FFmpeg would write
+/srv/x.mkv. Hence:
 
-1. A name is one of FFmpeg's own options for an input (FLAGS take no value, VALUED take one), or not an
-   option of FFmpeg's own at all: then it is one of a demuxer, a decoder or a protocol, and these always
-   take one value. FFmpeg's other options are for all of it or for an output, and are sdisup's to give.
-2. A later FFmpeg may have an option of its own that this list does not know (8.0 brought -print_graphs).
-   So the value of an unknown name must not be a place where an output could go, unless it is one of TEXTS;
-   and no value begins with `-`, so that the next option is never mistaken for one.
-3. The last word is the value of the last `-i`: what followed would be an option of sdisup's output.
+1. An option is one of FFmpeg's own options for an input (FLAGS have no value, VALUED have one), or none of FFmpeg's
+   own: then it belongs to a demuxer, a decoder or a protocol, and those always have one value. FFmpeg's other own
+   options are global or for an output; sdisup alone gives them.
+2. A later FFmpeg may have an own option without a value that is in no list here (8.0 brought -print_graphs). So the
+   value of an option that is in no list must not look like a place that FFmpeg could write to. And no value begins
+   with `-`, so that an option is never taken for a value.
+3. The last word is the value of the last `-i`: a further option would be one of sdisup's output.
 4. libavfilter's graphs can write files (metadata=file=…), so only generators are allowed in them.
 """
 
@@ -26,7 +26,7 @@ from sdisup.contract.records import Record
 MAX_ARGUMENTS = 64
 MAX_ARGUMENT_BYTES = 1024
 
-# `ffmpeg -h long` of 5.1 and 7.1; a test asks the installed FFmpeg about each.
+# From `ffmpeg -h long` of 5.1 and 7.1; a test asks the installed FFmpeg about each.
 FLAGS = frozenset(
     "re accurate_seek noaccurate_seek find_stream_info nofind_stream_info an sn dn display_hflip display_vflip".split()
 )
@@ -36,8 +36,8 @@ VALUED = frozenset(
     " thread_queue_size discard display_rotation apply_cropping hwaccel hwaccel_device hwaccel_output_format".split()
 )
 
-# All other options of FFmpeg's own, of 5.1, 7.1 and 8.0, without their variants with "no" before them. -autorotate
-# is among them since it takes a value in some versions and none in others.
+# All other options of FFmpeg's own, of 5.1, 7.1 and 8.0, without their variants that begin with "no". -autorotate is
+# among them because it has a value in some versions and none in others.
 OTHERS = frozenset(
     """
     ? L ab abort_on absf adrift_threshold af aframes apad apre aq aspect async atag attach
@@ -59,7 +59,7 @@ OTHERS = frozenset(
     """.split()
 )
 
-# Options of demuxers and protocols that would undo a promise of sdisup.
+# Options of demuxers and protocols that would break a promise of sdisup, with the message.
 UNWANTED = {
     "use_wallclock_as_timestamps": "timestamps of the wall clock break the recording when the clock is set",
     "graph": "give the graph as the value of -i",
@@ -67,7 +67,7 @@ UNWANTED = {
     "fd": "FFmpeg is given no other file descriptors",
 }
 
-# Options of demuxers and protocols whose values are texts, addresses or files to read.
+# Options of demuxers and protocols whose values are texts, addresses or files that FFmpeg reads.
 TEXTS = frozenset(
     "user_agent referer headers cookies http_proxy ca_file cafile cert_file cert key_file key localaddr"
     " interface srt_streamid passphrase secret decryption_key cryptokey rtmp_app rtmp_conn"
@@ -93,7 +93,7 @@ _NEGATIVE = re.compile(r"-[0-9.:]+[a-z]*")
 
 
 class Input(Record):
-    """One `-i`: its `-f` ("" where FFmpeg finds out), its URL, the names of its other options, and all its words."""
+    """One `-i`: its `-f` ("" where FFmpeg finds it out), its URL, the names of its other options, and all its words."""
 
     format: str
     url: str
@@ -102,7 +102,7 @@ class Input(Record):
 
     @property
     def path(self) -> str:
-        """The local file or FIFO that it reads; "" where it reads none."""
+        """The local file or FIFO that the input reads; "" where it reads none."""
         if self.format == "lavfi" or self.format in DEVICE_FORMATS:
             return ""
         path = self.url.removeprefix("file:")
@@ -110,7 +110,7 @@ class Input(Record):
 
     @property
     def needs_network(self) -> bool:
-        """A file that names others (a playlist, an SDP) reaches the network only with a protocol_whitelist."""
+        """Whether FFmpeg needs the network. A playlist or an SDP file reaches it only with a protocol_whitelist."""
         is_local = self.path or self.format == "lavfi" or self.format in DEVICE_FORMATS
         return not is_local or "protocol_whitelist" in self.options
 
@@ -123,7 +123,7 @@ class Input(Record):
         )
 
     def __str__(self) -> str:
-        """Where it comes from, without what may be secret: a password, a stream's key, a query."""
+        """Where the input comes from, without what may be secret: a password, a stream's key, a query."""
         if self.path or self.format in DEVICE_FORMATS:
             return self.path or self.url
         scheme, separator, _ = self.url.partition("://")
@@ -137,7 +137,7 @@ class Input(Record):
 
 
 def parse_inputs(arguments: Sequence[str]) -> tuple[Input, ...]:
-    """The inputs that `arguments` open, at least one. ValueError says what is refused and why."""
+    """The inputs that `arguments` open, at least one. Raises ValueError that says which is refused, and why."""
     if len(arguments) > MAX_ARGUMENTS:
         raise ValueError(f"has {len(arguments)} arguments; at most {MAX_ARGUMENTS}")
     for word in arguments:
@@ -217,7 +217,7 @@ def _input(url: str, given: dict[str, str], arguments: Sequence[str]) -> Input:
 
 
 def _check_graph(graph: str) -> None:
-    """Quotes and escapes could hide a filter's name, and no generator needs them."""
+    """Refuse all but generators; quotes and escapes too, since they could hide a filter's name."""
     if re.search(r"['\"\\]", graph):
         raise ValueError("a lavfi graph must not have quotes or backslashes")
     for part in re.split(r"[,;]", re.sub(r"\[[^\[\]]*\]", " ", graph)):

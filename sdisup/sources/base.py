@@ -15,9 +15,9 @@ from sdisup.sources.arguments import Input
 from sdisup.sources.values import CHOICE, RATE, RATES, Setting
 
 Remark = tuple[tuple[str, ...], str]
-"""The keys that it is about ("codec", "source.rate"), the one to change first, and the text."""
+"""The keys that a remark is about ("codec", "source.rate"), first the one to change; and the text."""
 
-# Rows of a signal that only the operator knows.
+# Rows of properties of the signal that only the operator knows.
 SIGNAL_RATE = Setting("rate", RATE, "25",
                       "Frames a second of the signal; an interlaced one has half as many as fields.",
                       allowed=tuple(RATES))  # fmt: skip
@@ -34,11 +34,10 @@ class Found(Record):
 
 
 class Sandbox(Record):
-    """What a source may reach beyond the files: the network and devices, as lines of its port's drop-in.
+    """What a source may reach besides files: the network and devices, as lines of its port's drop-in.
 
-    All ports share the rest of the sandbox (units/sdi-record@.service.j2). `devices` are what DeviceAllow= takes
-    beside the pseudo devices; None leaves all of /dev open, and `reason` says why. `groups` are those whose device
-    nodes the source opens.
+    All ports share the rest of the sandbox (units/sdi-record@.service.j2). `devices` are values for DeviceAllow=; None
+    leaves all of /dev open, and `reason` says why. `groups` own the device nodes that the source opens.
     """
 
     network: bool = False
@@ -48,7 +47,7 @@ class Sandbox(Record):
 
     def directives(self) -> list[str]:
         """The lines of [Service] (systemd.exec(5), systemd.resource-control(5))."""
-        # AF_UNIX is sd_notify's and the journal's.
+        # sd_notify and the journal need AF_UNIX.
         families = "AF_UNIX AF_INET AF_INET6" if self.network else "AF_UNIX"
         lines = [f"RestrictAddressFamilies={families}"]
         if self.groups:
@@ -57,24 +56,25 @@ class Sandbox(Record):
             return [*lines, f"# Devices stay open: {self.reason}."]
         if not self.devices:
             return [*lines, "PrivateDevices=yes"]
-        # A node that is not there is passed over; the next start looks again.
+        # systemd skips a node that is missing, and looks again at the next start.
         return [*lines, "DevicePolicy=closed", *(f"DeviceAllow={device} rw" for device in self.devices)]
 
 
 class Source(Record):
     """What a port records: a kind, which is a subclass, and a value for each of its `settings`.
 
-    All that the rest of the program knows of a source is below; what a kind does not say is as here. Every kind has
-    the option `rate`, and `scan` where a signal can be interlaced; an option `device` is the input's name.
+    The rest of the program knows of a source only what is below; a kind overrides what differs from here. Every kind
+    has the option `rate`, and `scan` where a signal can be interlaced; an option `device` is the input's name.
 
-    Configuration: `kind` is its name, `position` its place where kinds are listed (the first is the default), `doc`
-    and `example` (a line of TOML) stand in the reference. The times are defaults of the port's settings of these
-    names; `device_word` says in a message what has only one reader.
-    FFmpeg: `demuxer` is FFmpeg's name of the input device, if the kind has one, and `remedy` what to do where FFmpeg
-    lacks it. `without_signal` is what FFmpeg does without a signal (contract/options.py); the runner's table of causes
-    knows what FFmpeg says then.
-    Discovery: `ffmpeg_lists` is whether `ffmpeg -sources DEMUXER` lists the inputs, and `opened_by_listing` what
-    FFmpeg opens for that list, which could disturb a recording. `node_hint` is a command that lists device nodes.
+    Configuration: `kind` is the kind's name, `position` its place in lists of kinds (the first is the default); `doc`
+    and `example` (a line of TOML) stand in the reference. `stall_timeout_s`, `stop_quit_s` and `stop_start_quit_s` are
+    the defaults of the port's settings of these names. `device_word` is the message's word for what only one port can
+    read.
+    FFmpeg: `demuxer` is FFmpeg's name of the input device, if the kind has one; `remedy` says what to do where FFmpeg
+    lacks it. `without_signal` is what FFmpeg does without a signal (contract/options.py); what FFmpeg logs then is in
+    the table of runner/causes.py.
+    Discovery: `ffmpeg_lists` is whether `ffmpeg -sources DEMUXER` lists the inputs; `opened_by_listing` names what
+    FFmpeg opens for that list, since this could disturb a recording. `node_hint` is a command that lists device nodes.
     """
 
     options: Mapping[str, Any]
@@ -97,19 +97,19 @@ class Source(Record):
 
     @classmethod
     def defaults(cls, index: int) -> dict[str, object]:
-        """The options' defaults that depend on the port's index."""
+        """Defaults of options that depend on the port's index."""
         return {}
 
     def __str__(self) -> str:
-        """The source in an operator's words, as it stands in messages and descriptions."""
+        """The source in an operator's words, for messages and unit descriptions."""
         return self.options.get("device") or f"{self.kind} source"
 
     def devices(self) -> dict[str, tuple[str, ...]]:
-        """What no other port can read at the same time, as messages name it, with its keys in the configuration."""
+        """The devices that no other port can read at the same time, by their names in messages, with their keys."""
         return {str(self): ("source.device",)} if "device" in self.options else {}
 
     def doubts(self, limits_s: Mapping[str, float]) -> Iterable[Remark]:
-        """What works, but hardly as it was meant. `limits_s` are the port's time limits by their keys."""
+        """Settings that are valid and hardly do what was meant. `limits_s` are the port's time limits by key."""
         return ()
 
     def arguments(self) -> list[str]:
@@ -117,11 +117,11 @@ class Source(Record):
         raise NotImplementedError
 
     def demuxers(self) -> list[str]:
-        """FFmpeg's names of all inputs that it needs to have."""
+        """FFmpeg's names of the demuxers and input devices that this source needs."""
         return [self.demuxer]
 
     def audio_channel_count(self) -> int:
-        """How many audio channels are recorded, in one stream; 0 for none."""
+        """How many audio channels are recorded; 0 for none."""
         channels: int = self.options["audio_channels"]
         return channels
 
@@ -130,53 +130,53 @@ class Source(Record):
         return REQUIRED if self.audio_channel_count() else ""
 
     def audio_map(self) -> str:
-        """The stream of the sound, as FFmpeg's -map takes it."""
+        """The sound's stream, as a value for FFmpeg's -map."""
         return "0:a:0"
 
     def audio_options(self) -> tuple[str, ...]:
-        """Those of `arguments` that ask for the sound in the signal, and are left out where the signal has none."""
+        """Those of `arguments` that ask for the sound; the runner leaves them out where the signal has no sound."""
         return ()
 
     def sandbox(self) -> Sandbox:
-        """What the source may reach. An encoder that needs a device of its own (a GPU) would have to be added."""
+        """What the source may reach. An encoder on a GPU would need more, which is not there yet."""
         return Sandbox()
 
     def nodes(self) -> list[str]:
-        """The device nodes that the options name, for `sdisup check`; their group is the first of the sandbox's."""
+        """The device nodes that the options name, for `sdisup check`. The sandbox's first group should own them."""
         return []
 
     def files(self) -> list[Input]:
-        """The local files and FIFOs that are read, for `sdisup check`."""
+        """The inputs that are local files or FIFOs, for `sdisup check`."""
         return []
 
     @classmethod
     def driver_problem(cls) -> str:
-        """What the machine lacks for any source of this kind; "" if nothing. Opens nothing."""
+        """What the machine lacks for every source of this kind; "" if nothing. Opens no device."""
         return ""
 
     def listing_problem(self, found: Sequence[Found]) -> str:
-        """Why this source cannot be one of the inputs that FFmpeg lists; "" if it can."""
+        """What is wrong with this source according to the inputs that FFmpeg lists; "" if nothing is."""
         return ""
 
     @classmethod
     def discover(cls, sys_root: str) -> tuple[Found, ...]:
-        """The inputs that the kernel knows, where FFmpeg does not list them. Opens none."""
+        """The inputs that the kernel knows, for kinds whose inputs FFmpeg does not list. Opens no device."""
         return ()
 
     @classmethod
     def starters(cls, found: Sequence[Found]) -> dict[str, tuple[str, str]]:
-        """For each input that was found a comment and a `source = …`, by what no two ports can read."""
+        """A comment and a line `source = …` for each input that was found, by the device, so that none comes twice."""
         return {}
 
 
 def comment(text: str) -> str:
-    """A driver's text as a comment of the configuration."""
+    """A driver's text as a comment in the configuration."""
     return "# " + "".join(character if character.isprintable() else "?" for character in text)[:90]
 
 
 @functools.cache
 def kinds() -> dict[str, type[Source]]:
-    """All kinds by name, in their order: the classes that the files of this folder define."""
+    """All kinds by name, by `position`: the classes that the files of this folder define."""
     classes: list[type[Source]] = []
     for module in pkgutil.iter_modules(sdisup.sources.__path__, "sdisup.sources."):
         values = vars(importlib.import_module(module.name)).values()

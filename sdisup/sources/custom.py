@@ -1,4 +1,4 @@
-"""Any input that FFmpeg can open, by the arguments that the operator gives (arguments.py says which may be given)."""
+"""Any input that FFmpeg can open, by the operator's own arguments (arguments.py checks them)."""
 
 from __future__ import annotations
 
@@ -51,9 +51,8 @@ class Custom(Source):
                 " sound is left out until the next start where none comes for 2 s after FFmpeg opened its inputs, and"
                 " where an input of its own does not open or stalls."),
     )  # fmt: skip
-    # A stream is late for reasons that heal by themselves: an HLS segment of up to 10 s comes at once and then
-    # nothing, a lost packet costs the pictures until the next key frame, a sender is restarted. A new connection would
-    # take as long.
+    # A stream may pause and go on by itself: an HLS segment of up to 10 s comes at once and then nothing, a lost packet
+    # costs the pictures until the next key frame, a sender restarts. A new connection would take as long.
     stall_timeout_s = 15
 
     @property
@@ -74,11 +73,11 @@ class Custom(Source):
             yield ("source.input",), text
 
     def arguments(self) -> list[str]:
-        """The operator's arguments, and limits where they say none.
+        """The operator's arguments, with time limits where the operator gave none.
 
-        FFmpeg looks 90 s for the sound that an FLV announces, 7 s for that of an MPEG-TS, and 5 s elsewhere
+        FFmpeg waits 90 s for sound that an FLV announces, 7 s for that of an MPEG-TS, and 5 s elsewhere
         (libavformat/demux.c, avformat_find_stream_info). While an input of the sound alone is silent, FFmpeg does not
-        read the picture: a time-out, where the protocol has one, ends that input and no more.
+        read the picture. A time-out, where the protocol has one, ends that input alone.
         """
         words: list[str] = []
         for number, entry in enumerate(self.inputs):
@@ -94,14 +93,14 @@ class Custom(Source):
         return [entry.format for entry in self.inputs if entry.format]
 
     def audio_channel_count(self) -> int:
-        """What is in an input nobody knows before it runs: stereo is what nearly all of them carry."""
+        """Stereo: nobody knows an input's channels before FFmpeg opens it, and nearly all inputs have two."""
         return 2 if self.options["audio"] else 0
 
     def sound(self) -> str:
         return OPTIONAL if self.options["audio"] == OPTIONAL else super().sound()
 
     def audio_map(self) -> str:
-        """The sound of the last input: one that is apart from the picture is named after it."""
+        """The sound of the last input: an operator names an input of the sound alone after that of the picture."""
         return f"{len(self.inputs) - 1}:a:0" + ("?" if self.sound() == OPTIONAL else "")
 
     def sandbox(self) -> Sandbox:

@@ -12,8 +12,8 @@ from sdisup.sources.values import BOOLEAN, CHOICE, INTEGER, REQUIRED, WORD, Sett
 
 TEXT_MAX_BYTES = 128
 
-# The class and the nodes that Blackmagic's driver makes, as public units and Dockerfiles name them:
-# /dev/blackmagic/io0 and following, one an input of a card.
+# The device class and the nodes of Blackmagic's driver, as public units and Dockerfiles name them. Each input of a card
+# has a node: /dev/blackmagic/io0, io1 and so on.
 NODES = ("char-blackmagic*", *(f"/dev/blackmagic/io{index}" for index in range(8)))
 
 
@@ -59,7 +59,7 @@ class DeckLink(Source):
         Setting("draw_bars", BOOLEAN, False,
                 "Whether colour bars are recorded while there is no signal, rather than black."),
     )  # fmt: skip
-    # A DeckLink card looks for the signal's format for 3 s, during which FFmpeg hears nothing
+    # A DeckLink card looks for the signal's format for 3 s, during which FFmpeg does not read its stdin
     # (libavdevice/decklink_dec.cpp, decklink_autodetect).
     stop_start_quit_s = 6
     demuxer = "decklink"
@@ -70,11 +70,11 @@ class DeckLink(Source):
     ffmpeg_lists = True
 
     def arguments(self) -> list[str]:
-        """The card goes on delivering pictures without a signal: black ones, or bars if `draw_bars` says so.
+        """FFmpeg's arguments. Without a signal the card goes on delivering pictures: black, or bars with `draw_bars`.
 
-        Bars, the default of FFmpeg, make a lost signal look like a recorded one. From 7.1 on -signal_loss_action says
-        more, and -draw_bars 0 is still understood as its `none`. There is always a sound of 2 channels or more; with
-        none wanted, it is not mapped.
+        FFmpeg's default is bars, which make a lost signal look like a recorded one. FFmpeg 7.1 has
+        -signal_loss_action, and still understands -draw_bars 0 as its value `none`. The input always has sound of at
+        least 2 channels; where no sound is wanted, it is not mapped.
         """
         options = self.options
         arguments = ["-f", "decklink", "-video_input", options["video_input"], "-audio_input", options["audio_input"]]
@@ -102,7 +102,7 @@ class DeckLink(Source):
 
     @classmethod
     def starters(cls, found: Sequence[Found]) -> dict[str, tuple[str, str]]:
-        """By its name, or by its handle where two cards have the same name; FFmpeg takes both."""
+        """Each input by its name, or by its handle where two cards have the same name; FFmpeg understands both."""
         descriptions = [source.description for source in found]
         starters = {}
         for source in found:

@@ -20,10 +20,10 @@ class Pattern(Source):
     remedy = "install an FFmpeg with libavfilter's input device"
 
     def arguments(self) -> list[str]:
-        """The `realtime` filter paces it rather than `-re`.
+        """FFmpeg's arguments. The filter `realtime` paces the picture, not `-re`.
 
-        From FFmpeg 6.1 on, `-re` delivers the first half second at once: counted frames and time would differ by that
-        from the start.
+        From FFmpeg 6.1 on, `-re` delivers the first half second at once, so that the count of frames would be half a
+        second ahead of the clock from the start.
         """
         graph = f"testsrc2=size={self.options['size']}:rate={self.options['rate']},realtime[out0]"
         if self.options["tone"]:

@@ -50,9 +50,9 @@ class V4l2(Source):
         return {**super().devices(), **sound}
 
     def arguments(self) -> list[str]:
-        """With two inputs FFmpeg reads each ahead in a thread of its own.
+        """FFmpeg's arguments. With two inputs FFmpeg reads each in a thread of its own.
 
-        The thread's queue has room for 8 packets by default, which a busy machine overruns.
+        By default the thread's queue has room for 8 packets, which is too little on a busy machine.
         """
         options = self.options
         queue = ["-thread_queue_size", "512"]
@@ -84,7 +84,7 @@ class V4l2(Source):
 
     @classmethod
     def discover(cls, sys_root: str) -> tuple[Found, ...]:
-        """By number. `index` is 0 for a device's picture, and higher for its other nodes, such as its metadata's."""
+        """The devices by number. The file `index` has 0 for a device's picture, more for other nodes (metadata)."""
         found = []
         for directory in glob.glob(f"{sys_root}/class/video4linux/video*"):
             number = os.path.basename(directory).removeprefix("video")

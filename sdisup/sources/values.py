@@ -1,6 +1,6 @@
-"""The rows that describe settings, and what their values may be. Pure.
+"""What a row of the settings table is, and the types of values. Pure.
 
-The types here are those that several rows have; a file whose rows need another type defines it.
+The types here are those that rows of several files have; a file whose rows need another type defines it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ REQUIRED = "required"
 
 # ---- Frame rates ----
 
-# As FFmpeg writes them, exactly; the value is frames a second.
+# The keys are exact, as FFmpeg writes them; the values are frames a second.
 RATES = {
     "24000/1001": 24000 / 1001,
     "24": 24.0,
@@ -27,20 +27,20 @@ RATES = {
 }
 
 LOW_RATES = {"10": 10.0}
-"""For test pictures on a small machine only; no SDI signal has them."""
+"""For test pictures on a small machine only; no SDI signal has such a rate."""
 
 FPS = {**LOW_RATES, **RATES}
 
 AUTO_RATE = "auto"
-"""The rate of a source that nobody stated: FFmpeg takes the stream's own."""
+"""The rate where the operator states none: FFmpeg records at the stream's own rate."""
 
 SLOWEST_RATE = min(RATES, key=RATES.__getitem__)
 FASTEST_RATE = max(RATES, key=RATES.__getitem__)
 
 
 def find_rate(value: float) -> str | None:
-    """The rate that people mean by `value` frames a second (29.97 is "30000/1001"), if there is one."""
-    if not 0 < value < 1000:  # also false for a NaN, and safe for an integer too large for a float
+    """The key of the rate that people call `value` frames a second (29.97 is "30000/1001"); None if there is none."""
+    if not 0 < value < 1000:  # false for a NaN too, and works for an integer that no float can hold
         return None
     return next((rate for rate, exact in FPS.items() if abs(exact - value) < 0.005), None)
 
@@ -49,9 +49,9 @@ def find_rate(value: float) -> str | None:
 
 
 class Type(Record):
-    """A type of values. `check` returns a value as the program takes it, or raises ValueError with what is wrong.
+    """A type of values. `check` returns a value as the program uses it, or raises ValueError that says what is wrong.
 
-    `doc` says which values there are, for the rows that neither list them nor have a range.
+    `doc` says which values are valid, for rows that neither list them nor have a range.
     """
 
     name: str
@@ -62,8 +62,8 @@ class Type(Record):
 class Setting(Record):
     """A key of the configuration.
 
-    `default` is None where it depends on other settings, and `default_doc` then says on what, or where the key must
-    be given (`is_required`). `minimum` and `maximum` are inclusive, in `unit`.
+    `default` is None where it depends on other settings, which `default_doc` then names, and where the key is required
+    (`is_required`). `minimum` and `maximum` are inclusive, in `unit`.
     """
 
     key: str
@@ -86,7 +86,7 @@ class Setting(Record):
         return f"{self.minimum:g} to {self.maximum:g} {self.unit}".rstrip()
 
     def check(self, value: object) -> object:
-        """`value` as the rest of the program takes it. ValueError says what is wrong with it."""
+        """`value` as the rest of the program uses it. Raises ValueError that says what is wrong."""
         return self.type.check(self, value)
 
 
@@ -94,7 +94,7 @@ class Setting(Record):
 
 
 def show(value: object) -> str:
-    """`value` as it may stand in a message: one line, short, whatever it is."""
+    """`value` for a message: one short line, whatever the value is."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, dict):
@@ -103,24 +103,24 @@ def show(value: object) -> str:
         return "a list"
     if isinstance(value, str):
         return ascii_safe(repr(value[:60])) + ("…" if len(value) > 60 else "")
-    if isinstance(value, int) and value.bit_length() > 100:  # repr() itself refuses what is too long
+    if isinstance(value, int) and value.bit_length() > 100:  # repr() raises where there are too many digits
         return "a number with too many digits"
     return str(value)
 
 
 def ascii_safe(text: str) -> str:
-    """`text` without what cannot be encoded (lone surrogates, which TOML itself cannot hold)."""
+    """`text` with an escape for each lone surrogate, which UTF-8 cannot encode."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def show_path(path: str) -> str:
-    """A path as it may stand in a message: printable and on one line."""
+    """A path for a message: printable and on one line."""
     return path if path.isprintable() else ascii_safe(repr(path))
 
 
 def suggestion(word: str, words: Sequence[str]) -> str:
-    """ "; did you mean 'x'?" when one of `words` is close to `word`, else nothing."""
-    import difflib  # only errors need it
+    """ "; did you mean 'x'?" when one of `words` is like `word`, else ""."""
+    import difflib  # only messages about errors need it
 
     close = difflib.get_close_matches(word[:60].lower(), [w.lower() for w in words], n=1)
     original = next((w for w in words if close and w.lower() == close[0]), "")
@@ -193,7 +193,7 @@ def _check_size(setting: Setting, value: object) -> str:
 
 
 def pattern_type(name: str, pattern: str, what: str, doc: str) -> Type:
-    """A type of strings that match `pattern`; `what` says which in a message."""
+    """A type of strings that match `pattern`; `what` describes them in a message."""
 
     def check(setting: Setting, value: object) -> str:
         text = check_string(value)

@@ -10,7 +10,7 @@ from sdisup.sources.base import SIGNAL_RATE, SIGNAL_SCAN, Found, Remark, Sandbox
 from sdisup.sources.values import CHOICE, INTEGER, Setting, find_rate
 
 BLOCKS_S = 10.0
-"""An SDI input that lost its signal blocks FFmpeg for so long, and twice as long while it starts (traps 7, 8)."""
+"""An SDI input without a signal blocks FFmpeg for this long, and twice as long at the start (VIDEOMASTER.md, 7, 8)."""
 
 
 class Videomaster(Source):
@@ -25,7 +25,7 @@ class Videomaster(Source):
         SIGNAL_RATE,
         SIGNAL_SCAN,
         Setting("buffer_packing", CHOICE, "YUV422_8", "How the card delivers the picture.", allowed=(
-            # The eight that work, of those that the input lists (VIDEOMASTER.md, Choosing the input).
+            # The eight that work; the input lists more (VIDEOMASTER.md, Choosing the input).
             "YUV422_8", "YUV422_10", "RGB_24", "RGB_32", "RGBA_32", "RGB_64", "PLANAR_NV12", "PLANAR_P010",
         )),
         Setting("audio_channels", INTEGER, 2,
@@ -71,11 +71,11 @@ class Videomaster(Source):
                 yield (key,), text
 
     def arguments(self) -> list[str]:
-        """VIDEOMASTER.md, An argument list that served.
+        """FFmpeg's arguments (VIDEOMASTER.md, An argument list that served).
 
-        `buffer_packing` is always given, its default being wrong in the input's code; the audio options all or none
-        (trap 2). `-xerror` and `-abort_on` make a lost and a missing signal end with an exit status that says so
-        (traps 7 and 8).
+        `buffer_packing` is always given, since its default in the input's code is wrong; the audio options are given
+        all or none (trap 2). With `-xerror` and `-abort_on` FFmpeg ends with an exit status of its own where a signal
+        is lost or missing (traps 7 and 8).
         """
         options = self.options
         arguments = ["-xerror", "-abort_on", "empty_output", "-f", self.demuxer]
@@ -92,15 +92,15 @@ class Videomaster(Source):
         return ("-nb_channels", "-sample_rate", "-sample_size") if self.options["audio_channels"] else ()
 
     def sandbox(self) -> Sandbox:
-        """Of the nodes only /dev/delta-x380N, -x370N and -x350N are public.
+        """All of /dev stays open: of the nodes only /dev/delta-x380N, -x370N and -x350N are public.
 
-        NVIDIA's Holohub passes those to containers. The nodes of other cards are not known, nor is the class: a guess
-        too few would cost the recording.
+        NVIDIA's Holohub passes those to containers. The nodes of other cards are not known, nor is the device class. A
+        list that lacked a node would cost the recording.
         """
         return Sandbox(devices=None, groups=("video",), reason="not all nodes of Deltacast's driver are known")
 
     def listing_problem(self, found: Sequence[Found]) -> str:
-        """Another rate or scan than a locked channel has. One that is not locked is not listed."""
+        """What differs where the signal has another rate or scan than the port. FFmpeg lists locked channels only."""
         name = f"stream {self.options['channel']} on board {self.options['board']}"
         signal = next((source for source in found if source.name == name), None)
         if signal is None:
@@ -131,9 +131,9 @@ class Videomaster(Source):
 
 
 def _signal_of(source: Found) -> tuple[str, str | None, bool]:
-    """A listed signal (`1920x1080i50.000`), its rate, if that can be told, and whether it is interlaced.
+    """A listed signal in FFmpeg's words (`1920x1080i50.000`), its rate, None if unknown, and whether it is interlaced.
 
-    `SDI video: 1920x1080i50.000 (interface: …`: an `i` counts fields.
+    The description is `SDI video: 1920x1080i50.000 (interface: …`. After an `i` stand fields a second.
     """
     signal = re.search(r"[0-9]+x[0-9]+([ip])([0-9]+(?:\.[0-9]+)?)", source.description)
     if signal is None:
