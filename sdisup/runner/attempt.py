@@ -1,7 +1,7 @@
-"""One FFmpeg, from the making of its file to its closing: opening, running, closing, ended.
+"""One attempt: one FFmpeg, from the making of its file to the file's closing. Phases: opening, running, closing, ended.
 
-It decides nothing about what comes after; decide.py does. It waits for nothing: the runner's poll calls
-it with descriptors that are ready, its disk thread's events, and the time (CLOCK_MONOTONIC, seconds).
+What comes after an attempt is decided in decide.py. An attempt waits for nothing: the runner's loop calls it with
+descriptors that are ready and with the time (CLOCK_MONOTONIC, seconds), and it reads the events of its disk threads.
 """
 
 from __future__ import annotations
@@ -56,23 +56,23 @@ CLOSE_PATIENCE_S = 3.0
 PROBE_S = 8.0
 """FFmpeg looks at a stream for 5 s before it says that it has one (-analyzeduration)."""
 SILENT_S = 1.0
-"""A stop after so long without a picture ends a gap, not a recording."""
+"""Where no picture came for longer than this before a stop, that time is a gap."""
 DEAF_S = 1.0
-"""FFmpeg looks at its stdin twice a second (FACTS 3)."""
+"""An FFmpeg that has not read its stdin for this long does not read it: it looks there twice a second (FACTS 3)."""
 UNSAFE_CONTAINERS = ("mxf",)
-"""What a kill leaves of them is not what was recorded."""
+"""Containers whose files a kill damages."""
 LOAD_S, BUSY = 4.0, 0.9
-"""How long a thread is watched, and which share of it means that it never rests."""
+"""How long FFmpeg's threads are watched, and the share of this time from which on a thread has no idle time."""
 WILD_IN_A_ROW, WILD_S = 3, 1.0
-"""So many timestamps in this time that FFmpeg does not believe are no outliers."""
+"""So many timestamps that FFmpeg does not believe, within this time, are a jump; fewer are outliers."""
 LOG_LINES_KEPT = 80
 LAST_WORDS_S = 15.0
-"""What FFmpeg logged longer before its end, or before it was told to end, does not explain it. A lost SDI signal
-takes it 10 s, and an end by the ladder as long again."""
+"""What FFmpeg logged longer ago than this, before its end or before it was told to end, does not explain the end. It
+logs a lost SDI signal after 10 s, and an end by the ladder may take as long again."""
 
 
 class File(Record, frozen=False):
-    """One file of an attempt: what its disk thread has told of it so far."""
+    """One file of an attempt: what its disk thread has reported so far."""
 
     thread: RecordingFile
     path: str = ""
@@ -83,17 +83,17 @@ class File(Record, frozen=False):
 
     @property
     def is_moved(self) -> bool:
-        """Whether its path no longer leads to it."""
+        """Whether the file's path no longer leads to the file."""
         return self.sample is not None and self.sample.moved
 
     @property
     def is_deleted(self) -> bool:
-        """Whether it was removed while it was recorded, with all that was in it."""
+        """Whether the file was removed while it was recorded."""
         return self.sample is not None and self.sample.deleted
 
 
 def _is_about(size: str, other: str) -> bool:
-    """Whether two sizes, `640x360`, differ by less than 4 in width and height."""
+    """Whether two sizes such as `640x360` differ by less than 4 in width and in height."""
     pairs = zip(size.split("x"), other.split("x"), strict=True)
     return all(abs(int(one) - int(two)) < 4 for one, two in pairs)
 
@@ -101,9 +101,9 @@ def _is_about(size: str, other: str) -> bool:
 class Attempt:
     """One try to record, into `files`, of which the last one is the newest.
 
-    `log` gets FFmpeg's log lines as (now, priority, text); `fault` is what the runner ended it for; `problem` is why
-    there is no FFmpeg or no proper end, in the operator's words. `open_file` and `spawn` are the disk's threads and
-    FFmpeg's process.
+    `log` gets FFmpeg's log lines as (now, priority, text). `fault` is why the runner ends FFmpeg. `problem` is why
+    there is no FFmpeg or no proper end, in the operator's words. `open_file` makes a file and its disk thread, `spawn`
+    starts FFmpeg.
     """
 
     def __init__(
@@ -123,18 +123,18 @@ class Attempt:
         self.began = now
         self.meter = self._new_meter(now)
         self.silence = ""
-        """Why no picture came when FFmpeg was told to end; "" if they came."""
+        """Why no pictures came when FFmpeg was told to end; "" if pictures came."""
         self.ffmpeg_version = ""
         self.cpu_s = 0.0
         self.is_told = False
-        """Whether the ledger was told of its first frame."""
+        """Whether the ledger was told of the attempt's first frame."""
         self.fault: Fault | None = None
         self.problem = ""
         self.could_open = True
         self.frames_gained = 0
         self.is_ending = False
         self.is_abandoned = False
-        """Whether a thread still waits for the disk, which keeps the process: to end it would not end it."""
+        """Whether a thread still waits for the disk: then the process cannot end."""
         self._poll = poll
         self._log = log
         self._spawn_ffmpeg = spawn
@@ -142,13 +142,13 @@ class Attempt:
         self._is_output = False
         self._input_sizes: list[str] = []
         self.cropped = ""
-        """What of the picture is not recorded, in the operator's words; empty if all of it is."""
+        """Which part of the picture is not recorded, in the operator's words; "" if all of it is."""
         self._wild: deque[float] = deque(maxlen=WILD_IN_A_ROW)
         self._picture_stream = ""
         self.sound_jumped = False
         """Whether FFmpeg no longer believes the sound's timestamps."""
         self._load: tuple[float, dict[str, float]] = (-math.inf, {})
-        """When FFmpeg's threads were looked at, and their times."""
+        """When the processor times of FFmpeg's threads were read, and these times."""
         self._format_change = ""
         self._size = self._new_size = ""
         self._picture_opened_at: float | None = None
@@ -162,12 +162,12 @@ class Attempt:
         self._finished = self._counted_none = False
         self._frame_check = FrameCheck(now)
         self._stage_since = now
-        """When it came as far as it is with its start: FFmpeg's start, its input's opening, its first frame."""
+        """When the last stage of the start was reached: FFmpeg's start, its input's opening, its first frame."""
         self._reads_stdin = False
         self._parser = ProgressParser()
         self._lines: deque[tuple[float, int, str]] = deque(maxlen=LOG_LINES_KEPT)
         self._has_sound_input = sound_input(options.command) > 0
-        # The units of an older apply have no watch.
+        # The command lines in the units of an older apply have no watch on the sound.
         self._is_watched = any(SOUND_MARK in word for word in options.command)
         self._ffmpeg: FFmpegProcess | None = None
         self._ladder: Ladder | None = None
@@ -181,7 +181,7 @@ class Attempt:
         silent = SIGNAL_LOST if self.options.without_signal == ENDS else SOURCE_SILENT
         return Meter(now, self.options.rate, silent)
 
-    # What is known of it.
+    # What is known of the attempt.
 
     @property
     def newest(self) -> File:
@@ -189,7 +189,7 @@ class Attempt:
 
     @property
     def path(self) -> str:
-        """The newest file's; empty before it is made."""
+        """The newest file's path; "" before the file is made."""
         return self.newest.path
 
     @property
@@ -198,17 +198,17 @@ class Attempt:
 
     @property
     def kept(self) -> bool:
-        """Whether any of its files holds frames."""
+        """Whether any of the attempt's files holds frames."""
         return any(file.kept for file in self.files)
 
     @property
     def sync_problem(self) -> str:
-        """Why what is recorded may not survive a power cut; empty if it does."""
+        """Why the recording may not survive a power cut; "" if it does."""
         return self._first_of(file.thread.sync_problem for file in self.files)
 
     @property
     def watch_problem(self) -> str:
-        """Why what the files' samples say may be old; empty if it is not."""
+        """Why the files' samples may be out of date; "" if they are not."""
         return self._first_of(file.thread.watch_problem for file in self.files)
 
     @staticmethod
@@ -216,7 +216,7 @@ class Attempt:
         return next(filter(None, problems), "")
 
     def sight(self, now: float) -> Sight:
-        """What is seen of it now, for decide.py."""
+        """What is seen of the attempt now, for decide.py."""
         return self.meter.sight(now).replaced(
             path=self.path,
             began_s=now - self.began,
@@ -234,27 +234,27 @@ class Attempt:
 
     @property
     def new_size(self) -> str:
-        """The size that the picture has now, where that is not the file's; "" where it is."""
-        # A line more or less is cut off at the edge, since encoders want even sizes.
+        """The picture's size now, where it is not the file's; "" where it is."""
+        # A few lines or columns less are no new size: they are cut off for the encoder (encode/command.py).
         return self._new_size if self._size and not _is_about(self._new_size or self._size, self._size) else ""
 
     @property
     def scaling(self) -> str:
-        """What FFmpeg does with a picture that has not the file's size, for people; "" where it has."""
+        """The picture's size and the file's, for people, where FFmpeg scales the picture; "" where it does not."""
         return f"{self.new_size} instead of {self._size}" if self.new_size else ""
 
     @property
     def _lacks_input(self) -> bool:
-        """Whether FFmpeg has the picture's input open and not yet the one of the sound."""
+        """Whether FFmpeg has opened the picture's input, and not yet the input of the sound."""
         return self._picture_opened_at is not None and not self._are_inputs_open and self._has_sound_input
 
     def _soundless_s(self, now: float) -> float | None:
-        """For how long no sound came, from the moment when FFmpeg had its inputs open; None where none can be seen."""
+        """Seconds since the last sound, or since FFmpeg had opened its inputs; None where nothing tells of sound."""
         since = self._sound_awaited_at if self._sound_at is None else self._sound_at
         return None if since is None else now - since
 
     def end(self, now: float) -> End:
-        """How its FFmpeg ended, for classification."""
+        """How the attempt's FFmpeg ended, for `classify`."""
         ending_since = now if self._ending_since is None else self._ending_since
         return End(
             status=self._exit_status,
@@ -267,7 +267,7 @@ class Attempt:
         )
 
     def ended(self, now: float) -> Ended:
-        """What is known of it once it has ended."""
+        """What is known of the attempt once it has ended."""
         end = self.end(now)
         return Ended(
             cause=classify(end) if self.could_open else Cause(DISK, RETRY, self.problem),
@@ -289,7 +289,7 @@ class Attempt:
         problem = self.problem or self.sync_problem
         return f"incomplete: {problem}" if verdict == "complete" and problem else verdict
 
-    # What is done with it.
+    # What the runner does with the attempt.
 
     def wind_down(self, now: float, fault: Fault | None = None) -> None:
         """Begin to end FFmpeg by the ladder: on request, or for a fault."""
@@ -307,24 +307,24 @@ class Attempt:
             options = self.options
             has_started = self.meter.first_media_at is not None
             quit_s = options.stop_quit_s if has_started else options.stop_start_quit_s
-            # A `q` that FFmpeg does not read yet would end it when its source has come after all.
+            # A `q` that FFmpeg does not read yet would end it later, when its source has come after all.
             is_heard = self._reads_stdin or fault is None or fault.kind != NO_FRAME
             quit_s = quit_s if is_heard else max(quit_s, PROBE_S)
             self._ladder = Ladder(now, quit_s, options.stop_term_s, quits=is_heard)
 
     def _is_spared(self) -> bool:
-        """Whether it is to be ended for want of a frame, and was not told to end yet."""
+        """Whether FFmpeg is to end since no frame came, and was not told to end yet."""
         is_starting = self.fault is not None and self.fault.kind == NO_FRAME and self.is_ending
         return is_starting and self._ladder is not None and self._ladder.is_at_rest
 
     def go_on(self, now: float) -> None:
-        """Take a fault back for which FFmpeg was to end."""
+        """Take back the fault for which FFmpeg was to end."""
         self.fault = self._ladder = self._ending_since = None
         self.is_ending = False
         self._stage_since = now
 
     def next_at(self, now: float) -> float | None:
-        """When it wants to be called again, if nothing else happens."""
+        """When `tick` has to be called next if nothing else happens; None for no such time."""
         if self.phase == CLOSING or (self.phase == OPENING and self.is_ending):
             return self._close_by
         if self._ladder is None:
@@ -335,7 +335,7 @@ class Attempt:
         return min(self._ladder.next_at() or now + 1.0, deaf_at)
 
     def tick(self, now: float) -> str:
-        """What is due: disk events, the ladder's next step, the end of patience. Returns the step taken."""
+        """Do what is due: take disk events, end long waits, take the ladder's next step. Returns that step."""
         self._take_disk_events(now)
         if self.phase == CLOSING and now >= self._close_by:
             self.problem = "the disk has not closed the file in time; going on without waiting for it"
@@ -352,9 +352,10 @@ class Attempt:
         return step
 
     def _look_at_load(self, now: float) -> None:
-        """An FFmpeg that has no time lets its card drop pictures, which looks like a source that loses them.
+        """Find out whether FFmpeg gets too little processor time to read all pictures.
 
-        One of its threads then never rests: it runs, or waits for a core.
+        Its card then drops pictures, which looks like a source that loses them. But one of FFmpeg's threads then has no
+        idle time: it runs, or waits for a core.
         """
         if self._ffmpeg is None or not self.meter.pace.loses_pictures or now - self._load[0] < LOAD_S:
             return
@@ -365,8 +366,10 @@ class Attempt:
             self.meter.pace.is_starved = busiest_s > BUSY * (now - before_at)
 
     def _is_deaf(self, now: float) -> bool:
-        """Whether FFmpeg reads no more, so that it will not end its file: what the container keeps is kept by a kill,
-        and each second of patience is one that is not recorded. A source that can block for seconds is left its time.
+        """Whether FFmpeg will not end its file: it does not read its stdin any more, or waits for sound.
+
+        Then it is killed at once: the container survives a kill, and each second of waiting is a second that is not
+        recorded. Where a source can block FFmpeg for seconds, the ladder keeps its times.
         """
         if self._ladder is None or self._ffmpeg is None or self.fault is None or self._ending_since is None:
             return False
@@ -380,12 +383,12 @@ class Attempt:
         )
 
     def _waits_for_sound(self) -> bool:
-        """Whether FFmpeg is to end and waits for an input of the sound alone, though it has read that it is to end."""
+        """Whether FFmpeg, which is to end, waits for an input of the sound alone, although it has read its stdin."""
         is_sound = self.fault is not None and self.fault.kind == NO_SOUND and self._has_sound_input
         return is_sound and (self._sound_at is not None or not self._are_inputs_open)
 
     def on_ready(self, descriptor: int, now: float) -> None:
-        """A descriptor that was polled is ready; one that is not FFmpeg's is left alone."""
+        """Read a descriptor that is ready; one that is not FFmpeg's is left alone."""
         if self._ffmpeg is None:
             return
         if descriptor == self._ffmpeg.stderr:
@@ -449,7 +452,7 @@ class Attempt:
         self._poll.register(self._ffmpeg.pidfd, select.POLLIN)
 
     def _read_stderr(self, now: float) -> None:
-        """Read once a turn of the loop: a flood must not keep the watchdog or a stop waiting."""
+        """Read once per turn of the runner's loop: a flood of log lines must not delay the watchdog or a stop."""
         assert self._ffmpeg is not None
         data = self._ffmpeg.read()
         if data is None:
@@ -479,7 +482,7 @@ class Attempt:
                 self._log(now, record.priority, record.text)
                 self._note_stage(now, record.text)
                 continue
-            # The last block ends FFmpeg's report; one that is followed by another was none of FFmpeg's.
+            # FFmpeg's last block says `end`. One that another block follows was not FFmpeg's.
             self._finished = record.ended
             self._counted_none = record.ended and record.frame == 0
             if record.frame is not None and self._frame_check.believes(now, record.frame):
@@ -491,36 +494,36 @@ class Attempt:
                     self._stage_since = now
 
     def _note_stage(self, now: float, text: str) -> None:
-        """How far FFmpeg has come with its start: fftools/ffmpeg.c says both before it looks at stdin."""
+        """Note how far FFmpeg has come with its start: fftools/ffmpeg.c logs both lines before it reads its stdin."""
         if text.startswith("Input #"):
             self._stage_since = now
         self._reads_stdin = self._reads_stdin or text.startswith("Press [q] to stop")
 
     def _look_at_stream(self, text: str) -> None:
-        """What FFmpeg says of its inputs' streams and then of its output's."""
+        """Note what FFmpeg logs on the streams of its inputs, and then of its output."""
         self._is_output = self._is_output or text.startswith("Output #")
         size = found_size(text)
         if not self._is_output:
             self._input_sizes += [size] if size else []
             return
-        # Where nobody stated a rate, that of FFmpeg's output is the one it keeps; so is its size.
+        # FFmpeg keeps the rate and the size of its output; the rate is used where the configuration states none.
         if not self.meter.rate:
             self.meter.find_rate(found_rate(text))
         if size and not self._size:
             self._size = size
-            # Less than 4 columns or lines are what its encoder refuses (encode/command.py).
+            # Less than 4 columns or lines are cut off for the encoder (encode/command.py).
             before = next((other for other in self._input_sizes if _is_about(other, size)), size)
             is_whole = size in (before, *self._input_sizes)
             self.cropped = "" if is_whole else f"{before} is recorded as {size}, which its codec takes"
 
     def _take_wild(self, now: float, text: str) -> None:
-        """One timestamp out of line costs nothing (-dts_error_threshold); from a jump on, all are. None is worth a line
-        of the journal: there are two a picture."""
+        """Count timestamps that FFmpeg does not believe. One of them costs nothing (-dts_error_threshold); after a jump
+        FFmpeg believes none. Their lines do not go to the journal, since there are two for each picture."""
         if text.startswith("PTS "):
             return
         stream = wild_stream(text)
         if stream and self._picture_stream not in ("", stream):
-            # A new file would lose pictures, and bring none. Sound that was away for so long comes back like this.
+            # This is the sound: a new file would cost pictures. Sound that comes back after a while jumps too.
             self.sound_jumped = True
             return
         self._wild.append(now)
@@ -529,7 +532,7 @@ class Attempt:
             self.meter.pace.jumped(now, "by more than 10 s" if self.meter.frames else "between picture and sound")
 
     def _take_opening(self, text: str, now: float) -> None:
-        """What FFmpeg says of its inputs as it opens them, one after the other."""
+        """Note what FFmpeg logs on its inputs as it opens one after the other."""
         if self._picture_opened_at is not None and not self._are_inputs_open:
             self._input_lines.append(text)
         if text.startswith("Input #0, "):
@@ -542,7 +545,7 @@ class Attempt:
         elif is_sound_unknown(text):
             self._is_sound_unknown = True
         elif self._sound_awaited_at is None and self._is_watched and is_sound_mapping(text):
-            # Where FFmpeg found none while it looked at the input, most of the patience is over.
+            # Where FFmpeg found no sound while it analysed the input, most of the time for it is over.
             self._sound_awaited_at = now - (NO_SOUND_S - 0.5 if self._is_sound_unknown else 0.0)
 
     def _on_exit(self, now: float) -> None:
@@ -553,7 +556,7 @@ class Attempt:
         self._exit_status = status
         self.meter.pace.stop(self._raw())
         self.cpu_s = self._ffmpeg.cpu_s
-        # What it said last is still in the pipe, and explains its end; the pipe holds 64 KiB.
+        # FFmpeg's last log lines are still in the pipe, which holds 64 KiB; they explain the end.
         for _ in range(4):
             data = self._ffmpeg.read()
             if not data:
@@ -565,7 +568,7 @@ class Attempt:
             try:
                 self._poll.unregister(descriptor)
             except KeyError:
-                # Its stderr had ended before.
+                # The end of its stderr has unregistered it before.
                 continue
         self._ffmpeg.close()
         self._ffmpeg = self._ladder = None

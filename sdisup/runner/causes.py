@@ -1,10 +1,11 @@
 """Why FFmpeg ended, by what it logged: a table, each row with the log lines from which it was made. Pure.
 
-The exit status decides little: FFmpeg exits 0 after a time-out, on a full disk at the trailer and with zero frames,
-and its codes differ between versions (FACTS 3). So the text decides, by the first row that applies. An end has one of
+The exit status tells little: FFmpeg exits with 0 after a time-out, on a full disk at the trailer and with zero frames,
+and its codes differ between versions (FACTS 3). So the log decides, by the first row that applies. An end has one of
 three outcomes: `retry` (the runner exits and systemd restarts it, with a growing delay), `wait` (no signal: the port is
-healthy, the runner tries again by itself), `fail` (exit 78: this FFmpeg cannot work with these arguments, and no retry
-will change that). A server's words and an input's content reach the log too, and may be anything: they never `fail`.
+healthy, and the runner tries again by itself), `fail` (exit 78: this FFmpeg cannot work with these arguments, and no
+retry will change that). What a server says and what an input contains reach the log too, and may be any text: such
+text never leads to `fail`.
 """
 
 from __future__ import annotations
@@ -49,20 +50,21 @@ class Cause(Record):
 
     @property
     def explains_stalls(self) -> bool:
-        """Whether frames or a file that stand still are a consequence of it."""
+        """Whether this cause makes the frames or the file stand still."""
         return self.outcome == WAIT or self.is_disk or self.name in (BOARD_FAULT, BOARD_MISSING)
 
 
 class Row(Record):
-    """One row of the table: a log line with one of `patterns` is this cause, if the conditions hold.
+    """One row of the table: a log line with one of `patterns` means this cause, if the conditions hold.
 
-    `without_signal` is what the source has to do without a signal (contract/options.py). `needs_frames`: whether
-    FFmpeg must have counted frames, or none. `beside`: a line of the same part of FFmpeg (`[out#0/mp4 @ 0x…]`) has to
-    hold one of these words. `least` is the priority that a line needs; for the outcome `fail` it is an error.
+    `without_signal` is what the source has to do without a signal (contract/options.py), None for any source.
+    `needs_frames`: FFmpeg must have counted frames (True) or none (False). `beside`: a line of the same part of
+    FFmpeg (`[out#0/mp4 @ 0x…]`) has to hold one of these words. `least` is the least severe priority that the
+    line may have; for the outcome `fail` it has to be an error.
 
-    Where the outcome is `fail`, the line has to begin with a pattern, since what FFmpeg quotes stands behind words of
-    its own (`method DESCRIBE failed: 451 Option not found`). In a pattern `*` stands for anything, and `{}` for what
-    has to be in FFmpeg's command line (`_says_of_command`).
+    Where the outcome is `fail`, the line has to begin with a pattern, since FFmpeg's own words precede what it quotes
+    (`method DESCRIBE failed: 451 Option not found`). In a pattern `*` stands for any text, and `{}` for text that is in
+    FFmpeg's command line (`_says_of_command`).
     """
 
     name: str
@@ -74,7 +76,7 @@ class Row(Record):
     least: int = WARNING
 
     def applies(self, end: End) -> bool:
-        """Whether the row's conditions on an end hold, but for the log lines."""
+        """Whether the row's conditions hold for an end, apart from the log lines."""
         if self.without_signal not in (None, end.without_signal):
             return False
         if self.needs_frames not in (None, end.frames > 0):
@@ -103,9 +105,10 @@ def _holds(text: str, patterns: tuple[str, ...]) -> bool:
 
 
 def _says_of_command(text: str, pattern: str, command: tuple[str, ...]) -> bool:
-    """Whether a text begins as `pattern` does, and names at `{}` what stands in the command line.
+    """Whether a text begins with `pattern`, and has at `{}` something that is in the command line.
 
-    FFmpeg 5.1 says `Value inf for parameter 'time_base' out of range [` of broken sound: nobody wrote a time base.
+    FFmpeg 5.1 says `Value inf for parameter 'time_base' out of range [` of broken sound, without a time base in the
+    command line.
     """
     before, is_naming, after = pattern.partition("{}")
     head, _, tail = before.partition("*")
@@ -117,7 +120,7 @@ def _says_of_command(text: str, pattern: str, command: tuple[str, ...]) -> bool:
 
 
 def _names(word: str, named: str) -> bool:
-    """Whether a part of a word begins with `named`; `bar` in `-foobar` is something else."""
+    """Whether `named` is in the word and begins a part of it, as `bar` does in `-foo:bar` and not in `-foobar`."""
     return any(
         word.startswith(named, at) and not (at and (word[at - 1].isalnum() or word[at - 1] == "_"))
         for at in range(len(word))
@@ -139,7 +142,7 @@ TABLE = (
     # [out#0/matroska @ 0x…] [error] Task finished with error code: -5 (Input/output error)
     # A muxer that refuses a packet (-22, Invalid argument) logs the first line as well.
     Row(DISK_ERROR, RETRY, ("Error muxing a packet",), beside=("Input/output error",)),
-    # VIDEOMASTER.md 16: not a time-out; `Failed to get data buffers` follows both.
+    # VIDEOMASTER.md 16: a fault of the board, no time-out; `Failed to get data buffers` follows either.
     Row(BOARD_FAULT, RETRY, ("Failed to lock slot handle",)),
     # VIDEOMASTER.md 8: the cable was pulled; ten seconds later
     # [error] Timeout while waiting for slot lock / Failed to get data buffers
@@ -165,7 +168,8 @@ TABLE = (
                               "LTC companion card feature is not supported",
                               "LTC companion card is not detected", "LTC on-board feature is not supported"),
         without_signal=ENDS, needs_frames=False),
-    # VIDEOMASTER.md 7: no signal at start, exit 234 within 10 ms; with -map, with a filter graph, without either
+    # VIDEOMASTER.md 7: no signal at start, exit 234 within 10 ms. The message differs: with -map, with a filter graph,
+    # with neither
     Row("no signal", WAIT, ("Stream map '' matches no streams", "matches no streams",
                             "Output file does not contain any stream", "does not contain any stream"),
         without_signal=ENDS, needs_frames=False),
@@ -179,14 +183,14 @@ TABLE = (
         needs_frames=False),
     Row("device busy", RETRY, ("Cannot enable video input", "Cannot enable audio input"), without_signal=SEARCHES,
         needs_frames=False),
-    # The dynamic loader's words, which carry no level: exit 127. After an upgrade of a card's SDK; or of FFmpeg, whose
-    # packages come one after the other.
+    # What the dynamic loader says, without a level; exit 127. This happens after an upgrade of a card's SDK, and during
+    # one of FFmpeg, whose packages are replaced one after the other.
     # /usr/bin/ffmpeg: error while loading shared libraries: libx.so.6: cannot open shared object file: No such file …
     # /usr/bin/ffmpeg: symbol lookup error: /usr/bin/ffmpeg: undefined symbol: av_foo, version LIBAVUTIL_59
     # /usr/bin/ffmpeg: /lib/…/libc.so.6: version `GLIBC_2.99' not found (required by /usr/bin/ffmpeg)
     Row("library missing", RETRY, ("error while loading shared libraries:", "symbol lookup error:",
                                    "' not found (required by "), needs_frames=False, least=INFO),
-    # What FFmpeg says of its command line, with FFmpeg's source: fftools/cmdutils.c, ffmpeg_opt.c, ffmpeg_mux_init.c;
+    # What FFmpeg says of its command line, from its source: fftools/cmdutils.c, ffmpeg_opt.c, ffmpeg_mux_init.c;
     # libavutil/opt.c and eval.c, libavfilter/graphparser.c, libavformat/mux.c, libavcodec/libx264.c.
     # [fatal] Unknown encoder 'prores_aw' / [error] Unknown input format: 'videomaster'
     # [fatal] Unrecognized option 'foo'. / [error] Error parsing options for output file x.mkv.
@@ -203,7 +207,7 @@ TABLE = (
                               "Unable to choose an output format for '", "Could not find tag for codec {} in stream ",
                               "At least one output file must be specified"),
         needs_frames=False),
-    # The GPU is not there: Cannot load libcuda.so.1; the GPU comes back with its driver.
+    # Cannot load libcuda.so.1: there is no GPU; it comes back with its driver.
     Row("device missing", RETRY, ("Cannot load libcuda", "No such device", "No such file or directory")),
     Row("permission", RETRY, ("Permission denied", "Operation not permitted")),
     Row("network", RETRY, ("Connection refused", "Connection timed out", "Connection reset", "timed out",
@@ -214,7 +218,7 @@ TABLE = (
 # What FFmpeg logs when a signal's format changes in the middle of a recording.
 # VIDEOMASTER.md 9, for each frame: [error] Invalid buffer size, packet size 414720 < expected frame_size 4147200
 # FFmpeg 5.1: [warning] Changing video frame properties on the fly is not supported by all filters
-# What 7.1 logs is a change of format only where it is one of the size: progress.py, changed_size.
+# FFmpeg 7.1 logs any change of format in the same words; only a change of size counts: progress.py, changed_size.
 FORMAT_CHANGES = (
     "Invalid buffer size, packet size",
     "Changing video frame properties on the fly",
@@ -226,8 +230,8 @@ def is_format_change(text: str) -> bool:
     return any(words in text for words in FORMAT_CHANGES)
 
 
-# An FFmpeg that logs one of these leaves an incomplete file, whatever its exit code (FACTS 3).
-# A source that timed out leaves a whole file; a disk that did is named by the first two.
+# An FFmpeg that logs one of these leaves an incomplete file, whatever its exit code (FACTS 3). A time-out is not among
+# them: after one of the source the file is complete, and after one of the disk FFmpeg logs one of the first two.
 BAD_FILE = ("Error writing trailer", "Error closing file", "Slave muxer", "No space left on device")
 
 
@@ -235,8 +239,8 @@ def file_verdict(end: End, frames: int) -> str:
     """`complete`, or what is wrong with a finished file, by the rule of FACTS 3.
 
     A file is complete when FFmpeg said progress=end, exited with 0 or 255, counted frames, and logged no failure of
-    writing. With -xerror FFmpeg leaves a complete file too at a lost signal, with 251, and at a smaller picture, with
-    234 (VIDEOMASTER.md 8, 15).
+    writing. With -xerror it is complete too where FFmpeg exited with 251 at a lost signal, or with 234 at a smaller
+    picture (VIDEOMASTER.md 8, 15).
     """
     is_smaller = any(is_format_change(text) for _, text in end.lines)
     for _, text in end.lines:
@@ -269,18 +273,18 @@ class End(Record):
     command: tuple[str, ...] = ()
 
 
-# What FFmpeg logs at many ends and beginnings, and what explains none of them.
+# What FFmpeg logs at many starts and ends, and what explains no end.
 _EMPTY_WORDS = (
     "Failed to stop stream", "Cannot retrieve audio stream properties", "Guessed Channel Layout",
     "Conversion failed!", "Exiting normally, received signal",
-    # The threads of FFmpeg 7 report an end to each other, after the thread that knows why has logged it.
+    # The threads of FFmpeg 7 log these when they end, after the thread that failed has logged why.
     "Error opening input file", "Error opening output file", "Error sending frames to consumers",
     "Task finished with error code", "Terminating thread with return code", "Could not open encoder before EOF",
     "Nothing was written into output file",
 )  # fmt: skip
 
 
-# What FFmpeg logs of an encoder after the line that says what is wrong with it; this one says of which track it was.
+# What FFmpeg logs after the line that says what is wrong with an encoder; these lines tell the encoder's track.
 # [libx264 @ 0x…] [error] width not divisible by 2 (853x480)
 # [vost#0:0/libx264 @ 0x…] [error] Error while opening encoder - maybe incorrect parameters such as bit_rate, …
 # [error] Error initializing output stream 0:0 -- Error while opening encoder for output stream #0:0 - maybe … (5.1)
@@ -291,9 +295,9 @@ def classify(end: End) -> Cause:
     """The cause of an end that nobody asked for.
 
     A fault that the runner found is the cause, with two exceptions. A stall is only a symptom: if FFmpeg logged a lost
-    signal or a failing disk while the runner waited for it or ended it (VIDEOMASTER.md 8: after 10 s), that is the
-    cause; and so a board's fault. A channel without frames looks at first like one without audio; FFmpeg's log at its
-    end tells them apart.
+    signal, a failing disk or a fault of the board while the runner waited for it or ended it (VIDEOMASTER.md 8: after
+    10 s), that is the cause. A channel without frames looks at first like a channel without audio; what FFmpeg logs at
+    its end tells them apart.
     """
     said = _said_cause(end)
     fault = end.fault
@@ -327,9 +331,9 @@ def _unsaid_cause(end: End) -> Cause:
 
 
 def _last_error(end: End) -> str:
-    """What FFmpeg complained of last, with the track that it was of where FFmpeg says so.
+    """The last error that FFmpeg logged, with its track where FFmpeg names one.
 
-    An encoder that refuses its settings says what is wrong with them in its first line.
+    Of several lines of one part of FFmpeg it is the first: there an encoder says what is wrong with its settings.
     """
     errors = [
         text for priority, text in end.lines if priority <= ERROR and not _holds(text, _EMPTY_WORDS) and text.strip()
@@ -358,7 +362,7 @@ def _missing_track(end: End) -> str:
 
 
 def _track(text: str) -> str:
-    """`audio` or `video` where a line is about one track of the recording, else empty.
+    """`audio` or `video` where a line is about one track of the recording; empty elsewhere.
 
     The picture is a recording's first stream (encode/command.py).
     """
@@ -375,12 +379,12 @@ def _track(text: str) -> str:
 
 
 def _speaker(text: str) -> str:
-    """The part of FFmpeg that says this, as it stands there: `[vost#0:0 @ 0x5635a66e8600]`; empty if none does."""
+    """The part of FFmpeg that logged a line, `[vost#0:0 @ 0x5635a66e8600` of it; empty if the line names none."""
     return text.partition("]")[0] if text.startswith("[") and " @ 0x" in text.partition("]")[0] else ""
 
 
 def plain(text: str) -> str:
-    """The message without the parts of FFmpeg that logged it, and without any address: causes are compared."""
+    """The message without the part of FFmpeg that logged it and without addresses: causes are compared."""
     while _speaker(text):
         text = text.partition("]")[2].lstrip()
     before, is_at, after = text.partition(" @ 0x")

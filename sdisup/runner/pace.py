@@ -1,9 +1,10 @@
-"""What a source delivers, against the clock: how many pictures are missing, since when, and why. Pure.
+"""Compares what a source delivers with the clock: how many pictures are missing, since when, and why. Pure.
 
-FFmpeg keeps a constant frame rate by copies (FACTS 7): a frame is a picture only if it is no copy. So three things are
-told apart. A *hole* is a stretch of time without a picture, whether FFmpeg filled it with copies or not. Copies beside
-the holes are pictures that were lost one by one. And frames that are short of the clock are time that the file lacks.
-Counts are compared with CLOCK_MONOTONIC_RAW, which no NTP slews (FACTS 7); `now` is CLOCK_MONOTONIC; both in seconds.
+FFmpeg keeps a constant frame rate by copies (FACTS 7): a frame is a picture only if it is no copy. This module tells
+three things apart. A *hole* is a time without pictures, whether FFmpeg filled it with copies or not. Copies outside the
+holes stand for pictures that were lost one by one. And where fewer frames came than the clock asks for, the file lacks
+time. `raw` is CLOCK_MONOTONIC_RAW, which NTP does not slew (FACTS 7): counts are compared with it. `now` is
+CLOCK_MONOTONIC. Both are in seconds.
 """
 
 from __future__ import annotations
@@ -15,27 +16,27 @@ from sdisup.contract.records import Record
 
 STEP_S = 10.0
 DRIFT = 0.0002
-"""The share of each step's frames that may be missing: twice the 100 ppm by which clocks may differ."""
+"""The share of a step's frames that may be missing: twice the 100 ppm by which two clocks may differ."""
 HOLE_S, LEAST_HOLE_S, SETTLE_S = 1.2, 0.4, 3.0
-"""From when on a time without pictures is a hole, what of it has to be lost, and how long late pictures may fill it."""
+"""A hole is longer than HOLE_S, at least LEAST_HOLE_S of it is lost, and late pictures may fill it within SETTLE_S."""
 COPIES_LATE_S = 1.0
-"""The copies that fill a silence may be counted some blocks after its first picture."""
+"""FFmpeg may count the copies that fill a hole some progress blocks after the picture that ends the hole."""
 BLOCK_S = 0.25
 """FFmpeg's -stats_period (encode/command.py)."""
 SHORT_WINDOW_S, LONG_WINDOW_S = 10.0, 60.0
 SHORT_SHARE, LONG_SHARE = 0.1, 0.01
-"""The one threshold: 10 % of the frames over 10 s, or 1 % over a minute, is said."""
+"""The threshold for all remarks: 10 % of the frames over 10 s, or 1 % over a minute."""
 SPAN = 0.92
-"""How much of a window has to be seen before it is judged: what is lost all the time is said within 10 s."""
+"""The share of a window that has to pass before it is judged, so that a constant loss is remarked within 10 s."""
 AHEAD_S = 2.0
-"""A file may be longer than its time by this; by more, its timestamps have jumped (copies), or no clock paces it."""
+"""How much longer than the time of its recording a file may get by copies. By more, its timestamps have jumped."""
 BEHIND_S = 1.2
-"""For how long pictures may be dropped one after the other, until timestamps that stepped back have caught up."""
+"""How long FFmpeg may drop picture after picture. Beyond it, the timestamps have jumped back."""
 FAST_WINDOW_S, FAST, BUFFERED_S = 3.0, 1.5, 40.0
-"""A source that delivers so much more than its rate for so long is not paced, once it is ahead of its time by more than
-a stream's buffer: HLS begins three segments back, of 10 s mostly."""
+"""A source is not paced if it delivers FAST times its rate for FAST_WINDOW_S and is ahead of the clock by more than
+BUFFERED_S, a stream's buffer: HLS begins three segments back, mostly of 10 s."""
 JUMP_S = 5.0
-"""How long after a jump a new file is worth it."""
+"""How long after a jump a new file may still be begun for it."""
 
 SIGNAL_LOST, SOURCE_SILENT, SOURCE_LOSES = "signal lost", "source silent", "source loses frames"
 CANNOT_KEEP_UP, JUMPED = "cannot keep up", "timestamps jumped"
@@ -50,7 +51,7 @@ def exact_rate(value: float) -> float:
 
 
 class Hole(Record):
-    """A stretch of time without pictures, by CLOCK_MONOTONIC: `frames` are missing, of which `filled` are copies."""
+    """A time without pictures, by CLOCK_MONOTONIC: `frames` are missing, `filled` of them have copies instead."""
 
     start: float
     end: float
@@ -62,9 +63,9 @@ class Hole(Record):
 class Deficit:
     """Counts the frames that should have come by the clock and did not.
 
-    It compares frames with time, in steps of at least STEP_S between progress blocks. What a step owes at its end may
-    come late, and at once; so what counts for good is the least that a whole step owed. A card's clock may differ from
-    the system's by 100 ppm for months; so each step may owe a little (DRIFT; DESIGN.md, Ledger).
+    It compares frames with time, in steps of at least STEP_S between progress blocks. Frames that a step owes at its
+    end may come late, all at once; so only the least that was owed during a whole step counts for good. A card's clock
+    may differ from the system's by 100 ppm for months; so each step may owe a little (DRIFT; DESIGN.md, Ledger).
     """
 
     def __init__(self, rate: float) -> None:
@@ -74,7 +75,7 @@ class Deficit:
         self._at: float | None = None
         self._frames = 0
         self.frames = 0
-        """How many frames are missing so far. The frames of the last step may still come."""
+        """How many frames are missing so far. Those that the last step owes may still come."""
 
     def add(self, raw: float, frames: int) -> None:
         if not self._rate:
@@ -86,7 +87,7 @@ class Deficit:
             self._step(self._at, raw, frames)
 
     def finish(self, raw: float, frames: int) -> None:
-        """No more frames come: the last step counts, however short it is."""
+        """End the count: the last step counts, however short it is."""
         if self._at is not None:
             self._step(self._at, raw, frames)
 
@@ -121,7 +122,7 @@ class Counts(Record):
 
 
 class Point(Record):
-    """What came until a moment, as if the holes had been none: frames, the pictures among them, and drops."""
+    """Counts at a moment, as they would be without holes: frames, the pictures among them, and drops."""
 
     raw: float
     frames: float
@@ -130,7 +131,7 @@ class Point(Record):
 
 
 class Rates(Record):
-    """What came in a second since a moment of CLOCK_MONOTONIC_RAW: frames, the pictures among them, and drops."""
+    """Averages per second since a moment of CLOCK_MONOTONIC_RAW: frames, the pictures among them, and drops."""
 
     since: float
     frames: float
@@ -139,7 +140,7 @@ class Rates(Record):
 
 
 class Window:
-    """The points of the last `seconds`, some fifty of them."""
+    """About fifty points of the last `seconds`."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -153,7 +154,7 @@ class Window:
             points.popleft()
 
     def rates(self, last: Point) -> Rates | None:
-        """The rates from the window's beginning to `last`; None for a window of which too little was seen."""
+        """The rates from the window's beginning to `last`; None while less than SPAN of the window has passed."""
         first = self._points[0]
         span_s = last.raw - first.raw
         if span_s < SPAN * self._seconds:
@@ -167,7 +168,7 @@ class Window:
 
 
 class Pending(Record, frozen=False):
-    """A hole that is over, from `before` to `after`, with `copies`. Pictures that come late make less of it `lost`."""
+    """A hole that is over, from `before` to `after`, with `copies` in it. Pictures that come late reduce `lost`."""
 
     before: Counts
     after: Counts
@@ -176,10 +177,10 @@ class Pending(Record, frozen=False):
 
 
 class Pace:
-    """The pictures of one FFmpeg against the clock. `rate` is in frames a second; with 0 nothing is known.
+    """Compares the pictures of one FFmpeg with the clock. `rate` is in frames a second; with 0 nothing is compared.
 
-    `is_stated` is whether somebody said that the source has this rate: otherwise it may change, and copies are no loss.
-    `silent` is the cause of a hole, `started` when FFmpeg was.
+    `is_stated` is whether the configuration states the source's rate. Otherwise the source may change it, and copies
+    are no loss. `silent` is the cause of a hole without dropped pictures, `started` is when FFmpeg was started.
     """
 
     def __init__(self, rate: float, silent: str, started: float = 0.0, *, is_stated: bool = True) -> None:
@@ -187,45 +188,45 @@ class Pace:
         self.rate = rate
         self.is_stated = is_stated
         self.holes: list[Hole] = []
-        """Those that the ledger was not told of yet."""
+        """The holes of which the ledger was not told yet."""
         self._silent = silent
         self._until = math.inf
         self._deficit = Deficit(rate)
         self._lost = self._filled = 0
         self._silent_lost, self._silent_filled = 0.0, 0
-        """Of these, what no picture came for."""
+        """The part of `_lost` and `_filled` in holes whose cause is `silent`."""
         self._begun: Counts | None = None
         self._last = self._framed = self._pictured = Counts(0.0, 0.0, 0, 0, 0)
-        """The last counts; those of the last block with new frames, and of the last one with a new picture."""
+        """The counts of the last block, of the last block with new frames, and of the last block with a new picture."""
         self._pending: Pending | None = None
         self._hole_end = 0.0
         self._owed_until = 0.0
         self._ahead, self._surplus = 0.0, 0
-        """How many copies stand for no time: those that later frames may still make up for, and those that remain."""
+        """How many copies are beyond the rate: those that missing frames may still offset, and those that remain."""
         self._jump, self._jump_until = "", -1.0
         self.is_starved = False
-        """Whether FFmpeg has no time to take what its source delivers: then lost pictures are not the source's."""
+        """Whether FFmpeg gets too little processor time to read all pictures: then the source does not lose them."""
         self.loses_pictures = False
-        """Whether pictures are lost now that FFmpeg made copies for: its source lost them, or it did not take them."""
+        """Whether copies now stand for lost pictures: the source lost them, or FFmpeg did not read them in time."""
         self.remark = ""
-        """What an operator should know of the pace, by the last ten seconds and the last minute; "" if all is well."""
+        """What an operator should know of the rate, by the last ten seconds and the last minute; "" if all is well."""
         self._short, self._long, self._fast = Window(SHORT_WINDOW_S), Window(LONG_WINDOW_S), Window(FAST_WINDOW_S)
 
     # What is counted.
 
     @property
     def short(self) -> int:
-        """How many frames the file lacks beside its holes, since not enough came by the clock."""
+        """How many frames the file lacks outside its holes, by the clock."""
         return self._deficit.frames
 
     @property
     def repeated(self) -> int:
-        """How many copies stand for pictures that were lost one by one, where the source's rate is stated."""
+        """How many copies stand for pictures that were lost one by one; 0 where nobody states the source's rate."""
         return max(0, self._last.copies - self._filled - self._surplus) if self.is_stated else 0
 
     @property
     def repeated_cause(self) -> str:
-        """Why copies stand for pictures: those that FFmpeg dropped beside them had come, with wrong timestamps."""
+        """Why copies stand for pictures. Where FFmpeg also dropped pictures, those had come, with wrong timestamps."""
         if self.is_starved:
             return CANNOT_KEEP_UP
         return JUMPED if 2 * self._last.drops > self.repeated else SOURCE_LOSES
@@ -236,9 +237,9 @@ class Pace:
         return self.short + self.repeated + self._lost
 
     def add(self, now: float, raw: float, frames: int, copies: int, drops: int) -> None:
-        """Take in a progress block: frames written, those among them that are copies, and pictures dropped.
+        """Add a progress block: frames written, the copies among them, and pictures dropped.
 
-        Copies may be counted a block before they are written.
+        FFmpeg may count a copy a block before it writes the copy.
         """
         if not self.rate:
             return
@@ -262,25 +263,25 @@ class Pace:
                     self._end_hole(counts, ahead)
                 self._pictured = counts
             self._framed = counts
-            # Only with new frames: blocks go on while no frame comes, and the gap that follows counts that time.
+            # Only with new frames: blocks go on while no frame comes, and that time counts in the gap that follows.
             self._deficit.add(counts.raw, counts.frames + self._unfilled())
             self._note(counts)
 
     def stop(self, raw: float) -> None:
-        """FFmpeg is told to end: what it still writes came before this moment."""
+        """Note that FFmpeg is told to end: what it writes from now on came before this moment."""
         self._until = min(self._until, raw)
 
     def finish(self) -> None:
-        """FFmpeg has ended. Time without frames at its end is the gap that follows."""
+        """End the counts, since FFmpeg has ended. Time without frames at its end belongs to the gap that follows."""
         self._settle(self._last, at_once=True)
-        # What was filled ahead, and would have been dropped from what came next, is missing to nobody.
+        # Copies that are still beyond the rate stand for no missing picture.
         if self._ahead > self.rate * LEAST_HOLE_S:
             self._surplus, self._ahead = self._surplus + math.ceil(self._ahead), 0.0
         self._deficit.finish(self._framed.raw, self._framed.frames + self._unfilled())
 
     def _begin(self, counts: Counts) -> None:
         self._begun = self._framed = self._pictured = counts
-        # Some copies beside the first picture are FFmpeg's beginning, and nobody's loss.
+        # FFmpeg makes some copies with its first picture, which stand for no lost picture.
         self._filled = min(counts.copies, int(self.rate * LEAST_HOLE_S))
         self._deficit.add(counts.raw, counts.frames - self._filled)
         self._note(counts)
@@ -288,15 +289,15 @@ class Pace:
     # Timestamps.
 
     def jump(self, now: float) -> str:
-        """How the timestamps have jumped in the last seconds, so that a new file would record more than this one."""
+        """How the timestamps jumped in the last JUMP_S seconds, in words; "" if they did not."""
         return self._jump if now <= self._jump_until else ""
 
     def jumped(self, now: float, text: str) -> None:
-        """The timestamps have jumped: a new file would record more than this one."""
+        """Note that the timestamps have jumped, so that a new file would record more than this one."""
         self._jump, self._jump_until = text, now + JUMP_S
 
     def _watch_copies(self, counts: Counts) -> None:
-        """Copies that no time explains stand for timestamps that went ahead; frames that do not come then pay back."""
+        """Count copies beyond the rate: timestamps went ahead. Frames that are missing later reduce the count."""
         if counts.raw > self._owed_until:
             self._ahead = max(0.0, self._ahead)
         ahead = counts.frames - self._framed.frames - self.rate * (counts.raw - self._framed.raw)
@@ -309,7 +310,7 @@ class Pace:
             self._ahead = 0.0
 
     def _watch_drops(self, counts: Counts) -> None:
-        """Pictures that are dropped one after the other are behind those that were written."""
+        """Notice timestamps that jumped back: FFmpeg drops picture after picture."""
         dropped, seconds = counts.drops - self._pictured.drops, counts.raw - self._pictured.raw
         if seconds > BEHIND_S and dropped > self.rate * seconds / 2:
             self.jumped(counts.now, f"back; FFmpeg drops the pictures until they have caught up ({dropped} so far)")
@@ -317,7 +318,7 @@ class Pace:
     # Holes.
 
     def _end_hole(self, counts: Counts, ahead: int) -> None:
-        """Pictures came again: what they do not make up for, now and in the next seconds, is lost."""
+        """Begin to settle a hole, since pictures came again. What they do not make up for within SETTLE_S is lost."""
         self._settle(counts, at_once=True)
         self._pending = Pending(self._pictured, counts, counts.copies - self._pictured.copies + ahead, math.inf)
         self._settle(counts)
@@ -338,7 +339,7 @@ class Pace:
         if frames <= self.rate * LEAST_HOLE_S:
             return
         filled = self._filled_of(hole)
-        # Where copies fill it, they are the better measure: blocks come late or early.
+        # Copies measure the hole better than the times of blocks, which come late or early.
         frames = max(frames, min(hole.copies, int(self.rate * (after.raw - before.raw))))
         filled = max(filled, min(hole.copies, frames))
         self._lost += frames
@@ -347,28 +348,28 @@ class Pace:
         if cause == self._silent:
             self._silent_lost += frames
             self._silent_filled += filled
-        # The pictures of the block that ends it came since the block before.
+        # The pictures of the block that ends the hole came after the block before it.
         end = after.now - min((after.pictures - before.pictures) / self.rate, BLOCK_S)
         start = max(self._hole_end, end - frames / self.rate)
         self.holes.append(Hole(start, end, frames, filled, cause))
         self._hole_end = end
 
     def _cause_of(self, hole: Pending) -> str:
-        """Pictures that were dropped had come, with wrong timestamps."""
+        """The cause of a hole. Pictures that FFmpeg dropped had come, with wrong timestamps."""
         return JUMPED if 2 * (hole.after.drops - hole.before.drops) > hole.lost else self._silent
 
     def _unfilled(self) -> int:
-        """How many frames the file lacks by its holes."""
+        """How many frames the file lacks in its holes, where no copies fill them."""
         pending = self._pending
         return self._lost - self._filled + (round(pending.lost) - self._filled_of(pending) if pending else 0)
 
     def _filled_of(self, hole: Pending) -> int:
         return min(round(hole.lost), hole.copies)
 
-    # What is said.
+    # Remarks.
 
     def _note(self, counts: Counts) -> None:
-        """What a silence lacks is said by its hole: the windows see frames and pictures as if there had been none."""
+        """Add a point to the windows and judge them. Silent holes count as filled, since the ledger has them."""
         lost, filled = self._silent_lost, self._silent_filled
         if self._pending is not None and self._cause_of(self._pending) == self._silent:
             lost, filled = lost + self._pending.lost, filled + self._filled_of(self._pending)
@@ -383,7 +384,7 @@ class Pace:
         )
 
     def _judge(self, rates: Rates | None, share: float, steps: int) -> str:
-        """A short window is exact to half a frame a second, a long one to a tenth (`steps` in one)."""
+        """The remark on a window; "" if there is none. The rate is shown in steps of 1/`steps` of a frame a second."""
         if rates is None:
             return ""
         least, stated, got = self.rate * (1 - share), f"{self.rate:.4g}", round(steps * rates.pictures) / steps
@@ -399,7 +400,7 @@ class Pace:
         return ""
 
     def _judge_speed(self, counts: Counts, rates: Rates | None) -> str:
-        """What comes late, at the start or after a silence, comes fast too, and is not ahead of its time."""
+        """The remark on a source that nothing paces. Late pictures come fast too, but not ahead of the clock."""
         if rates is None or rates.frames < FAST * self.rate:
             return ""
         if counts.frames / self.rate - (counts.now - self._started) < BUFFERED_S:
@@ -408,5 +409,5 @@ class Pace:
 
 
 def _rate_text(fps: float) -> str:
-    """Ten seconds do not tell 29.97 from 30, of which the first is the one that is seen."""
+    """The standard rate nearest to `fps`. Ten seconds do not tell 29.97 from 30; 29.97 is the one that is in use."""
     return next((f"{rate:.4g}" for rate in STANDARD_RATES if abs(rate - fps) < 0.015 * rate), f"{fps:.1f}")

@@ -1,7 +1,7 @@
-"""Which picture and which sound of an input are recorded, by what FFmpeg logs when it has opened it. Pure.
+"""Chooses which picture and which sound of an input are recorded, by what FFmpeg logs when it opens the input. Pure.
 
 An MPEG-TS may carry several programmes, and an HLS stream comes in variants, which FFmpeg calls programmes too.
-FFmpeg's first picture and first sound may be of different ones, and of the worst. What FFmpeg logs
+FFmpeg's first picture and first sound may belong to different programmes, and to the worst one. FFmpeg logs
 (libavformat/dump.c; 5.1 and 7.1):
 
     Input #0, hls, from 'm.m3u8':
@@ -24,7 +24,7 @@ LINES_KEPT = 2000
 
 
 class Programme(Record, frozen=False):
-    """One programme or variant: its number, its streams by FFmpeg's numbers, and what tells how good it is."""
+    """One programme or variant: its number, its streams by FFmpeg's numbers, its picture's size and its bit rate."""
 
     number: str
     pictures: list[int]
@@ -39,18 +39,18 @@ class Programme(Record, frozen=False):
 
 
 class Choice(Record):
-    """The best programme: `number` for -map, empty where FFmpeg's first streams are its own; `remark` on others."""
+    """The best programme: `number` for -map, "" where it has FFmpeg's first streams; `remark` for people."""
 
     number: str = ""
     remark: str = ""
 
 
 def choose(lines: Iterable[str], *, with_sound: bool) -> Choice:
-    """What to record of the first input, by the log lines of its opening. With sound, if that is recorded of it."""
+    """Choose by the log lines of the first input's opening. `with_sound`: the sound is recorded from this input too."""
     everything, found = _read(lines)
     wanted = [one for one in found if one.pictures and (one.sounds or not with_sound)]
     if len(found) > 1 and wanted:
-        # Of equals the first.
+        # Of equal programmes max() gives the first.
         best = max(wanted, key=lambda one: one.rank)
         is_first = best.pictures[:1] == everything.pictures[:1]
         is_first = is_first and (not with_sound or best.sounds[:1] == everything.sounds[:1])
@@ -62,7 +62,7 @@ def choose(lines: Iterable[str], *, with_sound: bool) -> Choice:
 
 
 def _read(lines: Iterable[str]) -> tuple[Programme, list[Programme]]:
-    """All streams as one programme, and the programmes."""
+    """All streams of the first input as if they were one programme, and its programmes."""
     everything, found = Programme("", [], []), list[Programme]()
     current: Programme | None = None
     for text in lines:
@@ -86,7 +86,7 @@ def _add(programme: Programme, text: str) -> None:
     digits = text.removeprefix("Stream #0:")
     number = int("".join(_leading_digits(digits)) or "0")
     streams = programme.pictures if ": Video: " in text else programme.sounds if ": Audio: " in text else None
-    # A cover of a song is a picture too, and none that moves.
+    # An attached picture (a song's cover) is no moving picture.
     if streams is None or number in streams or "(attached pic)" in text:
         return
     if streams is programme.pictures and not streams:
@@ -102,7 +102,7 @@ def _leading_digits(text: str) -> Iterable[str]:
 
 
 def with_programme(command: Sequence[str], number: str) -> list[str]:
-    """The same command for the picture and the sound of that programme of the first input."""
+    """`command` with -map for the picture and the sound of that programme of the first input."""
     kept = list(command)
     for index, word in enumerate(command[:-1]):
         value = command[index + 1]

@@ -14,9 +14,9 @@ A sample, with `-loglevel repeat+level+info -nostats -progress pipe:2` (FFmpeg 7
 
 Values may be `N/A`; FFmpeg's status line for people ends in a carriage return; some lines carry no level.
 
-FFmpeg writes a block at once (fftools/ffmpeg.c, print_report: one avio_write, smaller than PIPE_BUF), from `frame=` to
-`progress=`, so that no log line stands inside. A log line that is not written at once may swallow a block's beginning.
-Such words elsewhere are somebody else's, a server's or a title's, and count for nothing.
+FFmpeg writes a whole block at once, from `frame=` to `progress=` (fftools/ffmpeg.c, print_report: one avio_write,
+smaller than PIPE_BUF), so that no log line stands inside. A log line that FFmpeg writes in pieces may run into a
+block's first line. The same words outside a block come from a server or a title, and are ignored.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class ProgressParser:
         self._pending = b""
         self._block: dict[bytes, bytes] = {}
         self._key = b""
-        """The progress key of the line before, if it was a line of a block."""
+        """The key of the line before, "" if that was no line of a block."""
 
     def feed(self, data: bytes) -> list[LogLine | Progress]:
         """The records that `data` completes, in order; `data` may be any bytes of any length."""
@@ -102,7 +102,7 @@ _PROGRESS_KEYS = frozenset(
 
 
 def parse_log_line(line: bytes) -> LogLine:
-    """A log line. Its level is the first bracket that names a level; others such as `[libx264 @ 0x…]` may precede."""
+    """Parse a log line. Its level is in the first bracket that names one; others, `[libx264 @ 0x…]`, may precede it."""
     text = "".join(
         character if character.isprintable() else "\N{REPLACEMENT CHARACTER}"
         for character in line.decode("utf-8", "replace").replace("\t", " ")
@@ -127,7 +127,7 @@ def muxer_version(text: str) -> str:
 
 
 def found_rate(text: str) -> float:
-    """The frames a second of FFmpeg's log line on a stream of video, 0 for any other line.
+    """The frames a second in FFmpeg's log line on a video stream; 0 for any other line.
 
     `Stream #0:0: Video: h264, yuv420p(progressive), 640x360, q=2-31, 800 kb/s, 23.98 fps, 12800 tbn`
     """
@@ -141,7 +141,7 @@ def found_rate(text: str) -> float:
 
 
 def found_size(text: str) -> str:
-    """`640x360` of FFmpeg's log line on a stream of video, which found_rate shows; empty for any other line."""
+    """`640x360` in FFmpeg's log line on a video stream (found_rate has a sample); empty for any other line."""
     if not text.startswith("Stream #") or ": Video: " not in text:
         return ""
     words = (part.partition(" ")[0] for part in text.split(", "))
@@ -149,7 +149,7 @@ def found_size(text: str) -> str:
 
 
 def changed_size(text: str) -> str:
-    """The size in what FFmpeg 7.1 logs when the picture changes, in size or in anything else; empty for any other line.
+    """The size in the line that FFmpeg 7.1 logs at any change of the picture's format; empty for any other line.
 
     `[vf#0:0 @ 0x5555] Reconfiguring filter graph because video parameters changed to yuv420p(tv, unknown), 320x180`
     """
@@ -163,8 +163,8 @@ def _is_size(word: str) -> bool:
 
 
 def is_wild(text: str) -> bool:
-    """Whether a log line says that a timestamp is too far from the one before: that of a packet, which then counts for
-    nothing, once for its dts and once for its pts; or that of a picture, which is dropped.
+    """Whether a log line says that a timestamp is too far from the one before. FFmpeg ignores such a timestamp of a
+    packet, with a line for its dts and one for its pts; and drops a picture that has one.
 
     `DTS 47610000, next:10000000 st:0 invalid dropping`; `500 frame duplication too large, skipping`
     """
@@ -172,27 +172,27 @@ def is_wild(text: str) -> bool:
 
 
 def wild_stream(text: str) -> str:
-    """The number of the stream in a line of is_wild; "" where it names none."""
+    """The stream's number in a line for which is_wild is true; "" where the line names no stream."""
     return next((word.removeprefix("st:") for word in text.split() if word.startswith("st:")), "")
 
 
 def picture_stream(text: str) -> str:
-    """The number of the first input's stream that is the picture: `Stream #0:3 -> #0:0 (h264 (native) …`."""
+    """The number of the first input's stream that becomes the picture: `Stream #0:3 -> #0:0 (h264 (native) …`."""
     return text[len("Stream #0:") :].partition(" ")[0] if text.startswith("Stream #0:") and " -> #0:0 (" in text else ""
 
 
 def is_sound_mapping(text: str) -> bool:
-    """Whether FFmpeg says that the inputs are open and one has the sound: `Stream #1:0 -> #0:1 (aac (native) -> …`."""
+    """Whether a line says which stream is recorded as the sound: `Stream #1:0 -> #0:1 (aac (native) -> …`."""
     return text.startswith("Stream #") and " -> #0:1 (" in text
 
 
 def is_sound_unknown(text: str) -> bool:
-    """Whether FFmpeg found none of a sound: `Could not find codec parameters for stream 1 (Audio: aac …`."""
+    """Whether FFmpeg found no data of a sound stream: `Could not find codec parameters for stream 1 (Audio: aac …`."""
     return "Could not find codec parameters for stream" in text and "(Audio:" in text
 
 
 def _progress(block: dict[bytes, bytes], *, ended: bool) -> Progress | None:
-    """The block's record; None for a block without a readable frame number that is not the last block."""
+    """The block's record; None for a block without a frame number, unless it is the last block."""
     frame = _whole(block.get(b"frame", b""))
     if frame is None and not ended:
         return None
@@ -219,14 +219,14 @@ def _speed(value: bytes) -> float | None:
 
 
 FASTEST_FPS = 1000.0
-"""More than any recording's frames and the copies between them: a flood of those goes at 40 times real time."""
+"""More frames a second than any recording counts. FFmpeg writes a flood of copies at 40 times real time."""
 
 
 class FrameCheck:
-    """Which counts of frames can be true; times are CLOCK_MONOTONIC seconds.
+    """Decides which counts of frames can be true; times are CLOCK_MONOTONIC seconds.
 
-    A count that jumps beyond what the time allows is believed when the next one is as high: where FFmpeg counted, it
-    goes on from there, and a number that FFmpeg did not mean does not.
+    A count that is higher than the time allows is believed only when the next count is as high: FFmpeg's own count
+    goes on from there, a number from elsewhere does not.
     """
 
     def __init__(self, now: float) -> None:
