@@ -109,13 +109,19 @@ def _take_request(arguments: argparse.Namespace) -> Callable[[AppliedPort], Requ
 
 
 def _enable(arguments: argparse.Namespace) -> int:
+    from sdisup.control.apply import one_at_a_time
+    from sdisup.control.ports import start_ports
+
+    with one_at_a_time():
+        due = _set_record_at_boot(_selected(arguments), arguments.command == "enable")
+    return _report(start_ports(due, 10.0))
+
+
+def _set_record_at_boot(ports: list[AppliedPort], value: bool) -> list[AppliedPort]:
     from sdisup.config.edit import set_record_at_boot as write
     from sdisup.config.settings import Settings
     from sdisup.control.apply import set_record_at_boot
-    from sdisup.control.ports import start_ports
 
-    value = arguments.command == "enable"
-    ports = _selected(arguments)
     # What is there must be valid, and know these ports, before anything is added to it.
     known = Settings.load().ports
     gone = [port.label for port in ports if port.index not in known]
@@ -131,7 +137,7 @@ def _enable(arguments: argparse.Namespace) -> int:
     except SdisupError:
         undo()
         raise
-    return _report(start_ports(set_record_at_boot(settings, ports, print), 10.0))
+    return set_record_at_boot(settings, ports, print)
 
 
 def _logs(arguments: argparse.Namespace) -> int:
@@ -229,10 +235,10 @@ def _drill(arguments: argparse.Namespace) -> int:
 
 def _apply(arguments: argparse.Namespace) -> int:
     from sdisup.config.settings import Settings
-    from sdisup.control.apply import apply, dry_run
+    from sdisup.control.apply import apply, dry_run, one_at_a_time
 
-    settings = Settings.load(arguments.config)
     if arguments.dry_run:
+        settings = Settings.load(arguments.config)
         difference, consequences, warnings = dry_run(settings, restart=arguments.restart)
         for warning in warnings:
             remark(f"warning: {warning}")
@@ -242,13 +248,14 @@ def _apply(arguments: argparse.Namespace) -> int:
         if not difference and not consequences:
             remark("nothing to change")
         return EXIT_DONE
-    apply(
-        settings,
-        restart=arguments.restart,
-        accept_disks=arguments.accept_disks,
-        say=print,
-        warn=lambda text: remark(f"warning: {text}"),
-    )
+    with one_at_a_time():
+        apply(
+            Settings.load(arguments.config),
+            restart=arguments.restart,
+            accept_disks=arguments.accept_disks,
+            say=print,
+            warn=lambda text: remark(f"warning: {text}"),
+        )
     return EXIT_DONE
 
 

@@ -6,12 +6,16 @@ interrupted only with `--restart`.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import glob
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 
 from sdisup.config.settings import Settings
 from sdisup.contract.applied import APPLIED_PATH, Applied, AppliedPort, load_applied, save_applied
+from sdisup.contract.files import monotonic
 from sdisup.contract.filesystem import filesystem_identity, is_named, is_same_filesystem, is_system_disk
 from sdisup.contract.records import Record
 from sdisup.contract.requests import leave_stop_note
@@ -37,7 +41,43 @@ TARGET = "sdi-record.target"
 WANTS_DIRECTORY = f"{UNIT_DIRECTORY}/{TARGET}.wants"
 TARGET_WANT = f"{UNIT_DIRECTORY}/multi-user.target.wants/{TARGET}"
 JOB_LIMIT_S = 15.0
+LOCK_PATH, LOCK_WAIT_S = "/run/sdisup-apply.lock", 60.0
+"""In a directory where only root makes files; an apply that restarts ports takes as long as their stops."""
 NO_CAPABILITIES = Capabilities(version="", encoders=frozenset(), inputs=frozenset(), hybrid_fragmented=False)
+
+
+@contextlib.contextmanager
+def one_at_a_time(wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
+    """Keep other commands from changing the configuration or the units meanwhile. Raises SdisupError.
+
+    What a command read before another one wrote, it would write back: all of them said that they were done.
+    """
+    try:
+        descriptor = os.open(LOCK_PATH, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except PermissionError:
+        # Who may not make it may not change the units either, and is told so by what fails first.
+        yield
+        return
+    except OSError as error:
+        raise SdisupError(f"{LOCK_PATH}: {error.strerror}") from error
+    try:
+        until = monotonic() + wait_s
+        while not _is_taken(descriptor):
+            if monotonic() > until:
+                text = f"another sdisup has been changing the configuration for {wait_s:g} s; nothing was changed"
+                raise SdisupError(text, "try again when it has ended: pgrep -a sdisup")
+            time.sleep(0.05)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _is_taken(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 class Prepared(Record):

@@ -157,6 +157,18 @@ def test_systemctl_edit_wins(appliance: Machine) -> None:
     assert shown.rstrip().endswith("MINE=1")
 
 
+def test_commands_at_once_lose_nothing(appliance: Machine) -> None:
+    appliance.configure(small_ports(3))
+    for number in range(4):
+        command = "disable" if number % 2 else "enable"
+        appliance.run(f"for port in 0 1 2; do sdisup {command} $port & done; wait", timeout_s=60)
+        assert {status["port_index"] for status in appliance.statuses() if status["should_record"]} == {0, 1, 2}
+        known = json.loads(appliance.read("/var/lib/sdisup/applied.json"))["ports"].values()
+        assert [port["record_at_boot"] for port in known] == [command == "enable"] * 3
+        wanted = appliance.run("ls /etc/systemd/system/sdi-record.target.wants", check=False).stdout.split()
+        assert len(wanted) == (3 if command == "enable" else 0)
+
+
 def test_a_plain_systemctl_enable_is_reported_and_undone(appliance: Machine) -> None:
     appliance.configure(small_ports(2, "[port.0]\nrecord_at_boot = true\n"))
     appliance.run("systemctl enable sdi-record@1 && systemctl disable sdi-record@0")

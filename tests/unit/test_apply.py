@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from sdisup.config.settings import parse_settings
 from sdisup.contract.applied import Applied, AppliedPort
 from sdisup.control import apply
+from sdisup.errors import SdisupError
 
 DIRECTORY = "/srv/recordings"
 SETTINGS = parse_settings(
@@ -69,3 +72,18 @@ def found_after(monkeypatch: pytest.MonkeyPatch, former: str, now: str | None, a
     filesystems = apply._filesystems(SETTINGS, before, warnings, accepted)
     assert list(filesystems) == [DIRECTORY]
     return filesystems[DIRECTORY], warnings
+
+
+def test_a_second_command_waits_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apply, "LOCK_PATH", str(tmp_path / "lock"))
+    with apply.one_at_a_time():
+        refused = pytest.raises(SdisupError, match="another sdisup has been changing the configuration")
+        with refused, apply.one_at_a_time(wait_s=0.0):
+            raise AssertionError("two at once")
+    with apply.one_at_a_time(wait_s=0.0):
+        assert (tmp_path / "lock").stat().st_mode & 0o777 == 0o600
+    (tmp_path / "lock").unlink()
+    (tmp_path / "lock").symlink_to(tmp_path / "victim")
+    with pytest.raises(SdisupError, match="Too many levels of symbolic links"), apply.one_at_a_time():
+        raise AssertionError("a planted link was followed")
+    assert not (tmp_path / "victim").exists()
