@@ -23,6 +23,7 @@ default_recordings=/srv/recordings
 header="# Written by sdisup apply"
 sysusers=/usr/lib/sysusers.d/sdisup.conf
 tmpfiles=/usr/lib/tmpfiles.d/sdisup.conf
+needrestart=/etc/needrestart/conf.d/sdisup.conf
 kept=.sdisup-before
 kept_units=/etc/sdisup/$kept
 
@@ -83,7 +84,7 @@ end() {
 # Removes the files that were kept to be put back, also those that a killed run left.
 tidy_up() {
     local path leftovers=("$kept_units")
-    for path in "$command" "$code" "$documents/README.md" "$sysusers" "$tmpfiles" "$configuration" \
+    for path in "$command" "$code" "$documents/README.md" "$sysusers" "$tmpfiles" "$needrestart" "$configuration" \
         "$state/applied.json" /etc/passwd /etc/group /etc/shadow /etc/gshadow; do
         leftovers+=("$path$kept" "$path.new")
     done
@@ -386,6 +387,9 @@ install_system_files() {
     local directory
     put_file "$here/units/sdisup.sysusers.conf" "$sysusers" 644
     put_file "$here/units/sdisup.tmpfiles.conf" "$tmpfiles" 644
+    # Also where needrestart is not installed yet.
+    make_directory /etc/needrestart -m 755
+    put_file "$here/units/sdisup.needrestart.conf" "$needrestart" 644
     if ! getent passwd sdisup >/dev/null; then
         make_user
         say "user: sdisup"
@@ -567,7 +571,8 @@ remove_units() {
 
 remove_files() {
     tidy_up
-    rm -f -- "$command" "$sysusers" "$tmpfiles" "$state/applied.json"
+    rm -f -- "$command" "$sysusers" "$tmpfiles" "$needrestart" "$state/applied.json"
+    rmdir --ignore-fail-on-non-empty -- "$(dirname "$needrestart")" /etc/needrestart 2>/dev/null || :
     rm -rf -- "$documents" /run/sdisup "$code" "$code"-*
     say "removed $code, $command and what belongs to them"
 }
