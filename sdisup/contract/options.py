@@ -11,6 +11,7 @@ from sdisup.contract.records import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 ENDS, SEARCHES = "ends", "searches"
@@ -80,8 +81,12 @@ def format_options(options: Options) -> list[str]:
     return [*words, "--", *options.command]
 
 
-def parse_options(arguments: Sequence[str]) -> Options:
-    """Read the arguments after `run`. Raises OptionError that names what is wrong."""
+def parse_options(arguments: Sequence[str], warn: Callable[[str], None] = lambda _: None) -> Options:
+    """Read the arguments after `run`. Raises OptionError where it is not said what to record, and for which port.
+
+    An option more or less is no reason not to record: a unit may be older than this runner, or newer, or written by
+    hand (`systemctl edit`). `warn` gets what is passed over, or taken to be as it mostly is.
+    """
     words = list(arguments)
     if "--" not in words:
         raise OptionError("no FFmpeg command after --")
@@ -94,19 +99,46 @@ def parse_options(arguments: Sequence[str]) -> Options:
         name, separator, value = word.removeprefix("--").partition("=")
         name = name.replace("-", "_")
         if name not in _NAMES or not separator or not word.startswith("--"):
-            raise OptionError(f"unknown option {word!r}")
-        try:
-            read = _READ[_NAMES[name]](value)
-        except ValueError as error:
-            raise OptionError(f"{word!r} is no number") from error
-        # Also not NaN: a time-out that no clock passes is a watch that is switched off.
-        if isinstance(read, int | float) and not 0 <= read < 1e9:
-            raise OptionError(f"{word!r} is no number that can be meant")
-        values[name] = read
-    missing = [name for name in _NAMES if name not in values and name not in _OPTIONAL]
-    if missing:
-        raise OptionError(f"option --{missing[0].replace('_', '-')} is missing")
-    return Options(command, **{**_OPTIONAL, **_unsaid(command, str(values["source"])), **values})
+            warn(f"unknown option {word[:80]!r}; going on without it")
+            continue
+        problem = _wrong(name, value)
+        if problem and name == "port":
+            raise OptionError(f"{word[:80]!r} {problem}")
+        if problem:
+            warn(f"{word[:80]!r} {problem}; going on without it")
+        else:
+            values[name] = _READ[_NAMES[name]](value)
+    if "port" not in values:
+        raise OptionError("option --port is missing")
+    known = {**_OPTIONAL, **_unsaid(command, str(values.get("source", ""))), **values}
+    usual = _usual(command, known)
+    for name in [name for name in _NAMES if name not in known]:
+        warn(f"option --{name.replace('_', '-')} is missing; going on with {usual[name]!r}")
+    return Options(command, **{**usual, **known})
+
+
+def _wrong(name: str, value: str) -> str:
+    """Why a value is none; "" if it is one."""
+    try:
+        read = _READ[_NAMES[name]](value)
+    except ValueError:
+        return "is no number"
+    # Also not NaN: a time-out that no clock passes is a watch that is switched off.
+    is_meant = not isinstance(read, int | float) or 0 <= read < 1e9
+    return "" if is_meant else "is no number that can be meant"
+
+
+def _usual(command: Sequence[str], known: dict[str, Any]) -> dict[str, Any]:
+    """What an option that is missing is taken to be. A card that blocks FFmpeg is left its time (VIDEOMASTER.md 8)."""
+    muxers = [command[index + 1] for index, word in enumerate(command[:-1]) if word == "-f"]
+    container = "mkv" if muxers[-1:] in ([], ["matroska"]) else muxers[-1]
+    quit_s, start_quit_s = (12.0, 22.0) if known["without_signal"] == ENDS else (3.0, 3.0)
+    return {
+        "name": f"port{known['port']}", "codec": "", "container": container, "source": "", "input": "its source",
+        "recordings": "/srv/recordings", "revision": "", "filesystem": "", "rate": 0.0, "stall_timeout_s": 15.0,
+        "start_timeout_s": 30.0, "sync_interval_s": 1.0, "stop_quit_s": quit_s, "stop_start_quit_s": start_quit_s,
+        "stop_term_s": 2.0,
+    }  # fmt: skip
 
 
 def _unsaid(command: Sequence[str], source: str) -> dict[str, str]:

@@ -601,7 +601,9 @@ def main(arguments: Sequence[str]) -> int:
     """`run OPTIONS -- FFMPEG ARGUMENTS… {output}`; the exit code is the unit's."""
     journal = Journal()
     try:
-        options = parse_options(arguments)
+        options = parse_options(
+            arguments, lambda text: journal.say(WARNING, f"{text}; sdisup apply writes the unit anew")
+        )
     except OptionError as error:
         journal.say(ERROR, f"{error}; this command line is written by: sdisup apply")
         return EXIT_CANNOT_WORK

@@ -35,6 +35,7 @@ def test_what_is_written() -> None:
 
 
 LATER = ("--without-signal=", "--audio-options=")
+LATER_NAMES = ("without_signal", "audio_options", "run_directory", "unit", "sound")
 
 
 def test_units_of_an_older_apply_lack_what_came_later() -> None:
@@ -86,30 +87,51 @@ def replaced(word: str, by: str | None) -> list[str]:
         (["--", "/usr/bin/ffmpeg"], r"has no \{output\}"),
         (["--", "/usr/bin/ffmpeg", "x{output}"], r"has no \{output\}"),
         (["--", "{output}"], "--port is missing"),
-        (replaced("--name", None), "option --name is missing"),
-        (replaced("--stop-start-quit-s", None), "option --stop-start-quit-s is missing"),
         (replaced("--port", "--port=x"), "'--port=x' is no number"),
         (replaced("--port", "--port="), "'--port=' is no number"),
         (replaced("--port", "--port=3.5"), "is no number"),
         (replaced("--port", "--port=-1"), "is no"),
         (replaced("--port", "--port=" + "9" * 5000), "is no"),
-        (replaced("--stall", "--stall-timeout-s=soon"), "is no number"),
-        # A time that no clock ever passes, or that has always passed, is a watch that is switched off.
-        (replaced("--stall", "--stall-timeout-s=nan"), "is no"),
-        (replaced("--stall", "--stall-timeout-s=inf"), "is no"),
-        (replaced("--stall", "--stall-timeout-s=-5"), "is no"),
-        (replaced("--stop-quit", "--stop-quit-s=1e999"), "is no"),
-        (["--flux=1", *format_options(options())], "unknown option '--flux=1'"),
-        (["--command=x", *format_options(options())], "unknown option '--command=x'"),
-        (["--port", *format_options(options())], "unknown option '--port'"),
-        (["port=3", *format_options(options())], "unknown option 'port=3'"),
-        (["-port=3", *format_options(options())], "unknown option"),
-        (["", *format_options(options())], "unknown option ''"),
     ],
 )
-def test_what_no_apply_wrote_is_refused_with_its_word(arguments: list[str], words: str) -> None:
+def test_what_does_not_say_what_to_record_is_refused_with_its_word(arguments: list[str], words: str) -> None:
     with pytest.raises(OptionError, match=words):
         parse_options(arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words", "changes"),
+    [
+        (replaced("--name", None), "option --name is missing; going on with 'port3'", {"name": "port3"}),
+        (replaced("--stop-quit", None), "option --stop-quit-s is missing; going on with 3.0", {"stop_quit_s": 3.0}),
+        (replaced("--stall", "--stall-timeout-s=soon"), "is no number; going on without", {"stall_timeout_s": 15.0}),
+        # A time that no clock ever passes, or that has always passed, is a watch that is switched off.
+        (replaced("--stall", "--stall-timeout-s=nan"), "is no number that can", {"stall_timeout_s": 15.0}),
+        (replaced("--stall", "--stall-timeout-s=inf"), "is no number that can", {"stall_timeout_s": 15.0}),
+        (replaced("--stall", "--stall-timeout-s=-5"), "is no number that can", {"stall_timeout_s": 15.0}),
+        (replaced("--stop-quit", "--stop-quit-s=1e999"), "is no number that can", {"stop_quit_s": 3.0}),
+        (["--flux=1", *format_options(options())], "unknown option '--flux=1'; going on without it", {}),
+        (["--command=x", *format_options(options())], "unknown option '--command=x'", {}),
+        (["--port", *format_options(options())], "unknown option '--port'", {}),
+        (["port=3", *format_options(options())], "unknown option 'port=3'", {}),
+        (["-port=3", *format_options(options())], "unknown option", {}),
+        (["", *format_options(options())], "unknown option ''", {}),
+    ],
+)
+def test_an_option_more_or_less_is_said_and_the_port_records(
+    arguments: list[str], words: str, changes: dict[str, Any]
+) -> None:
+    said: list[str] = []
+    assert parse_options(arguments, said.append) == options().replaced(**changes)
+    assert words in said[0]
+
+
+def test_a_command_line_by_hand_records() -> None:
+    said: list[str] = []
+    command = ["ffmpeg", "-f", "lavfi", "-i", "testsrc2", "-f", "matroska", "{output}"]
+    read = parse_options(["--port=3", "--", *command], said.append)
+    assert (read.command, read.container, read.name, read.recordings) == (command, "mkv", "port3", "/srv/recordings")
+    assert len(said) == len([name for name in KINDS if name not in LATER_NAMES]) - 1
 
 
 @given(st.lists(st.one_of(TEXT, st.sampled_from(format_options(options()))), max_size=25))
