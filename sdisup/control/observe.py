@@ -5,12 +5,13 @@ This module imports nothing that is slow to load, since `sdisup status` runs it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 
-from sdisup.contract.applied import AppliedPort
-from sdisup.contract.files import boot_id, monotonic
+from sdisup.contract.applied import AppliedPort, is_port_number
+from sdisup.contract.files import RUN_DIRECTORY, boot_id, monotonic
 from sdisup.contract.records import Record
-from sdisup.contract.status import PortStatus, lock_holder, read_status, settle
+from sdisup.contract.status import STALE_AFTER_S, PortStatus, find_status, lock_holder, read_status, settle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,8 +27,22 @@ def statuses(ports: Sequence[AppliedPort], systemd: Systemd | None = None) -> li
     if unsettled:
         _ask_systemd(unsettled, systemd)
     result = [entry.result() for entry in found]
-    _share_disks(result)
+    _share_disks([*result, *_others(result)])
     return result
+
+
+def _others(found: Sequence[PortStatus]) -> list[PortStatus]:
+    """The ports that were not asked for and record, by their own word: they fill the same disks."""
+    if not any(status.is_recording for status in found):
+        return []
+    asked, this_boot, now = {status.port_index for status in found}, boot_id(), monotonic()
+    names = (name.removesuffix(".json") for name in os.listdir(RUN_DIRECTORY) if name.endswith(".json"))
+    others = [find_status(int(name)) for name in names if is_port_number(name) and int(name) not in asked]
+    return [
+        other
+        for other in others
+        if other and other.boot_id == this_boot and now - other.updated_monotonic < STALE_AFTER_S
+    ]
 
 
 class _Observation(Record, frozen=False):
