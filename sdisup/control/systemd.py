@@ -170,11 +170,14 @@ class Systemd:
                 raise
 
     def reset_failed(self, unit: str) -> None:
-        """Make systemd forget a unit's failure and its start limit. A unit that is not loaded is no error."""
+        """Forget a unit's failure and its start limit, if it is in memory and this user may (polkit has an own verb).
+
+        Who may only start and stop starts a failed unit all the same, but for one that its start limit holds back.
+        """
         try:
             self._call(unit, "ResetFailedUnit", unit)
         except SystemdError as error:
-            if not error.name.endswith(".NoSuchUnit"):
+            if not error.name.endswith((".NoSuchUnit", *_NO_PERMISSION)):
                 raise
 
     def reload(self) -> None:
