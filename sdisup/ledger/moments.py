@@ -78,6 +78,7 @@ class TakenFile(Record, frozen=False):
     source's frames/s, 0 if unknown; `size_bytes` its size when it ended. `is_retry` says that the port tried before
     and nothing came: it is not worth a write before a frame comes. The files of one `attempt` are open side by side.
     `missed` frames are those of its holes, which have entries of their own; of these, `filled` are there as copies.
+    `missing` and `repeated` are as of FileEnd, as far as its runner has told while it lived.
     """
 
     path: str
@@ -94,6 +95,9 @@ class TakenFile(Record, frozen=False):
     size_bytes: int = 0
     missed: int = 0
     filled: int = 0
+    missing: int = 0
+    repeated: int = 0
+    repeated_cause: str = ""
 
     def is_only_a_try(self) -> bool:
         """Whether it is one of many tries, and has no frame yet."""

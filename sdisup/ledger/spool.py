@@ -22,8 +22,8 @@ CLOCK_STEP_S = 0.1
 """Slewing moves both clocks alike (clock_gettime(2)): only a step changes how far they are apart. What is less than
 this is the time between the reading of the one and of the other."""
 BEGAN, OPENED, MEDIA, CLOSED, WAITS, STOPPED, CLOCK = "began", "opened", "media", "closed", "waits", "stopped", "clock"
-MISSED = "missed"
-KINDS = (BEGAN, OPENED, MEDIA, MISSED, CLOSED, WAITS, STOPPED, CLOCK)
+MISSED, LOSING = "missed", "losing"
+KINDS = (BEGAN, OPENED, MEDIA, MISSED, LOSING, CLOSED, WAITS, STOPPED, CLOCK)
 ROOM_BYTES = 1 << 20
 """A port's events while its ledger cannot be written: some three thousand, and those that say the same are summed."""
 MEMORY_LIMIT = 2000

@@ -23,7 +23,7 @@ from sdisup.ledger.moments import (
     interval_from,
     taken_file_from,
 )
-from sdisup.ledger.spool import BEGAN, CLOCK, CLOCK_STEP_S, CLOSED, MEDIA, MISSED, OPENED, STOPPED, WAITS, Event
+from sdisup.ledger.spool import BEGAN, CLOCK, CLOCK_STEP_S, CLOSED, LOSING, MEDIA, MISSED, OPENED, STOPPED, WAITS, Event
 
 STOPPING_S = 1.0
 """Ending FFmpeg is part of a stop up to this long; a longer time without frames before it is a gap."""
@@ -232,6 +232,11 @@ class Story:
                 fields.whole("filled"),
                 fields.text("cause"),
             )
+        elif kind == LOSING:
+            losing = self._open_file(fields.text("path"))
+            if losing is not None:
+                losing.missing, losing.repeated = fields.whole("missing"), fields.whole("repeated")
+                losing.repeated_cause = fields.text("repeated_cause")
         elif kind == CLOSED:
             end = file_end_from({**event, "last_frame": None}).replaced(
                 last_frame=fields.moment_or_none("last_frame_at", boot)
@@ -305,7 +310,8 @@ class Story:
     def _end_of_left(file: TakenFile, now: Moment) -> FileEnd:
         known = file.start or file.opened
         cause = "runner killed" if known is not None and known.boot == now.boot else "power"
-        return FileEnd(file.path, f"cut off: {cause}", cause)
+        left = FileEnd(file.path, f"cut off: {cause}", cause)
+        return left.replaced(missing=file.missing, repeated=file.repeated, repeated_cause=file.repeated_cause)
 
     def opened(self, file: TakenFile) -> None:
         self.files.append(file)

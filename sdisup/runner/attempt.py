@@ -126,6 +126,8 @@ class Attempt:
         """Why no pictures came when FFmpeg was told to end; "" if pictures came."""
         self.ffmpeg_version = ""
         self.cpu_s = 0.0
+        self.lost_told = 0
+        """How many lost pictures the ledger was told of."""
         self.is_told = False
         """Whether the ledger was told of the attempt's first frame."""
         self.fault: Fault | None = None
@@ -522,7 +524,9 @@ class Attempt:
         if text.startswith("PTS "):
             return
         stream = wild_stream(text)
-        if stream and self._picture_stream not in ("", stream):
+        is_others = self._picture_stream not in ("", stream)
+        if stream and (is_others or self._has_sound_input):
+            # An input of the sound alone counts its streams from 0 too: then nobody knows whose the line is.
             # This is the sound: a new file would cost pictures. Sound that comes back after a while jumps too.
             self.sound_jumped = True
             return

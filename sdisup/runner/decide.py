@@ -43,13 +43,17 @@ EXIT_STOPPED, EXIT_FOR_RETRY, EXIT_CANNOT_WORK = "exit, stopped", "exit for syst
 CUT_AGAIN_S = 70.0
 """A file that could go on is ended for a new one at most once in this time, after which the port's ends count as
 the first again (GOOD_RECORDING_S)."""
+CUT_DOUBLINGS, CUTS_FORGOTTEN_S = 6, 7200.0
+"""How often that time doubles while the cuts go on, and after how long without one it is as at first."""
+LOSS_IS_TOLD = 50
+"""How many more lost pictures are worth a word to the ledger while the file goes on."""
 READY_AT_LATEST_S = 5.0
 GOOD_RECORDING_S = 60.0
 CUTS = (FORMAT_CHANGED, TIMESTAMPS)
 """Faults of a file that could go on, though not as well as a new one."""
 DISK_ANSWER_S = 5.0
 NO_AUDIO_S = 5.0
-NO_SOUND_S, SOUND_HOLDS_S = 2.0, 3.0
+NO_SOUND_S, SOUND_HOLDS_S = 2.0, 7.0
 """How long a sound that is optional may keep the picture: before its first piece, and where it has an input of its own.
 By the time that FFmpeg has opened its inputs it has read of each stream that sends."""
 SOUND_STOPPED_S = 5.0
@@ -140,7 +144,8 @@ class Situation(Record):
 
     `failures` are the ends in a row without a good minute between them; `loops` those that this runner waited out
     itself; `no_signal_since` is None while there is a signal, or nobody knows. `has_recorded` is whether this command
-    line has recorded since boot. `cut_at` is when a file was ended that could have gone on, None if none was.
+    line has recorded since boot. `cut_at` is when a file was ended that could have gone on, None if none was, and
+    `cuts` how many were one after the other. `from_zero` is whether picture and sound begin at zero each now.
     """
 
     now: float
@@ -153,6 +158,8 @@ class Situation(Record):
     no_signal_since: float | None = None
     has_recorded: bool = False
     cut_at: float | None = None
+    cuts: int = 0
+    from_zero: bool = False
     sight: Sight | None = None
     ended: Ended | None = None
 
@@ -184,10 +191,12 @@ def decide(situation: Situation, options: Options) -> Decision:
 
 
 def _may_cut(situation: Situation) -> bool:
-    """What happens again and again would cost more by new files than it does by itself, unless it records nothing."""
+    """Whether a new file is worth it. What happens again and again would cost more by new files than by itself: so each
+    further cut waits twice as long. A start that brings no frame loses nothing, but is tried from zero once only."""
     if situation.sight is not None and situation.sight.recording_s is None:
-        return True
-    return situation.cut_at is None or situation.now - situation.cut_at > CUT_AGAIN_S
+        return not situation.sight.frames and not situation.from_zero
+    again_s = CUT_AGAIN_S * 2.0 ** min(max(situation.cuts - 1, 0), CUT_DOUBLINGS)
+    return situation.cut_at is None or situation.now - situation.cut_at > again_s
 
 
 def _while_spared(situation: Situation, sight: Sight) -> Decision:
@@ -426,15 +435,23 @@ def with_size(command: Sequence[str], size: str) -> list[str]:
     return [*command[:-1], "-s", f"{width}x{height}", command[-1]]
 
 
+FROM_ZERO = "setpts=PTS-STARTPTS"
+
+
 def from_zero(command: Sequence[str]) -> list[str]:
     """The same command with picture and sound beginning at zero each, wherever their timestamps begin."""
     made = [*command] if "-vf" in command else [*command[:-1], "-vf", "null", command[-1]]
     for index, option in enumerate(made):
         if option == "-vf":
-            made[index + 1] = f"setpts=PTS-STARTPTS,{made[index + 1]}"
+            made[index + 1] = f"{FROM_ZERO},{made[index + 1]}"
         elif option == "-af" or option.startswith("-filter:a"):
             made[index + 1] = f"asetpts=PTS-STARTPTS,{made[index + 1]}"
     return made
+
+
+def is_from_zero(command: Sequence[str]) -> bool:
+    """Whether it is a command of from_zero."""
+    return any(word.startswith(FROM_ZERO) for word in command)
 
 
 _SOUND_OPTIONS = ("-af", "-c:a", "-b:a")

@@ -34,6 +34,7 @@ from sdisup.runner.decide import (
     decide,
     describe,
     from_zero,
+    is_from_zero,
     sound_remark,
     with_size,
     without_audio,
@@ -227,6 +228,8 @@ class Runner:
             no_signal_since=self._no_signal_since,
             has_recorded=self._options.command in self._recorded,
             cut_at=self._memory.cut_at,
+            cuts=self._memory.cuts,
+            from_zero=attempt is not None and is_from_zero(attempt.options.command),
             sight=attempt.sight(now) if attempt else None,
             ended=ended,
         )
@@ -273,8 +276,10 @@ class Runner:
             # Nothing was recorded: its tracks are too far apart.
             self._memory.from_zero = True
         else:
-            self._memory.cut_at = now
-            self._memory.size = attempt.new_size
+            memory = self._memory
+            goes_on = memory.cut_at is not None and now - memory.cut_at < steps.CUTS_FORGOTTEN_S
+            memory.cuts, memory.cut_at = memory.cuts + 1 if goes_on else 1, now
+            memory.size = attempt.new_size
         self._memory.save()
 
     def _begin(self, now: float) -> None:
@@ -287,7 +292,10 @@ class Runner:
         if self._memory.programme:
             options = options.replaced(command=with_programme(options.command, self._memory.programme))
         if self._memory.from_zero:
+            # For this attempt: at the next start the source may be well again.
             options = options.replaced(command=from_zero(options.command))
+            self._memory.from_zero = False
+            self._memory.save()
         if self._memory.size:
             # A server that begins each connection with a slate of another size would make a new file of each.
             options = options.replaced(command=with_size(options.command, self._memory.size))
@@ -326,6 +334,7 @@ class Runner:
         if not attempt.is_told and media_at is not None:
             self._tell_media(attempt, now)
         self._tell_holes(attempt, now)
+        self._tell_losing(attempt, now)
         if media_at is not None and now - media_at > steps.GOOD_RECORDING_S:
             self._memory.good_minute()
         self._reporter.status.take_frames += attempt.frames_gained
@@ -358,6 +367,18 @@ class Runner:
         version = attempt.ffmpeg_version
         self._tell(
             spool.MEDIA, now, path=attempt.path, first_frame_at=first_frame_at, ffmpeg_version=version, rate=meter.rate
+        )
+
+    def _tell_losing(self, attempt: Attempt, now: float) -> None:
+        """A runner that is killed after months leaves its last word on what its file lacks, which is a quarter off."""
+        pace = attempt.meter.pace
+        lost = pace.short + pace.repeated
+        if not attempt.is_told or pace.is_settling or lost <= 1.25 * attempt.lost_told + steps.LOSS_IS_TOLD:
+            return
+        attempt.lost_told = lost
+        cause = pace.repeated_cause
+        self._tell(
+            spool.LOSING, now, path=attempt.path, missing=pace.short, repeated=pace.repeated, repeated_cause=cause
         )
 
     def _tell_holes(self, attempt: Attempt, now: float) -> None:
@@ -528,7 +549,7 @@ class Runner:
         remarks += [sound_remark(attempt.sight(now)), attempt.choice.remark]
         if attempt.sound_jumped:
             remarks.append("the sound may not be in step with the picture: its timestamps jumped by more than 10 s")
-        if self._memory.from_zero:
+        if is_from_zero(attempt.options.command):
             remarks.append("picture and sound may not be in step: their timestamps are too far apart")
         if attempt.scaling:
             remarks.append(f"the picture is scaled: it is {attempt.scaling}")

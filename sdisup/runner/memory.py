@@ -32,6 +32,7 @@ class Memory(Record, frozen=False):
     reason: str = ""
     without_audio: bool = False
     cut_at: float | None = None
+    cuts: int = 0
     fruitless: int = 0
     programme: str = ""
     size: str = ""

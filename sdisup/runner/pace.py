@@ -232,6 +232,11 @@ class Pace:
         return JUMPED if 2 * self._last.drops > self.repeated else SOURCE_LOSES
 
     @property
+    def is_settling(self) -> bool:
+        """Whether it is not known yet what a hole lacks, so that its copies still count as repeated."""
+        return self._pending is not None
+
+    @property
     def missing(self) -> int:
         """How many pictures are missing in all."""
         return self.short + self.repeated + self._lost
@@ -302,6 +307,9 @@ class Pace:
             self._ahead = max(0.0, self._ahead)
         ahead = counts.frames - self._framed.frames - self.rate * (counts.raw - self._framed.raw)
         self._ahead += min(float(counts.copies - self._framed.copies), ahead)
+        if self._ahead > 0:
+            # A source's clock may be a little faster than this one's for months.
+            self._ahead = max(0.0, self._ahead - self.rate * DRIFT * (counts.raw - self._framed.raw))
         if ahead < -self.rate * LEAST_HOLE_S:
             self._owed_until = counts.raw + COPIES_LATE_S
         if self._ahead > AHEAD_S * self.rate:

@@ -135,7 +135,7 @@ def found_rate(text: str) -> float:
         return 0.0
     for part in text.split(", "):
         value, _, unit = part.partition(" ")
-        if unit == "fps" and value.replace(".", "", 1).isdigit():
+        if unit == "fps" and value.isascii() and value.replace(".", "", 1).isdigit():
             return exact_rate(float(value))
     return 0.0
 

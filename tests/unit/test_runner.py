@@ -416,6 +416,31 @@ def test_picture_and_sound_that_are_far_apart_are_recorded_from_zero_each(run: R
     assert "may not be in step" in states[0].reason
 
 
+def test_a_start_from_zero_is_for_one_attempt(run: Run) -> None:
+    apart = World()
+    for number in range(50):
+        apart.at(0.5 + number / 25, lambda w: w.ffmpeg.says("[error] 25000 frame duplication too large, skipping\n"))
+    assert run(apart) == EXIT_RETRY
+    world = World(records(2, since=5.0)).at(7.1, lambda w: w.ffmpeg.exits(-9))
+    assert run(world) == EXIT_RETRY
+    assert "setpts=PTS-STARTPTS,null" in world.ffmpeg.command
+    again = World(records(2, since=5.0)).at(7.1, stop)
+    assert run(again) == EXIT_STOPPED
+    assert "setpts=PTS-STARTPTS,null" not in again.ffmpeg.command
+
+
+def test_what_is_lost_so_far_is_told_while_it_grows_and_not_each_second(run: Run, told: Told) -> None:
+    world = World().at(0.3, lambda w: w.file.events.append(FirstMedia()))
+    for number in range(1, 4 * 300):
+        world.at(number / 4, functools.partial(counts, number * 25 // 4, number * 25 * 3 // 40))
+        world.at(number / 4, lambda w: w.file.events.append(Sample(int(w.time_s * 1e6), 10**9, "8:1", False, False)))
+    assert run(world.at(299.9, lambda w: w.ffmpeg.exits(-9))) == EXIT_RETRY
+    losing = [event for event in told() if event["kind"] == "losing"]
+    assert 5 < len(losing) < 30
+    assert losing[-1]["repeated"] > 0.75 * told()[-2]["repeated"] > 1000
+    assert losing[-1]["repeated_cause"] == "source loses frames"
+
+
 def test_the_rate_that_ffmpeg_found_is_the_files(run: Run, told: Told) -> None:
     def begins(world: World) -> None:
         world.ffmpeg.says("[info]   Stream #0:0: Video: h264, yuv420p, 640x360, 50 fps, 50 tbr, 90k tbn\n")
@@ -593,10 +618,11 @@ def test_an_input_of_the_sound_that_stalls_is_left_out_at_once(run: Run, told: T
     world.on_step = lambda ffmpeg, action: ffmpeg.exits(-9) if action == "kill" else None
     spawned: list[float] = []
     world.on_spawn = lambda _ffmpeg: spawned.append(world.time_s)
-    world.at(12.0, stop, lambda w: w.ffmpeg.exits(0))
-    assert run(world, WITH_SOUND.replaced(command=command)) == EXIT_STOPPED
+    world.at(16.0, stop, lambda w: w.ffmpeg.exits(0))
+    options = WITH_SOUND.replaced(command=command, stall_timeout_s=15.0)
+    assert run(world, options) == EXIT_STOPPED
     assert world.ffmpegs[0].steps == ["quit", "kill"]
-    assert spawned[1] == pytest.approx(4 + 3 + 1, abs=0.5)
+    assert spawned[1] == pytest.approx(4 + 7 + 1, abs=0.5)
     assert world.ffmpegs[1].command == ["/usr/bin/ffmpeg", "-i", "x", "-map", "0:v:0", world.ffmpegs[1].command[-1]]
     assert told()[-1]["kind"] == "stopped"
 

@@ -72,7 +72,7 @@ def test_which_input_has_the_sound_for_itself() -> None:
 
 NEVER = Sight(starting_s=4.1, frameless_s=4.1, soundless_s=2.1)
 RECORDS = Sight(starting_s=60, recording_s=58, blocks=200, frames=1500, soundless_s=0.4, has_sounded=True)
-BOTH_STALL = RECORDS.replaced(frameless_s=3.1, soundless_s=3.5)
+BOTH_STALL = RECORDS.replaced(frameless_s=7.1, soundless_s=7.5)
 
 
 @pytest.mark.parametrize(
@@ -92,6 +92,8 @@ BOTH_STALL = RECORDS.replaced(frameless_s=3.1, soundless_s=3.5)
         # An input of its own that stalls keeps FFmpeg from the picture; one for both that stalls is a stall.
         (BOTH_STALL, APART, NO_SOUND),
         (BOTH_STALL.replaced(soundless_s=2.0), APART, ""),
+        # A picture that pauses for 10 s holds the sound up too, and comes back.
+        (BOTH_STALL.replaced(frameless_s=5.2, soundless_s=5.9), APART, ""),
         (BOTH_STALL, TOGETHER, ""),
         (RECORDS.replaced(frameless_s=15.1, soundless_s=15.1), TOGETHER, STALLED),
         (Sight(starting_s=6.0, frameless_s=6.0, opening_s=5.1), APART, NO_SOUND),

@@ -30,7 +30,7 @@ from sdisup.ledger.moments import (
     moment_from,
     taken_file_from,
 )
-from sdisup.ledger.spool import BEGAN, CLOCK, CLOSED, MEDIA, MISSED, OPENED, STOPPED, WAITS, Event, after
+from sdisup.ledger.spool import BEGAN, CLOCK, CLOSED, LOSING, MEDIA, MISSED, OPENED, STOPPED, WAITS, Event, after
 from sdisup.ledger.story import QUEUE_LIMIT, Found, Story
 
 RATE = 25.0
@@ -413,6 +413,14 @@ def test_pictures_that_are_lost_one_by_one_are_no_missing_time() -> None:
     port = Port().begin().record(100)
     port.close(port.end("stop").replaced(repeated=2, repeated_cause="source loses frames")).wait(1)
     assert len(port.entered) == 2
+
+
+def test_what_a_killed_runner_told_of_lost_pictures_is_in_the_account() -> None:
+    port = Port().begin().record(100)
+    port.tell(LOSING, path=port.path, missing=0, repeated=700, repeated_cause="source loses frames")
+    port.wait(0.3).begin().record(1).count().stop()
+    losses = [entry for entry in port.entered if entry.get("cause") == "source loses frames"]
+    assert [(entry["frames_missing"], entry["seconds"], entry["path"]) for entry in losses] == [(700, 0.0, "/r/1.mp4")]
 
 
 def test_a_rate_that_ffmpeg_found_is_the_files() -> None:
