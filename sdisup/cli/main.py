@@ -98,12 +98,12 @@ def _take_request(arguments: argparse.Namespace) -> Callable[[AppliedPort], Requ
     from sdisup.control.api import FFmpegCommandBuilder, RecorderConfig, codec_type
     from sdisup.control.takes import make_request
 
-    def settings() -> FFmpegCommandBuilder:
+    def builder() -> FFmpegCommandBuilder:
         return FFmpegCommandBuilder(Settings.load())
 
     def request(port: AppliedPort) -> Request:
         codec = codec_type(asked["codec"] or port.codec)
-        return make_request(port, RecorderConfig(codec, asked["path"], take=asked["take"]), settings)
+        return make_request(port, RecorderConfig(codec, asked["path"], take=asked["take"]), builder)
 
     return request
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 
 from sdisup.config.settings import Port, Settings, override_port
 from sdisup.contract.applied import AppliedPort, load_applied
+from sdisup.contract.records import Record
 from sdisup.contract.status import PortStatus
 from sdisup.control.observe import statuses
 from sdisup.control.ports import RECORDS, START_LIMIT_S, WAITS, start_ports, stop_ports
@@ -31,8 +31,7 @@ def codec_type(name: str) -> CodecType:
         raise UsageError(f"unknown codec {name!r}", f"one of: {', '.join(CodecType)}") from error
 
 
-@dataclass(frozen=True)
-class RecorderConfig:
+class RecorderConfig(Record):
     """How one take is recorded. None means the port's own value, also for `codec`, whose default is H264.
 
     `recording_path` is a directory at or below the port's recordings, which is made if it is missing, or a file there:

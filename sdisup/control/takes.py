@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 
 from sdisup.config.codecs import MUXERS
 from sdisup.contract.applied import AppliedPort
@@ -67,7 +66,7 @@ def make_request(
         wanted = "a codec, container, path or name of its own"
         raise RootError(f"{port.label}: only root may give a take {wanted}")
     if is_changed:
-        wanted_config = replace(config, container=container)
+        wanted_config = config.replaced(container=container)
         changed = builder().port_for(wanted_config, port.index)
         values = {
             "argv": list(builder().build_command(wanted_config, port.index)),
