@@ -17,6 +17,7 @@ from sdisup.contract.records import Record
 
 SCHEMA = 1
 STALE_AFTER_S = 5.0
+FORMER_LIMIT = 0.01
 
 STATES = (
     "recording",
@@ -133,6 +134,10 @@ def read_status(port_index: int, directory: str = RUN_DIRECTORY) -> PortStatus |
         texts = value if isinstance(value, tuple) else (value,)
         if any(isinstance(text, str) and not _is_unicode(text) for text in texts):
             fields.fail(name, "no text that can be printed")
+    if "is_losing" not in fields.names():
+        # A runner of an earlier version: it counted only what the file lacks, and said nothing of now.
+        frames = status.frame_count + status.missing_frames
+        status.update(short_frames=status.missing_frames, is_losing=status.missing_frames > FORMER_LIMIT * frames)
     return status
 
 

@@ -568,3 +568,14 @@ def test_64_statuses_are_read_as_fast_as_files_of_their_size(tmp_path: Path) -> 
 
     ratios = [reading_s() / parsing_s() for _ in range(15)]
     assert statistics.median(ratios) < 3
+
+
+@pytest.mark.parametrize(("missing", "is_losing"), [(0, False), (30, True)])
+def test_a_runner_of_an_earlier_version_is_understood(tmp_path: Path, missing: int, is_losing: bool) -> None:
+    """A port records on with its runner while sdisup is updated."""
+    document = a_status(frame_count=70, missing_frames=missing).as_dict()
+    del document["is_losing"], document["short_frames"]
+    (tmp_path / "3.json").write_text(json.dumps(document))
+    read = read_status(3, str(tmp_path))
+    assert read is not None
+    assert (read.is_losing, read.short_frames) == (is_losing, missing)
