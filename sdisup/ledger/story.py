@@ -348,6 +348,9 @@ class Story:
         self.files.remove(file)
         if file.start is None and not size_bytes:
             return
+        if end.verdict.startswith("lost"):
+            # Its holes have entries, and nothing of it is left that could have filled them.
+            file.filled = 0
         file.end, file.closed, file.size_bytes = end, now, size_bytes
         if file.start is None:
             # Nobody saw its first frame; when it was counted, what goes on now ends there.

@@ -402,6 +402,15 @@ def test_a_hole_of_a_file_that_is_cut_off_is_counted_once(is_filled: bool) -> No
     assert total(port.account()) == pytest.approx(port.at, abs=0.3)
 
 
+@pytest.mark.parametrize("is_filled", [True, False])
+def test_the_holes_of_a_file_that_is_lost_are_counted_once(is_filled: bool) -> None:
+    port = Port().begin().record(10).hole(7, is_filled=is_filled).wait(90)
+    port.counts[port.path] = 0
+    end = FileEnd(port.path, "lost: deleted while it was recorded", "file deleted", port.now)
+    port.fail(end).count().wait(0.3).begin().record(1).count().stop()
+    assert total(port.account()) == pytest.approx(port.at, abs=0.3)
+
+
 def test_pictures_that_are_lost_one_by_one_are_no_missing_time() -> None:
     port = Port().begin().record(100)
     port.close(port.end("stop").replaced(repeated=750, repeated_cause="source loses frames", duplicated=752)).wait(1)
