@@ -170,6 +170,10 @@ class Attempt:
         self._lines: deque[tuple[float, int, str]] = deque(maxlen=LOG_LINES_KEPT)
         self._has_sound_input = sound_input(options.command) > 0
         # The command lines in the units of an older apply have no watch on the sound.
+        self._maps_sound = any(
+            option == "-map" and ":a:" in options.command[index + 1]
+            for index, option in enumerate(options.command[:-1])
+        )
         self._is_watched = any(SOUND_MARK in word for word in options.command)
         self._ffmpeg: FFmpegProcess | None = None
         self._ladder: Ladder | None = None
@@ -545,7 +549,7 @@ class Attempt:
             self._picture_stream = picture_stream(text)
         elif text == "Stream mapping:":
             self._are_inputs_open = True
-            self.choice = choose(self._input_lines, with_sound=self._is_watched and not self._has_sound_input)
+            self.choice = choose(self._input_lines, with_sound=self._maps_sound and not self._has_sound_input)
         elif is_sound_unknown(text):
             self._is_sound_unknown = True
         elif self._sound_awaited_at is None and self._is_watched and is_sound_mapping(text):
