@@ -165,6 +165,7 @@ def caller(index: int) -> str:
     return f"tcp://127.0.0.1:{UDP_PORT + index}"
 
 
+@pytest.mark.slow
 @pytest.mark.journal_allows(JOINED_LATE, r"no frame within 2 s", r"Error during demuxing|Error opening input")
 def test_a_caller_is_recorded_who_comes_after_the_verdict_or_after_any_time(media: Machine) -> None:
     media.configure("[appliance]\nports = 2\n" + listener(0, 2) + listener(1, 0))
