@@ -152,7 +152,6 @@ def test_what_a_source_loses_and_how_its_time_jumps(appliance: Machine) -> None:
     clean, lossy, silent, outlier, jump, back = film(appliance, cases, 20)
     for one in (clean, lossy, silent, outlier, jump, back):
         check(one)
-        assert one.took_s < 5, one
     assert is_whole(clean), clean
     assert is_whole(outlier), outlier
     check_lossy(lossy)
@@ -162,7 +161,7 @@ def test_what_a_source_loses_and_how_its_time_jumps(appliance: Machine) -> None:
 
 
 def check_lossy(one: Filmed) -> None:
-    assert one.reasons[-1] == "the source delivers 17.5 of 25 fps", one
+    assert "the source delivers 17.5 of 25 fps" in one.reasons, one
     assert causes(one) == ["source loses frames"], one
     assert one.gaps[0]["path"] == one.of("file")[0]["path"], one
     assert one.statuses[-1]["is_losing"], one
@@ -185,7 +184,6 @@ def check_hole(one: Filmed, length_s: float) -> None:
 def check_new_file(one: Filmed) -> None:
     assert causes(one) == ["timestamps jumped"], one
     assert len(one.per_file) == 2, one
-    assert one.missing_s <= 2.5, one
 
 
 @BOTH_DEBIANS
@@ -231,6 +229,7 @@ def test_each_fault_of_pictures_and_timestamps(appliance: Machine) -> None:
     of_new, found = found[: len(new_file)], found[len(new_file) :]
     for one in of_new:
         check_new_file(one)
+        assert one.missing_s <= 2.5, one
     for one, (_, said) in zip(found, counted, strict=True):
         assert any(reason.startswith(said) for reason in one.reasons), one
         assert one.statuses[-1]["restarts"] == 0, one
