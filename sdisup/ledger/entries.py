@@ -5,8 +5,8 @@ from __future__ import annotations
 from sdisup.contract.files import utc_text
 from sdisup.ledger.lines import VERSION, Entry
 from sdisup.ledger.moments import FileEnd, Interval, Moment, TakenFile
+from sdisup.ledger.spool import CANNOT_KEEP_UP
 
-CANNOT_KEEP_UP = "cannot keep up"
 LEAST_REPEATED = 0.001
 """Fewer copies than this share of the file's frames are in its own entry only (`duplicated`)."""
 AGREEMENT_S = 1.0

@@ -14,17 +14,25 @@ from sdisup.contract.applied import Applied, AppliedPort, is_port_number
 from sdisup.contract.files import RUN_DIRECTORY, boot_id, unix_time, up_seconds, utc_text
 from sdisup.contract.status import PortStatus, find_status, is_locked, stopped_at
 from sdisup.ledger.accounts import Account, Row, Window, account_of, line_of, scan
-from sdisup.ledger.entries import CANNOT_KEEP_UP, LEAST_REPEATED, extent
+from sdisup.ledger.entries import LEAST_REPEATED, extent
 from sdisup.ledger.health import ledger_problem, port_problem
 from sdisup.ledger.lines import LEDGER_DIRECTORY, Entry, Problem, ledger_path, wrong_entry
 from sdisup.ledger.moments import FileEnd, Interval, Moment, TakenFile
 from sdisup.ledger.open_record import load_story
-from sdisup.ledger.spool import acknowledged, after, entered_path, read_spool, sequence_of, spool_path
+from sdisup.ledger.spool import (
+    CANNOT_KEEP_UP,
+    SOURCE_LOSES,
+    acknowledged,
+    after,
+    entered_path,
+    read_spool,
+    sequence_of,
+    spool_path,
+)
 from sdisup.ledger.story import Story
 
 NOT_COUNTED = "its frames are not counted yet"
 BEHIND = "the port goes on without it, and what came then was not told yet: see sdisup status"
-LOSES = "source loses frames"
 TRIES = 3
 """How often it is asked again while an event comes between two of the questions."""
 UNTIL_STARTED = "is not known until the port is started"
@@ -230,7 +238,7 @@ def _alive(file: TakenFile, start: Moment, present: Present) -> list[Row]:
     recorded.duplicated, recorded.dropped = status.duplicated_frames, status.dropped_frames
     # Those of a hole that is just over are the next event's.
     repeated = max(0, status.missing_frames - status.short_frames - file.missed)
-    for lost_s, frames, cause in ((short_s, status.short_frames, CANNOT_KEEP_UP), (0.0, repeated, LOSES)):
+    for lost_s, frames, cause in ((short_s, status.short_frames, CANNOT_KEEP_UP), (0.0, repeated, SOURCE_LOSES)):
         if frames > LEAST_REPEATED * status.frame_count:
             gap = Row("gap", cause, start=recorded.start, end=recorded.end, seconds=lost_s, is_open=True)
             gap.frames, gap.take, gap.path = frames, file.take, file.path

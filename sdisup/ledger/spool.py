@@ -23,6 +23,8 @@ CLOCK_STEP_S = 0.1
 this is the time between the reading of the one and of the other."""
 BEGAN, OPENED, MEDIA, CLOSED, WAITS, STOPPED, CLOCK = "began", "opened", "media", "closed", "waits", "stopped", "clock"
 MISSED, LOSING = "missed", "losing"
+CANNOT_KEEP_UP, SOURCE_LOSES = "cannot keep up", "source loses frames"
+"""Causes of what a file lacks while it goes on: the runner and the ledger both say them."""
 KINDS = (BEGAN, OPENED, MEDIA, MISSED, LOSING, CLOSED, WAITS, STOPPED, CLOCK)
 ROOM_BYTES = 1 << 20
 """A port's events while its ledger cannot be written: some three thousand, and those that say the same are summed."""

@@ -30,7 +30,7 @@ from sdisup.runner.causes import (
     is_format_change,
     plain,
 )
-from sdisup.runner.decide import CLOSING, ENDED, NO_SOUND_S, OPENING, RUNNING, Ended, Sight, sound_input
+from sdisup.runner.decide import CLOSING, ENDED, NO_SOUND_S, OPENING, RUNNING, Ended, Sight, is_from_zero, sound_input
 from sdisup.runner.disk import Closed, Event, FirstMedia, Opened, OpenFailed, Place, RecordingFile, Sample
 from sdisup.runner.ffmpeg import FFmpegProcess, Ladder
 from sdisup.runner.meter import Meter
@@ -170,6 +170,7 @@ class Attempt:
         self._lines: deque[tuple[float, int, str]] = deque(maxlen=LOG_LINES_KEPT)
         self._has_sound_input = sound_input(options.command) > 0
         # The command lines in the units of an older apply have no watch on the sound.
+        self.is_from_zero = is_from_zero(options.command)
         self._maps_sound = any(
             option == "-map" and ":a:" in options.command[index + 1]
             for index, option in enumerate(options.command[:-1])

@@ -34,7 +34,6 @@ from sdisup.runner.decide import (
     decide,
     describe,
     from_zero,
-    is_from_zero,
     sound_remark,
     with_size,
     without_audio,
@@ -229,7 +228,7 @@ class Runner:
             has_recorded=self._options.command in self._recorded,
             cut_at=self._memory.cut_at,
             cuts=self._memory.cuts,
-            from_zero=attempt is not None and is_from_zero(attempt.options.command),
+            from_zero=attempt is not None and attempt.is_from_zero,
             sight=attempt.sight(now) if attempt else None,
             ended=ended,
         )
@@ -549,7 +548,7 @@ class Runner:
         remarks += [sound_remark(attempt.sight(now)), attempt.choice.remark]
         if attempt.sound_jumped:
             remarks.append("the sound may not be in step with the picture: its timestamps jumped by more than 10 s")
-        if is_from_zero(attempt.options.command):
+        if attempt.is_from_zero:
             remarks.append("picture and sound may not be in step: their timestamps are too far apart")
         if attempt.scaling:
             remarks.append(f"the picture is scaled: it is {attempt.scaling}")

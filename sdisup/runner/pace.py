@@ -13,6 +13,7 @@ import math
 from collections import deque
 
 from sdisup.contract.records import Record
+from sdisup.ledger.spool import CANNOT_KEEP_UP, SOURCE_LOSES
 
 STEP_S = 10.0
 DRIFT = 0.0002
@@ -38,8 +39,7 @@ BUFFERED_S, a stream's buffer: HLS begins three segments back, mostly of 10 s.""
 JUMP_S = 5.0
 """How long after a jump a new file may still be begun for it."""
 
-SIGNAL_LOST, SOURCE_SILENT, SOURCE_LOSES = "signal lost", "source silent", "source loses frames"
-CANNOT_KEEP_UP, JUMPED = "cannot keep up", "timestamps jumped"
+SIGNAL_LOST, SOURCE_SILENT, JUMPED = "signal lost", "source silent", "timestamps jumped"
 DELIVERS = "the source delivers "
 
 STANDARD_RATES = (24000 / 1001, 24.0, 25.0, 30000 / 1001, 30.0, 50.0, 60000 / 1001, 60.0)

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sdisup.ledger.spool import SOURCE_LOSES
 from sdisup.runner.pace import (
     DRIFT,
     JUMPED,
     SIGNAL_LOST,
-    SOURCE_LOSES,
     STANDARD_RATES,
     STEP_S,
     Deficit,
