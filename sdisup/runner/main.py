@@ -330,7 +330,7 @@ class Runner:
         media_at = attempt.meter.first_media_at
         if not had_media and media_at is not None:
             self._on_first_media(attempt, now)
-        if not attempt.is_told and media_at is not None:
+        if not attempt.is_told and media_at is not None and not attempt.meter.is_beginning(now):
             self._tell_media(attempt, now)
         self._tell_holes(attempt, now)
         self._tell_losing(attempt, now)
@@ -355,13 +355,11 @@ class Runner:
         )
 
     def _tell_media(self, attempt: Attempt, now: float) -> None:
-        """The ledger gets the first frame's own moment, which a progress block tells: what is on disk by now
-        came a fragment earlier."""
+        """The ledger gets the first frame's own moment, which the progress blocks tell once FFmpeg has written what
+        it buffered: what is on disk by now came earlier."""
         meter, first_frame_at = attempt.meter, now
-        if meter.rate:
-            if meter.last_frame_at is None:
-                return
-            first_frame_at = meter.last_frame_at - meter.frames / meter.rate
+        if meter.rate and meter.last_frame_at is not None:
+            first_frame_at = max(meter.started, meter.last_frame_at - meter.frames / meter.rate)
         attempt.is_told = True
         version = attempt.ffmpeg_version
         self._tell(
@@ -434,6 +432,8 @@ class Runner:
     def _conclude(self, attempt: Attempt, ended: Ended, now: float) -> None:
         """Tell how an attempt's files ended, and let go of it."""
         self._attempt = None
+        if not attempt.is_told and attempt.meter.first_media_at is not None:
+            self._tell_media(attempt, now)
         self._tell_holes(attempt, now)
         for file in attempt.files:
             if file.path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 
 from sdisup.runner.decide import Sight
-from sdisup.runner.pace import SOURCE_SILENT, Pace
+from sdisup.runner.pace import BURST_LIMIT_S, SOURCE_SILENT, Pace
 
 WINDOW_S = 4.0
 
@@ -62,6 +62,12 @@ class Meter:
         """FFmpeg has found the rate that nobody stated."""
         if not self.rate and 0 < fps < 1000:
             self.pace = Pace(fps, self.silent, self.started, is_stated=False)
+
+    def is_beginning(self, now: float) -> bool:
+        """Whether it is too early to tell when the first frame came, by what FFmpeg has counted so far."""
+        if not self.rate or self.first_media_at is None:
+            return False
+        return self.pace.is_in_first_burst and now - self.first_media_at < BURST_LIMIT_S
 
     def progress(
         self,

@@ -42,6 +42,10 @@ JUMP_S = 5.0
 SIGNAL_LOST, SOURCE_SILENT, JUMPED = "signal lost", "source silent", "timestamps jumped"
 DELIVERS = "the source delivers "
 
+BURST_LIMIT_S, BURST_GAIN_S = 5.0, 0.1
+"""At its start FFmpeg writes what it buffered while it looked at the input (5.1: 5 s of it) faster than the clock, over
+several blocks. Each block of this burst gains BURST_GAIN_S on the clock; it is over BURST_LIMIT_S later, or before."""
+
 STANDARD_RATES = (24000 / 1001, 24.0, 25.0, 30000 / 1001, 30.0, 50.0, 60000 / 1001, 60.0)
 
 
@@ -196,6 +200,8 @@ class Pace:
         self._silent_lost, self._silent_filled = 0.0, 0
         """The part of `_lost` and `_filled` in holes whose cause is `silent`."""
         self._begun: Counts | None = None
+        self.is_in_first_burst = bool(rate)
+        """Whether FFmpeg may still write what it buffered at its start, so that the first picture's time is unknown."""
         self._last = self._framed = self._pictured = Counts(0.0, 0.0, 0, 0, 0)
         """The counts of the last block, of the last block with new frames, and of the last block with a new picture."""
         self._pending: Pending | None = None
@@ -260,6 +266,8 @@ class Pace:
         if counts.pictures <= self._pictured.pictures:
             self._watch_drops(counts)
         self._settle(counts)
+        if self.is_in_first_burst:
+            self._watch_first_burst(counts)
         if counts.frames > self._framed.frames:
             ahead = max(0, int(self._ahead))
             self._watch_copies(counts)
@@ -290,6 +298,16 @@ class Pace:
         self._filled = min(counts.copies, int(self.rate * LEAST_HOLE_S))
         self._deficit.add(counts.raw, counts.frames - self._filled)
         self._note(counts)
+
+    def _watch_first_burst(self, counts: Counts) -> None:
+        """Count from the end of the burst: what was buffered before must not offset what is missing later."""
+        pictures, seconds = counts.pictures - self._framed.pictures, counts.raw - self._framed.raw
+        lasts_s = counts.raw - self._begun.raw if self._begun else 0.0
+        if lasts_s > BURST_LIMIT_S or 0 < pictures < self.rate * (seconds + BURST_GAIN_S):
+            self.is_in_first_burst = False
+        elif pictures:
+            self._deficit = Deficit(self.rate)
+            self._short, self._long = Window(SHORT_WINDOW_S), Window(LONG_WINDOW_S)
 
     # Timestamps.
 

@@ -221,6 +221,19 @@ class Feed:
         return not (self.missing() or self.said or self.jumps or self.holes)
 
 
+def test_what_was_buffered_at_the_start_offsets_nothing_that_is_missing_later() -> None:
+    feed = Feed().block(1).block(39).block(40).block(40).block(20)
+    assert feed.pace.is_in_first_burst
+    feed.run(0.5)
+    assert not feed.pace.is_in_first_burst
+    assert feed.run(7, 7.5).missing() == pytest.approx(7 * 17.5, abs=5)
+
+
+def test_copies_among_what_was_buffered_are_lost_pictures() -> None:
+    feed = Feed().block(1).block(30, 13).block(30, 13).run(60)
+    assert feed.missing() == 26
+
+
 @pytest.mark.parametrize("rate", STANDARD_RATES)
 def test_a_source_at_its_rate_is_clean(rate: float) -> None:
     assert Feed(rate).run(600).is_clean()

@@ -124,6 +124,41 @@ def test_a_recording_is_told_from_its_begin_to_its_stop(tmp_path: Path, run: Run
     assert any("closed /srv/recordings/CAM3_1.mkv: 200 frames" in line for line in said)
 
 
+BURST = (1, 1, 40, 80, 120, 145)
+"""The frames of FFmpeg 5.1's first blocks: it looked at the input for 5 s, and writes what it buffered meanwhile."""
+
+
+def burst(world: World, ends: Callable[[World], None]) -> World:
+    world.at(5.05, lambda w: w.file.events.append(FirstMedia()))
+    for number, frames in enumerate(BURST):
+        world.at(5 + number / 4, functools.partial(counts, frames, 0))
+    return world.at(5.05 + len(BURST) / 4, ends)
+
+
+def test_what_was_buffered_came_before_the_first_block(run: Run, told: Told) -> None:
+    world = burst(World(), lambda w: w.ffmpeg.counts(152))
+    for number in range(1, 20):
+        world.at(6.5 + number / 4, functools.partial(counts, 151 + number * 25 // 4, 0))
+    run(world.at(12.0, stop))
+    events = told()
+    assert kinds(events) == ["began", "opened", "media", "closed", "stopped"]
+    assert events[2]["first_frame_at"][1] == pytest.approx(6.25 - 145 / RATE, abs=0.1)
+
+
+def test_an_ffmpeg_that_ends_while_it_writes_what_was_buffered_has_recorded(run: Run, told: Told) -> None:
+    assert run(burst(World(), lambda w: w.ffmpeg.exits(-9))) == EXIT_RETRY
+    assert kinds(told())[:4] == ["began", "opened", "media", "closed"]
+    assert told()[2]["first_frame_at"][1] == pytest.approx(6.25 - 145 / RATE, abs=0.1)
+
+
+def test_a_block_with_the_first_frame_alone_waits_for_no_more_than_five_seconds(run: Run, told: Told) -> None:
+    seen: list[list[str]] = []
+    world = World(records(0.3)).at(0.3, lambda w: w.file.events.append(FirstMedia()))
+    world.at(4.9, lambda _: seen.append(kinds(told()))).at(5.9, lambda _: seen.append(kinds(told())))
+    run(world.at(6.0, stop), OPTIONS.replaced(stall_timeout_s=12.0))
+    assert seen == [["began", "opened"], ["began", "opened", "media"]]
+
+
 def test_the_output_is_the_file_that_was_made(run: Run) -> None:
     world = World(records(1)).at(1.1, stop)
     run(world)
