@@ -12,9 +12,9 @@ import sys
 from collections.abc import Callable, Sequence
 
 from sdisup import __version__
-from sdisup.contract.applied import AppliedPort, load_applied
+from sdisup.contract.applied import Applied, AppliedPort, load_applied
 from sdisup.contract.files import CONFIGURATION_PATH
-from sdisup.errors import ConfigError, SdisupError, UsageError
+from sdisup.errors import ConfigError, SdisupError, UnknownPortError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,12 +39,23 @@ def _selected(arguments: argparse.Namespace) -> list[AppliedPort]:
     if arguments.ports and getattr(arguments, "all", False):
         raise UsageError("ports and --all together", "name the ports, or give --all alone")
     if arguments.ports:
-        return applied.select(arguments.ports)
+        return _select(applied, arguments.ports, "--all" if hasattr(arguments, "all") else "")
     if not everything:
         raise UsageError("which ports?", f"{PORTS_HELP}; or --all")
     if not applied.ports:
         remark("no port is configured: write /etc/sdisup/sdisup.toml, then run sdisup apply")
     return list(applied.ports.values())
+
+
+def _select(applied: Applied, words: list[str], all_option: str) -> list[AppliedPort]:
+    """The ports of these words. `all` is what people try first, and no port's index."""
+    try:
+        return applied.select(words)
+    except UnknownPortError as error:
+        if "all" not in words:
+            raise
+        hint = f"for all ports: {all_option}" if all_option else "without a port the command is for all of them"
+        raise UnknownPortError(error.message, hint) from error
 
 
 def _status(arguments: argparse.Namespace) -> int:
@@ -68,12 +79,17 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _report(outcomes: Sequence[Outcome]) -> int:
+    from sdisup.control.ports import NO_SIGNAL
+
     for outcome in outcomes:
         if outcome.ok:
             print(outcome.text)
         else:
             remark(outcome.text)
-    return EXIT_DONE if all(outcome.ok for outcome in outcomes) else EXIT_FAILED
+    failed = [outcome for outcome in outcomes if not outcome.ok]
+    if all(outcome.kind == NO_SIGNAL for outcome in failed):
+        return EXIT_NOT_RECORDING if failed else EXIT_DONE
+    return EXIT_FAILED
 
 
 def _start(arguments: argparse.Namespace) -> int:
@@ -82,7 +98,7 @@ def _start(arguments: argparse.Namespace) -> int:
     return _report(
         start_ports(
             _selected(arguments),
-            arguments.wait,
+            None if arguments.no_wait else arguments.wait,
             restart=arguments.command == "restart",
             request=_take_request(arguments),
         )
@@ -188,7 +204,7 @@ def _with_ledgers(words: list[str]) -> list[AppliedPort]:
     from sdisup.ledger.present import with_ledgers
 
     applied = with_ledgers(load_applied())
-    return applied.select(words) if words else list(applied.ports.values())
+    return _select(applied, words, "") if words else list(applied.ports.values())
 
 
 def _window(arguments: argparse.Namespace) -> Window:
@@ -201,21 +217,23 @@ def _window(arguments: argparse.Namespace) -> Window:
     since, until = (text and parse_time(text, now) for text in (arguments.since, arguments.until))
     if since and until and since >= until:
         raise UsageError(f"--since {arguments.since} is not before --until {arguments.until}")
-    return Window(since or None, until or None)
+    return Window(since or None, until or None, arguments.take)
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from sdisup.control.verify import find_ffprobe, known_files, verify
+    from sdisup.control.verify import find_ffprobe, is_file, known_files, verify
 
-    if arguments.files and (arguments.since or arguments.until):
-        raise UsageError("files and a time together", "name the files, or give --since and --until alone")
-    known = known_files(_with_ledgers([]), _window(arguments))
+    files = [word for word in arguments.files if is_file(word)]
+    words = [word for word in arguments.files if not is_file(word)]
+    if files and (words or arguments.since or arguments.until or arguments.take):
+        raise UsageError("files and a choice of files together", "name the files alone, or ports, a time and a take")
+    known = known_files(_with_ledgers(words), _window(arguments))
     for problem in known.problems:
         remark(str(problem))
     # The exit code where not all files are read, since a pipe's reader may close it early.
     arguments.code = EXIT_FAILED
     is_good = True
-    for verdict in verify(known, arguments.files, find_ffprobe()):
+    for verdict in verify(known, files, find_ffprobe()):
         print(verdict, flush=True)
         is_good = is_good and verdict.is_good
     return EXIT_DONE if is_good else EXIT_FAILED
@@ -297,6 +315,12 @@ def _init(arguments: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
+def _help(arguments: argparse.Namespace) -> int:
+    """As `--help` and `COMMAND --help` do."""
+    _parser(arguments.about or "").parse_args([*([arguments.about] if arguments.about else []), "--help"])
+    return EXIT_DONE
+
+
 def _seconds(text: str) -> float:
     value = float(text)
     if not 0 <= value <= 3600:
@@ -322,6 +346,7 @@ def _status_arguments(command: argparse.ArgumentParser) -> None:
 def _restart_arguments(command: argparse.ArgumentParser) -> None:
     _chosen_ports_arguments(command)
     command.add_argument("--wait", type=_seconds, default=10.0, metavar="S", help="how long to wait for a frame (10 s)")
+    command.add_argument("--no-wait", action="store_true", help="wait for nothing; sdisup status tells the outcome")
 
 
 def _start_arguments(command: argparse.ArgumentParser) -> None:
@@ -331,7 +356,7 @@ def _start_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--path",
         metavar="PATH",
-        help="for this take: a directory below the port's recordings, or a file there, such as DAY/FINAL.mov",
+        help="for this take: a directory in the port's recordings, such as CUP, or a file there, such as CUP/FINAL.mov",
     )
 
 
@@ -349,6 +374,7 @@ def _times_arguments(command: argparse.ArgumentParser) -> None:
     times = "now, today, yesterday, -2h, -30min, 2026-01-31, '2026-01-31 20:15' (local), 2026-01-31T19:15:00Z"
     command.add_argument("--since", metavar="TIME", help=f"only what is after it: {times}")
     command.add_argument("--until", metavar="TIME", help="only what is before it")
+    command.add_argument("--take", metavar="NAME", help="only what belongs to takes of this name")
 
 
 def _recordings_arguments(command: argparse.ArgumentParser) -> None:
@@ -363,7 +389,9 @@ def _gaps_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def _verify_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("files", nargs="*", metavar="FILE", help="files to read; without one, all files of that time")
+    command.add_argument(
+        "files", nargs="*", metavar="PORT|FILE", help="a port's files, or files by their paths; without one, all files"
+    )
     _times_arguments(command)
 
 
@@ -374,6 +402,10 @@ def _config_argument(command: argparse.ArgumentParser) -> None:
 def _check_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--quick", action="store_true", help="within a second: without running FFmpeg")
     _config_argument(command)
+
+
+def _help_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("about", nargs="?", metavar="COMMAND", choices=list(COMMANDS), help="the command to explain")
 
 
 def _init_arguments(command: argparse.ArgumentParser) -> None:
@@ -417,6 +449,7 @@ COMMANDS: dict[
         _drill, "play faults on a port of its own, beside the real ones, and measure what each costs", _drill_arguments
     ),
     "apply": (_apply, "make systemd's units what the configuration says", _apply_arguments),
+    "help": (_help, "what there is, or what a command takes", _help_arguments),
 }  # fmt: skip
 """Each command: the function that runs it, its help text, and the function that adds its arguments."""
 
@@ -444,7 +477,7 @@ def _parser(only: str = "") -> argparse.ArgumentParser:
         prog="sdisup",
         description="Records SDI inputs around the clock: one systemd unit, sdi-record@PORT, and one FFmpeg a port.",
         epilog="exit codes: 0 done, 1 failed, 2 usage or configuration, "
-        "3 (status) a port that should record does not, 4 unknown port",
+        "3 (status, start, restart, enable) a port that should record does not, 4 unknown port",
         formatter_class=_Help,
     )
     parser.add_argument("--version", action="version", version=f"sdisup {__version__}")

@@ -9,7 +9,7 @@ from sdisup.contract.applied import AppliedPort, load_applied
 from sdisup.contract.records import Record
 from sdisup.contract.status import PortStatus
 from sdisup.control.observe import statuses
-from sdisup.control.ports import RECORDS, START_LIMIT_S, WAITS, start_ports, stop_ports
+from sdisup.control.ports import NO_SIGNAL, RECORDS, START_LIMIT_S, WAITS, start_ports, stop_ports
 from sdisup.control.takes import make_request
 from sdisup.encode.command import Capabilities, build_ffmpeg_arguments
 from sdisup.encode.probe import probe_ffmpeg
@@ -35,8 +35,9 @@ class RecorderConfig(Record):
     """How one take is recorded. None means the port's own value, also for `codec`, whose default is H264.
 
     `recording_path` is a directory at or below the port's recordings, which is made if it is missing, or a file there:
-    the file's stem stands for `name` and its ending for `container`. `container` is one of the codec's (`mp4`, `mov`,
-    `mkv`); `name` begins the files' names; `take` is the take's name, `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`.
+    the file's stem stands for `name` and its ending for `container`. A relative path begins at the port's recordings.
+    `container` is one of the codec's (`mp4`, `mov`, `mkv`); `name` begins the files' names; `take` is the take's name,
+    `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`.
     """
 
     codec: CodecType | None = CodecType.H264
@@ -119,7 +120,7 @@ class RecorderManager:
             request=lambda port: make_request(port, config, self._command_builder),
             job_limit_s=START_LIMIT_S,
         )[0]
-        if outcome.kind not in (RECORDS, WAITS) or outcome.status is None:
+        if outcome.kind not in (RECORDS, NO_SIGNAL, WAITS) or outcome.status is None:
             raise outcome.as_error()
         return outcome.status
 

@@ -30,6 +30,10 @@ RECORDS = "records"
 RECORDED_ALREADY = "recorded already"
 WAITS = "waits"
 """The port has started, and has no frame on disk yet."""
+NO_SIGNAL = "no signal"
+"""The port has started, and waits for its signal."""
+BEGUN = "begun"
+"""systemd has the job, and nobody waits for it."""
 IS_STARTED = "is started"
 """The port was started before, so that the take that was asked for cannot begin."""
 STARTED_BY_ANOTHER = "started by another"
@@ -52,7 +56,7 @@ class Outcome(Record):
 
     @property
     def ok(self) -> bool:
-        return self.kind in (RECORDS, RECORDED_ALREADY, STOPPED)
+        return self.kind in (RECORDS, RECORDED_ALREADY, BEGUN, STOPPED)
 
     def as_error(self) -> SdisupError:
         """The outcome as an error for the operator: what is wrong, and the next step."""
@@ -65,6 +69,8 @@ class Outcome(Record):
             )
         if self.kind == STARTED_BY_ANOTHER:
             return RecordingError(f"{label} was started by another program at the same moment{self.detail}")
+        if self.kind == NO_SIGNAL:
+            return RecordingError(f"{label} is started and does not record yet: {self.detail}")
         if self.kind == WAITS:
             return RecordingError(f"{label}: {self.detail}; it goes on trying")
         if self.kind == NOT_STOPPED:
@@ -78,6 +84,8 @@ class Outcome(Record):
             return f"{self.port.label} records to {self.status.current_file if self.status else ''}"
         if self.kind == RECORDED_ALREADY:
             return f"{self.port.label} records already"
+        if self.kind == BEGUN:
+            return f"{self.port.label} is being started"
         if self.kind == STOPPED:
             return f"{self.port.label} is stopped"
         error = self.as_error()
@@ -87,13 +95,14 @@ class Outcome(Record):
 
 def start_ports(
     ports: Sequence[AppliedPort],
-    wait_s: float,
+    wait_s: float | None,
     *,
     restart: bool = False,
     request: Callable[[AppliedPort], Request] | None = None,
     job_limit_s: float = 0.0,
 ) -> list[Outcome]:
-    """Start (or restart) all ports at once and wait up to `wait_s` seconds for each port's first frame on disk.
+    """Start (or restart) all ports at once and wait up to `wait_s` seconds for each port's first frame on disk, or for
+    its word that there is no signal; with None only until systemd has the jobs.
 
     `request` makes the request that is left for a port's runner; then a port that is started already is refused.
     systemd's jobs have `job_limit_s` seconds, or `wait_s` where that is 0.
@@ -107,13 +116,11 @@ def start_ports(
         if request:
             ends.update(_leave_requests([port for port in ports if port.index not in ends], request, requests))
         started = [port for port in ports if port.index not in ends]
-        deadline = monotonic() + wait_s
+        began = monotonic()
         if not started:
             return [ends[port.index] for port in ports]
-        results, unclaimed = _run_start_jobs(systemd, started, requests, job_limit_s or wait_s, restart)
-        if restart:
-            # The jobs of a restart spent a part of that time on stopping.
-            deadline = max(deadline, monotonic() + wait_s / 2)
+        limit_s = 0.0 if wait_s is None else (job_limit_s or wait_s) + (STOP_LIMIT_S if restart else 0)
+        results, unclaimed = _run_start_jobs(systemd, started, requests, limit_s, restart)
         for port in started:
             result = results[port.unit]
             if isinstance(result, SdisupError):
@@ -121,6 +128,11 @@ def start_ports(
             elif port.index in unclaimed:
                 ends[port.index] = _started_by_another(port, requests[port.index])
         pending = [port for port in started if port.index not in ends]
+        if wait_s is None:
+            ends.update({port.index: Outcome(port, BEGUN) for port in pending})
+            return [ends[port.index] for port in ports]
+        # The jobs of a restart spent a part of that time on stopping.
+        deadline = max(began + wait_s, monotonic() + wait_s / 2 if restart else 0)
         earlier_ids = {status.request_id for status in before}
         ends.update(_wait_for_first_frames(pending, deadline, wait_s, systemd, results, requests, earlier_ids))
     return [ends[port.index] for port in ports]
@@ -178,7 +190,7 @@ def _run_start_jobs(
         results = systemd.run_jobs(
             "Restart" if restart else "Start",
             [port.unit for port in ports],
-            limit_s + (STOP_LIMIT_S if restart else 0),
+            limit_s,
         )
     finally:
         over = [port.index for port in ports if port.index in requests and results.get(port.unit) != WAITING]
@@ -214,6 +226,8 @@ def _wait_for_first_frames(
             elif status.state in ("failed", "stopped"):
                 reason = status.reason or f"systemd's job ended with '{results.get(port.unit)}'"
                 ends[port.index] = Outcome(port, CANNOT_RECORD, reason, status)
+            elif status.state == "no-signal":
+                ends[port.index] = Outcome(port, NO_SIGNAL, status.reason or "no signal; waiting", status)
             elif late:
                 reason = status.reason or "no word from FFmpeg"
                 text = f"no frame on disk within {wait_s:g} s: {status.state}: {reason}"

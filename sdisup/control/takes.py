@@ -50,6 +50,8 @@ def make_request(
         return Request(request_id=request_id)
     problems: list[str] = []
     path, name, container = config.recording_path, config.name, config.container
+    if path is not None and _is_relative(path):
+        path = os.path.normpath(os.path.join(port.recordings, path))
     if path is not None and is_file_path(path):
         path, name, container = _parts(path, config, problems)
     for what, value in (("take", config.take), ("name", name)):
@@ -74,6 +76,11 @@ def make_request(
             "container": changed.container,
         }
     return Request(take=config.take, request_id=request_id, recording_path=path, name=name, **values)
+
+
+def _is_relative(path: str) -> bool:
+    # normpath of Python 3.11.2 ends at a NUL, which is_below refuses.
+    return bool(path) and not path.startswith("/") and "\0" not in path
 
 
 def is_file_path(path: str) -> bool:

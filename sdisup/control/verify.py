@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import chain
 
+from sdisup.config.codecs import MUXERS
 from sdisup.contract.applied import AppliedPort
 from sdisup.contract.programs import count_frames
 from sdisup.contract.records import Record
@@ -43,7 +44,8 @@ def known_files(ports: Sequence[AppliedPort], window: Window, directory: str = L
     for port in ports:
         present, story, problems = port_present(port, directory)
         rows = rows_of(story, present)
-        known.open.update({row.path: row for row in rows if row.kind == "file" and row.path and window.touches(row)})
+        asked = [row for row in rows if window.touches(row) and window.has_take(row.take)]
+        known.open.update({row.path: row for row in asked if row.kind == "file" and row.path})
         known.problems += problems
         for entry in chain(read_ledger(ledger_path(port.index, directory)), waiting_entries(story)):
             if isinstance(entry, Problem):
@@ -62,7 +64,7 @@ def _add(known: Known, entry: Entry, window: Window) -> None:
     elif entry["kind"] == "file":
         start, end = str(entry["start"]), str(entry["end"])
         row = row_of(line_of(entry), start, end, 0.0)
-        if row.path and window.cut(start, end, 0.0):
+        if row.path and window.cut(start, end, 0.0) and window.has_take(row.take):
             known.files.setdefault(row.path, row)
 
 
@@ -73,6 +75,11 @@ def verify(known: Known, paths: Sequence[str], ffprobe: str) -> Iterator[Verdict
     by_place = {_place(path): path for path in [*known.files, *known.open]} if paths else {}
     for path in paths:
         yield _verdict(known, path, by_place.get(_place(path)), ffprobe)
+
+
+def is_file(word: str) -> bool:
+    """Whether an operator means a file and no port: by a directory, an ending of a recording, or what is there."""
+    return "/" in word or os.path.splitext(word)[1].removeprefix(".") in MUXERS or os.path.lexists(word)
 
 
 def _place(path: str) -> tuple[str, str]:
@@ -88,7 +95,8 @@ def _real(directory: str) -> str:
 
 def _verdict(known: Known, path: str, named: str | None, ffprobe: str) -> Verdict:
     if named is None:
-        return Verdict(path, "is in no ledger", is_good=False)
+        is_there = os.path.lexists(path)
+        return Verdict(path, "is in no ledger" if is_there else "does not exist, and is in no ledger", is_good=False)
     if named in known.open:
         row = known.open[named]
         text = "is being recorded now" if row.is_open else f"ended; {row.note}"

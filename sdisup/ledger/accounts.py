@@ -95,11 +95,12 @@ def _whole(value: object) -> str:
 
 
 class Window:
-    """The time that is asked for, in Unix time; None for no limit."""
+    """What is asked for: a time, in Unix time, None for no limit; and the takes of a name, None for all."""
 
-    def __init__(self, since: float | None = None, until: float | None = None) -> None:
+    def __init__(self, since: float | None = None, until: float | None = None, take: str | None = None) -> None:
         self.since = "" if since is None else utc_text(since)
         self.until = "~" if until is None else utc_text(until)
+        self.take = take
 
     def cut(self, start: str, end: str, seconds: float) -> tuple[str, str, float] | None:
         """The part of an interval that is within; None for nothing. Its length by its share of the time."""
@@ -122,6 +123,10 @@ class Window:
     def touches(self, row: Row) -> bool:
         """Whether some of a row may be within, as far as its times are known."""
         return (row.start or row.not_before) < self.until and (row.end or "~") > self.since
+
+    def has_take(self, take: str | None) -> bool:
+        """Whether a take, empty or None for none, is asked for."""
+        return self.take in (None, take)
 
 
 class Row(Record, frozen=False):
@@ -261,7 +266,9 @@ def account_of(
 def _add_lines(account: Account, lines: list[Line], window: Window) -> None:
     since, until = window.since, window.until
     for line in lines:
-        kind, _, start, end, _, length = line[:6]
+        kind, take, start, end, _, length = line[:6]
+        if not window.has_take(take):
+            continue
         if start >= until or (end <= since and start < end) or kind not in ("file", "gap", "stop"):
             continue
         seconds = float(length) if length else None
@@ -276,6 +283,8 @@ def _add_lines(account: Account, lines: list[Line], window: Window) -> None:
 
 def _add_row(account: Account, row: Row, window: Window) -> None:
     """A row of what goes on, or waits to be entered: one whose length is not known is in no sum."""
+    if not window.has_take(row.take):
+        return
     if row.start is not None and row.end is not None and row.seconds is not None:
         part = window.cut(row.start, row.end, row.seconds)
         if part is None:

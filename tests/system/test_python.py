@@ -245,14 +245,17 @@ def wait_restart(appliance: Machine, number: int) -> dict[str, Any]:
 
 def test_takes_on_the_command_line(appliance: Machine) -> None:
     appliance.configure(small_ports(3))
-    result = appliance.sdisup(f"start 0,1 --take final.1 --codec prores --path {RECORDINGS}/f")
+    result = appliance.sdisup("start 0,1 --take final.1 --codec prores --path f")
     assert result.stdout.count(f"records to {RECORDINGS}/f/port") == 2
     assert appliance.status(0)["take"] == "final.1"
     refused = appliance.sdisup("start 0,2 --take other", code=1)
     assert "port 0 is already started (recording); stop it first" in refused.stderr
     assert "port 2 records to" in refused.stdout
     assert (appliance.status(0)["take"], appliance.status(2)["take"]) == ("final.1", "other")
+    listed = appliance.sdisup("recordings --take final.1 --json").stdout
+    assert {row["port_index"] for row in json.loads(listed)["recordings"]} == {0, 1}
     appliance.sdisup("stop 2")
+    assert appliance.sdisup("verify 2").stdout.count(f"{RECORDINGS}/port2_") == 1
     assert "unknown codec 'x'" in appliance.sdisup("start 2 --codec x", code=2).stderr
     appliance.sdisup("stop --all")
     for wrong in ("--take ../../x", "--path /etc", f"--path {RECORDINGS}/../x"):
@@ -262,7 +265,7 @@ def test_takes_on_the_command_line(appliance: Machine) -> None:
 
 def test_a_take_is_not_lost_for_want_of_patience(appliance: Machine) -> None:
     appliance.configure(small_ports(1))
-    appliance.sdisup("start 0 --take hasty --wait 0", code=1)
+    appliance.sdisup("start 0 --take hasty --no-wait")
     assert appliance.wait_recording(0)["take"] == "hasty"
 
 

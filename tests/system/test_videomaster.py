@@ -53,9 +53,11 @@ def test_a_port_of_a_card_records_a_complete_file(card: Machine) -> None:
 def test_without_a_signal_it_waits_and_records_by_itself_when_it_comes(card: Machine) -> None:
     card.configure(ports(1))
     card.steer(0, "no-signal")
-    card.run("systemctl start sdi-record@0")
-    waiting = card.wait_state(0, "no-signal")
-    assert re.search("no signal on board 0 channel 0", waiting["reason"])
+    # The command ends when that is known, with one line.
+    said = card.sdisup("start 0 --wait 240", code=3).stderr
+    waiting = card.status(0)
+    assert (waiting["state"], waiting["reason"]) == ("no-signal", "no signal on board 0 channel 0; waiting")
+    assert said == f"port 0 is started and does not record yet: {waiting['reason']}\n"
     # The runner tries again each second, and does not log it.
     cursor = card.journal_cursor()
     first = card.status_file(0)["updated_monotonic"]

@@ -23,7 +23,7 @@ from sdisup.cli.words import LocalTexts, length_text, parse_time
 from sdisup.contract.applied import Applied, AppliedPort
 from sdisup.contract.files import unix_time, utc_text
 from sdisup.contract.status import PortStatus
-from sdisup.control.verify import Known, known_files, verify
+from sdisup.control.verify import Known, is_file, known_files, verify
 from sdisup.errors import UsageError
 from sdisup.ledger import present as present_module
 from sdisup.ledger.accounts import Account, Row, Window, account_of, line_of
@@ -703,6 +703,15 @@ def test_files_by_another_name(tmp_path: Path, probe: str, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     words = ["good.mp4", "link/good.mp4", "./link/../good.mp4", "/etc/passwd"]
     assert [verdict.is_good for verdict in verify(known, words, probe)] == [True, True, True, False]
+    (verdict,) = verify(known, ["/nonexistent/x.mp4"], probe)
+    assert str(verdict) == "/nonexistent/x.mp4: does not exist, and is in no ledger"
+
+
+def test_a_word_is_a_file_or_a_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "4").touch()
+    words = {"3": False, "0-3": False, "CAM3": False, "4": True, "CAM3.mp4": True, "./3": True, "gone.mkv": True}
+    assert {word: is_file(word) for word in words} == words
 
 
 def test_files_that_are_recorded_or_counted_now(tmp_path: Path, probe: str) -> None:
@@ -720,6 +729,20 @@ def test_files_of_a_time(tmp_path: Path) -> None:
     known = known_files([port()], Window(T + 150, T + 250), str(tmp_path))
     assert list(known.files) == ["/r/110.mp4"]
     assert [str(problem).partition(": ")[2] for problem in known.problems] == [MISSING]
+
+
+def test_what_belongs_to_a_take(tmp_path: Path) -> None:
+    """In the ledger, and what goes on, for all three commands."""
+    entries = [{**entry, "take": "final" if str(entry["start"]) > utc_text(T + 105) else None} for entry in NIGHT]
+    append_entries(ledger_path(3, str(tmp_path)), entries)
+    for take, files in (("final", ["/r/110.mp4", "/r/300.02.mp4"]), ("cup", [])):
+        window = Window(take=take)
+        assert list(known_files([port()], window, str(tmp_path)).files) == files
+        (found,) = [account for _, _, account in present_module.accounts("file", [port()], window, str(tmp_path))[0]]
+        assert [row.path for row in found.rows] == files
+    going_on = rows_of(story(file=recorded()), present(40))
+    assert account([], "file", rows=going_on, window=Window(take="final")).files == 1
+    assert account([], "file", rows=going_on, window=Window(take="cup")).files == 0
 
 
 def test_a_missing_ffprobe_is_an_error(tmp_path: Path) -> None:

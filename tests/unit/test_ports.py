@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from sdisup import aio
+from sdisup.cli.main import _report
 from sdisup.contract.applied import Applied, AppliedPort
 from sdisup.contract.requests import Request
 from sdisup.contract.status import PortStatus
@@ -64,6 +65,7 @@ class Script:
 
     def run_jobs(self, verb: str, units: Iterable[str], timeout_s: float) -> dict[str, str | SystemdError]:
         self.calls.append((verb, list(units)))
+        self.limit_s = timeout_s
         return {unit: self.job(self) for unit in self.calls[-1][1]}
 
     def reset_failed(self, unit: str) -> None:
@@ -110,7 +112,7 @@ def failing(script: Script) -> str:
 
 CASES: list[tuple[Callable[[Script], Any], str, str]] = [
     (Script.claim, ports.RECORDS, "port 3 (CAM3) records to /r/a.mp4"),
-    (lambda script: script.claim("no-signal"), ports.WAITS, "port 3 (CAM3): no frame on disk within 0 s: no-signal: no word from FFmpeg; it goes on trying"),  # noqa: E501
+    (lambda script: script.claim("no-signal"), ports.NO_SIGNAL, "port 3 (CAM3) is started and does not record yet: no signal; waiting"),  # noqa: E501
     (failing, ports.CANNOT_RECORD, "port 3 (CAM3) does not record: no such encoder"),
     (lambda _: "timeout", ports.CANNOT_RECORD, "port 3 (CAM3) does not record: systemd's job ended with 'timeout'"),
     (starting, ports.WAITS, "port 3 (CAM3): no frame on disk within 0 s: starting: no word from FFmpeg; it goes on trying"),  # noqa: E501
@@ -129,6 +131,41 @@ def test_what_becomes_of_a_start(
     assert (outcome.kind, outcome.text) == (kind, text)
     assert script.left is None or job is starting
     assert outcome.ok == (kind == ports.RECORDS)
+
+
+def test_a_start_without_a_signal_is_over_when_that_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for the hour that was asked for."""
+    script = Script(monkeypatch, lambda script: script.claim("no-signal"))
+    script.reason = "no signal on board 0 channel 3; waiting"
+    (outcome,) = start_ports([PORT], 3600.0)
+    assert outcome.text == "port 3 (CAM3) is started and does not record yet: no signal on board 0 channel 3; waiting"
+
+
+@pytest.mark.parametrize(
+    ("job", "kind"), [(starting, ports.BEGUN), (failing, ports.BEGUN), (CASES[-1][0], ports.REFUSED)]
+)
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_start_that_waits_for_nothing(monkeypatch: pytest.MonkeyPatch, job: Any, kind: str, restart: bool) -> None:
+    script = Script(monkeypatch, job)
+    (outcome,) = start_ports([PORT], None, restart=restart)
+    assert outcome.kind == kind
+    assert script.limit_s == 0.0
+    if kind == ports.BEGUN:
+        assert (outcome.ok, outcome.text) == (True, "port 3 (CAM3) is being started")
+
+
+@pytest.mark.parametrize(
+    ("kinds", "code"),
+    [
+        ([ports.RECORDS, ports.BEGUN], 0),
+        ([ports.RECORDS, ports.NO_SIGNAL], 3),
+        ([ports.NO_SIGNAL, ports.WAITS], 1),
+        ([ports.CANNOT_RECORD], 1),
+        ([], 0),
+    ],
+)
+def test_the_exit_code_of_starts(kinds: list[str], code: int) -> None:
+    assert _report([Outcome(PORT, kind) for kind in kinds]) == code
 
 
 @pytest.mark.parametrize("state", ["recording", "starting", "no-signal", "backoff", "stalled", "stopping"])
@@ -222,7 +259,7 @@ def test_what_becomes_of_a_stop(monkeypatch: pytest.MonkeyPatch, result: Any, ki
 
 def test_every_outcome_has_words_and_an_error() -> None:
     kinds = [value for name, value in vars(ports).items() if name.isupper() and isinstance(value, str)]
-    assert len(kinds) == 9
+    assert len(kinds) == 11
     for kind in kinds:
         outcome = Outcome(PORT, kind, "why", PortStatus(port_index=3))
         assert "port 3" in outcome.text
@@ -260,6 +297,10 @@ def test_a_recording_path_may_be_a_file() -> None:
     assert found.argv == ["ffmpeg", "mov", "{output}"]
     directory = asked(recording_path="/r/day")
     assert (directory.recording_path, directory.name, directory.container) == ("/r/day", None, None)
+    for words, absolute in (("day", "/r/day"), ("day/", "/r/day"), (".", "/r"), ("a/../day", "/r/day")):
+        assert asked(recording_path=words).recording_path == absolute
+    relative = asked(recording_path="day/FINAL.mp4")
+    assert (relative.recording_path, relative.name, relative.container) == ("/r/day", "FINAL", "mp4")
     agreeing = asked(recording_path="/r/FINAL.mkv", name="FINAL", container="mkv")
     assert (agreeing.recording_path, agreeing.name, agreeing.container) == ("/r", "FINAL", "mkv")
 
@@ -269,7 +310,10 @@ def test_a_recording_path_may_be_a_file() -> None:
     [
         ({"recording_path": "/etc/FINAL.mov"}, "'/etc/FINAL.mov' is not at or below /r"),
         ({"recording_path": "/r/../FINAL.mov"}, "is not at or below /r"),
-        ({"recording_path": "FINAL.mov"}, "is not at or below /r"),
+        ({"recording_path": "../FINAL.mov"}, "'../FINAL.mov' is not at or below /r"),
+        ({"recording_path": "../../etc"}, "'../../etc' is not at or below /r"),
+        ({"recording_path": ""}, "'' is not at or below /r"),
+        ({"recording_path": "day\0"}, "is not at or below /r"),
         ({"recording_path": "/r/-x.mov"}, "name: '-x' is not a letter or digit"),
         ({"recording_path": "/r/.mov"}, "is not at or below /r"),
         ({"recording_path": "/r/A.mov", "name": "B"}, "asks for the name 'A', and name for 'B'"),
