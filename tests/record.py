@@ -90,11 +90,11 @@ class Stage:
         class Process(FFmpegProcess):
             """An FFmpeg whose words, steps and end are written down."""
 
-            def __init__(self, arguments: Any) -> None:
+            def __init__(self, arguments: Any, output: int) -> None:
                 stage._spawned_at = time.monotonic()
                 stage.write("spawn")
                 self._partial = b""
-                super().__init__(arguments)
+                super().__init__(arguments, output)
                 stage.processes.append(self)
 
             def read(self) -> bytes | None:

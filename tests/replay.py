@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from scripted import FakeFFmpeg, FakeFile, World
+from scripted import DESCRIPTOR, FakeFFmpeg, FakeFile, World
 
 from sdisup.contract.options import Options
 from sdisup.runner import main, report
@@ -104,7 +104,9 @@ class Replay:
 
     def _open(self, file: FakeFile) -> None:
         failed = [rest for _, kind, rest in self.recording.before if kind == "no"]
-        file.events.append(OpenFailed(failed[0].removeprefix("file ")) if failed else Opened(self.world.path(file)))
+        file.events.append(
+            OpenFailed(failed[0].removeprefix("file ")) if failed else Opened(self.world.path(file), DESCRIPTOR)
+        )
 
     def _spawn(self, ffmpeg: FakeFFmpeg) -> None:
         assert self._left, "the runner begins one FFmpeg more than the recording has"

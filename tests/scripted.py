@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from sdisup.runner.disk import Closed, Event, Opened
 from sdisup.runner.main import Runner
 
-STDERR, PIDFD = 10_001, 10_002
+STDERR, PIDFD, DESCRIPTOR = 10_001, 10_002, 10_003
 LONG_S = 10_000.0
 
 Action = Callable[["World"], object]
@@ -93,7 +93,7 @@ class World:
         self.files: list[FakeFile] = []
         self.runner: Runner | None = None
         self.turns = 0
-        self.on_open: Callable[[FakeFile], None] = lambda file: file.events.append(Opened(self.path(file)))
+        self.on_open: Callable[[FakeFile], None] = lambda file: file.events.append(Opened(self.path(file), DESCRIPTOR))
         self.on_spawn: Callable[[FakeFFmpeg], None] = lambda ffmpeg: None
         self.on_step: Callable[[FakeFFmpeg, str], None] = quit_well
         self.on_finish: Callable[[FakeFile, bool], None] = close_well
@@ -129,7 +129,8 @@ class World:
         self.on_open(self.file)
         return self.file
 
-    def spawn(self, command: Sequence[str]) -> FakeFFmpeg:
+    def spawn(self, command: Sequence[str], output: int) -> FakeFFmpeg:
+        assert output == DESCRIPTOR, "FFmpeg gets the file itself"
         self.ffmpegs.append(FakeFFmpeg(self, command))
         self.on_spawn(self.ffmpeg)
         return self.ffmpeg

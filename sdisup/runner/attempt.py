@@ -30,9 +30,20 @@ from sdisup.runner.causes import (
     is_format_change,
     plain,
 )
-from sdisup.runner.decide import CLOSING, ENDED, NO_SOUND_S, OPENING, RUNNING, Ended, Sight, is_from_zero, sound_input
+from sdisup.runner.decide import (
+    CLOSING,
+    ENDED,
+    NO_SOUND_S,
+    OPENING,
+    RUNNING,
+    Ended,
+    Sight,
+    is_from_zero,
+    sound_input,
+    with_output,
+)
 from sdisup.runner.disk import Closed, Event, FirstMedia, Opened, OpenFailed, Place, RecordingFile, Sample
-from sdisup.runner.ffmpeg import FFmpegProcess, Ladder
+from sdisup.runner.ffmpeg import OUTPUT_NAME, FFmpegProcess, Ladder
 from sdisup.runner.meter import Meter
 from sdisup.runner.pace import SIGNAL_LOST, SOURCE_SILENT
 from sdisup.runner.programmes import LINES_KEPT, Choice, choose
@@ -115,7 +126,7 @@ class Attempt:
         wake: Callable[[], None],
         log: Callable[[float, int, str], None],
         open_file: Callable[[Place, float, Callable[[], None]], RecordingFile] = RecordingFile,
-        spawn: Callable[[Sequence[str]], FFmpegProcess] = FFmpegProcess,
+        spawn: Callable[[Sequence[str], int], FFmpegProcess] = FFmpegProcess,
         raw: Callable[[], float] = monotonic_raw,
     ) -> None:
         self.options = options
@@ -235,7 +246,6 @@ class Attempt:
             opening_s=now - (self._picture_opened_at or now) if self._lacks_input else 0.0,
             soundless_s=self._soundless_s(now),
             has_sounded=self._sound_at is not None,
-            is_moved=self.newest.is_moved,
             is_deleted=self.newest.is_deleted,
         )
 
@@ -413,7 +423,7 @@ class Attempt:
     def _take_disk_event(self, file: File, event: Event, now: float) -> None:
         if isinstance(event, Opened):
             file.path = event.path
-            self._spawn(now)
+            self._spawn(now, event.descriptor)
         elif isinstance(event, OpenFailed):
             self.problem, self.could_open = event.reason, False
             self.phase = ENDED
@@ -440,7 +450,7 @@ class Attempt:
 
     # FFmpeg.
 
-    def _spawn(self, now: float) -> None:
+    def _spawn(self, now: float, output: int) -> None:
         self.phase = RUNNING
         self.meter = self._new_meter(now)
         self._stage_since = now
@@ -448,9 +458,9 @@ class Attempt:
         if self.is_ending:
             self._close_files(now)
             return
-        command = [self.path if word == "{output}" else word for word in self.options.command]
+        command = with_output(self.options.command, self.options.container, OUTPUT_NAME)
         try:
-            self._ffmpeg = self._spawn_ffmpeg(command)
+            self._ffmpeg = self._spawn_ffmpeg(command, output)
         except OSError as error:
             self.fault = Fault(NOT_EXECUTED, f"{command[0]} cannot be executed: {error.strerror}")
             self._close_files(now)
@@ -473,21 +483,22 @@ class Attempt:
     def _take_records(self, records: Sequence[LogLine | Progress], now: float) -> None:
         for record in records:
             if isinstance(record, LogLine):
-                if record.text == f"{SOUND_MARK}.000000":
+                text = record.text.replace(OUTPUT_NAME, self.path)
+                if text == f"{SOUND_MARK}.000000":
                     self._sound_at = now
                     continue
-                self._take_opening(record.text, now)
-                self._look_at_stream(record.text)
-                if is_wild(record.text):
-                    self._take_wild(now, record.text)
+                self._take_opening(text, now)
+                self._look_at_stream(text)
+                if is_wild(text):
+                    self._take_wild(now, text)
                     continue
-                self._lines.append((now, record.priority, record.text))
-                self.ffmpeg_version = self.ffmpeg_version or muxer_version(record.text)
-                self._new_size = changed_size(record.text) or self._new_size
-                if is_format_change(record.text) and not self._format_change:
-                    self._format_change = plain(record.text)
-                self._log(now, record.priority, record.text)
-                self._note_stage(now, record.text)
+                self._lines.append((now, record.priority, text))
+                self.ffmpeg_version = self.ffmpeg_version or muxer_version(text)
+                self._new_size = changed_size(text) or self._new_size
+                if is_format_change(text) and not self._format_change:
+                    self._format_change = plain(text)
+                self._log(now, record.priority, text)
+                self._note_stage(now, text)
                 continue
             # FFmpeg's last block says `end`. One that another block follows was not FFmpeg's.
             self._finished = record.ended

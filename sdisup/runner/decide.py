@@ -64,8 +64,6 @@ UNLIMITED_START_FRAMES_S = 30.0
 """Where a source may take for ever to begin: how long after its first frame one has to be on disk."""
 INTERVAL_FRAMES = 4
 """So many frames tell how often a source sends one."""
-OTHER_FILE_S = 3.0
-"""Where another file than the recording's has its name: how long frames may come without one that is in it."""
 NO_FRAME_S, NO_GROWTH_S = 2.0, 5.0
 """From when on a port that recorded is said to have stalled, without a new frame and with a file that does not grow."""
 
@@ -114,7 +112,6 @@ class Sight(Record):
     opening_s: float = 0.0
     soundless_s: float | None = None
     has_sounded: bool = False
-    is_moved: bool = False
     is_deleted: bool = False
 
 
@@ -216,6 +213,8 @@ def find_fault(sight: Sight, options: Options) -> Fault | None:
     """What a running FFmpeg is to be ended for, if anything."""
     if sight.programme:
         return Fault(OTHER_PROGRAMME, "another programme is the best one")
+    if sight.is_deleted:
+        return Fault(FILE_DELETED, f"file deleted: {sight.path} was removed while it was recorded")
     fault = _sound_fault(sight, options)
     if fault:
         return fault
@@ -227,8 +226,6 @@ def find_fault(sight: Sight, options: Options) -> Fault | None:
     growthless_s = sight.growthless_s - sight.look_s
     if growthless_s > max(NO_GROWTH_S, options.stall_timeout_s):
         return Fault(STALLED, f"stalled: the file has not grown for {growthless_s:.0f} s")
-    if sight.is_deleted:
-        return Fault(FILE_DELETED, f"file deleted: {sight.path} was removed while it was recorded")
     return None
 
 
@@ -263,11 +260,6 @@ def find_cut(sight: Sight) -> Fault | None:
 def _fault_before_media(sight: Sight, options: Options) -> Fault | None:
     if options.audio_options and not sight.blocks and sight.frameless_s > NO_AUDIO_S:
         return Fault(NO_AUDIO, f"no frame within {NO_AUDIO_S:.0f} s of the start: the signal may carry no audio")
-    # A filesystem may give a file another inode at each look (FUSE): only frames that go elsewhere tell.
-    other_file_s = max(OTHER_FILE_S, OTHER_FILE_S / options.rate if options.rate else 0.0)
-    if sight.is_moved and sight.frames and sight.starting_s > other_file_s:
-        what = f"{sight.path} was removed, or moved away, before its first frame"
-        return Fault(FILE_DELETED, f"file deleted: {what}")
     limit_s = options.start_timeout_s or (UNLIMITED_START_FRAMES_S if sight.frames else None)
     if limit_s is not None and sight.starting_s > limit_s:
         # Frames that arrive and are not in the file count for nothing.
@@ -424,6 +416,17 @@ def sound_remark(sight: Sight) -> str:
 
 
 # Other commands than the configured one.
+
+OUTPUT, MUXERS = "{output}", {"mkv": "matroska"}
+"""The place for the file in a command line, and FFmpeg's names of the muxers that are not called as their files end."""
+
+
+def with_output(command: Sequence[str], container: str, name: str) -> list[str]:
+    """The command that records to `name`, by which FFmpeg cannot tell the muxer: a unit written by hand may lack it."""
+    at = command.index(OUTPUT)
+    last_input = max((index for index in range(at) if command[index] == "-i"), default=0)
+    muxer = [] if "-f" in command[last_input:at] else ["-f", MUXERS.get(container, container)]
+    return [*command[:at], *muxer, *(name if word == OUTPUT else word for word in command[at:])]
 
 
 def with_size(command: Sequence[str], size: str) -> list[str]:

@@ -15,15 +15,11 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from sdisup.contract.files import sync_directory
 from sdisup.contract.filesystem import filesystem_identity, is_same_filesystem
 from sdisup.contract.media import holds_media
 from sdisup.contract.records import Record
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 HEAD_BYTES = 1 << 16
 LEAST_FREE_BYTES = 4 << 20
 """With less free space a file would hold seconds at most; the next try comes soon."""
@@ -54,9 +50,10 @@ class Place(Record):
 
 
 class Opened(Record):
-    """The file exists, is empty, and was made by this runner."""
+    """The file exists, is empty, and was made by this runner. `descriptor` is open until finish() is called."""
 
     path: str
+    descriptor: int
 
 
 class OpenFailed(Record):
@@ -73,8 +70,7 @@ class Sample(Record):
     """What the file and its filesystem are now.
 
     `moved`: the path leads to another file or to none, and the recording's file has another path. `deleted`: no path
-    leads to the recording's file. Before the first frame either means that FFmpeg, which opens the file by its path,
-    may be writing another file.
+    leads to the recording's file.
     """
 
     size_bytes: int
@@ -117,8 +113,10 @@ class RecordingFile:
         """Why some of the last Sample is not new, in the operator's words; empty while all of it is."""
         self._descriptor = -1
         self._path = ""
-        self._unsynced: list[str] = []
-        """The directories in which a directory was made."""
+        self._directory = -1
+        """The file's directory, open: its path may lead elsewhere by now."""
+        self._unsynced: list[int] = []
+        """The directories, open, in which a name was made."""
         self._has_media = False
         self._free_bytes = 0
         self._is_moved = False
@@ -141,18 +139,20 @@ class RecordingFile:
 
     def _work(self) -> None:
         try:
-            problem = self._wrong_place() or self._open()
+            problem = self._wrong_place() or self._enter() or self._open()
         except OSError as error:
             problem = _open_problem(self._place.recordings, error)
         if problem:
+            for directory in {self._directory, *self._unsynced} - {-1}:
+                os.close(directory)
             self._tell(OpenFailed(problem))
             return
-        self._tell(Opened(self._path))
+        self._tell(Opened(self._path, self._descriptor))
         _thread.start_new_thread(self._keep_durable, (os.dup(self._descriptor),))
         self._close(self._watch())
 
     def _wrong_place(self) -> str:
-        """Why no file may be made here now: another filesystem than apply found, or no space."""
+        """Why no file may be made here now: it is another filesystem than apply found."""
         place = self._place
         found = filesystem_identity(place.recordings)
         if place.filesystem and not is_same_filesystem(place.filesystem, found):
@@ -160,32 +160,62 @@ class RecordingFile:
                 f"{place.recordings} is on {found}, not on {place.filesystem} as when it was applied: mount the "
                 "disk; or, if this is meant, run: sdisup apply --accept-disks"
             )
+        return ""
+
+    def _enter(self) -> str:
+        """Open the file's directory, which is made where it is missing below the recordings, and look at its space.
+
+        By one name after the other: whoever may write there may put a link in a directory's place, and a link's target
+        may be a place where nobody but this user may write.
+        """
+        place = self._place
+        path, self._directory = place.recordings, os.open(place.recordings, DIRECTORY)
+        for name in filter(None, place.directory.removeprefix(place.recordings).split("/")):
+            path = os.path.join(path, name)
+            above = self._directory
+            try:
+                self._directory = self._enter_one(name)
+            except NotADirectoryError:
+                return f"{path} is a link or a file, and recordings go into directories alone: move it away"
+            if above not in self._unsynced:
+                os.close(above)
         # Another disk may be mounted below the recordings.
-        where = place.directory if os.path.isdir(place.directory) else place.recordings
-        space = os.statvfs(where)
+        space = os.fstatvfs(self._directory)
         self._free_bytes = space.f_bavail * space.f_frsize
         if self._free_bytes < LEAST_FREE_BYTES:
-            return f"disk full: {where} has {self._free_bytes / 1e6:.1f} MB free; free some space"
+            return f"disk full: {path} has {self._free_bytes / 1e6:.1f} MB free; free some space"
         return ""
+
+    def _enter_one(self, name: str) -> int:
+        """Open a directory in the one that is open."""
+        flags = DIRECTORY | os.O_NOFOLLOW
+        try:
+            return os.open(name, flags, dir_fd=self._directory)
+        except FileNotFoundError:
+            self._make_one(name)
+            return os.open(name, flags, dir_fd=self._directory)
+
+    def _make_one(self, name: str) -> None:
+        try:
+            os.mkdir(name, 0o775, dir_fd=self._directory)
+        except FileExistsError:
+            # Another port made it at the same moment.
+            return
+        finally:
+            self._unsynced.append(self._directory)
 
     def _open(self) -> str:
         """Make the file. Invariant 3: with O_EXCL no two writers share a name, whatever the clock does."""
         place = self._place
-        if place.directory != place.recordings and os.path.isdir(place.recordings):
-            above = place.directory
-            while above and not os.path.isdir(above):
-                above = os.path.dirname(above)
-                self._unsynced.append(above)
-            os.makedirs(place.directory, mode=0o775, exist_ok=True)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         for attempt in range(1, 10_000):
             name = file_name(place.name, place.container, time.time(), attempt)
-            path = os.path.join(place.directory, name)
             try:
-                self._descriptor = os.open(path, flags, 0o664)
+                self._descriptor = os.open(name, flags, 0o664, dir_fd=self._directory)
             except FileExistsError:
                 continue
-            self._path = path
+            self._path = os.path.join(place.directory, name)
+            self._unsynced.append(os.dup(self._directory))
             return ""
         return f"{place.directory} holds ten thousand files of this second's name"
 
@@ -257,8 +287,9 @@ class RecordingFile:
         try:
             # The new names as well: without an fsync of its directory a file may have no name after a power cut.
             self._sync(os.fsync, descriptor)
-            for directory in (os.path.dirname(self._path), *self._unsynced):
-                self._sync(sync_directory, directory)
+            while self._unsynced:
+                self._sync(os.fsync, self._unsynced[-1])
+                os.close(self._unsynced.pop())
             # Not by the lock, which the waiting thread holds again.
             while not self._is_finishing:
                 time.sleep(self._sync_interval_s)
@@ -266,10 +297,10 @@ class RecordingFile:
         finally:
             os.close(descriptor)
 
-    def _sync(self, sync: Callable[[Any], None], what: int | str) -> None:
+    def _sync(self, sync: Callable[[int], None], descriptor: int) -> None:
         """Sync once, and keep a failure: the kernel reports each failure only once, and perhaps never to FFmpeg."""
         try:
-            sync(what)
+            sync(descriptor)
         except OSError as error:
             self.sync_problem = f"disk error: what was recorded to {self._path} may not be durable: {error.strerror}"
 
@@ -285,20 +316,21 @@ class RecordingFile:
             else:
                 kept = not self._remove_empty()
             os.close(self._descriptor)
+            os.close(self._directory)
         except OSError as error:
             problem = problem or f"{self._path}: {error.strerror}"
         self._tell(Closed(size_bytes, kept, problem or self.sync_problem))
 
     def _remove_empty(self) -> bool:
         """Remove this runner's file, which never held a frame: a try each second would leave thousands of files."""
-        ours = os.fstat(self._descriptor)
+        ours, name = os.fstat(self._descriptor), os.path.basename(self._path)
         try:
-            named = os.stat(self._path, follow_symlinks=False)
+            named = os.stat(name, dir_fd=self._directory, follow_symlinks=False)
         except FileNotFoundError:
             return True
         if (named.st_dev, named.st_ino) != (ours.st_dev, ours.st_ino):
             return False
-        os.unlink(self._path)
+        os.unlink(name, dir_fd=self._directory)
         return True
 
 

@@ -13,6 +13,10 @@ import signal
 from collections.abc import Sequence
 
 READ_BYTES = 1 << 16
+OUTPUT_DESCRIPTOR = 3
+OUTPUT_NAME = f"/proc/self/fd/{OUTPUT_DESCRIPTOR}"
+"""What FFmpeg opens as its output: the file that the runner has made. By the file's own name FFmpeg would open whatever
+somebody has put in its place meanwhile."""
 FIONREAD = 0x541B
 """How many bytes nobody has read (ioctl_tty(2), pipe(7)); the module that names it would be loaded for it alone."""
 
@@ -48,9 +52,12 @@ class Ladder:
 
 
 class FFmpegProcess:
-    """A running FFmpeg; poll its `stderr` and `pidfd`. Raises OSError if the program cannot be executed."""
+    """A running FFmpeg; poll its `stderr` and `pidfd`. Raises OSError if the program cannot be executed.
 
-    def __init__(self, arguments: Sequence[str]) -> None:
+    `output` is the descriptor that FFmpeg gets as OUTPUT_DESCRIPTOR.
+    """
+
+    def __init__(self, arguments: Sequence[str], output: int) -> None:
         stdin_read, self._stdin = os.pipe2(os.O_CLOEXEC)
         self.stderr, stderr_write = os.pipe2(os.O_CLOEXEC)
         null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
@@ -63,6 +70,8 @@ class FFmpegProcess:
                     (os.POSIX_SPAWN_DUP2, stdin_read, 0),
                     (os.POSIX_SPAWN_DUP2, null, 1),
                     (os.POSIX_SPAWN_DUP2, stderr_write, 2),
+                    # The last one: each of the others may have this number itself.
+                    (os.POSIX_SPAWN_DUP2, output, OUTPUT_DESCRIPTOR),
                 ],
                 # Python ignores SIGPIPE, and an ignored signal stays ignored across exec.
                 setsigdef=[signal.SIGPIPE],

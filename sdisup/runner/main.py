@@ -67,7 +67,7 @@ class Runner:
         wall: Callable[[], float] = time.time,
         raw: Callable[[], float] = monotonic_raw,
         open_file: Callable[..., RecordingFile] = RecordingFile,
-        spawn: Callable[[Sequence[str]], FFmpegProcess] = FFmpegProcess,
+        spawn: Callable[[Sequence[str], int], FFmpegProcess] = FFmpegProcess,
     ) -> None:
         run_directory = options.run_directory or RUN_DIRECTORY
         directory = os.environ.get("RUNTIME_DIRECTORY") or f"{run_directory}/port-{options.port}"

@@ -103,11 +103,7 @@ CASES = [
     ("a listener waits", running(Sight(starting_s=90_000.0, frameless_s=90_000.0)), LISTENER, NOTHING, "", 0),
     ("a listener's caller", running(Sight(starting_s=2.0, frames=50)), LISTENER, NOTHING, "", 0),
     ("its frames go nowhere", running(Sight(starting_s=30.1, frames=700)), LISTENER, END_FFMPEG, NO_FRAME, 0),
-    # A filesystem may give each look another inode: only frames that go elsewhere tell that another file has the name.
-    ("another inode", running(Sight(starting_s=29.0, is_moved=True)), OPTIONS, NOTHING, "", 0),
-    ("and the first frame", running(Sight(starting_s=2.9, frames=70, is_moved=True)), OPTIONS, NOTHING, "", 0),
-    ("the file is gone", running(Sight(starting_s=3.1, frames=75, is_moved=True)), OPTIONS, END_FFMPEG, FILE_DELETED,
-     0),
+    ("the file is gone", running(Sight(starting_s=0.1, is_deleted=True)), OPTIONS, END_FFMPEG, FILE_DELETED, 0),
     # It is to end for want of a frame, and does not know of it.
     ("still none", running(SPARED, is_ending=True), OPTIONS, NOTHING, "", 0),
     ("one is counted", running(SPARED.replaced(frames=1), is_ending=True), OPTIONS, LET_GO_ON, "", 0),
@@ -140,8 +136,7 @@ CASES = [
     ("they jump again", running(GOOD.replaced(jump="20 s ahead"), cut_at=90.0), OPTIONS, NOTHING, "", 0),
     ("they jump and stand still", running(GOOD.replaced(jump="back", frameless_s=9.0), cut_at=90.0), OPTIONS,
      END_FFMPEG, STALLED, 0),
-    ("deleted", running(GOOD.replaced(is_moved=True, is_deleted=True)), OPTIONS, END_FFMPEG, FILE_DELETED, 0),
-    ("moved away", running(GOOD.replaced(is_moved=True)), OPTIONS, NOTHING, "", 0),
+    ("deleted", running(GOOD.replaced(is_deleted=True)), OPTIONS, END_FFMPEG, FILE_DELETED, 0),
     ("too slow", running(GOOD.replaced(pace="cannot keep up: 20.0 of 25 fps")), OPTIONS, NOTHING, "", 0),
     ("stopped", running(GOOD, is_stopping=True), OPTIONS, END_FFMPEG, "", 0),
     ("stopped and stalled", running(GOOD.replaced(frameless_s=60.0), is_stopping=True), OPTIONS, END_FFMPEG, "", 0),
@@ -277,7 +272,7 @@ SIGHTS = st.builds(
     recording_s=st.none() | SECONDS, blocks=st.integers(0, 9), frames=st.integers(0, 999),
     frameless_s=SECONDS, growthless_s=SECONDS, look_s=SECONDS, format_change=st.sampled_from(["", "x"]),
     jump=st.sampled_from(["", "x"]),
-    is_moved=st.booleans(), is_deleted=st.booleans(),
+    is_deleted=st.booleans(),
 )  # fmt: skip
 ENDS = st.builds(
     Ended, st.sampled_from([CRASH, FULL, LOST, HOPELESS]), fault=st.sampled_from([None, HELD.fault]),

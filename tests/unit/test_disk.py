@@ -18,7 +18,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdisup.contract.files import sync_directory
 from sdisup.contract.media import holds_media
 from sdisup.runner import disk
 from sdisup.runner.disk import (
@@ -470,7 +469,7 @@ def test_a_recording_that_was_deleted_is_told(recorder: Recorder, media: dict[st
 
 @pytest.mark.parametrize("action", ["moved", "replaced", "deleted"])
 def test_what_befalls_the_name_before_the_first_frame_is_told(recorder: Recorder, tmp_path: Path, action: str) -> None:
-    """FFmpeg opens the file by its name, which by then may lead to another one: no frame ever comes into ours."""
+    """FFmpeg has the file itself and not its name: what was moved goes on, and what was deleted is begun anew."""
     file, path = recorder.opened()
     if action == "deleted":
         path.unlink()
@@ -569,11 +568,15 @@ def test_directories_that_are_made_are_made_durable_in_theirs(
     """What is synced in a directory that a power cut takes away is lost with it."""
     done: list[str] = []
 
-    def sync(path: str) -> None:
-        sync_directory(path)
-        done.append(os.path.relpath(path, tmp_path))
+    true_sync = os.fsync
 
-    monkeypatch.setattr(disk, "sync_directory", sync)
+    def sync(descriptor: int) -> None:
+        true_sync(descriptor)
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        if os.path.isdir(path):
+            done.append(os.path.relpath(path, tmp_path))
+
+    monkeypatch.setattr(os, "fsync", sync)
     (tmp_path / existing).mkdir(parents=True, exist_ok=True)
     place = Place(str(tmp_path), f"{tmp_path}/{below}" if below else str(tmp_path), "CAM3", "mkv")
     file = RecordingFile(place, 0.02, recorder._wake)
@@ -604,6 +607,38 @@ def test_a_directory_that_is_a_link_is_where_it_leads(recorder: Recorder, tmp_pa
     _, path = recorder.opened()
     assert path.parent == tmp_path / "recordings"
     assert os.listdir(tmp_path / "disk") == [path.name]
+
+
+@pytest.mark.parametrize("what", ["link", "dangling link", "file", "fifo"])
+@pytest.mark.parametrize("below", ["match", "match/day"])
+def test_nothing_but_directories_leads_to_the_file(recorder: Recorder, tmp_path: Path, what: str, below: str) -> None:
+    """Whoever may write below the recordings could lead them to where only the user sdisup may write."""
+    (tmp_path / "ledger").mkdir()
+    recorder.directory = tmp_path / "recordings"
+    planted = recorder.directory / below
+    planted.parent.mkdir(parents=True)
+    if what == "fifo":
+        os.mkfifo(planted)
+    elif what == "file":
+        planted.touch()
+    else:
+        planted.symlink_to(tmp_path / ("ledger" if what == "link" else "nothing"))
+    descriptors = len(os.listdir("/proc/self/fd"))
+    failed = recorder.wait(recorder.open(directory=recorder.directory / below / "cup"), OpenFailed)
+    assert failed.reason == f"{planted} is a link or a file, and recordings go into directories alone: move it away"
+    assert os.listdir(tmp_path / "ledger") == [] and not (tmp_path / "nothing").exists()
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def test_what_holds_no_frame_is_removed_where_it_was_made(recorder: Recorder, tmp_path: Path) -> None:
+    """The directory's path may lead elsewhere by then."""
+    file = recorder.open(directory=tmp_path / "match")
+    name = Path(recorder.wait(file, Opened).path).name
+    (tmp_path / "match").rename(tmp_path / "moved")
+    (tmp_path / "match").mkdir()
+    (tmp_path / "match" / name).touch()
+    assert recorder.closed(file).kept is False
+    assert os.listdir(tmp_path / "moved") == [] and os.listdir(tmp_path / "match") == [name]
 
 
 @pytest.mark.parametrize("below", [None, "match"])

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import select
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import sdisup
 from sdisup.runner.ffmpeg import FFmpegProcess, Ladder
 
 DEADLINE_S = 60.0
@@ -66,9 +69,10 @@ def signal_mask(process: FFmpegProcess, name: bytes) -> int:
 def spawn() -> Iterator[Spawn]:
     """Spawns stand-ins; whatever a failed test leaves running is killed."""
     spawned: list[FFmpegProcess] = []
+    output = os.open(os.devnull, os.O_RDWR)
 
     def make(arguments: list[str]) -> FFmpegProcess:
-        spawned.append(FFmpegProcess(arguments))
+        spawned.append(FFmpegProcess(arguments, output))
         return spawned[-1]
 
     yield make
@@ -79,6 +83,7 @@ def spawn() -> Iterator[Spawn]:
         except (ProcessLookupError, ChildProcessError):
             pass  # The test has reaped it.
         process.close()
+    os.close(output)
 
 
 # ---- The ladder ----
@@ -206,21 +211,21 @@ def test_what_cannot_be_executed_is_an_oserror_and_leaks_nothing(arguments: list
     before = open_descriptors()
     for _ in range(5):
         with pytest.raises(expected):
-            FFmpegProcess(arguments)
+            FFmpegProcess(arguments, 2)
     assert open_descriptors() == before
 
 
 def test_a_full_life_leaks_nothing() -> None:
     before = open_descriptors()
     for _ in range(5):
-        process = FFmpegProcess(sh("exit 0"))
+        process = FFmpegProcess(sh("exit 0"), 2)
         read_until(process)
         assert wait_end(process) == 0
         process.close()
     assert open_descriptors() == before
 
 
-def test_it_has_the_three_descriptors_and_no_other(spawn: Spawn) -> None:
+def test_it_has_the_four_descriptors_and_no_other(spawn: Spawn) -> None:
     """An inherited pipe would keep others from seeing its end, an inherited lock outlive the runner."""
     held = [*os.pipe(), os.open("/dev/null", os.O_RDONLY)]
     program = """
@@ -232,18 +237,40 @@ for number in range(4096):
     except OSError:
         continue
     found.append(number)
-kinds = [os.readlink(f"/proc/self/fd/{number}").partition(":")[0] for number in found[:3]]
+kinds = [os.readlink(f"/proc/self/fd/{number}").partition(":")[0] for number in found[:4]]
 print(*kinds, *found, file=sys.stderr)
 """
     # What pytest itself was given by its parent goes through; under systemd there is nothing of that kind.
-    given = [number for number in map(int, open_descriptors()) if number > 2 and os.get_inheritable(number)]
+    given = [number for number in map(int, open_descriptors()) if number > 3 and os.get_inheritable(number)]
     try:
         process = spawn(python(program))
-        words = ["pipe", "/dev/null", "pipe", 0, 1, 2, *sorted(given)]
+        words = ["pipe", "/dev/null", "pipe", "/dev/null", 0, 1, 2, 3, *sorted(given)]
         assert read_until(process).decode().split() == [str(word) for word in words]
     finally:
         for descriptor in held:
             os.close(descriptor)
+
+
+def test_its_output_is_the_file_itself_whatever_its_name_leads_to(tmp_path: Path) -> None:
+    """Also where the runner has something else under that number, or the file itself. In a process of its own, since
+    pytest has descriptors of its own."""
+    program = f"""
+import os, select, sys
+sys.path.insert(0, {str(Path(sdisup.__file__).parents[1])!r})
+from sdisup.runner.ffmpeg import OUTPUT_DESCRIPTOR, OUTPUT_NAME, FFmpegProcess
+os.chdir({str(tmp_path)!r})
+os.closerange(OUTPUT_DESCRIPTOR, 99)
+for name in ("same", "other"):
+    made = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+    assert (made == OUTPUT_DESCRIPTOR) is (name == "same")
+    os.rename(name, f"moved-{{name}}")
+    os.symlink("/dev/full", name)
+    process = FFmpegProcess(["/bin/sh", "-c", f"echo recorded >{{OUTPUT_NAME}}"], made)
+    select.select([process.pidfd], [], [], 60)
+    assert process.reap() == 0
+"""
+    subprocess.run(python(program), check=True)
+    assert [(tmp_path / f"moved-{name}").read_text() for name in ("same", "other")] == ["recorded\n"] * 2
 
 
 def test_stdin_can_be_read_and_the_others_written(spawn: Spawn) -> None:

@@ -19,6 +19,7 @@ from sdisup.contract.options import ENDS, OPTIONAL, REQUIRED, SOUND_MARK, Option
 from sdisup.contract.status import read_status
 from sdisup.runner import report
 from sdisup.runner.disk import Closed, FirstMedia, OpenFailed, Sample
+from sdisup.runner.ffmpeg import OUTPUT_NAME
 from sdisup.runner.main import EXIT_CANNOT_WORK, EXIT_RETRY, EXIT_STOPPED, Runner
 from sdisup.runner.memory import COMMANDS_KEPT, note_recorded, recorded_commands
 
@@ -162,7 +163,15 @@ def test_a_block_with_the_first_frame_alone_waits_for_no_more_than_five_seconds(
 def test_the_output_is_the_file_that_was_made(run: Run) -> None:
     world = World(records(1)).at(1.1, stop)
     run(world)
-    assert world.ffmpeg.command[-1] == "/srv/recordings/CAM3_1.mkv"
+    assert world.ffmpeg.command == ["/usr/bin/ffmpeg", "-i", "x", "-f", "matroska", OUTPUT_NAME]
+
+
+def test_what_ffmpeg_says_of_its_output_names_the_file(run: Run, said: list[str]) -> None:
+    world = World([(1.0, lambda w: w.ffmpeg.says(f"[error] {OUTPUT_NAME}: Permission denied\n"))])
+    world.at(1.1, lambda w: w.ffmpeg.exits(1))
+    assert run(world) == EXIT_RETRY
+    assert "<4>port 3 (CAM3): permission: /srv/recordings/CAM3_1.mkv: Permission denied" in said
+    assert not any(OUTPUT_NAME in line for line in said)
 
 
 def test_an_ffmpeg_that_crashes_ends_the_runner_for_systemd_to_restart_it(tmp_path: Path, run: Run, told: Told) -> None:
@@ -563,7 +572,7 @@ def test_a_signal_without_audio_is_recorded_without(run: Run, said: list[str]) -
     assert run(world, CARD) == EXIT_STOPPED
     assert len(world.ffmpegs) == 2
     assert "-nb_channels" in world.ffmpegs[0].command
-    assert world.ffmpegs[1].command == ["/usr/bin/ffmpeg", "-i", "x", "/srv/recordings/CAM3_2.mkv"]
+    assert world.ffmpegs[1].command == ["/usr/bin/ffmpeg", "-i", "x", "-f", "matroska", OUTPUT_NAME]
     assert any("no audio embedded on board 0 channel 3" in line for line in said)
 
 
@@ -658,7 +667,7 @@ def test_an_input_of_the_sound_that_stalls_is_left_out_at_once(run: Run, told: T
     assert run(world, options) == EXIT_STOPPED
     assert world.ffmpegs[0].steps == ["quit", "kill"]
     assert spawned[1] == pytest.approx(4 + 7 + 1, abs=0.5)
-    assert world.ffmpegs[1].command == ["/usr/bin/ffmpeg", "-i", "x", "-map", "0:v:0", world.ffmpegs[1].command[-1]]
+    assert world.ffmpegs[1].command == [*"/usr/bin/ffmpeg -i x -map 0:v:0 -f matroska".split(), OUTPUT_NAME]
     assert told()[-1]["kind"] == "stopped"
 
 
@@ -773,7 +782,7 @@ def test_a_slate_of_another_size_at_each_connection_is_cut_once(run: Run, told: 
     again.at(0.3, lambda w: w.ffmpeg.says(CHANGED.format("tv", "640x360"))).at(9.5, stop)
     assert run(again) == EXIT_STOPPED
     assert len(again.ffmpegs) == 1
-    assert again.ffmpegs[0].command[-3:-1] == ["-s", "640x360"]
+    assert again.ffmpegs[0].command[-5:-3] == ["-s", "640x360"]
 
 
 TWO_PROGRAMMES = """[info] Input #0, mpegts, from 'udp://x':

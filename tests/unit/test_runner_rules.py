@@ -8,7 +8,7 @@ from sdisup.config.settings import Port, parse_settings
 from sdisup.control.units import runner_options
 from sdisup.encode.command import Capabilities, build_ffmpeg_arguments
 from sdisup.runner.causes import End, file_verdict, is_format_change
-from sdisup.runner.decide import backoff_s, loop_wait_s, no_signal_wait_s, with_size, without_audio
+from sdisup.runner.decide import backoff_s, loop_wait_s, no_signal_wait_s, with_output, with_size, without_audio
 from sdisup.runner.progress import changed_size, found_size, muxer_version
 
 CAPABLE = Capabilities("7.1", frozenset(), frozenset(), hybrid_fragmented=True)
@@ -139,3 +139,12 @@ def test_a_file_is_given_a_size_that_its_encoder_takes_and_no_interlaced_one() -
     assert with_size(["ffmpeg", "-vf", "crop=2:2", "{output}"], "641x361")[-3:] == ["-s", "640x360", "{output}"]
     interlaced = ["ffmpeg", "-vf", "crop=2:2,setfield=tff,scale=interl=1", "{output}"]
     assert with_size(interlaced, "640x360") == interlaced
+
+
+def test_the_muxer_is_named_where_the_output_is_a_descriptor() -> None:
+    words = ["ffmpeg", "-f", "lavfi", "-i", "x", "-c:v", "ffv1", "{output}"]
+    made = with_output(words, "mkv", "/proc/self/fd/3")
+    assert made == ["ffmpeg", "-f", "lavfi", "-i", "x", "-c:v", "ffv1", "-f", "matroska", "/proc/self/fd/3"]
+    named = [*words[:-1], "-f", "mov", "-s", "640x360", "{output}", "-f", "null", "-"]
+    assert with_output(named, "mov", "X") == ["X" if word == "{output}" else word for word in named]
+    assert with_output(["ffmpeg", "{output}"], "mp4", "X") == ["ffmpeg", "-f", "mp4", "X"]
