@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from camera import filming, see
-from drive import Machine
+from drive import BOTH_DEBIANS, Machine
 
 # The appliance has the host's network: two runs at once must not hear each other.
 UDP_PORT = 20000 + os.getpid() % 20000
@@ -286,6 +286,54 @@ def test_sound_that_stops_or_never_comes_keeps_no_picture_from_the_file(media: M
     seen = see(media.path(killed["current_file"]))
     assert seen.distinct >= killed["frame_count"] - 25
     assert (seen.copies, seen.missing()) == (0, [])
+
+
+@BOTH_DEBIANS
+@pytest.mark.slow
+@pytest.mark.journal_allows(r"Immediate exit requested|killed")
+def test_sound_that_comes_and_goes_ends_nothing_and_a_kill_loses_a_second(media: Machine) -> None:
+    with camera_with_sound() as (comes_and_goes, camera):
+        media.configure("[appliance]\nports = 1\n" + custom_port(0, comes_and_goes, ", rate = 25"))
+        media.run("systemctl start --no-block sdi-record@0")
+        began = media.wait_recording(0, frames=50)
+        for pause_s in (1, 3, 6, 12, 2):
+            fault(camera, f"mute={pause_s}")
+            frames = media.status_file(0)["frame_count"] + 25 * (pause_s + 2)
+            media.wait_recording(0, frames=frames, timeout_s=pause_s + 20)
+        fault(camera, "mute")
+        media.wait_for(lambda: "no sound for" in media.status_file(0)["reason"], 20, "the sound is missed")
+        killed = media.status_file(0)
+        assert (killed["current_file"], killed["restarts"]) == (began["current_file"], 0)
+        media.run(["kill", "-9", str(killed["ffmpeg_pid"])])
+        media.wait_for(lambda: media.status_file(0)["restarts"] == 1, 20, "it is restarted")
+        media.sdisup("stop 0")
+    seen = see(media.path(killed["current_file"]))
+    assert seen.distinct >= killed["frame_count"] - 25
+    assert (seen.copies, seen.missing()) == (0, [])
+
+
+@BOTH_DEBIANS
+@pytest.mark.slow
+@pytest.mark.journal_allows(r"sdi-record@.*ffmpeg: |mp3|Error|error|Invalid|Header missing")
+def test_broken_sound_ends_no_port_for_good(media: Machine) -> None:
+    unit = "systemd-run --quiet --collect --property=KillSignal=SIGKILL --property=Restart=always"
+    noise = f"ffmpeg -v error -re {PICTURE} -c:v libx264 -preset ultrafast -g {GOP_FRAMES} -c:a libmp3lame"
+    for port in (0, 1):
+        output = f"-bsf:a noise=amount=1 -f mpegts 'udp://127.0.0.1:{UDP_PORT + port}?pkt_size=1316'"
+        media.run(f"{unit} --unit=sender-broken{port} {noise} {output}")
+    udp = "udp://127.0.0.1:{}?overrun_nonfatal=1"
+    ports = [
+        custom_port(0, f'"-i", "{udp.format(UDP_PORT)}"', ', audio = "optional", rate = 25'),
+        custom_port(1, f'"-i", "{udp.format(UDP_PORT + 1)}"', ", rate = 25"),
+    ]
+    media.configure("[appliance]\nports = 2\n" + "".join(ports))
+    media.run("systemctl start --no-block sdi-record@0 sdi-record@1")
+    media.wait_recording(0, frames=250, timeout_s=60)
+    media.wait_for(
+        lambda: media.status_file(1)["state"] == "recording" or media.status_file(1)["restarts"] >= 3,
+        60, "it records or is tried again", poll_s=0.2,
+    )  # fmt: skip
+    assert media.active_state(1) in ("active", "activating")
 
 
 @pytest.mark.slow

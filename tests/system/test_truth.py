@@ -7,17 +7,20 @@ recording itself and compared with what the ledger says.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
+import struct
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import camera
 import pytest
 from camera import Seen, filming, see
-from drive import BOTH_DEBIANS, Machine, small_ports
+from drive import BOTH_DEBIANS, SMALL, STANDIN_INSTALLED, Machine, small_ports
 
 from sdisup.contract.records import Record
 
@@ -309,3 +312,145 @@ def test_clean_ports_on_a_busy_machine_for_long(appliance: Machine) -> None:
         entries = appliance.ledger(port)
         assert [entry["ended"] for entry in entries if entry["kind"] == "file"] == ["complete"], (port, said)
         assert [entry for entry in entries if entry["kind"] == "gap" and entry["cause"] != "start"] == [], (port, said)
+
+
+# FFmpeg, whose log and progress are joined by words that are not its own.
+TALKATIVE_FFMPEG = """#!/usr/bin/python3 -IS
+import os, sys, time
+if "-progress" in sys.argv and not os.fork():
+    time.sleep(2)
+    for words in ("frame=N/A", "progress=end", "frame=987654321", "progress=continue", "[tcp] Connection timed out"):
+        os.write(2, f"[error] {words}\\n{words}\\n".encode())
+    os._exit(0)
+os.execv("/usr/bin/ffmpeg", ["/usr/bin/ffmpeg", *sys.argv[1:]])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.journal_allows("timed out", "frame=", "progress=", "killed", "Immediate exit")
+def test_words_delete_no_recording_and_make_no_stop_incomplete(appliance: Machine) -> None:
+    own = "/usr/local/bin/talkative-ffmpeg"
+    appliance.write(own, TALKATIVE_FFMPEG, mode=0o755)
+    appliance.configure(small_ports(2).replace("ports = 2", f'ports = 2\nffmpeg = "{own}"'))
+    appliance.sdisup("start --all")
+    killed = appliance.wait_recording(0, frames=100)
+    appliance.kill(killed["ffmpeg_pid"])
+    appliance.wait_restarts(0, 1)
+    appliance.wait_recording(1, frames=200)
+    appliance.sdisup("stop --all")
+    files = {port: [entry for entry in appliance.ledger(port) if entry["kind"] == "file"] for port in (0, 1)}
+    assert files[0][0]["path"] == killed["current_file"]
+    assert appliance.count_frames(killed["current_file"]) >= killed["frame_count"] - FPS
+    assert [entry["ended"] for entry in files[1]] == ["complete"]
+    for entry in (*files[0], *files[1]):
+        assert entry["frames"] <= (entry["seconds"] + 1) * FPS, entry
+    appliance.run(f"rm {own}")
+
+
+# An FFmpeg whose start costs half a second of a processor, and fails.
+COSTLY_FFMPEG = """#!/usr/bin/python3 -IS
+import os, sys, time
+if "-progress" in sys.argv:
+    while time.process_time() < 0.5:
+        pass
+    if "videomaster" not in sys.argv:
+        sys.exit("[error] it does not work today")
+os.execv("{standin}", ["{standin}", *sys.argv[1:]])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.limit(400)
+@pytest.mark.journal_allows("it does not work today", "No signal", "Stream map", "no signal", "not")
+def test_no_wait_is_longer_than_its_limit_whatever_a_start_costs(appliance: Machine) -> None:
+    appliance.install_standin()
+    appliance.steer(0, "no-signal")
+    own = "/usr/local/bin/costly-ffmpeg"
+    appliance.write(own, COSTLY_FFMPEG.format(standin=STANDIN_INSTALLED), mode=0o755)
+    card = '[port.0]\nsource = { kind = "videomaster", board = 0, channel = 0 }\n'
+    broken = f"[port.1]\n{SMALL}\n"
+    appliance.configure(f'[appliance]\nports = 2\nffmpeg = "{own}"\n{card}{broken}')
+    appliance.run("systemctl start --no-block sdi-record@0 sdi-record@1")
+    spans_s: dict[int, list[float]] = {0: [], 1: []}
+    since = {0: time.monotonic(), 1: time.monotonic()}
+    pids = {0: 0, 1: 0}
+    ends = time.monotonic() + 150
+    while time.monotonic() < ends:
+        for port, seen in spans_s.items():
+            pid = appliance.status_file(port)["ffmpeg_pid"]
+            if pid and pid != pids[port]:
+                seen.append(time.monotonic() - since[port])
+                since[port], pids[port] = time.monotonic(), pid
+        time.sleep(0.05)
+    appliance.run(f"rm {own}")
+    # A wait, and what the start itself takes on a busy machine.
+    assert 3 < max(spans_s[0][-5:]) < 5 + 5, spans_s
+    assert 10 < max(spans_s[1][-3:]) < 15 + 5, spans_s
+    assert len(spans_s[1]) > 8, spans_s
+
+
+@BOTH_DEBIANS
+@pytest.mark.slow
+@pytest.mark.journal_allows("stalled|does not answer|killed|source silent|Immediate exit")
+def test_what_came_before_a_source_fell_silent_is_in_the_file(appliance: Machine) -> None:
+    """FFmpeg 5.1 reads no `q` then and hears no SIGTERM: what it holds when it is killed is lost (invariant 5: 1 s)."""
+    cases = [
+        Case(f"silent {container}", ("--fault", "12:silence=60", "--sound"), "25", container, "stall_timeout_s = 5")
+        for container in ("matroska", "flv", "mpegts")
+    ]
+    for one in film(appliance, cases, 30):
+        assert causes(one)[0].startswith(("stalled", "source silent")), one
+        first = one.per_file[0]
+        came = FPS * 12
+        assert first.readable[-1] - first.readable[0] + 1 >= came - FPS, (one, first)
+        assert first.missing() == [], one
+
+
+ADJ_TICK, TICK_US = 0x4000, 10_000
+
+
+def slew(tick_us: int) -> bool:
+    """Let this machine's clock run faster or slower, as NTP's daemons do; False where nobody may. adjtimex(2)"""
+    # struct timex: modes, then tick after ten longs and the timeval.
+    buffer = bytearray(208)
+    struct.pack_into("I", buffer, 0, ADJ_TICK)
+    struct.pack_into("q", buffer, 88, tick_us)
+    libc = ctypes.CDLL(None, use_errno=True)
+    return bool(libc.adjtimex((ctypes.c_char * len(buffer)).from_buffer(buffer)) >= 0)
+
+
+RAW_CAMERA = """
+import runpy, sys, time
+time.monotonic = lambda: time.clock_gettime(time.CLOCK_MONOTONIC_RAW)
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.slow
+def test_a_clock_that_is_slewed_costs_nothing(appliance: Machine) -> None:
+    """chrony slews by up to 83 ms a second: CLOCK_MONOTONIC and CLOCK_REALTIME, and not CLOCK_MONOTONIC_RAW."""
+    if not slew(TICK_US):
+        pytest.skip("nobody may slew this machine's clock")
+    with contextlib.ExitStack() as stack:
+        stack.callback(slew, TICK_US)
+        words = [sys.executable, "-c", RAW_CAMERA, camera.__file__, "--sound", "matroska", "tcp://127.0.0.1:0"]
+        process = stack.enter_context(subprocess.Popen(words, stderr=subprocess.PIPE, text=True))
+        stack.callback(process.terminate)
+        appliance.configure(
+            '[appliance]\nports = 1\n[port.0]\nsource = { kind = "custom", rate = "25", '
+            f'input = ["-i", "tcp://127.0.0.1:{port_of(process)}"] }}\n'
+        )
+        appliance.sdisup("start 0")
+        said = set()
+        for tick_us, frames in ((TICK_US * 1.083, 1000), (TICK_US * 0.917, 2000)):
+            assert slew(int(tick_us))
+            while appliance.status_file(0)["frame_count"] < frames:
+                said.add(appliance.status_file(0)["reason"])
+                time.sleep(0.5)
+        slew(TICK_US)
+        appliance.sdisup("stop 0")
+    assert said == {""}
+    entries = [entry for entry in appliance.ledger(0) if entry.get("cause") != "start"]
+    assert [entry["kind"] for entry in entries] == ["file", "stop"], entries
+    assert (entries[0]["ended"], entries[0]["frames_missing"]) == ("complete", 0), entries

@@ -257,6 +257,25 @@ def test_a_signal_without_audio_is_recorded_without_it(card: Machine) -> None:
     assert card.count_frames(first) > 50
 
 
+@pytest.mark.slow
+@pytest.mark.journal_allows(r"killed")
+def test_audio_that_vanishes_from_the_signal_keeps_no_picture_from_the_file(card: Machine) -> None:
+    card.configure(ports(1))
+    card.run("systemctl start sdi-record@0")
+    card.wait_recording(0, frames=50)
+    card.steer(0, "no-audio")
+    card.wait_for(lambda: "no sound for" in card.status_file(0)["reason"], 20, "the sound is missed")
+    for _ in range(5):
+        before = card.status_file(0)
+        card.wait_for(lambda: card.status_file(0)["bytes_written"] > before["bytes_written"], 2, "it grows")  # noqa: B023
+    killed = card.status_file(0)
+    assert (killed["state"], killed["restarts"]) == ("recording", 0)
+    card.run(["kill", "-9", str(killed["ffmpeg_pid"])])
+    card.wait_for(lambda: card.status_file(0)["restarts"] >= 1, 20, "it is restarted")
+    card.sdisup("stop 0")
+    assert card.count_frames(killed["current_file"]) >= killed["frame_count"] - 25
+
+
 # ---------------------------------------------------------------- a format that changes
 
 
