@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from sdisup.contract.files import monotonic_raw
-from sdisup.contract.options import ENDS, SOUND_MARK, Options
+from sdisup.contract.options import ENDS, REQUIRED, SOUND_MARK, Options
 from sdisup.contract.records import Record
 from sdisup.runner.causes import (
     DISK,
@@ -40,6 +40,7 @@ from sdisup.runner.decide import (
     Sight,
     is_from_zero,
     sound_input,
+    sound_remark,
     with_output,
 )
 from sdisup.runner.disk import Closed, Event, FirstMedia, Opened, OpenFailed, Place, RecordingFile, Sample
@@ -248,6 +249,10 @@ class Attempt:
             has_sounded=self._sound_at is not None,
             is_deleted=self.newest.is_deleted,
         )
+
+    def is_losing(self, now: float) -> bool:
+        """Whether pictures are missing, by the clock and the rate, or a sound that the port is to record."""
+        return bool(self.meter.pace.remark) or (self.options.sound == REQUIRED and bool(sound_remark(self.sight(now))))
 
     @property
     def new_size(self) -> str:

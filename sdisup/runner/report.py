@@ -232,7 +232,7 @@ class Reporter:
             dropped_frames=meter.drop_frames,
             missing_frames=meter.pace.missing,
             short_frames=meter.pace.short,
-            is_losing=bool(meter.pace.remark),
+            is_losing=attempt is not None and is_running and attempt.is_losing(now),
             duplicated_frames=meter.dup_frames,
             uptime_seconds=round(now - meter.started, 3) if is_running else 0.0,
             started_at=utc_text(wall - (now - meter.started)) if is_running else None,

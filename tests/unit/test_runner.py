@@ -590,18 +590,18 @@ def sounds_until(seconds: float) -> list[tuple[float, Action]]:
     return [(0.2 + second, lambda world: world.ffmpeg.says(SOUNDS)) for second in range(int(seconds))]
 
 
+@pytest.mark.parametrize("sound", [REQUIRED, OPTIONAL])
 def test_sound_that_stops_and_comes_back_is_said_and_ends_nothing(
-    run: Run,
-    said: list[str],
-    told: Told,
-    tmp_path: Path,
+    run: Run, said: list[str], tmp_path: Path, sound: str
 ) -> None:
     reasons: list[str] = []
+    losing: list[bool] = []
 
     def look(_world: World) -> None:
         status = read_status(3, str(tmp_path))
         assert status is not None
         reasons.append(f"{status.state}: {status.reason}")
+        losing.append(status.is_losing)
 
     world = World(records(30)).at(0.1, lambda w: w.ffmpeg.says(OPENS + MAPS))
     for second, happens in [*sounds_until(8), (20.1, lambda w: w.ffmpeg.says(SOUNDS))]:
@@ -609,8 +609,9 @@ def test_sound_that_stops_and_comes_back_is_said_and_ends_nothing(
     for second in (7.1, 16.3, 21.1):
         world.at(second, look)
     world.at(21.2, stop)
-    assert run(world, WITH_SOUND.replaced(sound=REQUIRED)) == EXIT_STOPPED
+    assert run(world, WITH_SOUND.replaced(sound=sound)) == EXIT_STOPPED
     assert reasons == ["recording: ", "recording: no sound for 9 s", "recording: "]
+    assert losing == [False, sound == REQUIRED, False]
     assert len(world.ffmpegs) == 1 and not any("pts_time" in line for line in said)
 
 
