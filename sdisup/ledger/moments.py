@@ -107,7 +107,8 @@ class TakenFile(Record, frozen=False):
 class Interval(Record, frozen=False):
     """A gap or a stop: `what` is its cause, or who stopped the port.
 
-    `end` is None while it goes on, and while it is not known since a file whose frames are not counted ends it.
+    `is_restart` is whether the port was stopped in order to be started again. `end` is None while it
+    goes on, and while it is not known since a file whose frames are not counted ends it.
     """
 
     kind: str
@@ -115,6 +116,7 @@ class Interval(Record, frozen=False):
     start: Moment
     take: str | None
     end: Moment | None = None
+    is_restart: bool = False
 
     def seconds(self, end: Moment) -> float:
         """Its length up to `end`; over a reboot that put the clock back nobody knows it, and it counts as none."""

@@ -28,6 +28,7 @@ from sdisup.ledger.spool import BEGAN, CLOCK, CLOCK_STEP_S, CLOSED, LOSING, MEDI
 STOPPING_S = 1.0
 """Ending FFmpeg is part of a stop up to this long; a longer time without frames before it is a gap."""
 ACCOUNT_LOST = "account lost"
+RESTART, TERMINATED = "restart", "terminated from outside"
 VANISHED_BOARD = ("signal lost", "board missing")
 """What a board that vanishes is called first, and then."""
 QUEUE_LIMIT = 500
@@ -247,7 +248,8 @@ class Story:
             self.waits(fields.text("cause"), at, fields.text_or_none("take"))
         elif kind == STOPPED:
             self._close_left(at)
-            self.stopped(fields.text("by"), at, fields.text_or_none("take"))
+            is_restart = fields.flag("is_restart", False)
+            self.stopped(fields.text("by"), at, fields.text_or_none("take"), is_restart=is_restart)
         elif kind == CLOCK:
             step_s = fields.number("step_s", least=-1e11, most=1e11)
             self.clock_stepped(Moment(at.wall - step_s, at.monotonic, boot), at)
@@ -262,6 +264,7 @@ class Story:
             records_at_boot=fields.flag("records_at_boot", False),
             take=fields.text_or_none("take"),
             stopped_at=fields.moment_or_none("stopped_at", at.boot),
+            is_restart=fields.flag("is_restart", False),
             found=found,
         )
 
@@ -274,12 +277,14 @@ class Story:
         records_at_boot: bool,
         take: str | None,
         stopped_at: Moment | None = None,
+        is_restart: bool = False,
         found: Sequence[Found] = (),
     ) -> None:
         """A runner began; `boot` is when the system did.
 
-        `stopped_at` is when the port was stopped without its runner. After a power cut, `found` are files that are
-        on disk and in no ledger, oldest first.
+        `stopped_at` is when the port was stopped without its runner, `is_restart` whether systemd kept the run
+        directory, which it removes at a stop. After a power cut, `found` are files that are on disk and in
+        no ledger, oldest first.
         """
         self._find_step(now)
         self._close_left(now, left_bytes)
@@ -287,12 +292,21 @@ class Story:
             self._enter_found(unknown)
         if stopped_at is not None:
             self.stopped_unseen(stopped_at)
+        if is_restart:
+            self._restarted(now)
         if self.interval is None:
             self.waits("start", now, take)
         self.rebooted(boot, records_at_boot=records_at_boot)
         if self.interval is not None and self.interval.kind == "stop":
             # Somebody started the port: from here on it should record.
             self.waits("start", now, take)
+
+    def _restarted(self, now: Moment) -> None:
+        """What looked like a stop to the runner was none: systemd ends a unit to start it again (`systemctl restart`),
+        or passes on somebody's signal (`systemctl kill`), and starts it since it has ended."""
+        interval = self.interval
+        if interval is not None and interval.kind == "stop" and interval.start.boot == now.boot:
+            interval.kind, interval.what = "gap", RESTART if interval.is_restart else TERMINATED
 
     def _enter_found(self, found: Found) -> None:
         """The account of this file is lost: what went on before it may have been anything."""
@@ -379,14 +393,14 @@ class Story:
             self._end_interval(now)
             self.interval = Interval("gap", cause, now, take)
 
-    def stopped(self, by: str, now: Moment, take: str | None) -> None:
+    def stopped(self, by: str, now: Moment, take: str | None, *, is_restart: bool = False) -> None:
         """The port was stopped. That FFmpeg needs a moment to end its file is part of it."""
         interval, start = self.interval, now
         is_ending = interval is not None and (interval.kind, interval.what) == ("gap", "stop")
         if interval is not None and is_ending and interval.start.seconds_to(now) < STOPPING_S:
             self.interval, start = None, interval.start
         self._end_interval(now)
-        self.interval = Interval("stop", by, start, take)
+        self.interval = Interval("stop", by, start, take, is_restart=is_restart)
 
     def stopped_unseen(self, at: Moment) -> None:
         """The port was stopped when no runner lived that could enter it: one that failed, or had to be killed."""

@@ -23,6 +23,7 @@ STALLED, NO_FRAME, NO_AUDIO, NO_SOUND = "stalled", "no frame", "no audio", "no s
 OTHER_PROGRAMME = "other programme"
 FORMAT_CHANGED, FILE_DELETED, NOT_EXECUTED = "format changed", "file deleted", "not executed"
 TIMESTAMPS = "timestamps jumped"
+TERMINATED = "terminated from outside"
 # Causes by which the runner decides.
 DISK, DISK_FULL, DISK_ERROR = "disk", "disk full", "disk error"
 STREAM_MISSING = "stream missing"
@@ -307,7 +308,7 @@ def classify(end: End) -> Cause:
         return said or _unsaid_cause(end)
     if said and fault.kind == STALLED and said.explains_stalls:
         return said
-    return Cause(TIMESTAMPS if fault.kind == TIMESTAMPS else fault.text, RETRY, fault.text)
+    return Cause(fault.kind if fault.kind in (TIMESTAMPS, TERMINATED) else fault.text, RETRY, fault.text)
 
 
 def _said_cause(end: End) -> Cause | None:

@@ -20,6 +20,7 @@ from sdisup.runner.causes import (
     OTHER_PROGRAMME,
     RETRY,
     STALLED,
+    TERMINATED,
     TIMESTAMPS,
     WAIT,
     Cause,
@@ -143,11 +144,13 @@ class Situation(Record):
     itself; `no_signal_since` is None while there is a signal, or nobody knows. `has_recorded` is whether this command
     line has recorded since boot. `cut_at` is when a file was ended that could have gone on, None if none was, and
     `cuts` how many were one after the other. `from_zero` is whether picture and sound begin at zero each now.
+    `terminated` says who has sent the runner a signal to end that was not systemd; empty if nobody has.
     """
 
     now: float
     phase: str = WAITING
     is_stopping: bool = False
+    terminated: str = ""
     is_ending: bool = False
     wait_until: float = 0.0
     failures: int = 0
@@ -181,6 +184,8 @@ def decide(situation: Situation, options: Options) -> Decision:
         return Decision(NOTHING)
     if situation.is_stopping:
         return Decision(END_FFMPEG)
+    if situation.terminated:
+        return Decision(END_FFMPEG, Fault(TERMINATED, situation.terminated))
     fault = find_fault(situation.sight, options) if situation.phase == RUNNING else None
     if fault is None and situation.phase == RUNNING and _may_cut(situation):
         fault = find_cut(situation.sight)
@@ -198,7 +203,7 @@ def _may_cut(situation: Situation) -> bool:
 
 def _while_spared(situation: Situation, sight: Sight) -> Decision:
     """FFmpeg is to end for want of a frame and does not know of it yet: when one comes it goes on."""
-    if situation.is_stopping:
+    if situation.is_stopping or situation.terminated:
         return Decision(END_FFMPEG)
     return Decision(LET_GO_ON if sight.frames or sight.recording_s is not None else NOTHING)
 
@@ -206,6 +211,8 @@ def _while_spared(situation: Situation, sight: Sight) -> Decision:
 def _while_waiting(situation: Situation) -> Decision:
     if situation.is_stopping:
         return Decision(EXIT_STOPPED)
+    if situation.terminated:
+        return Decision(EXIT_FOR_RETRY)
     return Decision(BEGIN if situation.now >= situation.wait_until else NOTHING)
 
 
@@ -276,6 +283,8 @@ def _fault_before_media(sight: Sight, options: Options) -> Fault | None:
 def _after_end(situation: Situation, ended: Ended, options: Options) -> Decision:
     if situation.is_stopping:
         return Decision(EXIT_STOPPED)
+    if situation.terminated:
+        return Decision(EXIT_FOR_RETRY)
     if ended.fault is not None and ended.fault.kind == OTHER_PROGRAMME:
         return Decision(GO_ON_WITH_PROGRAMME)
     if held_video(ended, options) or lacks_sound(ended, options):

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import time
 from collections.abc import Callable, Sequence
+from signal import sigtimedwait
 
 from sdisup.contract.files import RUN_DIRECTORY, Unreadable, monotonic, monotonic_raw, up_seconds, utc_text
 from sdisup.contract.options import OptionError, Options, parse_options
@@ -40,9 +40,18 @@ from sdisup.runner.decide import (
 )
 from sdisup.runner.disk import RecordingFile
 from sdisup.runner.ffmpeg import FFmpegProcess
-from sdisup.runner.memory import Memory, memory_path, note_recorded, recall, recorded_commands, recorded_path
+from sdisup.runner.memory import (
+    Memory,
+    leave_mark,
+    memory_path,
+    note_recorded,
+    recorded_commands,
+    recorded_path,
+    take_up,
+)
 from sdisup.runner.programmes import with_programme
 from sdisup.runner.report import ERROR, INFO, NOTICE, WARNING, FFmpegLog, Journal, Notifier, Reporter, shell_text
+from sdisup.runner.signals import BOTH, RESTARTS, SYSTEMD, Signals, text_of
 
 EXIT_STOPPED, EXIT_RETRY, EXIT_CANNOT_WORK = 0, 1, 78
 FRUITLESS_ATTEMPTS = 3
@@ -55,7 +64,8 @@ WANTS_DIRECTORY = "/etc/systemd/system/sdi-record.target.wants"
 class Runner:
     """One port's life between its start and its stop, as an event loop over one poll.
 
-    `now`, `wall` and `raw` are its clocks; `open_file` and `spawn` make a file's threads and FFmpeg's process.
+    `now`, `wall` and `raw` are its clocks; `open_file` and `spawn` make a file's threads and FFmpeg's process, and
+    `signals` waits for SIGTERM and SIGINT.
     """
 
     def __init__(
@@ -68,12 +78,13 @@ class Runner:
         raw: Callable[[], float] = monotonic_raw,
         open_file: Callable[..., RecordingFile] = RecordingFile,
         spawn: Callable[[Sequence[str], int], FFmpegProcess] = FFmpegProcess,
+        signals: Callable[[Callable[[], None]], Signals] | None = None,
     ) -> None:
         run_directory = options.run_directory or RUN_DIRECTORY
         directory = os.environ.get("RUNTIME_DIRECTORY") or f"{run_directory}/port-{options.port}"
         problems: list[str] = []
-        memory = _recall(directory, problems)
-        _begin_take(memory, options, run_directory, problems)
+        memory = _recall(options.port, run_directory, directory, problems)
+        _begin_take(memory, options, run_directory, directory, problems)
         request = memory.request
         self._memory = memory
         self._options = options.replaced(
@@ -99,13 +110,15 @@ class Runner:
         self._begun_at: float | None = None
         self._has_run = False
         self._no_signal_since: float | None = None
-        self._is_stopping = False
+        self._is_stopping = self._is_restarting = False
+        self._terminated = ""
         self._loops = 0
         self._waits_for = ""
         """Why there is no FFmpeg just now, in the operator's words."""
         self._poll = poll or select.poll()
         self._wake_read, self.wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._poll.register(self._wake_read, select.POLLIN)
+        self._signals = signals(self._wake) if signals else None
         self._wait_until = now() + backoff_s(memory.failures)
         for problem in problems:
             self._say(ERROR, problem)
@@ -113,6 +126,12 @@ class Runner:
     def stop(self) -> None:
         """Stop the port at the next turn of the loop."""
         self._is_stopping = True
+
+    def terminate(self, who: str) -> None:
+        """End FFmpeg and the runner, and let systemd start the port again: `who` asked for it that was not systemd."""
+        if not (self._terminated or self._is_stopping):
+            self._terminated = who
+            self._say(WARNING, f"{who}; only systemd stops this port (sdisup stop {self._options.port})")
 
     def run(self) -> int:
         """Run until stopped or until FFmpeg ended unasked; returns the exit code."""
@@ -122,7 +141,9 @@ class Runner:
             self._wait_for_events()
             # Before anything is told by a clock that was moved.
             self._watch_clock()
+            self._heed_signals()
             self._turn(self._now())
+        self._heed_signals()
         if self._is_stopping and self._exit_code == EXIT_RETRY:
             # The stop came while FFmpeg's own end was being dealt with; it is a stop all the same.
             self._exit_stopped(self._now())
@@ -176,6 +197,14 @@ class Runner:
             moments.append(self._begun_at + steps.READY_AT_LATEST_S)
         return max(0, int((min(moments) - now) * 1000) + 1)
 
+    def _heed_signals(self) -> None:
+        for came in self._signals.take() if self._signals else ():
+            if came.si_pid == SYSTEMD:
+                self._is_restarting = came.si_signo == RESTARTS
+                self.stop()
+            else:
+                self.terminate(text_of(came))
+
     def _wake(self) -> None:
         try:
             os.write(self.wake_write, b"\0")
@@ -220,6 +249,7 @@ class Runner:
             now=now,
             phase=attempt.phase if attempt else steps.WAITING,
             is_stopping=self._is_stopping,
+            terminated=self._terminated,
             is_ending=attempt is not None and attempt.is_ending,
             wait_until=self._wait_until,
             failures=self._memory.failures,
@@ -255,6 +285,8 @@ class Runner:
             self._attempt.go_on(now)
         elif step == steps.EXIT_STOPPED:
             self._exit_stopped(now)
+        elif ended is None and step == steps.EXIT_FOR_RETRY:
+            self._exit_terminated(now)
         elif ended is None:
             return
         elif step == steps.GO_ON_WITHOUT_AUDIO:
@@ -525,14 +557,22 @@ class Runner:
         self._reporter.finish(now, "failed" if cannot_work else "backoff", reason)
         self._exit_code = EXIT_CANNOT_WORK if cannot_work else EXIT_RETRY
 
+    def _exit_terminated(self, now: float) -> None:
+        """Without an FFmpeg: what the port waits for is the next runner's to find out."""
+        self._memory.save()
+        self._reporter.finish(now, "backoff", self._terminated)
+        self._exit_code = EXIT_RETRY
+
     def _exit_stopped(self, now: float) -> None:
-        self._memory.forget()
+        """Whether systemd stops the port or starts it again, the next runner sees, and the ledger by that runner."""
+        self._memory.end_as_asked()
         by = ""
         try:
             by = noted_stopper(self._options.port, self._run_directory)
         except Unreadable as error:
             self._say(ERROR, f"{error}; entering the stop as the operator's")
-        self._tell(spool.STOPPED, now, by=by or "operator", take=self._memory.request.take)
+        take = self._memory.request.take
+        self._tell(spool.STOPPED, now, by=by or "operator", take=take, is_restart=self._is_restarting)
         self._reporter.finish(now, "stopped", "")
         self._exit_code = EXIT_STOPPED
 
@@ -558,17 +598,16 @@ class Runner:
         return remarks
 
 
-def _recall(directory: str, problems: list[str]) -> Memory:
+def _recall(port_index: int, run_directory: str, directory: str, problems: list[str]) -> Memory:
     """The memory that the runner before left; a new one where it cannot be read."""
-    path = memory_path(directory)
     try:
-        return recall(path)
+        return take_up(port_index, run_directory, directory)
     except Unreadable as error:
         problems.append(f"{error}; begins as after a stop")
-        return Memory(path)
+        return Memory(memory_path(port_index, run_directory))
 
 
-def _begin_take(memory: Memory, options: Options, run_directory: str, problems: list[str]) -> None:
+def _begin_take(memory: Memory, options: Options, run_directory: str, directory: str, problems: list[str]) -> None:
     """Claim the request for a take at a first start; at a restart the memory holds it."""
     if not memory.is_restart:
         memory.take_started_at = utc_text(time.time())
@@ -577,6 +616,10 @@ def _begin_take(memory: Memory, options: Options, run_directory: str, problems: 
         except Unreadable as error:
             problems.append(f"{error}; recording as it is configured")
     memory.save()
+    try:
+        leave_mark(options.port, run_directory, directory)
+    except OSError as error:
+        problems.append(f"{directory}: {error.strerror}: the next runner will begin as after a stop")
 
 
 def _recorded(port_index: int, run_directory: str, problems: list[str]) -> list[list[str]]:
@@ -605,8 +648,8 @@ def _wait_for_former_runner(port_index: int, journal: Journal) -> int:
     text = f"port {port_index}: another runner records it already, or was killed and waits for a disk that hangs"
     journal.say(ERROR, text)
     Notifier().send("READY=1", f"STATUS={text}")
-    time.sleep(LOCK_WAIT_S)
-    return EXIT_RETRY
+    came = sigtimedwait(BOTH, LOCK_WAIT_S)
+    return EXIT_STOPPED if came is not None and came.si_pid == SYSTEMD else EXIT_RETRY
 
 
 def _drain(descriptor: int) -> None:
@@ -636,10 +679,6 @@ def main(arguments: Sequence[str]) -> int:
     except OSError as error:
         hint = "make it: systemd-tmpfiles --create sdisup.conf"
         journal.say(ERROR, f"port {options.port}: no lock in {run_directory}: {error.strerror}; {hint}")
-    runner = Runner(options)
-    signal.set_wakeup_fd(runner.wake_write, warn_on_full_buffer=False)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: runner.stop())
-    code = runner.run()
+    code = Runner(options, signals=Signals).run()
     # Not sys.exit: a thread that waits for a hanging disk must not keep the interpreter.
     os._exit(code)

@@ -1,7 +1,9 @@
-"""What a runner leaves to the next one through restarts, but not past a stop: a file in the unit's run directory.
+"""What a runner leaves to the next one: its take, through restarts, and which command lines have recorded since boot.
 
-systemd keeps RuntimeDirectory= through restarts (RuntimeDirectoryPreserve=restart) and removes it at a stop. So a start
-is a restart if the file is there. Which command lines have recorded is left past a stop too, until the next boot.
+The files are in /run/sdisup. Whether a start goes on with the take that was before, systemd tells: it keeps the unit's
+run directory through restarts (RuntimeDirectoryPreserve=restart) and removes it at a stop, so that the next runner
+finds its mark there or not. systemd removes it too when the start limit ends the restarts; then
+sdi-record-retry@.service leaves a mark of its own just before it starts the port again.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ class Memory(Record, frozen=False):
     input, where that is not FFmpeg's first; `fruitless` are the attempts since then that brought no picture. `cut_at`
     is when (CLOCK_MONOTONIC) a file was ended for a new one that could have gone on, and `size` the one that the
     picture had then, if it was for that. `from_zero`: the timestamps of picture and sound are so far apart that
-    nothing was recorded.
+    nothing was recorded. `was_asked`: systemd asked the runner to end. `lack` is why the last write failed.
     """
 
     path: str
@@ -37,16 +39,21 @@ class Memory(Record, frozen=False):
     programme: str = ""
     size: str = ""
     from_zero: bool = False
+    was_asked: bool = False
     request: Request = Request()
+    lack: str = ""
 
     def save(self) -> None:
-        """Write the file; where that fails, the next runner starts as after a stop."""
+        """Write the file; where that fails, the next runner finds what was written before."""
         content = {**self.as_dict(), "request": self.request.as_dict()}
-        del content["path"]
+        del content["path"], content["lack"]
         try:
-            replace_file(self.path, json.dumps(content).encode())
-        except OSError:
-            return
+            # For nobody else's eyes: a stream's URL may hold a password.
+            replace_file(self.path, json.dumps(content).encode(), mode=0o600)
+        except OSError as error:
+            self.lack = f"{os.path.dirname(self.path)}: {error.strerror}"
+        else:
+            self.lack = ""
 
     def good_minute(self) -> None:
         """After a minute of good recording the next end counts as the first again, and is retried at once."""
@@ -55,32 +62,73 @@ class Memory(Record, frozen=False):
             self.reason = ""
             self.save()
 
-    def forget(self) -> None:
-        """Remove the file at a stop: the next start is no restart, also where systemd keeps the directory."""
-        try:
-            os.unlink(self.path)
-        except OSError:
-            return
+    def end_as_asked(self) -> None:
+        """Leave the take alone: what was found of the input, and how often it failed, is over with a restart by hand.
+
+        At a stop nobody will read it.
+        """
+        Memory(self.path, take_started_at=self.take_started_at, request=self.request, was_asked=True).save()
 
 
-def memory_path(directory: str) -> str:
+def memory_path(port_index: int, run_directory: str) -> str:
+    return f"{run_directory}/{port_index}.take"
+
+
+def mark_path(directory: str) -> str:
+    """The mark of a runner in its unit's run directory."""
+    return f"{directory}/began"
+
+
+def again_path(port_index: int, run_directory: str) -> str:
+    """The mark of sdi-record-retry@.service, which names it too."""
+    return f"{run_directory}/{port_index}.again"
+
+
+def former_path(directory: str) -> str:
+    """Where earlier versions kept the memory, which was the mark too."""
     return f"{directory}/runner.json"
 
 
+def take_up(port_index: int, run_directory: str, directory: str) -> Memory:
+    """The memory that the runner before left to this one; a new one after a stop. Raises Unreadable."""
+    path = memory_path(port_index, run_directory)
+    former = former_path(directory)
+    if os.path.lexists(former):
+        memory = recall(former)
+        memory.path = path
+        return memory
+    marks = (mark_path(directory), again_path(port_index, run_directory))
+    return recall(path) if any(os.path.lexists(mark) for mark in marks) else Memory(path)
+
+
+def leave_mark(port_index: int, run_directory: str, directory: str) -> None:
+    """Let the next runner know of this one; to be called when the memory is written. Raises OSError."""
+    os.close(os.open(mark_path(directory), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644))
+    for used in (again_path(port_index, run_directory), former_path(directory)):
+        try:
+            os.unlink(used)
+        except FileNotFoundError:
+            continue
+
+
 def recall(path: str) -> Memory:
-    """The memory that the runner before left; a new one where it left none. Raises Unreadable."""
+    """The memory in a file. Raises Unreadable."""
     try:
         fields = read_fields(path)
     except FileNotFoundError:
-        return Memory(path)
-    # Its values are not checked again: a runner wrote the request into its own directory after checking it.
+        # /run was full.
+        return Memory(path, is_restart=True)
+    ends = 0 if fields.flag("was_asked", False) else 1
+    # Its values are not checked again: a runner wrote the request into its own file after checking it.
     return fields.record(
         Memory,
         path=path,
         is_restart=True,
-        failures=fields.whole("failures", 0, least=-1) + 1,
-        restarts=fields.whole("restarts", 0) + 1,
+        failures=fields.whole("failures", 0, least=-1) + ends,
+        restarts=fields.whole("restarts", 0) + ends,
+        was_asked=False,
         request=fields.child("request", {}).record(Request),
+        lack="",
     )
 
 
@@ -104,9 +152,7 @@ def recorded_commands(path: str) -> list[list[str]]:
 
 
 def note_recorded(path: str, command: list[str], before: list[list[str]]) -> None:
-    """Note that this command line has recorded, beside those that did before. Raises OSError.
-
-    For nobody else's eyes: a stream's URL may hold a password.
-    """
+    """Note that this command line has recorded, beside those that did before. Raises OSError."""
     commands = [*(other for other in before if other != command), command]
+    # For nobody else's eyes, as above.
     replace_file(path, json.dumps(commands[-COMMANDS_KEPT:]).encode(), mode=0o600)

@@ -10,12 +10,14 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from scripted import Action, FakeFFmpeg, World, close_well, quit_well
 
 from sdisup.contract.options import ENDS, OPTIONAL, REQUIRED, SOUND_MARK, Options
+from sdisup.contract.requests import Request, leave_request
 from sdisup.contract.status import read_status
 from sdisup.runner import report
 from sdisup.runner.disk import Closed, FirstMedia, OpenFailed, Sample
@@ -45,6 +47,21 @@ def records(seconds: float, *, since: float = 0.0, first: int = 0) -> list[tuple
 def stop(world: World) -> None:
     assert world.runner is not None
     world.runner.stop()
+
+
+class Came:
+    """The signals that come to a runner."""
+
+    def __init__(self) -> None:
+        self.signals: list[SimpleNamespace] = []
+
+    def send(self, number: signal.Signals, pid: int) -> Callable[[World], None]:
+        came = SimpleNamespace(si_signo=number, si_pid=pid, si_uid=1000)
+        return lambda _: self.signals.append(came)
+
+    def take(self) -> list[SimpleNamespace]:
+        taken, self.signals = self.signals, []
+        return taken
 
 
 OPTIONS = Options(
@@ -79,8 +96,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     (tmp_path / "port-3").mkdir()
     monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "port-3"))
 
-    def play(world: World, options: Options = OPTIONS) -> int:
+    def play(world: World, options: Options = OPTIONS, signals: Came | None = None) -> int:
         edges: dict[str, Any] = {"poll": world, "open_file": world.open_file, "spawn": world.spawn}
+        edges["signals"] = signals and (lambda _: signals)
         placed = options.replaced(run_directory=str(tmp_path))
         world.runner = Runner(placed, now=world.now, wall=world.wall, raw=world.now, **edges)
         return world.runner.run()
@@ -978,6 +996,100 @@ def test_the_loop_needs_no_signal_handler(run: Run) -> None:
     handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     run(World(records(1)).at(1.1, stop))
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
+
+
+NOBODY = 4_194_305
+"""Above the largest process id (proc(5), pid_max)."""
+
+
+def in_a_take(tmp_path: Path) -> None:
+    (tmp_path / "requests").mkdir(exist_ok=True)
+    leave_request(3, Request(take="cup", codec="prores", request_id="a1"), str(tmp_path))
+
+
+def stop_of_systemd(tmp_path: Path) -> None:
+    """systemd removes the run directory at a stop, and at a failure that it gives up."""
+    for name in (tmp_path / "port-3").iterdir():
+        name.unlink()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("at_s", [0.0, 0.3, 2.1])
+def test_a_signal_from_elsewhere_ends_the_file_well_and_stops_nothing(
+    tmp_path: Path, run: Run, told: Told, said: list[str], number: signal.Signals, at_s: float
+) -> None:
+    in_a_take(tmp_path)
+    came = Came()
+    world = World(records(3)).at(at_s, came.send(number, NOBODY))
+    assert run(world, signals=came) == EXIT_RETRY
+    who = f"terminated from outside: {number.name} by process {NOBODY} of user 1000"
+    status = read_status(3, str(tmp_path))
+    assert status is not None and (status.state, status.reason, status.take) == ("backoff", who, "cup")
+    assert "stopped" not in kinds(told())
+    assert len([line for line in said if who in line and "sdisup stop 3" in line]) == 1
+    if at_s > 2:
+        closed, waits = told()[-2:]
+        assert (closed["verdict"], closed["cause"], waits["cause"]) == ("complete", *["terminated from outside"] * 2)
+        assert world.ffmpeg.steps == ["quit"]
+    world = World(records(1)).at(1.1, stop)
+    assert run(world) == EXIT_STOPPED
+    assert told()[-1]["take"] == "cup"
+    assert [event["is_restart"] for event in told() if event["kind"] == "began"] == [False, True]
+
+
+def test_a_signal_from_elsewhere_while_nothing_runs_ends_the_runner_for_the_next(run: Run, told: Told) -> None:
+    for _ in range(4):
+        run(World().at(5.0, lambda w: w.ffmpeg.exits(1)))
+    came = Came()
+    world = World().at(1.0, came.send(signal.SIGTERM, NOBODY))
+    assert run(world, signals=came) == EXIT_RETRY
+    assert (world.time_s, world.ffmpegs) == (1.0, [])
+    assert "stopped" not in kinds(told())
+
+
+def test_a_signal_from_elsewhere_during_a_stop_and_a_stop_after_it_are_a_stop(run: Run, told: Told) -> None:
+    for first, second in ((1, NOBODY), (NOBODY, 1)):
+        came = Came()
+        world = World(records(3)).at(2.1, came.send(signal.SIGTERM, first), came.send(signal.SIGTERM, second))
+        assert run(world, signals=came) == EXIT_STOPPED
+        assert kinds(told())[-2:] == ["closed", "stopped"]
+
+
+def test_a_take_goes_on_through_a_restart_and_ends_with_a_stop_and_systemd_tells_which(
+    tmp_path: Path, run: Run, told: Told
+) -> None:
+    in_a_take(tmp_path)
+    for number, is_restart in ((signal.SIGINT, True), (signal.SIGTERM, False)):
+        came = Came()
+        assert run(World(records(2)).at(1.1, came.send(number, 1)), signals=came) == EXIT_STOPPED
+        assert (told()[-1]["is_restart"], told()[-1]["take"]) == (is_restart, "cup")
+    status = read_status(3, str(tmp_path))
+    # What ended since systemd asked for it is no restart after a failure.
+    assert status is not None and (status.restarts, status.take, status.codec) == (0, "cup", "prores")
+    stop_of_systemd(tmp_path)
+    run(World(records(1)).at(1.1, stop))
+    status = read_status(3, str(tmp_path))
+    assert status is not None and (status.take, status.codec) == (None, "h264")
+
+
+def test_what_failed_before_is_forgotten_by_a_restart_by_hand(run: Run) -> None:
+    for _ in range(5):
+        run(World().at(20.0, lambda w: w.ffmpeg.exits(1)))
+    assert run(World().at(1.0, stop)) == EXIT_STOPPED
+    begun_at = []
+    world = World().at(5.0, stop)
+    world.on_spawn = lambda _: begun_at.append(world.time_s)
+    run(world)
+    assert begun_at == pytest.approx([0], abs=0.01)
+
+
+def test_the_take_goes_on_where_the_start_limit_had_ended_the_restarts(tmp_path: Path, run: Run, told: Told) -> None:
+    in_a_take(tmp_path)
+    assert run(World(records(2)).at(1.1, lambda w: w.ffmpeg.exits(-9))) == EXIT_RETRY
+    stop_of_systemd(tmp_path)
+    (tmp_path / "3.again").touch()
+    assert run(World(records(2)).at(1.1, stop)) == EXIT_STOPPED
+    assert (told()[-1]["take"], (tmp_path / "3.again").exists()) == ("cup", False)
 
 
 def test_a_stop_that_comes_while_the_runner_ends_is_a_stop(

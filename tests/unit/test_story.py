@@ -126,10 +126,10 @@ class Port:
 
     # What a runner tells.
 
-    def begin(self, take: str | None = None, stopped_at: Moment | None = None) -> Port:
+    def begin(self, take: str | None = None, stopped_at: Moment | None = None, *, is_restart: bool = False) -> Port:
         """A runner begins."""
         return self.tell(
-            BEGAN, boot_at=self.boot, is_restart=False, records_at_boot=self.records_at_boot, take=take,
+            BEGAN, boot_at=self.boot, is_restart=is_restart, records_at_boot=self.records_at_boot, take=take,
             stopped_at=stopped_at, name="CAM", recordings="/r", container="mp4", ffmpeg="ffmpeg",
         )  # fmt: skip
 
@@ -550,6 +550,26 @@ def test_a_port_that_was_stopped_without_its_runner() -> None:
     port.wait(30).begin(stopped_at=stopped_at)
     port.record(5).stop()
     assert port.rows("gap", "stop")[1:3] == [("gap", "cannot work", 20.0), ("stop", "operator", 30.0)]
+
+
+@pytest.mark.parametrize(("asked", "cause"), [(True, "restart"), (False, "terminated from outside")])
+@pytest.mark.parametrize("by", ["operator", "apply"])
+def test_what_systemd_ended_and_started_again_was_no_stop(asked: bool, cause: str, by: str) -> None:
+    port = Port().begin().record(10)
+    port.close(port.end("stop")).wait(0.1).tell(STOPPED, by=by, take=None, is_restart=asked)
+    port.restart_writer()
+    port.wait(0.3).begin(is_restart=True).record(5).stop()
+    assert port.rows() == [
+        ("gap", "start", 0.2), ("file", "complete", 10.0), ("gap", cause, 0.6), ("file", "complete", 5.0),
+    ]  # fmt: skip
+    assert total(port.account()) == pytest.approx(port.at, abs=0.01)
+
+
+def test_a_restart_that_became_a_stop_is_one() -> None:
+    port = Port().begin().record(10)
+    port.close(port.end("stop")).wait(0.1).tell(STOPPED, by="operator", take=None, is_restart=True)
+    port.wait(30).begin().record(5).stop()
+    assert port.rows("stop") == [("stop", "operator", 30.1)]
 
 
 def test_what_is_counted_later_waits_for_it_and_the_next_file_already_records() -> None:
