@@ -24,6 +24,7 @@ header="# Written by sdisup apply"
 sysusers=/usr/lib/sysusers.d/sdisup.conf
 tmpfiles=/usr/lib/tmpfiles.d/sdisup.conf
 needrestart=/etc/needrestart/conf.d/sdisup.conf
+importable=/usr/lib/python3/dist-packages/sdisup.pth
 kept=.sdisup-before
 kept_units=/etc/sdisup/$kept
 
@@ -84,7 +85,7 @@ end() {
 # Removes the files that were kept to be put back, also those that a killed run left.
 tidy_up() {
     local path leftovers=("$kept_units")
-    for path in "$command" "$code" "$documents/README.md" "$sysusers" "$tmpfiles" "$needrestart" "$configuration" \
+    for path in "$command" "$code" "$documents/README.md" "$sysusers" "$tmpfiles" "$needrestart" "$importable" "$configuration" \
         "$state/applied.json" /etc/passwd /etc/group /etc/shadow /etc/gshadow; do
         leftovers+=("$path$kept" "$path.new")
     done
@@ -328,6 +329,11 @@ from sdisup.cli.main import main
 
 sys.exit(main())
 TEXT
+    # For `import sdisup` in the system's Python, of whatever version (site.py runs such a line at each start). The link is
+    # resolved once here too.
+    cat >"$work/importable" <<'TEXT'
+import os, sys; sys.path.append(os.path.realpath("/usr/lib/sdisup"))
+TEXT
 }
 
 # Every version has a directory of its own. /usr/lib/sdisup is a link to the current one, and one rename points
@@ -356,6 +362,7 @@ install_code() {
         say "code: $code -> $(basename "$new")"
     fi
     put_file "$work/command" "$command" 755
+    put_file "$work/importable" "$importable" 644
     put_file "$here/README.md" "$documents/README.md" 644
 }
 
@@ -571,7 +578,7 @@ remove_units() {
 
 remove_files() {
     tidy_up
-    rm -f -- "$command" "$sysusers" "$tmpfiles" "$needrestart" "$state/applied.json"
+    rm -f -- "$command" "$sysusers" "$tmpfiles" "$needrestart" "$importable" "$state/applied.json"
     rmdir --ignore-fail-on-non-empty -- "$(dirname "$needrestart")" /etc/needrestart 2>/dev/null || :
     rm -rf -- "$documents" /run/sdisup "$code" "$code"-*
     say "removed $code, $command and what belongs to them"
