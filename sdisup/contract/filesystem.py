@@ -54,6 +54,37 @@ def is_same_filesystem(remembered: str, found: str) -> bool:
     return kind == found_kind and (name == found_name or not name or not found_name)
 
 
+def is_shut_off(path: str, mountinfo: list[str] | None = None) -> bool:
+    """Whether only a mount above keeps a directory read-only, on a filesystem that takes writes.
+
+    So it is for a directory that was made after a unit's start: for the sandbox (ProtectSystem=strict) systemd mounts
+    each directory of ReadWritePaths= on itself, if it is there then.
+    """
+    real = os.path.realpath(path)
+    lines = _lines(MOUNTINFO) if mountinfo is None else mountinfo
+    found: tuple[str, str, str] | None = None
+    for line in lines:
+        fields, _, rest = line.partition(" - ")
+        words, of_filesystem = fields.split(" "), rest.split(" ")
+        if len(words) < 6 or len(of_filesystem) < 3:
+            continue
+        place = _unescaped(words[4])
+        is_above = real == place or real.startswith(place.rstrip("/") + "/")
+        # Of two mounts on one place the later one counts.
+        if is_above and (found is None or len(place) >= len(found[0])):
+            found = place, words[5], of_filesystem[2].strip()
+    if found is None or found[0] == real:
+        return False
+    return "ro" in found[1].split(",") and "rw" in found[2].split(",")
+
+
+def _unescaped(text: str) -> str:
+    """A path of mountinfo, where some characters stand as octal numbers (proc(5))."""
+    for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        text = text.replace(code, character)
+    return text
+
+
 def is_named(identity: str) -> bool:
     """Whether an identity tells its filesystem from others of its kind."""
     return ":" in identity

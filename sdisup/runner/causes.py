@@ -10,6 +10,8 @@ text never leads to `fail`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sdisup.contract.options import ENDS, SEARCHES
 from sdisup.contract.records import Record
 
@@ -316,9 +318,42 @@ def _said_cause(end: End) -> Cause | None:
     for row in TABLE:
         text = row.line(end) if row.applies(end) else ""
         if text:
-            track = _missing_track(end) if row.name == STREAM_MISSING else ""
-            return Cause(row.name, row.outcome, f"{row.name}: {_of(track)}{plain(text)}")
+            return Cause(row.name, row.outcome, f"{row.name}: {_in_words(row, text, end)}")
     return None
+
+
+def _in_words(row: Row, text: str, end: End) -> str:
+    """What a line of the log says; in other words where FFmpeg's own lead an operator astray."""
+    if row.name == STREAM_MISSING:
+        # FFmpeg 7.1: Stream map '' matches no streams.
+        track = _missing_track(end)
+        # The other kinds of source, which know what they do without a signal, know themselves whether there is sound.
+        without = '; audio = "optional" records without it' if not end.without_signal else ""
+        words = {"audio": f"the source has no sound{without}", "video": "the source has no picture"}
+        return words.get(track, plain(text))
+    input_name = _input_of(text, end.command) if row.outcome == FAIL else ""
+    if input_name:
+        whose = f"this FFmpeg has no input '{input_name}', or a version of it without that option"
+        return f"{plain(text).rstrip('.')}: {whose}; see: sdisup check"
+    return plain(text)
+
+
+def _input_of(text: str, command: Sequence[str]) -> str:
+    """The demuxer that the command line names for an option that FFmpeg does not know; "" for any other line.
+
+    Without a demuxer FFmpeg does not know the demuxer's options, and says so before it looks for the demuxer.
+    """
+    _, is_unknown, named = text.partition("Unrecognized option '")
+    option = f"-{named.partition(chr(39))[0]}"
+    if not is_unknown or option not in command:
+        return ""
+    at = command.index(option)
+    before, behind = list(command[:at]), list(command[at:])
+    if "-i" not in behind:
+        return ""
+    begin = len(before) - before[::-1].index("-i") if "-i" in before else 0
+    options = command[begin : at + behind.index("-i")]
+    return options[options.index("-f") + 1] if "-f" in options[:-1] else ""
 
 
 def _unsaid_cause(end: End) -> Cause:

@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from sdisup.contract.filesystem import filesystem_identity, is_same_filesystem
+from sdisup.contract.filesystem import filesystem_identity, is_same_filesystem, is_shut_off
 from sdisup.contract.media import holds_media
 from sdisup.contract.records import Record
 
@@ -141,7 +141,7 @@ class RecordingFile:
         try:
             problem = self._wrong_place() or self._enter() or self._open()
         except OSError as error:
-            problem = _open_problem(self._place.recordings, error)
+            problem = _open_problem(self._place, error)
         if problem:
             for directory in {self._directory, *self._unsynced} - {-1}:
                 os.close(directory)
@@ -334,11 +334,26 @@ class RecordingFile:
         return True
 
 
-def _open_problem(directory: str, error: OSError) -> str:
+def _open_problem(place: Place, error: OSError) -> str:
+    directory = place.recordings
     if isinstance(error, FileNotFoundError):
         return f"{directory} does not exist; mount it or make it: install -d -o sdisup -g sdisup -m 2775 {directory}"
+    if error.errno == errno.EROFS and is_shut_off(directory):
+        made_late = f"{directory} was made after this runner's start, and its sandbox keeps it read-only"
+        return f"{made_late}; the next runner records there"
     if error.errno == errno.EROFS:
         return f"disk error: {directory} is on a filesystem that is read-only; see: dmesg"
     if isinstance(error, PermissionError):
-        return f"{directory} is not writable by the user sdisup; make it so: chown sdisup:sdisup {directory}"
+        return _permission_problem(place.directory)
     return f"no file can be made in {directory}: {error.strerror}"
+
+
+def _permission_problem(directory: str) -> str:
+    """Which of the directories on the way refuses, and the command that mends it."""
+    there = directory
+    while not os.path.isdir(there) and there != "/":
+        closed = os.path.dirname(there)
+        if os.path.isdir(closed) and not os.access(closed, os.X_OK):
+            return f"the user sdisup may not look into {closed}; let it: chmod o+x {closed}"
+        there = closed
+    return f"{there} is not writable by the user sdisup; make it so: chown sdisup:sdisup {there}"

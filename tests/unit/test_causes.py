@@ -571,10 +571,37 @@ def test_the_line_that_helps_is_kept_with_its_track_and_without_addresses(log: s
 
 def test_a_stream_that_is_missing_is_named() -> None:
     said = {sample.id: classify_sample(sample).reason for sample in SAMPLES if sample.name == "stream missing"}
-    assert said == {
-        "no such stream just now, 5.1": "stream missing: audio: Stream map '0:a:0' matches no streams.",
-        "no such stream just now, 7.1": "stream missing: audio: Stream map '' matches no streams.",
-    }
+    words = 'stream missing: the source has no sound; audio = "optional" records without it'
+    assert said == {"no such stream just now, 5.1": words, "no such stream just now, 7.1": words}
+
+
+def test_only_a_source_that_has_the_setting_is_told_of_it() -> None:
+    lines = ((3, "Stream map '0:a:0' matches no streams."),)
+    said = classify(End(1, 0, lines=lines, without_signal=SEARCHES))
+    assert said.reason == "stream missing: the source has no sound"
+    picture = classify(End(1, 0, lines=((3, "Stream map '0:v:0' matches no streams."),)))
+    assert picture.reason == "stream missing: the source has no picture"
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("ffmpeg -y -f videomaster -timestamp_source system -i x -c:v h264 {output}", "this FFmpeg has no input "
+         "'videomaster', or a version of it without that option; see: sdisup check"),
+        ("ffmpeg -f lavfi -i a -f alsa -timestamp_source 1 -i b {output}", "this FFmpeg has no input 'alsa', or a "
+         "version of it without that option; see: sdisup check"),
+        # Of no input's demuxer.
+        ("ffmpeg -f lavfi -i a -timestamp_source 1 -i b {output}", ""),
+        ("ffmpeg -f lavfi -i a -timestamp_source 1 -f mp4 {output}", ""),
+    ],
+)  # fmt: skip
+def test_an_option_of_an_input_that_this_ffmpeg_lacks(command: str, words: str) -> None:
+    """FFmpeg looks for the option before it looks for the input: Deltacast's is in no other FFmpeg."""
+    lines = ((3, "Unrecognized option 'timestamp_source'."), (3, "Error splitting the argument list: Option not found"))
+    cause = classify(End(8, 0, lines=lines, command=tuple(command.split())))
+    assert (cause.name, cause.outcome) == ("cannot work", FAIL)
+    said = "cannot work: Unrecognized option 'timestamp_source'"
+    assert cause.reason == (f"{said}: {words}" if words else f"{said}.")
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.id)

@@ -708,6 +708,36 @@ def test_a_file_that_cannot_be_made_is_told_in_the_operators_words(
     assert words in failed.reason and str(recorder.directory) in failed.reason
 
 
+def test_a_directory_that_came_after_the_sandbox_is_not_called_a_disk_error(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk, "is_shut_off", lambda _: True)
+    with monkeypatch.context() as patch:
+        failing_open(patch, OSError(30, "Read-only file system"))
+        failed = recorder.wait(recorder.open(), OpenFailed)
+    assert "was made after this runner's start" in failed.reason
+    assert "filesystem" not in failed.reason
+
+
+def test_the_directory_that_refuses_is_the_one_that_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """These tests run as root, whom no mode stops."""
+    recordings, closed = str(tmp_path), str(tmp_path / "closed")
+    make = "make it so: chown sdisup:sdisup"
+
+    def said(directory: str) -> str:
+        return disk._open_problem(Place(recordings, directory, "CAM3", "mp4"), PermissionError(13, "Permission denied"))
+
+    os.makedirs(f"{closed}/day")
+    assert said(recordings) == f"{recordings} is not writable by the user sdisup; {make} {recordings}"
+    # A take's directory that is there belongs to somebody else; one that is not cannot be made in what is above it.
+    assert said(closed) == f"{closed} is not writable by the user sdisup; {make} {closed}"
+    assert said(f"{closed}/cup/final") == f"{closed} is not writable by the user sdisup; {make} {closed}"
+    below, is_directory = f"{closed}/day", os.path.isdir
+    monkeypatch.setattr(os, "access", lambda path, mode: path != closed)
+    monkeypatch.setattr(os.path, "isdir", lambda path: not path.startswith(f"{closed}/") and is_directory(path))
+    assert said(below) == f"the user sdisup may not look into {closed}; let it: chmod o+x {closed}"
+
+
 def test_ten_thousand_files_of_one_second_are_told(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         failing_open(patch, FileExistsError(17, "File exists"))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sdisup.contract import filesystem
-from sdisup.contract.filesystem import filesystem_identity, is_same_filesystem, mounted
+from sdisup.contract.filesystem import filesystem_identity, is_same_filesystem, is_shut_off, mounted
 
 # proc(5), and lines of a Debian 12 and 13: a root, a bind of its /srv, an NFS, a path with a space, a btrfs
 # subvolume, whose directories have another device than its mount says.
@@ -52,6 +52,37 @@ def test_a_mount_is_found_by_its_number_where_the_device_is_another() -> None:
 
 def test_the_device_counts_where_the_number_is_of_another_namespace() -> None:
     assert mounted("8:17", MOUNTINFO, "7") == ("xfs", "/dev/sdb1")
+
+
+# What a runner in its sandbox sees (ProtectSystem=strict, ReadWritePaths=-/srv/recordings). /mnt is a read-only disk.
+SANDBOX = """\
+70 28 8:1 / / ro,relatime - ext4 /dev/sda1 rw,errors=remount-ro
+71 70 8:1 /srv/recordings /srv/recordings rw,relatime - ext4 /dev/sda1 rw,errors=remount-ro
+72 70 8:33 / /mnt ro,relatime - ext4 /dev/sdc1 ro
+73 70 8:49 / /srv/disk rw,relatime - ext4 /dev/sdd1 rw
+74 70 8:1 / /srv/only\\040read ro,relatime - ext4 /dev/sde1 rw
+75 70 0:99 broken
+""".splitlines()
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/srv/recordings", False),
+        ("/srv/recordings/cup", False),
+        # Made after the unit's start: no mount of its own.
+        ("/srv/later", True),
+        ("/srv/recordings2", True),
+        # The disk itself.
+        ("/mnt/recordings", False),
+        ("/srv/disk/day", False),
+        ("/srv/only read", False),
+        ("/srv/only read/below", True),
+    ],
+)
+def test_a_directory_that_only_the_sandbox_keeps_read_only(path: str, expected: bool) -> None:
+    assert is_shut_off(path, SANDBOX) is expected
+    assert not is_shut_off(path, [])
 
 
 def test_a_missing_directory_is_an_error(tmp_path: Path) -> None:
