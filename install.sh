@@ -195,6 +195,10 @@ check_machine() {
     if [ -e "$command" ] && ! grep -q "$code" "$command"; then
         die "$command is another program, and is not overwritten; move it away"
     fi
+    # systemd-sysusers makes both or neither.
+    if getent passwd sdisup >/dev/null && ! getent group sdisup >/dev/null; then
+        die "there is a user sdisup without a group of that name: groupadd --system sdisup, then run ./install.sh again"
+    fi
     version_installed=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' "$here/sdisup/__init__.py")
     say "sdisup $version_installed on $name"
 }
@@ -492,9 +496,20 @@ apply_configuration() {
         say "systemd does not run here; after booting with it, run: sdisup apply"
         return
     fi
+    say_what_was_stopped
     "$command" apply || die "sdisup apply failed, see above; mend what it says, then run ./install.sh again"
     # The ledger's writer restarts with the new code. No recording needs the writer, and the script does not wait.
     systemctl --no-block try-restart sdi-ledger.service
+}
+
+# `--uninstall --stop` leaves in /run which ports were stopped: they stay stopped, as at a `sdisup stop`.
+say_what_was_stopped() {
+    local stopped=() file
+    [ ! -e "$units/sdi-record@.service" ] || return 0
+    for file in /run/sdisup/[0-9]*.json; do
+        if grep -qs '"state": "stopped"' "$file"; then stopped+=("$(basename "$file" .json)"); fi
+    done
+    [ "${#stopped[@]}" = 0 ] || say "stopped before: stays so until the next boot, or: sdisup start ${stopped[*]}"
 }
 
 install_all() {
@@ -534,6 +549,8 @@ stop_ports() {
         die "stop them first (sdisup stop --all), or run: ./install.sh --uninstall --stop; nothing was changed"
     fi
     say "stopping: ${running//$'\n'/ }"
+    # It notes of a port without a runner too that it was stopped. It knows no port that is not configured any more.
+    "$command" stop --all >/dev/null 2>&1 || :
     # More than once: a port that had to be killed has a retry unit, which would start the port again.
     for _ in 1 2 3; do
         systemctl stop 'sdi-record*.target' 'sdi-record@*.service' 'sdi-record-retry@*.service'
@@ -580,7 +597,10 @@ remove_files() {
     tidy_up
     rm -f -- "$command" "$sysusers" "$tmpfiles" "$needrestart" "$importable" "$state/applied.json"
     rmdir --ignore-fail-on-non-empty -- "$(dirname "$needrestart")" /etc/needrestart 2>/dev/null || :
-    rm -rf -- "$documents" /run/sdisup "$code" "$code"-*
+    rm -rf -- "$documents" "$code" "$code"-*
+    # Which ports were stopped is kept for a new installation, until the machine goes down.
+    [ ! -d /run/sdisup ] || find /run/sdisup -mindepth 1 ! -name '[0-9]*.json' -delete
+    rmdir --ignore-fail-on-non-empty -- /run/sdisup 2>/dev/null || :
     say "removed $code, $command and what belongs to them"
 }
 

@@ -126,34 +126,18 @@ def _take_request(arguments: argparse.Namespace) -> Callable[[AppliedPort], Requ
 
 def _enable(arguments: argparse.Namespace) -> int:
     from sdisup.control.apply import one_at_a_time
+    from sdisup.control.boot import set_record_at_boot
     from sdisup.control.ports import start_ports
 
+    value = arguments.command == "enable"
     with one_at_a_time():
-        due = _set_record_at_boot(_selected(arguments), arguments.command == "enable")
-    return _report(start_ports(due, 10.0))
-
-
-def _set_record_at_boot(ports: list[AppliedPort], value: bool) -> list[AppliedPort]:
-    from sdisup.config.edit import set_record_at_boot as write
-    from sdisup.config.settings import Settings
-    from sdisup.control.apply import set_record_at_boot
-
-    # What is there must be valid, and know these ports, before anything is added to it.
-    known = Settings.load().ports
-    gone = [port.label for port in ports if port.index not in known]
-    if gone:
-        raise SdisupError(f"{', '.join(gone)}: no longer configured", "sdisup apply makes systemd follow the file")
-    path, undo = write(CONFIGURATION_PATH, [port.index for port in ports], value)
-    try:
-        settings = Settings.load()
-        for port in ports:
-            if settings.ports[port.index].record_at_boot is not value:
-                hint = "a file that is read later in sdisup.toml.d says otherwise"
-                raise SdisupError(f"{port.label}: record_at_boot in {path} does not hold", hint)
-    except SdisupError:
-        undo()
-        raise
-    return set_record_at_boot(settings, ports, print)
+        change = set_record_at_boot(_selected(arguments), value)
+    for port in change.done:
+        print(f"{port.label} {'records' if value else 'does not record'} at boot")
+    for error in change.errors:
+        remark(f"sdisup: {error}")
+    code = _report(start_ports(change.due, 10.0))
+    return EXIT_FAILED if change.errors else code
 
 
 def _logs(arguments: argparse.Namespace) -> int:
@@ -257,7 +241,9 @@ def _apply(arguments: argparse.Namespace) -> int:
 
     if arguments.dry_run:
         settings = Settings.load(arguments.config)
-        difference, consequences, warnings = dry_run(settings, restart=arguments.restart)
+        difference, consequences, warnings = dry_run(
+            settings, restart=arguments.restart, accept_disks=arguments.accept_disks
+        )
         for warning in warnings:
             remark(f"warning: {warning}")
         sys.stdout.write(difference)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tomllib
 from collections.abc import Callable, Iterable
@@ -39,7 +40,8 @@ def set_record_at_boot(config_path: str, ports: Iterable[int], value: bool) -> t
 
     def undo() -> None:
         if former is None:
-            os.unlink(path)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
         else:
             replace_file(path, (HEADER + former).encode(), durable=True)
 

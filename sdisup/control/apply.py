@@ -170,12 +170,12 @@ def running_ports(systemd: Systemd) -> set[int]:
     }
 
 
-def dry_run(settings: Settings, *, restart: bool) -> tuple[str, list[str], list[str]]:
+def dry_run(settings: Settings, *, restart: bool, accept_disks: bool = False) -> tuple[str, list[str], list[str]]:
     """A unified diff of the files that apply would change, a line for each other step of it, and its warnings."""
     with Systemd() as systemd:
         running = running_ports(systemd)
         orphans = running - set(settings.ports) if restart else set()
-        prepared = prepare(settings, running - orphans, systemd.version())
+        prepared = prepare(settings, running - orphans, systemd.version(), accept_disks=accept_disks)
         applied = _applied(prepared)
         start, pending = _due(systemd, applied)
     enable, disable = _boot_changes(prepared)
@@ -325,11 +325,12 @@ def _follow_up(
         pending = []
     # A restart begins with a stop, which takes as long as the source may block FFmpeg.
     for verb, indexes, limit_s in (("Start", start, JOB_LIMIT_S), ("Restart", pending, STOP_LIMIT_S)):
-        for index in indexes:
-            systemd.reset_failed(applied.ports[index].unit)
-            if verb == "Restart":
+        units = [applied.ports[index].unit for index in indexes]
+        results: dict[str, str | SystemdError] = dict(systemd.reset_all(units))
+        if verb == "Restart":
+            for index in indexes:
                 leave_stop_note(index, "apply")
-        results = systemd.run_jobs(verb, [applied.ports[index].unit for index in indexes], limit_s)
+        results |= systemd.run_jobs(verb, [unit for unit in units if unit not in results], limit_s)
         for index in indexes:
             result = results[applied.ports[index].unit]
             if result == DONE:
@@ -337,28 +338,3 @@ def _follow_up(
             else:
                 warn(f"{applied.ports[index].label} has not begun to record ({result}); see: sdisup status {index}")
     return bool(start or pending)
-
-
-def set_record_at_boot(settings: Settings, ports: list[AppliedPort], say: Callable[[str], None]) -> list[AppliedPort]:
-    """Put `record_at_boot` of some ports into effect, and no other change of the configuration.
-
-    Returns the ports that should record now and do not. Raises SdisupError.
-    """
-    applied = load_applied()
-    enable: set[str] = set()
-    disable: set[str] = set()
-    for port in ports:
-        wanted = settings.ports[port.index].record_at_boot
-        applied.ports[port.index] = applied.ports[port.index].replaced(record_at_boot=wanted)
-        (enable if wanted else disable).add(port.unit)
-        say(f"{port.label} {'records' if wanted else 'does not record'} at boot")
-    with Systemd() as systemd:
-        systemd.set_enabled(enable, disable)
-        systemd.reload()
-        try:
-            save_applied(applied)
-        except OSError as error:
-            raise SdisupError(f"{APPLIED_PATH}: {error.strerror}", root_hint(error)) from error
-        chosen = [applied.ports[port.index] for port in ports]
-        found = statuses(chosen, systemd)
-    return [port for port, s in zip(chosen, found, strict=True) if s.should_record and s.state == "stopped"]

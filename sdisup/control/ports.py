@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from sdisup.contract.requests import Request
     from sdisup.control.systemd import Systemd, SystemdError
 
-STOP_LIMIT_S = 180.0
+STOP_LIMIT_S = 260.0
+"""Longer than the TimeoutStopSec= of any unit, also of one with the longest limits that a configuration may have."""
 START_LIMIT_S = 30.0
 POLL_S = 0.02
 
@@ -181,19 +182,20 @@ def _run_start_jobs(
     Requests are taken back also when this raises, but not where the job is not over: there a runner may still claim its
     request, and a request that nobody claims expires.
     """
-    from sdisup.control.systemd import DONE, WAITING
+    from sdisup.control.systemd import DONE, LOST, WAITING
 
     results: dict[str, str | SystemdError] = {}
     try:
-        for port in ports:
-            systemd.reset_failed(port.unit)
-        results = systemd.run_jobs(
+        results.update(systemd.reset_all(port.unit for port in ports))
+        results |= systemd.run_jobs(
             "Restart" if restart else "Start",
-            [port.unit for port in ports],
+            [port.unit for port in ports if port.unit not in results],
             limit_s,
         )
     finally:
-        over = [port.index for port in ports if port.index in requests and results.get(port.unit) != WAITING]
+        over = [
+            port.index for port in ports if port.index in requests and results.get(port.unit) not in (LOST, WAITING)
+        ]
         taken_back = {index for index in over if _take_back(index, requests[index])}
     return results, {port.index for port in ports if port.index in taken_back and results[port.unit] == DONE}
 
@@ -263,9 +265,9 @@ def stop_ports(ports: Sequence[AppliedPort]) -> list[Outcome]:
         for port in ports:
             result = results[port.unit]
             if result == DONE or _is_not_loaded(result):
-                systemd.reset_failed(port.unit)
+                error = systemd.reset_all([port.unit]).get(port.unit)
                 _mark_stopped(port)
-                outcomes.append(Outcome(port, STOPPED))
+                outcomes.append(Outcome(port, REFUSED, error=error) if error else Outcome(port, STOPPED))
             elif isinstance(result, SdisupError):
                 outcomes.append(Outcome(port, REFUSED, error=result))
             else:

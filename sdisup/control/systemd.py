@@ -154,12 +154,17 @@ class Systemd:
                     jobs[unit] = self._call(unit, f"{verb}Unit", unit, "replace")
                 except SystemdError as error:
                     results[unit] = error
-            self._iterate(lambda: all(job in removed for job in jobs.values()), timeout_s)
+            # A bus that goes away takes the signals with it: nobody would tell that a job is over.
+            self._iterate(lambda: self._is_closed() or all(job in removed for job in jobs.values()), timeout_s)
             trace("D-Bus %s JobRemoved: %r", MANAGER, {unit: removed.get(job, WAITING) for unit, job in jobs.items()})
         finally:
             subscription.disconnect()
-        results.update({unit: removed.get(job, WAITING) for unit, job in jobs.items()})
+        lost = LOST if self._is_closed() else WAITING
+        results.update({unit: removed.get(job, lost) for unit, job in jobs.items()})
         return results
+
+    def _is_closed(self) -> bool:
+        return bool(self._bus.con.is_closed())
 
     def _subscribe(self) -> None:
         try:
@@ -179,6 +184,16 @@ class Systemd:
         except SystemdError as error:
             if not error.name.endswith((".NoSuchUnit", *_NO_PERMISSION)):
                 raise
+
+    def reset_all(self, units: Iterable[str]) -> dict[str, SystemdError]:
+        """The same for several units; what keeps one from it keeps no other. Returns the errors."""
+        errors: dict[str, SystemdError] = {}
+        for unit in units:
+            try:
+                self.reset_failed(unit)
+            except SystemdError as error:
+                errors[unit] = error
+        return errors
 
     def reload(self) -> None:
         """Make systemd read all unit files again (`systemctl daemon-reload`), which takes 124 ms and more."""
@@ -242,6 +257,8 @@ _EXPLANATIONS: Mapping[str, tuple[str, str]] = {
 }  # fmt: skip
 
 
+LOST = SystemdError("D-Bus went away before systemd said how it ended", "see: sdisup status")
+"""The result that run_jobs gives to a job that may not be over, since the bus went away."""
 _NO_PERMISSION = ("InteractiveAuthorizationRequired", "AccessDenied", "AuthFailed")
 
 

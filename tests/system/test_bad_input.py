@@ -9,6 +9,7 @@ import pytest
 from drive import Machine, small_ports
 
 CONFIGURATION = "/etc/sdisup/sdisup.toml"
+WRITTEN = "find /etc/sdisup /etc/systemd/system /var/lib/sdisup -path '*/ledger/*' -prune -o -ls"
 NO_BUS = {"DBUS_SYSTEM_BUS_ADDRESS": "unix:path=/nonexistent"}
 
 
@@ -61,9 +62,11 @@ def test_without_permission_it_says_so_and_changes_nothing(appliance: Machine) -
 def test_without_systemd_it_says_so(appliance: Machine) -> None:
     appliance.configure(small_ports(2))
     appliance.sdisup("start 0")
-    for command in ("start 1", "stop 0", "apply"):
+    before = appliance.run(WRITTEN).stdout
+    for command in ("start 1", "stop 0", "apply", "enable 1", "disable 0"):
         result = appliance.sdisup(command, code=1, env=NO_BUS)
         assert "systemd cannot be reached: there is no D-Bus system bus here" in result.stderr
+        assert (result.stdout, appliance.run(WRITTEN).stdout) == ("", before), command
     # The files of a port that records settle its state; only other ports need systemd.
     shown = appliance.sdisup("status", code=3, env=NO_BUS).stdout.splitlines()
     assert shown[1].split()[2] == "recording"

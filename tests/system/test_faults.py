@@ -211,6 +211,8 @@ def test_an_unmounted_disk_is_not_replaced_by_its_mount_point(disk_appliance: Ma
     own.sdisup("stop 0")
     # `apply --accept-disks` makes another disk the right one.
     own.run(f"umount {RECORDINGS}")
+    assert "not recorded to" in own.sdisup("apply --dry-run").stderr
+    assert "not recorded to" not in own.sdisup("apply --dry-run --accept-disks").stderr
     own.sdisup("apply --accept-disks")
     own.sdisup("start 0")
 

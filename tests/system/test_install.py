@@ -180,6 +180,14 @@ def test_other_systems_are_refused(bare: Machine) -> None:
         assert_as_before(bare, before)
 
 
+def test_a_user_without_its_group_is_refused_with_the_next_step(bare: Machine) -> None:
+    bare.run("echo 'sdisup:x:990:65534::/:/usr/sbin/nologin' >>/etc/passwd")
+    before = snapshot(bare)
+    refused = install(bare, code=1)
+    assert "a user sdisup without a group of that name: groupadd --system sdisup, then run ./install" in refused.stderr
+    assert_as_before(bare, before)
+
+
 def test_what_it_is_asked_wrongly(bare: Machine) -> None:
     before = snapshot(bare)
     assert "usage:" in install(bare, "--help").stdout
@@ -486,12 +494,18 @@ def test_uninstall_leaves_what_was_recorded(fresh_appliance: Machine) -> None:
 def test_uninstall_minds_ports_that_only_try_to_record(fresh_appliance: Machine) -> None:
     crashing = '#!/bin/sh\ncase "$*" in *progress*) exit 3 ;; esac\nexec /usr/bin/ffmpeg "$@"\n'
     fresh_appliance.write("/usr/local/bin/ffmpeg-crash", crashing, mode=0o755)
-    text = small_ports(1).replace("[defaults]", 'ffmpeg = "/usr/local/bin/ffmpeg-crash"\n[defaults]')
+    extra = "[port.0]\nrecord_at_boot = true\n"
+    text = small_ports(1, extra).replace("[defaults]", 'ffmpeg = "/usr/local/bin/ffmpeg-crash"\n[defaults]')
     fresh_appliance.configure(text)
     fresh_appliance.sdisup("start 0 --wait 0.5", code=1)
     assert "sdi-record@0.service" in install(fresh_appliance, "--uninstall", code=1).stderr
     install(fresh_appliance, "--uninstall --stop")
     assert fresh_appliance.run("systemctl list-units --all --plain --no-legend 'sdi-record*'").stdout == ""
+    # And back: what was stopped stays so until somebody starts it, or the next boot.
+    assert "stopped before: stays so until the next boot, or: sdisup start 0\n" in install(fresh_appliance).stdout
+    assert (fresh_appliance.active_state(0), fresh_appliance.status(0)["state"]) == ("inactive", "stopped")
+    assert fresh_appliance.sdisup("apply").stdout == "nothing to change\n"
+    assert fresh_appliance.run("systemctl is-enabled sdi-record@0").stdout == "enabled\n"
 
 
 # ---------------------------------------------------------------- pip

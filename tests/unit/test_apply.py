@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sdisup.config.settings import parse_settings
+from sdisup.cli import main as cli
+from sdisup.config.settings import Settings, parse_settings
 from sdisup.contract.applied import Applied, AppliedPort
 from sdisup.control import apply
 from sdisup.errors import SdisupError
@@ -87,3 +88,22 @@ def test_a_second_command_waits_and_says_so(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(SdisupError, match="Too many levels of symbolic links"), apply.one_at_a_time():
         raise AssertionError("a planted link was followed")
     assert not (tmp_path / "victim").exists()
+
+
+def test_a_dry_run_shows_what_the_same_apply_would_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, bool]] = []
+
+    def dry_run(_: object, **options: bool) -> tuple[str, list[str], list[str]]:
+        asked.append(options)
+        return "", [], []
+
+    monkeypatch.setattr(Settings, "load", lambda _: SETTINGS)
+    monkeypatch.setattr(apply, "dry_run", dry_run)
+    for words in (
+        ["apply", "--dry-run"],
+        ["apply", "--dry-run", "--accept-disks"],
+        ["apply", "--dry-run", "--restart"],
+    ):
+        assert cli.main(words) == 0
+    assert [options["accept_disks"] for options in asked] == [False, True, False]
+    assert [options["restart"] for options in asked] == [False, False, True]

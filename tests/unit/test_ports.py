@@ -68,8 +68,9 @@ class Script:
         self.limit_s = timeout_s
         return {unit: self.job(self) for unit in self.calls[-1][1]}
 
-    def reset_failed(self, unit: str) -> None:
-        self.calls.append(("reset", [unit]))
+    def reset_all(self, units: Iterable[str]) -> dict[str, SystemdError]:
+        self.calls += [("reset", [unit]) for unit in units]
+        return {}
 
     def __enter__(self) -> Script:
         return self
@@ -235,10 +236,13 @@ def test_a_request_is_taken_back_when_the_start_is_interrupted(monkeypatch: pyte
     assert script.left is None
 
 
-def test_a_request_stays_for_a_runner_that_is_only_just_starting(monkeypatch: pytest.MonkeyPatch) -> None:
-    script = Script(monkeypatch, starting)
+@pytest.mark.parametrize(("job", "kind"), [(starting, ports.WAITS), (lambda _: systemd.LOST, ports.REFUSED)])
+def test_a_request_stays_for_a_runner_that_may_be_only_just_starting(
+    monkeypatch: pytest.MonkeyPatch, job: Any, kind: str
+) -> None:
+    script = Script(monkeypatch, job)
     (outcome,) = start_ports([PORT], 0.0, request=request)
-    assert outcome.kind == ports.WAITS
+    assert outcome.kind == kind
     assert script.left is not None
 
 

@@ -13,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdisup.config.settings import Settings, parse_settings
+from sdisup.config.table import PORT, rows
 from sdisup.control import units
+from sdisup.control.ports import STOP_LIMIT_S
 from sdisup.control.systemd import SystemdError, explain
 from sdisup.control.units import (
     HEADER,
@@ -150,6 +152,14 @@ def test_no_port_waits_for_the_ledgers_disk(systemd_version: int) -> None:
     assert {writer, flush} <= words(port, "Wants")
     assert (words(writer, "TimeoutStopSec"), words(flush, "TimeoutStopSec")) == ({"1"}, {"2"})
     assert "/var/lib/sdisup/ledger" not in words(port, "ReadWritePaths")
+
+
+def test_a_stop_waits_for_longer_than_any_unit_may_take() -> None:
+    longest = {key: setting.maximum for key, setting in rows(PORT).items() if key.startswith("stop_")}
+    assert len(longest) == 3
+    document = {"appliance": {"ports": 1}, "defaults": {"source": {"kind": "test"}, **longest}}
+    (port,) = parse_settings([("test.toml", document)]).ports.values()
+    assert units.timeout_stop_s(port) < STOP_LIMIT_S
 
 
 def test_every_template_that_is_there_is_rendered_or_copied_as_it_is() -> None:

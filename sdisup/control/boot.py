@@ -1,0 +1,115 @@
+"""`sdisup enable` and `sdisup disable`: whether ports record at boot, in the configuration and in systemd's links.
+
+Both or neither, for each port: where one cannot be changed, the other is put back. The links are put back by hand,
+since the bus may be what has gone away.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+
+from sdisup.config.edit import set_record_at_boot as write_record_at_boot
+from sdisup.config.settings import Settings
+from sdisup.contract.applied import APPLIED_PATH, AppliedPort, load_applied, save_applied
+from sdisup.contract.files import CONFIGURATION_PATH
+from sdisup.contract.records import Record
+from sdisup.control.apply import WANTS_DIRECTORY
+from sdisup.control.observe import statuses
+from sdisup.control.systemd import Systemd, SystemdError
+from sdisup.errors import SdisupError, root_hint
+
+
+class Change(Record):
+    """The ports that were changed, those of them that should record now and do not, and what became of the others."""
+
+    done: tuple[AppliedPort, ...]
+    due: tuple[AppliedPort, ...]
+    errors: tuple[SdisupError, ...]
+
+
+def set_record_at_boot(ports: Sequence[AppliedPort], value: bool) -> Change:
+    """Let `ports` record at boot, or no longer, and put no other change of the configuration into effect.
+
+    Raises SdisupError where that is possible for no port; then nothing has changed.
+    """
+    # What is there must be valid, and know these ports, before anything is added to it.
+    known = Settings.load(CONFIGURATION_PATH).ports
+    gone = [port.label for port in ports if port.index not in known]
+    if gone:
+        raise SdisupError(f"{', '.join(gone)}: no longer configured", "sdisup apply makes systemd follow the file")
+    with Systemd() as systemd:
+        links = _links(ports)
+        restore = _configure(ports, value)
+        try:
+            errors = _turn(systemd, ports, value)
+            done = [port for port in ports if port.index not in errors]
+            if errors:
+                restore()
+            if not done:
+                raise next(iter(errors.values()))
+            if errors:
+                restore = _configure(done, value)
+            systemd.reload()
+            changed = _save(done, value)
+        except BaseException:
+            restore()
+            _put_back(links)
+            raise
+        found = statuses(changed, systemd)
+    due = [port for port, s in zip(changed, found, strict=True) if s.should_record and s.state == "stopped"]
+    return Change(tuple(changed), tuple(due), tuple(errors.values()))
+
+
+def _configure(ports: Sequence[AppliedPort], value: bool) -> Callable[[], None]:
+    """Write the setting; returns what puts the file back as it was. Raises SdisupError where it would not hold."""
+    path, restore = write_record_at_boot(CONFIGURATION_PATH, [port.index for port in ports], value)
+    try:
+        settings = Settings.load(CONFIGURATION_PATH)
+        for port in ports:
+            if settings.ports[port.index].record_at_boot is not value:
+                hint = "a file that is read later in sdisup.toml.d says otherwise"
+                raise SdisupError(f"{port.label}: record_at_boot in {path} does not hold", hint)
+    except SdisupError:
+        restore()
+        raise
+    return restore
+
+
+def _turn(systemd: Systemd, ports: Sequence[AppliedPort], value: bool) -> dict[int, SystemdError]:
+    """Enable or disable each unit; what keeps one from it (it is masked) keeps no other. Returns the errors."""
+    errors: dict[int, SystemdError] = {}
+    for port in ports:
+        try:
+            systemd.set_enabled(*(((port.unit,), ()) if value else ((), (port.unit,))))
+        except SystemdError as error:
+            errors[port.index] = error
+    return errors
+
+
+def _links(ports: Sequence[AppliedPort]) -> dict[str, str]:
+    """By the path where systemd has the link of a port that records at boot: what it leads to, empty without one."""
+    paths = [f"{WANTS_DIRECTORY}/{port.unit}" for port in ports]
+    return {path: os.readlink(path) if os.path.islink(path) else "" for path in paths}
+
+
+def _put_back(links: Mapping[str, str]) -> None:
+    for path, target in links.items():
+        now = os.readlink(path) if os.path.islink(path) else ""
+        if now and now != target:
+            os.unlink(path)
+        if target and now != target:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            os.symlink(target, path)
+
+
+def _save(ports: Sequence[AppliedPort], value: bool) -> list[AppliedPort]:
+    """Note it in what was applied; returns these ports as they are noted."""
+    applied = load_applied()
+    changed = {port.index: applied.ports[port.index].replaced(record_at_boot=value) for port in ports}
+    applied.ports.update(changed)
+    try:
+        save_applied(applied)
+    except OSError as error:
+        raise SdisupError(f"{APPLIED_PATH}: {error.strerror}", root_hint(error)) from error
+    return list(changed.values())
