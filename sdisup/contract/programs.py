@@ -1,7 +1,7 @@
 """The one door to other programs, but for the runner's FFmpeg. `--debug` shows each, its time, and how it ended.
 
 Without the module subprocess, which is slow to load (FACTS 5). A program is the leader of a session of its own, so that
-what it starts can be ended with it; its stdin is empty, and none of our descriptors is open in it.
+what it starts can be ended with it; its stdin is empty, and of our descriptors only the one that it is given is open.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import stat
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -20,18 +21,21 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 CHUNK_BYTES = 1 << 16
+GIVEN_NAME = "/proc/self/fd/3"
+"""What a program opens that was given a file: this file, whatever somebody has put in its place since."""
 
 
 class Program:
     """A program that was started. Raises OSError or ValueError if it cannot be executed."""
 
-    def __init__(self, command: Sequence[str], *, with_stderr: bool = False) -> None:
-        """`with_stderr`: what it writes to stderr counts as its answer too."""
+    def __init__(self, command: Sequence[str], *, with_stderr: bool = False, given: int | None = None) -> None:
+        """`with_stderr`: what it writes to stderr counts as its answer too. `given`: the descriptor of GIVEN_NAME."""
         self._command = list(command)
         self._began = monotonic()
         self._output, write_end = os.pipe2(os.O_CLOEXEC)
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        ends = (null, write_end, write_end if with_stderr else null)
+        # The given one is the last: each of the others may have its number itself.
+        ends = (null, write_end, write_end if with_stderr else null, *(() if given is None else (given,)))
         try:
             self.pid = os.posix_spawnp(
                 self._command[0],
@@ -94,13 +98,13 @@ def _is_ready(descriptor: int, deadline: float | None) -> bool:
     return bool(poll.poll(None if deadline is None else max(0.0, deadline - monotonic()) * 1000))
 
 
-def says(command: Sequence[str], limit_bytes: int = 4096) -> tuple[bytes, int]:
+def says(command: Sequence[str], limit_bytes: int = 4096, *, given: int | None = None) -> tuple[bytes, int]:
     """What a command writes to stdout, and its exit code (minus the signal that killed it).
 
     127 if it cannot be run. It waits for as long as the command runs.
     """
     try:
-        answer = Program(command).answer(limit_bytes)
+        answer = Program(command, given=given).answer(limit_bytes)
     except (OSError, ValueError):
         return b"", 127
     return answer or (b"", 127)
@@ -118,6 +122,11 @@ COUNT_GENTLY = ("ionice", "-c", "3", "nice", "-n", "19")
 """Processor and disk are the recordings' first."""
 
 
+DEMUXERS = {"mp4": "mov", "mov": "mov", "mkv": "matroska"}
+"""What reads a recording, by its ending. A file that somebody else made could name any other, such as one that reads
+what a playlist names."""
+
+
 def count_frames(ffprobe: str, path: str) -> tuple[int | None, float]:
     """The pictures of a file, counted by reading all of it, and their rate a second (0 if it has none).
 
@@ -125,18 +134,28 @@ def count_frames(ffprobe: str, path: str) -> tuple[int | None, float]:
     place, which is never read to its end. None if ffprobe could not tell, or there is no such file. At the lowest
     priority, and without decoding: a day of 50 Mb/s is 500 GB of reading.
     """
-    if os.path.exists(path) and not os.path.isfile(path):
-        return 0, 0.0
+    try:
+        # Nothing is opened yet: to open what somebody has put here, such as a device, may do something.
+        file = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError as error:
+        return (None if isinstance(error, FileNotFoundError) else 0), 0.0
+    try:
+        is_regular = stat.S_ISREG(os.fstat(file).st_mode)
+        return _count(ffprobe, file, DEMUXERS.get(path.rpartition(".")[2], "")) if is_regular else (0, 0.0)
+    finally:
+        os.close(file)
+
+
+def _count(ffprobe: str, file: int, demuxer: str) -> tuple[int | None, float]:
     # A last picture that is there in part is a packet too, unless corrupt ones are discarded.
     options = "-v quiet -fflags +discardcorrupt -select_streams v:0 -count_packets -of csv=p=0"
-    entries = "stream=avg_frame_rate,nb_read_packets"
-    text, code = says([*COUNT_GENTLY, ffprobe, *options.split(), "-show_entries", entries, path])
+    entries = [*("-show_entries", "stream=avg_frame_rate,nb_read_packets"), *(["-f", demuxer] if demuxer else [])]
+    text, code = says([*COUNT_GENTLY, ffprobe, *options.split(), *entries, GIVEN_NAME], given=file)
     rate, _, count = text.strip().strip(b",").partition(b",")
     if count.isdigit():
         return int(count), _rate(rate)
     # nice(1) answers 126 and 127 for what it cannot run.
-    is_told = code in (0, 1) and os.path.lexists(path)
-    return (0 if is_told else None), 0.0
+    return (0 if code in (0, 1) else None), 0.0
 
 
 def _rate(text: bytes) -> float:

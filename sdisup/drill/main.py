@@ -24,7 +24,7 @@ from sdisup.drill import stage as drill_stage
 from sdisup.drill.faults import ROOM_S, Fault, give_signal, known_faults
 from sdisup.drill.report import Result, exceeded, report_json, report_table, typical
 from sdisup.drill.stage import LEDGER, PLAIN_PORT, RATE, RECORDINGS, RUN, unit
-from sdisup.drill.watch import Watch, has_media, port_status, wait_until
+from sdisup.drill.watch import Watch, holds, port_status, wait_until
 from sdisup.encode.command import build_ffmpeg_arguments, missing_capabilities
 from sdisup.encode.probe import probe_ffmpeg
 from sdisup.errors import SdisupError, UsageError
@@ -119,17 +119,19 @@ class Drill:
         return result
 
     def _time_own_start(self) -> float:
-        path = f"{RECORDINGS}/own.{self._container}"
-        with open(path, "wb") as file:
-            os.fchown(file.fileno(), os.stat(RECORDINGS).st_uid, -1)
-        begun = monotonic()
-        program = drill_stage.ffmpeg_by_hand(self._command, path)
+        # Without a name, for which somebody else could plant a link.
+        file = os.open(RECORDINGS, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
         try:
-            wait_until(lambda: has_media(path, self._container), START_LIMIT_S, "FFmpeg, run by hand, gives no frame")
-            return monotonic() - begun
+            os.fchown(file, os.stat(RECORDINGS).st_uid, -1)
+            begun = monotonic()
+            program = drill_stage.ffmpeg_by_hand(self._command, file)
+            try:
+                wait_until(lambda: holds(file, self._container), START_LIMIT_S, "FFmpeg, run by hand, gives no frame")
+                return monotonic() - begun
+            finally:
+                program.end()
         finally:
-            program.end()
-            os.unlink(path)
+            os.close(file)
 
     def _run_job(self, verb: str, port: int) -> None:
         self._systemd.reset_failed(unit(port))

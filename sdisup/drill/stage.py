@@ -20,7 +20,7 @@ import jinja2
 from sdisup.config.settings import Port, Settings, parse_settings
 from sdisup.config.table import MAX_PORTS, SOURCE_LIMITS
 from sdisup.contract.files import replace_file
-from sdisup.contract.programs import Program, become, says
+from sdisup.contract.programs import GIVEN_NAME, Program, become, says
 from sdisup.control.systemd import DONE, Systemd
 from sdisup.control.units import (
     LEDGER_WRITER,
@@ -208,11 +208,11 @@ def _as_own(text: str) -> str:
     return text
 
 
-def ffmpeg_by_hand(command: list[str], path: str) -> Program:
+def ffmpeg_by_hand(command: list[str], file: int) -> Program:
     """The port's FFmpeg without systemd and runner, as the user sdisup; it dies with this process."""
     as_user = ["setpriv", "--reuid=sdisup", "--regid=sdisup", "--init-groups", "--pdeathsig=KILL", "--"]
-    words = [path if word == "{output}" else word for word in command]
+    words = [GIVEN_NAME if word == "{output}" else word for word in command]
     try:
-        return Program([*as_user, *words])
+        return Program([*as_user, *words], given=file)
     except OSError as error:
         raise SdisupError(f"{as_user[0]} cannot be run: {error.strerror}") from error

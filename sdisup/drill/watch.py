@@ -85,10 +85,20 @@ def port_status(port: int) -> PortStatus | None:
 def has_media(path: str, container: str) -> bool:
     """Whether a file holds a frame that a player finds."""
     try:
-        with open(path, "rb") as file:
-            descriptor = file.fileno()
-            size = os.fstat(descriptor).st_size
-            return holds_media(container, size, lambda count, offset: os.pread(descriptor, count, offset))
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        return holds(file, container)
+    finally:
+        os.close(file)
+
+
+def holds(file: int, container: str) -> bool:
+    """Whether an open file holds such a frame."""
+    try:
+        size = os.fstat(file).st_size
+        return holds_media(container, size, lambda count, offset: os.pread(file, count, offset))
     except OSError:
         return False
 

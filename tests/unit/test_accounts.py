@@ -661,7 +661,8 @@ def probe(tmp_path: Path) -> str:
     """An ffprobe that counts a file's bytes as frames; for a file named torn it fails."""
     script = tmp_path / "ffprobe"
     script.write_text(
-        '#!/bin/sh\nfor file; do :; done\ncase $file in *torn*) exit 1;; esac\nprintf "25/1,%s\\n" $(wc -c <"$file")\n'
+        "#!/bin/sh\nfor file; do :; done\ncase $(readlink $file) in *torn*) exit 1;; esac\n"
+        'printf "25/1,%s\\n" $(wc -c <"$file")\n'
     )
     script.chmod(0o755)
     return str(script)

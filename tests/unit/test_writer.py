@@ -882,6 +882,19 @@ def test_frames_are_counted_by_reading_them(cut: tuple[str, int], tmp_path: Path
     assert count_frames(FFPROBE, str(tmp_path / "pipe.mp4")) == count_frames(FFPROBE, "/dev/zero") == (0, 0.0)
 
 
+@pytest.mark.parametrize("planted", ["ffconcat version 1.0\nfile pipe.ts\n", "link", "link to a directory"])
+@pytest.mark.parametrize("container", ["mkv", "mp4", "mov"])
+def test_what_somebody_has_put_in_a_files_place_leads_nowhere(tmp_path: Path, planted: str, container: str) -> None:
+    """FFmpeg reads a list of files under any name, and would wait for a FIFO that the list names."""
+    os.mkfifo(tmp_path / "pipe.ts")
+    file = tmp_path / f"planted.{container}"
+    if planted.startswith("link"):
+        file.symlink_to(tmp_path if "directory" in planted else tmp_path / "pipe.ts")
+    else:
+        file.write_text(planted)
+    assert count_frames(FFPROBE, str(file)) == (0, 0.0)
+
+
 def test_counting_gives_way_to_whatever_else_wants_the_disk(tmp_path: Path) -> None:
     """A day of 50 Mb/s is 500 GB of reading, on the disk that records."""
     probe = tmp_path / "ffprobe"
