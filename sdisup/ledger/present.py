@@ -238,7 +238,8 @@ def _alive(file: TakenFile, start: Moment, present: Present) -> list[Row]:
     recorded.duplicated, recorded.dropped = status.duplicated_frames, status.dropped_frames
     # Those of a hole that is just over are the next event's.
     repeated = max(0, status.missing_frames - status.short_frames - file.missed)
-    for lost_s, frames, cause in ((short_s, status.short_frames, CANNOT_KEEP_UP), (0.0, repeated, SOURCE_LOSES)):
+    why = file.repeated_cause or SOURCE_LOSES
+    for lost_s, frames, cause in ((short_s, status.short_frames, CANNOT_KEEP_UP), (0.0, repeated, why)):
         if frames > LEAST_REPEATED * status.frame_count:
             gap = Row("gap", cause, start=recorded.start, end=recorded.end, seconds=lost_s, is_open=True)
             gap.frames, gap.take, gap.path = frames, file.take, file.path
