@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from sdisup.contract.files import monotonic_raw
-from sdisup.contract.options import ENDS, REQUIRED, SOUND_MARK, Options
+from sdisup.contract.options import ENDS, REQUIRED, Options
 from sdisup.contract.records import Record
 from sdisup.runner.causes import (
     DISK,
@@ -27,8 +27,6 @@ from sdisup.runner.causes import (
     Fault,
     classify,
     file_verdict,
-    is_format_change,
-    plain,
 )
 from sdisup.runner.decide import (
     CLOSING,
@@ -39,7 +37,6 @@ from sdisup.runner.decide import (
     Ended,
     Sight,
     is_from_zero,
-    sound_input,
     sound_remark,
     with_output,
 )
@@ -47,22 +44,13 @@ from sdisup.runner.disk import Closed, Event, FirstMedia, Opened, OpenFailed, Pl
 from sdisup.runner.ffmpeg import OUTPUT_NAME, FFmpegProcess, Ladder
 from sdisup.runner.meter import Meter
 from sdisup.runner.pace import SIGNAL_LOST, SOURCE_SILENT
-from sdisup.runner.programmes import LINES_KEPT, Choice, choose
 from sdisup.runner.progress import (
     FrameCheck,
     LogLine,
     Progress,
     ProgressParser,
-    changed_size,
-    found_rate,
-    found_size,
-    is_sound_mapping,
-    is_sound_unknown,
-    is_wild,
-    muxer_version,
-    picture_stream,
-    wild_stream,
 )
+from sdisup.runner.streams import Streams
 
 CLOSE_PATIENCE_S = 3.0
 PROBE_S = 8.0
@@ -75,8 +63,6 @@ UNSAFE_CONTAINERS = ("mxf",)
 """Containers whose files a kill damages."""
 LOAD_S, BUSY = 4.0, 0.9
 """How long FFmpeg's threads are watched, and the share of this time from which on a thread has no idle time."""
-WILD_IN_A_ROW, WILD_S = 3, 1.0
-"""So many timestamps that FFmpeg does not believe, within this time, are a jump; fewer are outliers."""
 LOG_LINES_KEPT = 80
 LAST_WORDS_S = 15.0
 """What FFmpeg logged longer ago than this, before its end or before it was told to end, does not explain the end. It
@@ -102,12 +88,6 @@ class File(Record, frozen=False):
     def is_deleted(self) -> bool:
         """Whether the file was removed while it was recorded."""
         return self.sample is not None and self.sample.deleted
-
-
-def _is_about(size: str, other: str) -> bool:
-    """Whether two sizes such as `640x360` differ by less than 4 in width and in height."""
-    pairs = zip(size.split("x"), other.split("x"), strict=True)
-    return all(abs(int(one) - int(two)) < 4 for one, two in pairs)
 
 
 class Attempt:
@@ -136,7 +116,7 @@ class Attempt:
         self.meter = self._new_meter(now)
         self.silence = ""
         """Why no pictures came when FFmpeg was told to end; "" if pictures came."""
-        self.ffmpeg_version = ""
+        self.streams = Streams(options.command)
         self.cpu_s = 0.0
         self.lost_told = 0
         """How many lost pictures the ledger was told of."""
@@ -153,26 +133,8 @@ class Attempt:
         self._log = log
         self._spawn_ffmpeg = spawn
         self._raw = raw
-        self._is_output = False
-        self._input_sizes: list[str] = []
-        self.cropped = ""
-        """Which part of the picture is not recorded, in the operator's words; "" if all of it is."""
-        self._wild: deque[float] = deque(maxlen=WILD_IN_A_ROW)
-        self._picture_stream = ""
-        self.sound_jumped = False
-        """Whether FFmpeg no longer believes the sound's timestamps."""
         self._load: tuple[float, dict[str, float]] = (-math.inf, {})
         """When the processor times of FFmpeg's threads were read, and these times."""
-        self._format_change = ""
-        self._size = self._new_size = ""
-        self._picture_opened_at: float | None = None
-        self._are_inputs_open = False
-        self._input_lines: deque[str] = deque(maxlen=LINES_KEPT)
-        self._has_choice = any(word.startswith("0:p:") for word in options.command)
-        self.choice = Choice()
-        self._is_sound_unknown = False
-        self._sound_awaited_at: float | None = None
-        self._sound_at: float | None = None
         self._finished = self._counted_none = False
         self._frame_check = FrameCheck(now)
         self._stage_since = now
@@ -180,14 +142,7 @@ class Attempt:
         self._reads_stdin = False
         self._parser = ProgressParser()
         self._lines: deque[tuple[float, int, str]] = deque(maxlen=LOG_LINES_KEPT)
-        self._has_sound_input = sound_input(options.command) > 0
-        # The command lines in the units of an older apply have no watch on the sound.
         self.is_from_zero = is_from_zero(options.command)
-        self._maps_sound = any(
-            option == "-map" and ":a:" in options.command[index + 1]
-            for index, option in enumerate(options.command[:-1])
-        )
-        self._is_watched = any(SOUND_MARK in word for word in options.command)
         self._ffmpeg: FFmpegProcess | None = None
         self._ladder: Ladder | None = None
         self._exit_status = 0
@@ -236,44 +191,24 @@ class Attempt:
 
     def sight(self, now: float) -> Sight:
         """What is seen of the attempt now, for decide.py."""
+        streams = self.streams
         return self.meter.sight(now).replaced(
             path=self.path,
             began_s=now - self.began,
             starting_s=now - self._stage_since,
             interval_s=1 / self.meter.rate if self.meter.rate else 0.0,
             is_spared=self._is_spared(),
-            format_change=self._format_change or self.scaling,
-            programme="" if self._has_choice else self.choice.number,
-            opening_s=now - (self._picture_opened_at or now) if self._lacks_input else 0.0,
-            soundless_s=self._soundless_s(now),
-            has_sounded=self._sound_at is not None,
+            format_change=streams.format_change,
+            programme="" if streams.has_choice else streams.choice.number,
+            opening_s=now - (streams.opened_at or now) if streams.is_half_open else 0.0,
+            soundless_s=streams.soundless_s(now),
+            has_sounded=streams.sound_at is not None,
             is_deleted=self.newest.is_deleted,
         )
 
     def is_losing(self, now: float) -> bool:
         """Whether pictures are missing, by the clock and the rate, or a sound that the port is to record."""
         return bool(self.meter.pace.remark) or (self.options.sound == REQUIRED and bool(sound_remark(self.sight(now))))
-
-    @property
-    def new_size(self) -> str:
-        """The picture's size now, where it is not the file's; "" where it is."""
-        # A few lines or columns less are no new size: they are cut off for the encoder (encode/command.py).
-        return self._new_size if self._size and not _is_about(self._new_size or self._size, self._size) else ""
-
-    @property
-    def scaling(self) -> str:
-        """The picture's size and the file's, for people, where FFmpeg scales the picture; "" where it does not."""
-        return f"{self.new_size} instead of {self._size}" if self.new_size else ""
-
-    @property
-    def _lacks_input(self) -> bool:
-        """Whether FFmpeg has opened the picture's input, and not yet the input of the sound."""
-        return self._picture_opened_at is not None and not self._are_inputs_open and self._has_sound_input
-
-    def _soundless_s(self, now: float) -> float | None:
-        """Seconds since the last sound, or since FFmpeg had opened its inputs; None where nothing tells of sound."""
-        since = self._sound_awaited_at if self._sound_at is None else self._sound_at
-        return None if since is None else now - since
 
     def end(self, now: float) -> End:
         """How the attempt's FFmpeg ended, for `classify`."""
@@ -300,8 +235,8 @@ class Attempt:
             cpu_s=self.cpu_s,
             could_open=self.could_open,
             is_abandoned=self.is_abandoned,
-            lacks_input=self._lacks_input,
-            was_silent=self._sound_awaited_at is not None and self._sound_at is None,
+            lacks_input=self.streams.is_half_open,
+            was_silent=self.streams.sound_awaited_at is not None and self.streams.sound_at is None,
             # FFmpeg's last line: `audio:0KiB`, before 7.0 `audio:0kB`.
             wrote_no_audio=any("audio:0KiB" in text or "audio:0kB" in text for _, _, text in self._lines),
         )
@@ -350,9 +285,10 @@ class Attempt:
         if self.phase == CLOSING or (self.phase == OPENING and self.is_ending):
             return self._close_by
         if self._ladder is None:
-            if self._sound_awaited_at is None or self._sound_at is not None or self.phase != RUNNING:
+            awaited_at = self.streams.sound_awaited_at
+            if awaited_at is None or self.streams.sound_at is not None or self.phase != RUNNING:
                 return None
-            return max(self._sound_awaited_at + NO_SOUND_S, now + 0.1)
+            return max(awaited_at + NO_SOUND_S, now + 0.1)
         deaf_at = now + 1.0 if self._ending_since is None else max(now + 0.05, self._ending_since + DEAF_S)
         return min(self._ladder.next_at() or now + 1.0, deaf_at)
 
@@ -406,8 +342,8 @@ class Attempt:
 
     def _waits_for_sound(self) -> bool:
         """Whether FFmpeg, which is to end, waits for an input of the sound alone, although it has read its stdin."""
-        is_sound = self.fault is not None and self.fault.kind == NO_SOUND and self._has_sound_input
-        return is_sound and (self._sound_at is not None or not self._are_inputs_open)
+        is_sound = self.fault is not None and self.fault.kind == NO_SOUND and self.streams.has_sound_input
+        return is_sound and (self.streams.sound_at is not None or not self.streams.are_open)
 
     def on_ready(self, descriptor: int, now: float) -> None:
         """Read a descriptor that is ready; one that is not FFmpeg's is left alone."""
@@ -489,21 +425,10 @@ class Attempt:
         for record in records:
             if isinstance(record, LogLine):
                 text = record.text.replace(OUTPUT_NAME, self.path)
-                if text == f"{SOUND_MARK}.000000":
-                    self._sound_at = now
-                    continue
-                self._take_opening(text, now)
-                self._look_at_stream(text)
-                if is_wild(text):
-                    self._take_wild(now, text)
-                    continue
-                self._lines.append((now, record.priority, text))
-                self.ffmpeg_version = self.ffmpeg_version or muxer_version(text)
-                self._new_size = changed_size(text) or self._new_size
-                if is_format_change(text) and not self._format_change:
-                    self._format_change = plain(text)
-                self._log(now, record.priority, text)
-                self._note_stage(now, text)
+                if self.streams.take(now, text, self.meter):
+                    self._lines.append((now, record.priority, text))
+                    self._log(now, record.priority, text)
+                    self._note_stage(now, text)
                 continue
             # FFmpeg's last block says `end`. One that another block follows was not FFmpeg's.
             self._finished = record.ended
@@ -521,57 +446,6 @@ class Attempt:
         if text.startswith("Input #"):
             self._stage_since = now
         self._reads_stdin = self._reads_stdin or text.startswith("Press [q] to stop")
-
-    def _look_at_stream(self, text: str) -> None:
-        """Note what FFmpeg logs on the streams of its inputs, and then of its output."""
-        self._is_output = self._is_output or text.startswith("Output #")
-        size = found_size(text)
-        if not self._is_output:
-            self._input_sizes += [size] if size else []
-            return
-        # FFmpeg keeps the rate and the size of its output; the rate is used where the configuration states none.
-        if not self.meter.rate:
-            self.meter.find_rate(found_rate(text))
-        if size and not self._size:
-            self._size = size
-            # Less than 4 columns or lines are cut off for the encoder (encode/command.py).
-            before = next((other for other in self._input_sizes if _is_about(other, size)), size)
-            is_whole = size in (before, *self._input_sizes)
-            self.cropped = "" if is_whole else f"{before} is recorded as {size}, which its codec takes"
-
-    def _take_wild(self, now: float, text: str) -> None:
-        """Count timestamps that FFmpeg does not believe. One of them costs nothing (-dts_error_threshold); after a jump
-        FFmpeg believes none. Their lines do not go to the journal, since there are two for each picture."""
-        if text.startswith("PTS "):
-            return
-        stream = wild_stream(text)
-        is_others = self._picture_stream not in ("", stream)
-        if stream and (is_others or self._has_sound_input):
-            # An input of the sound alone counts its streams from 0 too: then nobody knows whose the line is.
-            # This is the sound: a new file would cost pictures. Sound that comes back after a while jumps too.
-            self.sound_jumped = True
-            return
-        self._wild.append(now)
-        within_s = max(WILD_S, WILD_IN_A_ROW / (self.meter.rate or WILD_IN_A_ROW))
-        if len(self._wild) == WILD_IN_A_ROW and now - self._wild[0] < within_s:
-            self.meter.pace.jumped(now, "by more than 10 s" if self.meter.frames else "between picture and sound")
-
-    def _take_opening(self, text: str, now: float) -> None:
-        """Note what FFmpeg logs on its inputs as it opens one after the other."""
-        if self._picture_opened_at is not None and not self._are_inputs_open:
-            self._input_lines.append(text)
-        if text.startswith("Input #0, "):
-            self._picture_opened_at = now
-        elif not self._picture_stream and picture_stream(text):
-            self._picture_stream = picture_stream(text)
-        elif text == "Stream mapping:":
-            self._are_inputs_open = True
-            self.choice = choose(self._input_lines, with_sound=self._maps_sound and not self._has_sound_input)
-        elif is_sound_unknown(text):
-            self._is_sound_unknown = True
-        elif self._sound_awaited_at is None and self._is_watched and is_sound_mapping(text):
-            # Where FFmpeg found no sound while it analysed the input, most of the time for it is over.
-            self._sound_awaited_at = now - (NO_SOUND_S - 0.5 if self._is_sound_unknown else 0.0)
 
     def _on_exit(self, now: float) -> None:
         assert self._ffmpeg is not None

@@ -278,7 +278,7 @@ class Runner:
             if decision.fault and decision.fault.kind in steps.CUTS:
                 self._remember_cut(self._attempt, now)
             elif decision.fault and decision.fault.kind == OTHER_PROGRAMME:
-                self._memory.programme, self._memory.fruitless = self._attempt.choice.number, 0
+                self._memory.programme, self._memory.fruitless = self._attempt.streams.choice.number, 0
                 self._memory.save()
         elif step == steps.LET_GO_ON and self._attempt:
             self._say(INFO, "the first frame has come; going on")
@@ -310,7 +310,7 @@ class Runner:
             memory = self._memory
             goes_on = memory.cut_at is not None and now - memory.cut_at < steps.CUTS_FORGOTTEN_S
             memory.cuts, memory.cut_at = memory.cuts + 1 if goes_on else 1, now
-            memory.size = attempt.new_size
+            memory.size = attempt.streams.new_size
         self._memory.save()
 
     def _begin(self, now: float) -> None:
@@ -393,7 +393,7 @@ class Runner:
         if meter.rate and meter.last_frame_at is not None:
             first_frame_at = max(meter.started, meter.last_frame_at - meter.frames / meter.rate)
         attempt.is_told = True
-        version = attempt.ffmpeg_version
+        version = attempt.streams.ffmpeg_version
         self._tell(
             spool.MEDIA, now, path=attempt.path, first_frame_at=first_frame_at, ffmpeg_version=version, rate=meter.rate
         )
@@ -585,14 +585,14 @@ class Runner:
         if self._memory.without_audio:
             where = "is embedded in the signal" if self._options.audio_options else "came from the input"
             remarks.append(f"without audio: none {where}")
-        remarks += [sound_remark(attempt.sight(now)), attempt.choice.remark]
-        if attempt.sound_jumped:
+        remarks += [sound_remark(attempt.sight(now)), attempt.streams.choice.remark]
+        if attempt.streams.has_sound_jumped:
             remarks.append("the sound may not be in step with the picture: its timestamps jumped by more than 10 s")
         if attempt.is_from_zero:
             remarks.append("picture and sound may not be in step: their timestamps are too far apart")
-        if attempt.scaling:
-            remarks.append(f"the picture is scaled: it is {attempt.scaling}")
-        remarks += [attempt.cropped, attempt.watch_problem]
+        if attempt.streams.scaling:
+            remarks.append(f"the picture is scaled: it is {attempt.streams.scaling}")
+        remarks += [attempt.streams.cropped, attempt.watch_problem]
         remarks += [f"{file.path} was moved away; recording goes on in it" for file in attempt.files if file.is_moved]
         remarks += [attempt.sync_problem, self._spool.problem]
         return remarks

@@ -111,4 +111,4 @@ def test_a_picture_that_is_cut_is_said(attempt: Attempt, inputs: list[str], outp
     lines += ["[info] Output #0, matroska, to 'x':", f"[info]   Stream #0:0: Video: h264, yuv420p, {output}, q=2-31"]
     lines += ["[info]   Stream #0:1: Audio: aac (LC), 48000 Hz, stereo, fltp, 192 kb/s"]
     told(attempt, "\n".join(lines) + "\n")
-    assert attempt.cropped == said
+    assert attempt.streams.cropped == said
