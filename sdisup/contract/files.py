@@ -86,6 +86,18 @@ def _create(path: str, mode: int) -> int:
         return os.open(path, flags, mode)
 
 
+def open_lock(path: str) -> int:
+    """The descriptor of a file that is there to be locked. Raises OSError.
+
+    Who may open a file, if only for reading, may lock it too (flock(2), fcntl_locking(2)), and keep everybody else out.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+    if os.fstat(descriptor).st_uid == os.geteuid():
+        # Earlier versions made it readable.
+        os.fchmod(descriptor, 0o600)
+    return descriptor
+
+
 def sync_directory(path: str) -> None:
     """Make the directory's entries durable (fsync(2): the file's own fsync does not)."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -1,8 +1,9 @@
 """A port's status: the runner writes it, everybody reads it. Standard library only.
 
-Three files a port, in /run/sdisup: `3.json`, replaced atomically; `3.lock`, never replaced and held
-by the living runner (a lock on a file that is replaced by rename is lost with the first rename);
-`port-3/`, the unit's own run directory. Beside them /var/lib/sdisup/applied.json says what is configured.
+Three files a port, in /run/sdisup: `3.json`, replaced atomically; `3.lock`, never replaced, which keeps two runners
+of one port apart (a lock on a file that is replaced by rename is lost with the first rename); `port-3/`, the unit's own
+run directory. Beside them /var/lib/sdisup/applied.json says what is configured. Whether a runner lives is not asked of
+its lock, which nobody else may open, but of the process that its status names.
 """
 
 from __future__ import annotations
@@ -10,9 +11,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import struct
 
-from sdisup.contract.files import RUN_DIRECTORY, Unreadable, read_fields, replace_file
+from sdisup.contract.files import RUN_DIRECTORY, Unreadable, boot_id, open_lock, read_fields, replace_file
 from sdisup.contract.records import Record
 
 SCHEMA = 1
@@ -145,10 +145,6 @@ def _is_unicode(text: str) -> bool:
     return text.isascii() or text.encode("utf-8", "ignore").decode() == text
 
 
-# struct flock of 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid (fcntl(2)).
-_FLOCK = struct.Struct("hhqqi4x")
-
-
 def find_status(port_index: int, directory: str = RUN_DIRECTORY) -> PortStatus | None:
     """read_status() for those to whom a file that cannot be understood is as good as none."""
     try:
@@ -169,8 +165,7 @@ def take_lock(port_index: int, directory: str = RUN_DIRECTORY) -> int:
     Raises BlockingIOError when another process holds it. A POSIX lock falls with the first
     close() of the file by its process, so nobody in the runner may open the file again.
     """
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    descriptor = os.open(lock_path(port_index, directory), flags, 0o644)
+    descriptor = open_lock(lock_path(port_index, directory))
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except PermissionError as error:  # POSIX lets fcntl answer EACCES for a held lock.
@@ -182,42 +177,38 @@ def take_lock(port_index: int, directory: str = RUN_DIRECTORY) -> int:
     return descriptor
 
 
-def lock_holder(port_index: int, directory: str = RUN_DIRECTORY) -> int | None:
-    """The process id of the runner that holds the port's lock; None if none does.
+PROC = "/proc"
 
-    Only asks (F_GETLK): asking never takes it.
+
+def is_alive(status: PortStatus | None) -> bool:
+    """Whether the runner that wrote this status lives: its process is the unit's (proc_pid_cgroup(5), for all to read).
+
+    Not whether the unit has processes: FFmpeg outlives its runner for moments.
     """
+    if status is None or status.pid is None or status.boot_id != boot_id():
+        return False
     try:
-        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        descriptor = os.open(lock_path(port_index, directory), flags)
+        with open(f"{PROC}/{status.pid}/cgroup", "rb") as file:
+            lines = file.read().splitlines()
     except OSError:
-        return None
-    try:
-        answer = fcntl.fcntl(descriptor, fcntl.F_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
-    except OSError:
-        return None
-    finally:
-        os.close(descriptor)
-    kind, _, _, _, pid = _FLOCK.unpack(answer)
-    return pid if kind != fcntl.F_UNLCK else None
+        return False
+    return any(line.endswith(f"/{status.unit}".encode()) for line in lines)
 
 
-def is_locked(port_index: int, directory: str = RUN_DIRECTORY) -> bool:
-    """Whether a runner holds the port's lock."""
-    return lock_holder(port_index, directory) is not None
+AUTO_RESTART = "auto-restart"
 
 
 def settle(
-    status: PortStatus | None, *, held: bool, unit_state: str | None, now_monotonic: float, this_boot: str
+    status: PortStatus | None, *, alive: bool, unit_state: str | None, now_monotonic: float, this_boot: str
 ) -> tuple[str, str] | None:
     """The port's state and reason by DESIGN's order, "first that holds"; None if only systemd can say.
 
-    `status` is the runner's word, `held` whether its lock is held, `unit_state` systemd's ActiveState
-    (None when not asked). A held lock is a living runner, whose unit is then neither failed nor inactive.
+    `status` is a runner's word, `alive` whether that runner lives; the unit is then neither failed nor inactive.
+    `unit_state` is systemd's ActiveState, or AUTO_RESTART while systemd starts the next runner (None when not asked).
     """
     if status is not None and status.boot_id != this_boot:
         status = None
-    if not held:
+    if not alive:
         if unit_state is None:
             return None
         reason = status.reason if status else ""
@@ -227,7 +218,10 @@ def settle(
             return "stopped", ""
         if unit_state == "deactivating":
             return "stopping", ""
-        return "backoff", reason or "the runner is not running; systemd starts it again"
+        if unit_state == AUTO_RESTART or (status and status.state == "backoff"):
+            return "backoff", reason or "the runner is not running; systemd starts it again"
+        # A runner that has not written its first word.
+        return "starting", ""
     if status is None or status.state == "stopped":
         return "starting", ""
     if now_monotonic - status.updated_monotonic > STALE_AFTER_S:

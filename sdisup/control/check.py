@@ -19,7 +19,7 @@ from sdisup.contract.applied import load_applied
 from sdisup.contract.files import Fields
 from sdisup.contract.programs import Program, ffprobe_beside
 from sdisup.contract.records import Record
-from sdisup.contract.status import is_locked
+from sdisup.contract.status import find_status, is_alive
 from sdisup.encode.command import missing_capabilities
 from sdisup.encode.probe import list_sources, probe_ffmpeg
 from sdisup.errors import SdisupError
@@ -172,7 +172,7 @@ def _listing_problems(settings: Settings, kind: type[Source]) -> list[str]:
 
 def anything_records() -> bool:
     """Whether any runner lives. Which board it has open is in its unit, which may differ from this configuration."""
-    return any(is_locked(index) for index in range(MAX_PORTS))
+    return any(is_alive(find_status(index)) for index in range(MAX_PORTS))
 
 
 # ---- Files, as the user sdisup sees them ----

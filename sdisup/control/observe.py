@@ -11,7 +11,15 @@ from collections.abc import Iterable, Sequence
 from sdisup.contract.applied import AppliedPort, is_port_number
 from sdisup.contract.files import RUN_DIRECTORY, boot_id, monotonic
 from sdisup.contract.records import Record
-from sdisup.contract.status import STALE_AFTER_S, PortStatus, find_status, lock_holder, read_status, settle
+from sdisup.contract.status import (
+    AUTO_RESTART,
+    STALE_AFTER_S,
+    PortStatus,
+    find_status,
+    is_alive,
+    read_status,
+    settle,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,15 +63,11 @@ class _Observation(Record, frozen=False):
     settled: tuple[str, str] | None = None
 
     def settle(self, unit_state: str | None) -> None:
-        holder = lock_holder(self.port.index)
-        held = holder is not None
-        if self.record is not None and held and self.record.pid not in (None, holder):
-            # The status of a runner that was killed; the next one has not written its own yet.
-            self.record = None
+        alive = is_alive(self.record)
         self.settled = settle(
-            self.record, held=held, unit_state=unit_state, now_monotonic=monotonic(), this_boot=self.this_boot
+            self.record, alive=alive, unit_state=unit_state, now_monotonic=monotonic(), this_boot=self.this_boot
         )
-        if self.settled and held and self.trouble:
+        if self.settled and self.settled[0] == "starting" and self.trouble:
             self.settled = ("unknown", self.trouble)
 
     def result(self) -> PortStatus:
@@ -119,7 +123,8 @@ def _ask_systemd(entries: Sequence[_Observation], systemd: Systemd | None) -> No
     for entry in entries:
         # systemd forgets a unit to which nothing refers; such a unit is inactive.
         unit = units.get(entry.port.unit)
-        entry.settle(unit.active if unit else "inactive")
+        is_between = unit is not None and unit.sub.startswith(AUTO_RESTART)
+        entry.settle(AUTO_RESTART if is_between else unit.active if unit else "inactive")
 
 
 def _share_disks(found: Iterable[PortStatus]) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from sdisup.contract.applied import Applied, AppliedPort, is_port_number
 from sdisup.contract.files import RUN_DIRECTORY, boot_id, unix_time, up_seconds, utc_text
-from sdisup.contract.status import PortStatus, find_status, is_locked, stopped_at
+from sdisup.contract.status import PortStatus, find_status, is_alive, stopped_at
 from sdisup.ledger.accounts import Account, Row, Window, account_of, line_of, scan
 from sdisup.ledger.entries import LEAST_REPEATED, extent
 from sdisup.ledger.health import ledger_problem, port_problem
@@ -114,13 +114,12 @@ def port_present(
 
 
 def present_of(port: AppliedPort, run_directory: str = RUN_DIRECTORY) -> Present:
-    """What a port does now, by its lock and its status."""
-    is_alive = is_locked(port.index, run_directory)
+    """What a port does now, by its status."""
     now = Moment(time.time(), time.monotonic(), boot_id())
     boot = now.plus(-up_seconds())
     # `sdisup status` says what is wrong with one that cannot be read; the ledger's answer does not depend on it.
     status = find_status(port.index, run_directory)
-    return Present(now, boot, is_alive=is_alive, records_at_boot=port.record_at_boot, status=status)
+    return Present(now, boot, is_alive=is_alive(status), records_at_boot=port.record_at_boot, status=status)
 
 
 class Present:

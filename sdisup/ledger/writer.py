@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from sdisup.contract.files import RUN_DIRECTORY, boot_id, unix_time
+from sdisup.contract.files import RUN_DIRECTORY, boot_id, open_lock, unix_time
 from sdisup.contract.programs import count_frames, ffprobe_beside, says
 from sdisup.ledger.health import write_health
 from sdisup.ledger.lines import LEDGER_DIRECTORY, append_entries, ledger_path, read_ledger
@@ -475,8 +475,7 @@ class Writer:
         self._said: object = None
         self._looked_at = 0.0
         self._is_going_down = False
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        self.lock = os.open(f"{run_directory}/ledger.lock", flags, 0o600)
+        self.lock = open_lock(f"{run_directory}/ledger.lock")
         self._poll = select.poll()
         self._wake = self._open_wake()
         self._poll.register(self._wake, select.POLLIN)

@@ -200,6 +200,21 @@ def test_a_lock_that_somebody_keeps_makes_no_storm(appliance: Machine) -> None:
     appliance.run("rm /run/keeper.fifo")
 
 
+def test_no_other_user_can_lock_a_port_or_the_ledger_out(appliance: Machine) -> None:
+    """A shared lock that waits, on a file that can be read, is granted when the runner dies."""
+    appliance.configure(small_ports(1))
+    appliance.sdisup("start 0")
+    before = appliance.wait_recording(0)
+    for lock in ("0.lock", "ledger.lock"):
+        tried = appliance.run(f"runuser -u nobody -- flock --shared --nonblock /run/sdisup/{lock} true", check=False)
+        assert "Permission denied" in tried.stderr, tried
+    appliance.kill(before["pid"])
+    appliance.wait_restarts(0, 1)
+    appliance.wait_recording(0)
+    appliance.sdisup("stop 0")
+    assert [entry["seconds"] < 2 for entry in appliance.ledger(0) if entry.get("cause") == "runner killed"] == [True]
+
+
 def test_a_torn_record_of_what_was_applied_is_written_anew(appliance: Machine) -> None:
     appliance.configure(small_ports(2))
     appliance.sdisup("start 0")

@@ -255,23 +255,26 @@ from sdisup.contract import applied, status
 from sdisup.control import observe
 directory = {directory!r}
 for module in (applied, observe, status):
-    for name in ("read_status", "lock_holder"):
-        function = getattr(module, name, None)
-        if function is not None:
-            setattr(module, name, lambda port, _directory="", function=function: function(port, directory))
+    function = getattr(module, "read_status", None)
+    if function is not None:
+        module.read_status = lambda port, _directory="", function=function: function(port, directory)
+status.PROC = directory + "/proc"
 load = applied.load_applied
 cli.load_applied = lambda *_: load(directory + "/applied.json")
 """
 
 HOLD = """
-import sys
+import os, sys
 sys.path.insert(0, sys.argv[1])
-from sdisup.contract.status import PortStatus, take_lock, write_status
+from sdisup.contract.status import PortStatus, write_status
 from sdisup.contract.files import boot_id, monotonic
-take_lock(3, sys.argv[2])
 status = PortStatus(port_index=3, name="CAM3", state="recording", is_recording=True, boot_id=boot_id(),
-                    updated_monotonic=monotonic(), frame_count=1, current_file="/srv/recordings/CAM3.mp4")
+                    updated_monotonic=monotonic(), frame_count=1, current_file="/srv/recordings/CAM3.mp4",
+                    pid=os.getpid(), unit="sdi-record@3.service")
 write_status(status, sys.argv[2])
+os.makedirs(f"{sys.argv[2]}/proc/{status.pid}")
+with open(f"{sys.argv[2]}/proc/{status.pid}/cgroup", "w") as cgroup:
+    cgroup.write(f"0::/system.slice/{status.unit}")
 print("ready", flush=True)
 sys.stdin.read()
 """
