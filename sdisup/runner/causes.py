@@ -28,6 +28,7 @@ TIMESTAMPS = "timestamps jumped"
 TERMINATED = "terminated from outside"
 # Causes by which the runner decides.
 DISK, DISK_FULL, DISK_ERROR = "disk", "disk full", "disk error"
+TOO_LARGE = "too large"
 STREAM_MISSING = "stream missing"
 BOARD_FAULT, BOARD_MISSING = "board fault", "board missing"
 
@@ -137,6 +138,10 @@ TABLE = (
     # [out#0/matroska @ 0x…] [error] Error writing trailer: No space left on device
     # [error] av_interleaved_write_frame(): No space left on device     (FFmpeg 5.1)
     Row(DISK_FULL, RETRY, ("No space left on device", "Disk quota exceeded")),
+    # [error] av_interleaved_write_frame(): File too large     (FFmpeg 5.1)
+    # [out#0/mp4 @ 0x…] [error] Error closing file: File too large
+    # At 4 GiB on FAT32, and at the unit's LimitFSIZE=: FFmpeg ignores SIGXFSZ, as it was ignored by Python, its parent.
+    Row(TOO_LARGE, RETRY, ("File too large",)),
     # [error] /srv/recordings/CAM3_….mkv: Read-only file system
     # [out#0/mp4 @ 0x…] [error] Error writing trailer: Input/output error
     Row(DISK_ERROR, RETRY, ("Read-only file system", "Error writing trailer", "Error closing file",

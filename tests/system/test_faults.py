@@ -340,6 +340,24 @@ def test_a_file_that_is_taken_away_before_its_first_frame_costs_no_more_than_a_m
     appliance.run("rm /run/sdisup/once")
 
 
+@pytest.mark.slow
+@pytest.mark.journal_allows(r"File too large")
+def test_a_file_at_its_limit_is_followed_by_another(appliance: Machine) -> None:
+    appliance.configure(small_ports(1))
+    appliance.write("/etc/systemd/system/sdi-record@0.service.d/20-test.conf", "[Service]\nLimitFSIZE=400K\n")
+    appliance.run("systemctl daemon-reload")
+    appliance.run("systemctl start sdi-record@0")
+    first = appliance.wait_recording(0)["current_file"]
+    appliance.wait_for(lambda: appliance.status(0)["restarts"] == 1, 30, "a new file begins", poll_s=0.1)
+    assert appliance.wait_recording(0)["current_file"] != first
+    appliance.run("systemctl stop sdi-record@0")
+    entered = appliance.ledger(0)
+    (file,) = [line for line in entered if line.get("path") == first]
+    assert file["frames"] == appliance.count_frames(first) > RATE
+    (gap,) = [line for line in entered if line["kind"] == "gap" and line["cause"] == "too large"]
+    assert gap["seconds"] < 2
+
+
 # A package that replaces FFmpeg leaves one for a while that lacks an encoder, or a library.
 REPLACED_FFMPEG = """#!/bin/bash
 [[ " $* " == *" -progress "* ]] || exec /usr/bin/ffmpeg "$@"

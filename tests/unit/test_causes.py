@@ -111,6 +111,17 @@ REAL = [
     Sample("disk full at the trailer alone, exit 0", """
 [error] Error writing trailer of CAM3.mp4: No space left on device
 """, "disk full", RETRY, 0, 500),
+    Sample("the file's limit, mkv, 5.1", """
+[error] av_interleaved_write_frame(): File too large
+[error] Error writing trailer of /srv/recordings/a.mkv: File too large
+[error] Error closing file /srv/recordings/a.mkv: File too large
+""", "too large", RETRY, 1, 131),
+    Sample("the file's limit, mp4, 7.1", """
+[vost#0:0/libx264 @ 0x55556469e580] [error] Error submitting a packet to the muxer: File too large
+[out#0/mp4 @ 0x55556469dcc0] [error] Error muxing a packet
+[out#0/mp4 @ 0x55556469dcc0] [error] Task finished with error code: -27 (File too large)
+[out#0/mp4 @ 0x55556469dcc0] [error] Error closing file: File too large
+""", "too large", RETRY, 229, 58),
     Sample("quota", "[error] av_interleaved_write_frame(): Disk quota exceeded", "disk full", RETRY, 1, 9),
     Sample("read-only, 5.1", "[error] full/a.mkv: Read-only file system", "disk error", RETRY),
     Sample("read-only, 7.1", """

@@ -300,3 +300,9 @@ def test_its_arguments_are_what_was_given(spawn: Spawn) -> None:
     words = ["a b", "$HOME", "'", '"', "", "%", "ü", "\n", "{output}"]
     process = spawn([*python("import sys; print(ascii(sys.argv[1:]), file=sys.stderr)"), *words])
     assert read_until(process).decode() == ascii(words) + "\n"
+
+
+def test_a_file_at_its_limit_is_an_error_and_no_death(spawn: Spawn) -> None:
+    """FFmpeg that SIGXFSZ kills cannot finish its file; Python ignores that signal, and its child does so too."""
+    process = spawn(sh("cat /proc/self/status >&2"))
+    assert signal_mask(process, b"SigIgn:") & (1 << (signal.SIGXFSZ - 1))
