@@ -74,6 +74,7 @@ class FakeFile:
 
     def __init__(self, world: World) -> None:
         self.events: deque[Event] = deque()
+        self.remarks: deque[str] = deque()
         self.is_finished = False
         self._world = world
 

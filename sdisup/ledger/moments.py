@@ -78,7 +78,9 @@ class TakenFile(Record, frozen=False):
     source's frames/s, 0 if unknown; `size_bytes` its size when it ended. `is_retry` says that the port tried before
     and nothing came: it is not worth a write before a frame comes. The files of one `attempt` are open side by side.
     `missed` frames are those of its holes, which have entries of their own; of these, `filled` are there as copies.
-    `missing` and `repeated` are as of FileEnd, as far as its runner has told while it lived.
+    `missing` and `repeated` are as of FileEnd, as far as its runner has told while it lived. `place` is where the file
+    was moved to, empty for its path; `is_hidden`: it is there, and no path leads to it, such as below a mount. Then
+    `told_frames`, which are those of the last word of a runner that was killed, are all that is known.
     """
 
     path: str
@@ -98,6 +100,9 @@ class TakenFile(Record, frozen=False):
     missing: int = 0
     repeated: int = 0
     repeated_cause: str = ""
+    place: str = ""
+    is_hidden: bool = False
+    told_frames: int = 0
 
     def is_only_a_try(self) -> bool:
         """Whether it is one of many tries, and has no frame yet."""

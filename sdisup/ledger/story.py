@@ -23,7 +23,20 @@ from sdisup.ledger.moments import (
     interval_from,
     taken_file_from,
 )
-from sdisup.ledger.spool import BEGAN, CLOCK, CLOCK_STEP_S, CLOSED, LOSING, MEDIA, MISSED, OPENED, STOPPED, WAITS, Event
+from sdisup.ledger.spool import (
+    BEGAN,
+    CLOCK,
+    CLOCK_STEP_S,
+    CLOSED,
+    LOSING,
+    MEDIA,
+    MISSED,
+    MOVED,
+    OPENED,
+    STOPPED,
+    WAITS,
+    Event,
+)
 
 STOPPING_S = 1.0
 """Ending FFmpeg is part of a stop up to this long; a longer time without frames before it is a gap."""
@@ -238,6 +251,10 @@ class Story:
             if losing is not None:
                 losing.missing, losing.repeated = fields.whole("missing"), fields.whole("repeated")
                 losing.repeated_cause = fields.text("repeated_cause")
+        elif kind == MOVED:
+            moved = self._open_file(fields.text("path"))
+            if moved is not None:
+                moved.place, moved.is_hidden = fields.text("place"), fields.flag("is_hidden")
         elif kind == CLOSED:
             end = file_end_from({**event, "last_frame": None}).replaced(
                 last_frame=fields.moment_or_none("last_frame_at", boot)
@@ -257,6 +274,9 @@ class Story:
 
     def _began(self, fields: Fields, at: Moment, left_bytes: int, found: Sequence[Found]) -> None:
         self.ffmpeg = fields.text("ffmpeg", "")
+        left = self._open_file(fields.text("left_path", ""))
+        if left is not None:
+            left.told_frames, left.size_bytes = fields.whole("left_frames", 0), fields.whole("left_bytes", 0)
         self.begin(
             at,
             fields.moment("boot_at", at.boot),
@@ -318,7 +338,7 @@ class Story:
     def _close_left(self, now: Moment, left_bytes: int = 1, but: int = -1) -> None:
         """Where no attempt goes on, or a new one, no other file is open: how it ended was told to nobody."""
         for file in [file for file in self.files if file.attempt != but]:
-            self.closed(self._end_of_left(file, now), left_bytes, now)
+            self.closed(self._end_of_left(file, now), max(left_bytes, file.size_bytes), now)
 
     @staticmethod
     def _end_of_left(file: TakenFile, now: Moment) -> FileEnd:

@@ -250,7 +250,7 @@ class PortWriter:
         if file is None or self._counter is not None or self.is_flushing or time.monotonic() < self._count_not_before:
             return
         ffprobe = ffprobe_beside(story.ffmpeg) if story.ffmpeg else "ffprobe"
-        path = file.path
+        path = file.place or file.path
         self._counting = file
         self._counter = Job(lambda: count(ffprobe, path), self._closes)
 
@@ -266,7 +266,12 @@ class PortWriter:
             self._count_not_before = time.monotonic() + RETRY_S
             self._uncounted = f"{file.path} is not there yet; its frames are counted when it is"
             return
-        if readable is None and size_bytes and not (file.end and file.end.frames):
+        if not is_there:
+            # Deleted, or where no path leads to it: what its runner has told is all that there is.
+            told = file.told_frames if file.is_hidden else 0
+            readable = (file.end.frames if file.end else 0) or told or None
+            size_bytes = file.size_bytes if readable else 0
+        elif readable is None and size_bytes and not (file.end and file.end.frames):
             # There is material, and nobody has ever counted it: entered as nothing it would be lost unseen.
             self._uncounted = f"{file.path}: ffprobe cannot count its frames; it is tried again"
             self._count_not_before = time.monotonic() + COUNT_RETRY_S
@@ -357,7 +362,7 @@ def count(ffprobe: str, path: str) -> tuple[bool, int | None, float, int]:
 
 def look(story: Story, event: Event, known: set[str], ledger: str, *, is_new_boot: bool) -> dict[str, object]:
     """The size of the file that a runner left open; after a boot also the port's files that no ledger knows."""
-    left_bytes = max((_size_bytes(file.path) for file in story.files), default=0)
+    left_bytes = max((_size_bytes(file.place or file.path) for file in story.files), default=0)
     last = _last_wall(story) if is_new_boot else None
     found = [] if last is None else _unknown_files(event, known, ledger, last - FOUND_MARGIN_S)
     return {"left_bytes": left_bytes, "found": sorted(found)}

@@ -78,11 +78,18 @@ class File(Record, frozen=False):
     is_closed: bool = False
     kept: bool = False
     size_bytes: int = 0
+    whereabouts_told: tuple[str, bool] = ("", False)
 
     @property
     def is_moved(self) -> bool:
         """Whether the file's path no longer leads to the file."""
         return self.sample is not None and self.sample.moved
+
+    @property
+    def whereabouts(self) -> tuple[str, bool]:
+        """Where a file that was moved is now, empty for no such place, and whether it is where no path leads."""
+        sample = self.sample
+        return (sample.place, sample.moved and not sample.deleted and not sample.place) if sample else ("", False)
 
     @property
     def is_deleted(self) -> bool:
@@ -204,6 +211,7 @@ class Attempt:
             soundless_s=streams.soundless_s(now),
             has_sounded=streams.sound_at is not None,
             is_deleted=self.newest.is_deleted,
+            is_misplaced=self.newest.sample is not None and self.newest.sample.misplaced,
         )
 
     def is_losing(self, now: float) -> bool:

@@ -24,7 +24,7 @@ COMPLETE = "complete"
 STALLED, NO_FRAME, NO_AUDIO, NO_SOUND = "stalled", "no frame", "no audio", "no sound"
 OTHER_PROGRAMME = "other programme"
 FORMAT_CHANGED, FILE_DELETED, NOT_EXECUTED = "format changed", "file deleted", "not executed"
-TIMESTAMPS = "timestamps jumped"
+TIMESTAMPS, MISPLACED = "timestamps jumped", "directory moved"
 TERMINATED = "terminated from outside"
 # Causes by which the runner decides.
 DISK, DISK_FULL, DISK_ERROR = "disk", "disk full", "disk error"

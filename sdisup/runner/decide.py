@@ -14,6 +14,7 @@ from sdisup.runner.causes import (
     FAIL,
     FILE_DELETED,
     FORMAT_CHANGED,
+    MISPLACED,
     NO_AUDIO,
     NO_FRAME,
     NO_SOUND,
@@ -50,7 +51,7 @@ LOSS_IS_TOLD = 50
 """How many more lost pictures are worth a word to the ledger while the file goes on."""
 READY_AT_LATEST_S = 5.0
 GOOD_RECORDING_S = 60.0
-CUTS = (FORMAT_CHANGED, TIMESTAMPS)
+CUTS = (FORMAT_CHANGED, TIMESTAMPS, MISPLACED)
 """Faults of a file that could go on, though not as well as a new one."""
 DISK_ANSWER_S = 5.0
 NO_AUDIO_S = 5.0
@@ -114,6 +115,7 @@ class Sight(Record):
     soundless_s: float | None = None
     has_sounded: bool = False
     is_deleted: bool = False
+    is_misplaced: bool = False
 
 
 class Ended(Record):
@@ -261,6 +263,8 @@ def find_cut(sight: Sight) -> Fault | None:
         return Fault(TIMESTAMPS, f"timestamps jumped {sight.jump}")
     if sight.recording_s is not None and sight.format_change:
         return Fault(FORMAT_CHANGED, f"format changed: {sight.format_change}")
+    if sight.is_misplaced:
+        return Fault(MISPLACED, f"directory moved: the path of {sight.path} leads to another directory now")
     return None
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import _thread
 import errno
 import os
+import stat
 import time
 from collections import deque
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from collections.abc import Callable
 from sdisup.contract.filesystem import filesystem_identity, is_same_filesystem, is_shut_off
 from sdisup.contract.media import holds_media
 from sdisup.contract.records import Record
+from sdisup.runner.whereabouts import Found, Whereabouts, is_same_at_rest
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 HEAD_BYTES = 1 << 16
@@ -25,6 +27,8 @@ LEAST_FREE_BYTES = 4 << 20
 """With less free space a file would hold seconds at most; the next try comes soon."""
 FIRST_LOOK_S = 0.02
 """The time between two looks at the file until its first frame is on disk."""
+CANNOT_SYNC = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What some filesystems answer where a directory is to be synced, such as CIFS and FUSE."""
 SAMPLE_S = 1.0
 """The time between two Samples."""
 
@@ -70,7 +74,7 @@ class Sample(Record):
     """What the file and its filesystem are now.
 
     `moved`: the path leads to another file or to none, and the recording's file has another path. `deleted`: no path
-    leads to the recording's file.
+    leads to the recording's file. `place` and `misplaced` are as of Found.
     """
 
     size_bytes: int
@@ -78,6 +82,8 @@ class Sample(Record):
     filesystem: str
     moved: bool
     deleted: bool
+    place: str = ""
+    misplaced: bool = False
 
 
 class Closed(Record):
@@ -111,6 +117,8 @@ class RecordingFile:
         """Why what was written may not survive a power cut, in the operator's words; empty while it does."""
         self.watch_problem = ""
         """Why some of the last Sample is not new, in the operator's words; empty while all of it is."""
+        self.remarks: deque[str] = deque()
+        """What this filesystem cannot do, though recordings go on: worth a word once."""
         self._descriptor = -1
         self._path = ""
         self._directory = -1
@@ -119,7 +127,9 @@ class RecordingFile:
         """The directories, open, in which a name was made."""
         self._has_media = False
         self._free_bytes = 0
-        self._is_moved = False
+        self._filesystem = ""
+        self._found = Found()
+        self._whereabouts: Whereabouts | None = None
         _thread.start_new_thread(self._work, ())
 
     def finish(self, *, is_empty: bool = False) -> None:
@@ -154,7 +164,7 @@ class RecordingFile:
     def _wrong_place(self) -> str:
         """Why no file may be made here now: it is another filesystem than apply found."""
         place = self._place
-        found = filesystem_identity(place.recordings)
+        self._filesystem = found = filesystem_identity(place.recordings)
         if place.filesystem and not is_same_filesystem(place.filesystem, found):
             return (
                 f"{place.recordings} is on {found}, not on {place.filesystem} as when it was applied: mount the "
@@ -216,6 +226,14 @@ class RecordingFile:
                 continue
             self._path = os.path.join(place.directory, name)
             self._unsynced.append(os.dup(self._directory))
+            self._whereabouts = Whereabouts(
+                self._path,
+                self._descriptor,
+                self._directory,
+                directory=place.directory,
+                recordings=place.recordings,
+                filesystem=place.filesystem or self._filesystem,
+            )
             return ""
         return f"{place.directory} holds ten thousand files of this second's name"
 
@@ -259,25 +277,33 @@ class RecordingFile:
             return str(error.strerror)
         for look in (self._look_for_space, self._look_for_name):
             try:
-                look(ours)
+                look()
             except OSError as error:
                 problem = str(error.strerror)
         filesystem = f"{os.major(ours.st_dev)}:{os.minor(ours.st_dev)}"
         # Some filesystems count no links (FUSE): what its path leads to is not deleted.
-        is_deleted = self._is_moved and ours.st_nlink == 0
-        self._tell(Sample(ours.st_size, self._free_bytes, filesystem, self._is_moved, is_deleted))
+        found = self._found
+        is_deleted = found.moved and ours.st_nlink == 0
+        self._tell(
+            Sample(ours.st_size, self._free_bytes, filesystem, found.moved, is_deleted, found.place, found.misplaced)
+        )
         return problem
 
-    def _look_for_space(self, _ours: os.stat_result) -> None:
+    def _look_for_space(self) -> None:
         space = os.fstatvfs(self._descriptor)
         self._free_bytes = space.f_bavail * space.f_frsize
 
-    def _look_for_name(self, ours: os.stat_result) -> None:
-        try:
-            named = os.stat(self._path, follow_symlinks=False)
-            self._is_moved = (named.st_dev, named.st_ino) != (ours.st_dev, ours.st_ino)
-        except (FileNotFoundError, NotADirectoryError):
-            self._is_moved = True
+    def _look_for_name(self) -> None:
+        where = self._whereabouts
+        if where is None:
+            return
+        had_numbers = where.has_numbers
+        self._found = where.look()
+        if had_numbers and not where.has_numbers:
+            self.remarks.append(
+                f"{self._place.directory} is on a filesystem that numbers its files anew at each look: where one is "
+                "replaced by another, nobody notices"
+            )
 
     def _keep_durable(self, descriptor: int) -> None:
         """Sync the file. Invariant 5: a power cut costs at most `sync_interval_s` of what FFmpeg wrote.
@@ -302,6 +328,12 @@ class RecordingFile:
         try:
             sync(descriptor)
         except OSError as error:
+            if error.errno in CANNOT_SYNC and stat.S_ISDIR(os.fstat(descriptor).st_mode):
+                self.remarks.append(
+                    f"{self._place.directory} is on a filesystem that cannot sync directories: after a power cut a new "
+                    "file may have no name"
+                )
+                return
             self.sync_problem = f"disk error: what was recorded to {self._path} may not be durable: {error.strerror}"
 
     def _close(self, problem: str) -> None:
@@ -328,7 +360,7 @@ class RecordingFile:
             named = os.stat(name, dir_fd=self._directory, follow_symlinks=False)
         except FileNotFoundError:
             return True
-        if (named.st_dev, named.st_ino) != (ours.st_dev, ours.st_ino):
+        if not is_same_at_rest(named, ours):
             return False
         os.unlink(name, dir_fd=self._directory)
         return True

@@ -25,7 +25,7 @@ from sdisup.contract.status import PortStatus, read_status, stopped_at, take_loc
 from sdisup.ledger import spool
 from sdisup.runner import decide as steps
 from sdisup.runner.attempt import Attempt, File
-from sdisup.runner.causes import COMPLETE, NO_SOUND, OTHER_PROGRAMME
+from sdisup.runner.causes import COMPLETE, NO_SOUND, OTHER_PROGRAMME, TIMESTAMPS
 from sdisup.runner.decide import (
     Decision,
     Ended,
@@ -113,6 +113,7 @@ class Runner:
         self._is_stopping = self._is_restarting = False
         self._terminated = ""
         self._loops = 0
+        self._remarked: set[str] = set()
         self._waits_for = ""
         """Why there is no FFmpeg just now, in the operator's words."""
         self._poll = poll or select.poll()
@@ -172,7 +173,15 @@ class Runner:
             name=self._options.name,
             recordings=self._options.recordings,
             container=self._options.container,
+            **self._left_fields(),
         )
+
+    def _left_fields(self) -> dict[str, object]:
+        """What the runner before had recorded by its last word, where it was killed: nobody may find its file."""
+        left = self._status_before
+        if left is None or left.current_file is None or left.boot_id != self._reporter.status.boot_id:
+            return {}
+        return {"left_path": left.current_file, "left_frames": left.frame_count, "left_bytes": left.bytes_written}
 
     def _tell(self, kind: str, now: float, **fields: object) -> None:
         """Tell the ledger; what it is told, and what it makes of it, never keeps the recording waiting."""
@@ -276,7 +285,7 @@ class Runner:
             self._log.is_quiet = self._log.is_quiet or (decision.fault is not None and decision.fault.kind == NO_SOUND)
             self._attempt.wind_down(now, decision.fault)
             if decision.fault and decision.fault.kind in steps.CUTS:
-                self._remember_cut(self._attempt, now)
+                self._remember_cut(self._attempt, decision.fault.kind, now)
             elif decision.fault and decision.fault.kind == OTHER_PROGRAMME:
                 self._memory.programme, self._memory.fruitless = self._attempt.streams.choice.number, 0
                 self._memory.save()
@@ -301,11 +310,11 @@ class Runner:
             self._exit_unasked(ended, now, cannot_work=step == steps.EXIT_CANNOT_WORK)
         self._wait_until = now + decision.wait_s if ended else self._wait_until
 
-    def _remember_cut(self, attempt: Attempt, now: float) -> None:
+    def _remember_cut(self, attempt: Attempt, kind: str, now: float) -> None:
         """What the next file is to be like."""
         if attempt.meter.first_media_at is None:
             # Nothing was recorded: its tracks are too far apart.
-            self._memory.from_zero = True
+            self._memory.from_zero = kind == TIMESTAMPS
         else:
             memory = self._memory
             goes_on = memory.cut_at is not None and now - memory.cut_at < steps.CUTS_FORGOTTEN_S
@@ -366,6 +375,7 @@ class Runner:
             self._tell_media(attempt, now)
         self._tell_holes(attempt, now)
         self._tell_losing(attempt, now)
+        self._tell_moved(attempt, now)
         if media_at is not None and now - media_at > steps.GOOD_RECORDING_S:
             self._memory.good_minute()
         self._reporter.status.take_frames += attempt.frames_gained
@@ -409,6 +419,21 @@ class Runner:
         self._tell(
             spool.LOSING, now, path=attempt.path, missing=pace.short, repeated=pace.repeated, repeated_cause=cause
         )
+
+    def _tell_moved(self, attempt: Attempt, now: float) -> None:
+        """The ledger's process looks for a file that was cut off where it is by then."""
+        for file in attempt.files:
+            if attempt.is_told and file.whereabouts != file.whereabouts_told:
+                place, is_hidden = file.whereabouts_told = file.whereabouts
+                self._tell(spool.MOVED, now, path=file.path, place=place, is_hidden=is_hidden)
+            while file.thread.remarks:
+                self._remark_once(file.thread.remarks.popleft())
+
+    def _remark_once(self, text: str) -> None:
+        """Say what is so for as long as this filesystem is used."""
+        if text not in self._remarked:
+            self._remarked.add(text)
+            self._say(NOTICE, f"{text}; recording goes on")
 
     def _tell_holes(self, attempt: Attempt, now: float) -> None:
         """The ledger gets each time without pictures once it is over, before the file that it is in is closed."""

@@ -17,6 +17,7 @@ from sdisup.runner.causes import (
     FAIL,
     FILE_DELETED,
     FORMAT_CHANGED,
+    MISPLACED,
     NO_FRAME,
     NOT_EXECUTED,
     RETRY,
@@ -702,6 +703,7 @@ def test_nothing_is_given_up_for_a_warning(sample: Sample, status: int) -> None:
     [
         Fault(NO_FRAME, "no frame within 30 s of FFmpeg's start"),
         Fault(FORMAT_CHANGED, "format changed: Reconfiguring filter graph"),
+        Fault(MISPLACED, "directory moved: the path of /srv/recordings/a.mkv leads to another directory now"),
         Fault(FILE_DELETED, "file deleted: /srv/recordings/a.mkv was removed while it was recorded"),
         Fault(NOT_EXECUTED, "/usr/bin/ffmpeg cannot be executed: No such file or directory"),
     ],

@@ -14,6 +14,7 @@ from sdisup.runner.causes import (
     FAIL,
     FILE_DELETED,
     FORMAT_CHANGED,
+    MISPLACED,
     NO_AUDIO,
     NO_FRAME,
     RETRY,
@@ -136,6 +137,9 @@ CASES = [
     ("they jump again", running(GOOD.replaced(jump="20 s ahead"), cut_at=90.0), OPTIONS, NOTHING, "", 0),
     ("they jump and stand still", running(GOOD.replaced(jump="back", frameless_s=9.0), cut_at=90.0), OPTIONS,
      END_FFMPEG, STALLED, 0),
+    ("its directory was moved", running(GOOD.replaced(is_misplaced=True)), OPTIONS, END_FFMPEG, MISPLACED, 0),
+    ("before a frame", running(Sight(starting_s=1.0, is_misplaced=True)), OPTIONS, END_FFMPEG, MISPLACED, 0),
+    ("it was moved again", running(GOOD.replaced(is_misplaced=True), cut_at=90.0), OPTIONS, NOTHING, "", 0),
     ("deleted", running(GOOD.replaced(is_deleted=True)), OPTIONS, END_FFMPEG, FILE_DELETED, 0),
     ("too slow", running(GOOD.replaced(pace="cannot keep up: 20.0 of 25 fps")), OPTIONS, NOTHING, "", 0),
     ("stopped", running(GOOD, is_stopping=True), OPTIONS, END_FFMPEG, "", 0),
@@ -272,7 +276,7 @@ SIGHTS = st.builds(
     recording_s=st.none() | SECONDS, blocks=st.integers(0, 9), frames=st.integers(0, 999),
     frameless_s=SECONDS, growthless_s=SECONDS, look_s=SECONDS, format_change=st.sampled_from(["", "x"]),
     jump=st.sampled_from(["", "x"]),
-    is_deleted=st.booleans(),
+    is_deleted=st.booleans(), is_misplaced=st.booleans(),
 )  # fmt: skip
 ENDS = st.builds(
     Ended, st.sampled_from([CRASH, FULL, LOST, HOPELESS]), fault=st.sampled_from([None, HELD.fault]),

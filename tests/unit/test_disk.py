@@ -835,3 +835,38 @@ def test_finish_may_be_said_twice_and_at_once(recorder: Recorder) -> None:
     file.finish()
     assert recorder.wait(file, Closed).kept is False
     file.finish()
+
+
+def test_a_file_that_was_moved_is_told_with_its_place(recorder: Recorder, media: dict[str, bytes]) -> None:
+    recorder.directory = recorder.directory / "recordings"
+    recorder.directory.mkdir()
+    file, path = recorder.opened()
+    path.write_bytes(media["mkv"])
+    recorder.wait(file, FirstMedia)
+    moved = recorder.directory.rename(recorder.directory.with_name("old"))
+    wait_until(lambda: recorder.wait(file, Sample).moved)
+    sample = recorder.wait(file, Sample)
+    assert (sample.place, sample.misplaced) == (str(moved / path.name), False)
+    recorder.directory.mkdir()
+    wait_until(lambda: recorder.wait(file, Sample).misplaced)
+
+
+@pytest.mark.parametrize("error", [errno.EINVAL, errno.EOPNOTSUPP, errno.EIO])
+def test_a_directory_that_cannot_be_synced_is_no_failure(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch, media: dict[str, bytes], error: int
+) -> None:
+    true_sync = os.fsync
+
+    def sync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(error, os.strerror(error))
+        true_sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    file, path = recorder.opened()
+    path.write_bytes(media["mkv"])
+    recorder.wait(file, FirstMedia)
+    wait_until(lambda: bool(file.remarks or file.sync_problem))
+    assert bool(file.sync_problem) is (error == errno.EIO)
+    assert all("cannot sync directories" in remark for remark in file.remarks)
+    assert recorder.closed(file).kept

@@ -1104,3 +1104,57 @@ def test_a_stop_that_comes_while_the_runner_ends_is_a_stop(
     monkeypatch.setattr(report.Journal, "_write", stop_when_it_says_why)
     assert run(world) == EXIT_STOPPED
     assert kinds(told())[-3:] == ["closed", "waits", "stopped"]
+
+
+def sample(**changed: Any) -> Action:
+    told = {"size_bytes": 1, "disk_free_bytes": 10**9, "filesystem": "8:1", "moved": False, "deleted": False}
+    return lambda w: w.file.events.append(Sample(**{**told, **changed}))
+
+
+def test_where_a_file_was_moved_to_is_told(run: Run, told: Told) -> None:
+    world = World(records(4))
+    away = sample(moved=True, place="/old/a.mkv")
+    world.at(4.1, away).at(4.2, away).at(4.3, sample(moved=True)).at(4.4, sample()).at(4.5, stop)
+    assert run(world) == EXIT_STOPPED
+    moved = [event for event in told() if event["kind"] == "moved"]
+    assert [(event["place"], event["is_hidden"]) for event in moved] == [("/old/a.mkv", False), ("", True), ("", False)]
+    assert len(world.ffmpegs) == 1
+
+
+@pytest.mark.parametrize("first", [2.0, 0.5], ids=["while it records", "before its first frame"])
+def test_a_directory_that_was_moved_is_followed_by_a_file_in_the_right_place(
+    run: Run, told: Told, tmp_path: Path, first: float
+) -> None:
+    world = World(records(9, since=1.0)).at(first, sample(moved=True, place="/old/a.mkv", misplaced=True))
+    assert run(world) == EXIT_RETRY
+    assert world.ffmpeg.steps == ["quit"] and world.time_s < first + 0.5
+    (closed,) = [event for event in told() if event["kind"] == "closed"]
+    assert closed["cause"].startswith("directory moved: the path of /srv/recordings/CAM3_1.mkv leads to another")
+    # The next file begins at once and as any other.
+    again = World(records(2)).at(2.1, stop)
+    assert run(again) == EXIT_STOPPED
+    assert again.ffmpeg.command == world.ffmpeg.command
+
+
+def test_what_a_filesystem_cannot_do_is_said_once(run: Run, said: list[str]) -> None:
+    world = World(records(9)).at(9, stop)
+    for second in range(1, 6):
+        world.at(second, lambda w: w.file.remarks.append("/srv/recordings cannot"))
+    assert run(world) == EXIT_STOPPED
+    assert [line for line in said if "cannot" in line] == [
+        "<5>port 3 (CAM3): /srv/recordings cannot; recording goes on"
+    ]
+
+
+def test_the_next_runner_tells_what_a_killed_one_had_counted(run: Run, told: Told, tmp_path: Path) -> None:
+    def kill(_: World) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(World(records(9)).at(9, kill))
+    assert run(World(records(2)).at(2.1, stop)) == EXIT_STOPPED
+    began = [event for event in told() if event["kind"] == "began"][-1]
+    assert began["left_path"] == "/srv/recordings/CAM3_1.mkv" and began["left_bytes"] > 0
+    assert began["left_frames"] == pytest.approx(225, abs=30)
+    assert run(World(records(2)).at(2.1, stop)) == EXIT_STOPPED
+    assert "left_path" not in [event for event in told() if event["kind"] == "began"][-1]

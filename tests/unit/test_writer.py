@@ -651,6 +651,27 @@ def test_a_file_that_is_gone_is_all_missing(bench: Bench) -> None:
     assert found[1]["start"] == found[0]["end"]
 
 
+def test_a_file_that_was_moved_is_counted_where_it_is(bench: Bench, cut: tuple[str, int]) -> None:
+    path, (place, readable) = str(bench.recordings / "a.mp4"), cut
+    bench.begin().record(path).tell(events.MOVED, path=path, place=place, is_hidden=False).turn()
+    bench.begin(left_path=path, left_frames=99, left_bytes=999, is_restart=True)
+    (_, found) = bench.wait_entries(2)
+    assert (found["path"], found["frames"], found["bytes"]) == (path, readable, os.path.getsize(place))
+
+
+@pytest.mark.parametrize("ended", ["runner killed", "killed"])
+def test_a_file_that_no_path_leads_to_is_entered_as_it_was_told(bench: Bench, ended: str) -> None:
+    """Below a mount, or on a disk that was unmounted lazily, it is as good as any other."""
+    path = str(bench.recordings / "hidden.mp4")
+    bench.begin().record(path).tell(events.MOVED, path=path, place="", is_hidden=True).turn()
+    if ended == "killed":
+        bench.close(path, "cut off: FFmpeg was killed", "killed", frames=50).waits("killed")
+    bench.begin(left_path=path, left_frames=50, left_bytes=1000, is_restart=True).record("b.mp4")
+    found = bench.wait_entries(3)
+    assert (found[1]["frames"], found[1]["bytes"]) == (50, 1000)
+    assert str(found[1]["ended"]).startswith("cut off")
+
+
 def test_a_file_that_cannot_be_counted_waits_and_is_said(bench: Bench, cut: tuple[str, int]) -> None:
     fake = bench.recordings / "bin"
     fake.mkdir()
