@@ -19,7 +19,9 @@ from sdisup.contract.files import monotonic
 from sdisup.contract.filesystem import filesystem_identity, is_named, is_same_filesystem, is_system_disk
 from sdisup.contract.records import Record
 from sdisup.contract.requests import leave_stop_note
+from sdisup.contract.status import PortStatus
 from sdisup.control.observe import UNIT_PATTERN, statuses
+from sdisup.control.overrides import unit_problems
 from sdisup.control.ports import STOP_LIMIT_S
 from sdisup.control.systemd import DONE, Systemd, SystemdError
 from sdisup.control.units import (
@@ -178,6 +180,8 @@ def dry_run(settings: Settings, *, restart: bool, accept_disks: bool = False) ->
         prepared = prepare(settings, running - orphans, systemd.version(), accept_disks=accept_disks)
         applied = _applied(prepared)
         start, pending = _due(systemd, applied)
+        known = [port for index, port in prepared.before.ports.items() if index in settings.ports]
+        found = unit_problems(systemd, known)
     enable, disable = _boot_changes(prepared)
     consequences = [
         *(f"stop port {index}, which is no longer configured" for index in sorted(orphans)),
@@ -185,9 +189,9 @@ def dry_run(settings: Settings, *, restart: bool, accept_disks: bool = False) ->
         *(f"disable {unit} for boot" for unit in sorted(disable)),
         *(f"start {applied.ports[index].label}" for index in start),
         *(f"{'restart' if restart else 'leave'} {applied.ports[index].label}, "
-          "which records with its former unit" for index in pending),
+          f"which {what} with its former unit" for index, what in pending.items()),
     ]  # fmt: skip
-    return prepared.plan.diff(), consequences, prepared.warnings + machine_warnings(settings)
+    return prepared.plan.diff(), consequences, prepared.warnings + machine_warnings(settings) + found
 
 
 def apply(
@@ -299,11 +303,16 @@ def _set_boot(systemd: Systemd, prepared: Prepared, say: Callable[[str], None], 
     return bool(enable or disable)
 
 
-def _due(systemd: Systemd, applied: Applied) -> tuple[list[int], list[int]]:
-    """The ports that should record and do not, and those whose runner was started from an older unit."""
+def _due(systemd: Systemd, applied: Applied) -> tuple[list[int], dict[int, str]]:
+    """The ports that should record and do not, and those whose runner was started from an older unit: what they do."""
     found = statuses(list(applied.ports.values()), systemd)
     start = [s.port_index for s in found if s.should_record and s.state in ("stopped", "failed")]
-    return start, [s.port_index for s in found if s.config_pending]
+    return start, {s.port_index: _at_work(s) for s in found if s.config_pending}
+
+
+def _at_work(status: PortStatus) -> str:
+    """What a port does that was started from an older unit."""
+    return "records on" if status.is_recording else f"does not record ({status.state}) and goes on trying"
 
 
 def _follow_up(
@@ -316,15 +325,17 @@ def _follow_up(
 ) -> bool:
     """Start the ports that should record and do not; restart those with an older unit, or only report them."""
     start, pending = _due(systemd, applied)
+    for text in unit_problems(systemd, applied.ports.values()):
+        warn(text)
     for port in prepared.kept:
         warn(f"{port.label} is no longer configured but records; sdisup stop {port.index}, then sdisup apply again")
     if not restart:
-        for index in pending:
-            warn(f"{applied.ports[index].label} records on with its former unit; "
+        for index, what in pending.items():
+            warn(f"{applied.ports[index].label} {what} with its former unit; "
                  f"sdisup apply --restart or sdisup restart {index} makes it take the new one")  # fmt: skip
-        pending = []
+        pending = {}
     # A restart begins with a stop, which takes as long as the source may block FFmpeg.
-    for verb, indexes, limit_s in (("Start", start, JOB_LIMIT_S), ("Restart", pending, STOP_LIMIT_S)):
+    for verb, indexes, limit_s in (("Start", start, JOB_LIMIT_S), ("Restart", list(pending), STOP_LIMIT_S)):
         units = [applied.ports[index].unit for index in indexes]
         results: dict[str, str | SystemdError] = dict(systemd.reset_all(units))
         if verb == "Restart":

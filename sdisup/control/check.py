@@ -50,7 +50,7 @@ def problems(settings: Settings, quick: bool = False) -> list[str]:
     found += filter(None, (kind.driver_problem() for kind in _kinds(settings)))
     for port in settings.ports.values():
         found += [f"{port.label}: {text}" for text in _file_problems(port.source, looks)]
-    return found + (_executable_problems(settings) if quick else _ffmpeg_problems(settings))
+    return found + (_executable_problems(settings) if quick else _ffmpeg_problems(settings) + _unit_problems(settings))
 
 
 def pending(settings: Settings, quick: bool = False) -> str:
@@ -157,6 +157,20 @@ def _ffmpeg_problems(settings: Settings) -> list[str]:
         if not (kind.opened_by_listing and anything_records()):
             found += _listing_problems(settings, kind)
     return found
+
+
+def _unit_problems(settings: Settings) -> list[str]:
+    """What keeps the units that apply wrote from recording, such as an operator's own ExecStart=."""
+    from sdisup.control.overrides import unit_problems
+    from sdisup.control.systemd import Systemd
+
+    ports = [port for index, port in load_applied().ports.items() if index in settings.ports]
+    try:
+        with Systemd() as systemd:
+            return unit_problems(systemd, ports) if ports else []
+    except SdisupError:
+        # `pending` says that systemd does not answer.
+        return []
 
 
 def _listing_problems(settings: Settings, kind: type[Source]) -> list[str]:

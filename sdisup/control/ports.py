@@ -120,8 +120,9 @@ def start_ports(
         began = monotonic()
         if not started:
             return [ends[port.index] for port in ports]
-        limit_s = 0.0 if wait_s is None else (job_limit_s or wait_s) + (STOP_LIMIT_S if restart else 0)
-        results, unclaimed = _run_start_jobs(systemd, started, requests, limit_s, restart)
+        results, unclaimed = _run_start_jobs(
+            systemd, started, requests, None if wait_s is None else job_limit_s or wait_s, restart
+        )
         for port in started:
             result = results[port.unit]
             if isinstance(result, SdisupError):
@@ -135,7 +136,8 @@ def start_ports(
         # The jobs of a restart spent a part of that time on stopping.
         deadline = max(began + wait_s, monotonic() + wait_s / 2 if restart else 0)
         earlier_ids = {status.request_id for status in before}
-        ends.update(_wait_for_first_frames(pending, deadline, wait_s, systemd, results, requests, earlier_ids))
+        waited = _wait_for_first_frames(pending, deadline, wait_s, systemd, results, requests, earlier_ids)
+        ends.update({index: _by_unit(systemd, outcome) for index, outcome in waited.items()})
     return [ends[port.index] for port in ports]
 
 
@@ -175,7 +177,7 @@ def _started_by_another(port: AppliedPort, own: Request) -> Outcome:
 
 
 def _run_start_jobs(
-    systemd: Systemd, ports: Sequence[AppliedPort], requests: Mapping[int, Request], limit_s: float, restart: bool
+    systemd: Systemd, ports: Sequence[AppliedPort], requests: Mapping[int, Request], wait_s: float | None, restart: bool
 ) -> tuple[dict[str, str | SystemdError], set[int]]:
     """Each unit's job result, and the ports whose request no runner claimed although the job is over.
 
@@ -187,11 +189,13 @@ def _run_start_jobs(
     results: dict[str, str | SystemdError] = {}
     try:
         results.update(systemd.reset_all(port.unit for port in ports))
-        results |= systemd.run_jobs(
-            "Restart" if restart else "Start",
-            [port.unit for port in ports if port.unit not in results],
-            limit_s,
-        )
+        units = [port.unit for port in ports if port.unit not in results]
+        if wait_s is None:
+            results |= systemd.run_jobs("Restart" if restart else "Start", units, 0.0)
+        elif restart:
+            results |= systemd.run_jobs("Restart", units, wait_s + STOP_LIMIT_S, wait_s)
+        else:
+            results |= systemd.run_jobs("Start", units, wait_s)
     finally:
         over = [
             port.index for port in ports if port.index in requests and results.get(port.unit) not in (LOST, WAITING)
@@ -237,6 +241,20 @@ def _wait_for_first_frames(
         if len(ends) == len(ports):
             return ends
         time.sleep(POLL_S)
+
+
+def _by_unit(systemd: Systemd, outcome: Outcome) -> Outcome:
+    """The outcome, with the reason where the port's unit does not run sdisup: then no runner says anything."""
+    if outcome.kind not in (WAITS, CANNOT_RECORD):
+        return outcome
+    from sdisup.control.overrides import unit_problem
+
+    try:
+        problem = unit_problem(outcome.port, systemd.loaded(outcome.port.unit))
+    except SdisupError:
+        # What is known already says more than that systemd did not answer.
+        return outcome
+    return Outcome(outcome.port, CANNOT_RECORD, problem, outcome.status) if problem else outcome
 
 
 def _is_of_another(status: PortStatus, own: Request, earlier_ids: Set[str]) -> bool:

@@ -8,10 +8,11 @@ not exist has the ActiveState `inactive`; only its LoadState tells.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -22,6 +23,8 @@ from sdisup.errors import SdisupError
 MANAGER = "/org/freedesktop/systemd1"
 BUS_ADDRESS = "unix:path=/run/dbus/system_bus_socket"
 CALL_TIMEOUT_S = 10.0
+LOOK_S = 0.2
+"""The time between two looks at units that are restarted."""
 WAITING = "waiting"
 """The result that run_jobs gives to a job that is not over at its time-out."""
 DONE = "done"
@@ -50,6 +53,13 @@ class UnitState(Record):
     load: str
     active: str
     sub: str
+
+
+class Loaded(Record):
+    """A unit as systemd has read it: its LoadState, and the argument list of each ExecStart=."""
+
+    state: str
+    commands: list[list[str]]
 
 
 def _connect(gio: Any, bus_class: Any, timeout_s: float) -> Any:
@@ -133,10 +143,31 @@ class Systemd:
         listed = self._call("units", "ListUnitsByPatterns", [], [pattern])
         return {unit[0]: UnitState(unit[2], unit[3], unit[4]) for unit in listed}
 
-    def run_jobs(self, verb: str, units: Iterable[str], timeout_s: float) -> dict[str, str | SystemdError]:
+    def loaded(self, unit: str) -> Loaded:
+        """The unit as systemd has read it, with all its drop-ins. Raises SystemdError."""
+        path = self._call(unit, "LoadUnit", unit)
+        state = self._property(path, "Unit", "LoadState")
+        commands = self._property(path, "Service", "ExecStart") if state == "loaded" else []
+        return Loaded(state, [list(command[1]) for command in commands])
+
+    def _property(self, path: str, interface: str, name: str) -> Any:
+        """A property of a unit, without the introspection of bus.get()."""
+        arguments = (f"org.freedesktop.systemd1.{interface}", name)
+        call = ("org.freedesktop.systemd1", path, "org.freedesktop.DBus.Properties", "Get")
+        variant, timeout_ms = self._glib.Variant("(ss)", arguments), round(self._timeout_s * 1000)
+        return self._traced(
+            f"{path} Get{arguments}",
+            "systemd",
+            lambda: self._bus.con.call_sync(*call, variant, None, 0, timeout_ms, None).unpack()[0],
+        )
+
+    def run_jobs(
+        self, verb: str, units: Iterable[str], timeout_s: float, start_s: float | None = None
+    ) -> dict[str, str | SystemdError]:
         """Queue a job for each unit, all at once, and wait for them. Returns each unit's result or error.
 
-        The result is DONE, another of systemd's job results, or WAITING after `timeout_s` seconds.
+        The result is DONE, another of systemd's job results, or WAITING after `timeout_s` seconds; of restarts also
+        `start_s` seconds after the last stop.
         """
         jobs: dict[str, str] = {}
         results: dict[str, str | SystemdError] = {}
@@ -154,8 +185,16 @@ class Systemd:
                     jobs[unit] = self._call(unit, f"{verb}Unit", unit, "replace")
                 except SystemdError as error:
                     results[unit] = error
-            # A bus that goes away takes the signals with it: nobody would tell that a job is over.
-            self._iterate(lambda: self._is_closed() or all(job in removed for job in jobs.values()), timeout_s)
+            stopped = _Stopped(self._active_states)
+
+            def is_over() -> bool:
+                left = [unit for unit, job in jobs.items() if job not in removed]
+                # A bus that goes away takes the signals with it: nobody would tell that a job is over.
+                if not left or self._is_closed():
+                    return True
+                return start_s is not None and stopped.since_s(left) > start_s
+
+            self._iterate(is_over, timeout_s)
             trace("D-Bus %s JobRemoved: %r", MANAGER, {unit: removed.get(job, WAITING) for unit, job in jobs.items()})
         finally:
             subscription.disconnect()
@@ -165,6 +204,13 @@ class Systemd:
 
     def _is_closed(self) -> bool:
         return bool(self._bus.con.is_closed())
+
+    def _active_states(self, units: Sequence[str]) -> list[str]:
+        try:
+            return [unit[3] for unit in self._call("units", "ListUnitsByNames", list(units))]
+        except SystemdError:
+            # Nothing shows that they have stopped; the next look may.
+            return ["deactivating"]
 
     def _subscribe(self) -> None:
         try:
@@ -241,6 +287,27 @@ class Systemd:
         return explain(name, text, subject)
 
 
+class _Stopped:
+    """Finds out how long the stops of restarts have been over; `states` gives the ActiveState of units."""
+
+    def __init__(
+        self, states: Callable[[Sequence[str]], list[str]], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._states, self._clock = states, clock
+        self._since: float | None = None
+        self._look_at = -math.inf
+
+    def since_s(self, units: Sequence[str]) -> float:
+        """For how long none of the units has been stopping; 0 while one is."""
+        now = self._clock()
+        if self._since is None and now >= self._look_at:
+            self._look_at = now + LOOK_S
+            # A unit is active until systemd begins with its stop.
+            if not {"active", "reloading", "deactivating"} & set(self._states(units)):
+                self._since = now
+        return 0.0 if self._since is None else now - self._since
+
+
 _EXPLANATIONS: Mapping[str, tuple[str, str]] = {
     "NoSuchUnit": ("{subject} is not loaded", "is the port configured? sdisup apply writes the units"),
     "UnitMasked": ("{subject} is masked", "systemctl unmask {subject}"),
@@ -252,7 +319,7 @@ _EXPLANATIONS: Mapping[str, tuple[str, str]] = {
     "NoReply": ("systemd did not answer in time", "see: journalctl -b -p warning"),
     "TimedOut": ("systemd did not answer in time", "see: journalctl -b -p warning"),
     "Timeout": ("systemd did not answer in time", "see: journalctl -b -p warning"),
-    "BadUnitSetting": ("{subject} has a setting that systemd refuses", "see: systemctl status {subject}"),
+    "BadUnitSetting": ("{subject} has a setting that systemd refuses", "see: systemd-analyze verify {subject}"),
     "JobTypeNotApplicable": ("{subject} cannot do that", "see: systemctl status {subject}"),
 }  # fmt: skip
 

@@ -9,6 +9,7 @@ import pytest
 from sdisup.cli import main as cli
 from sdisup.config.settings import Settings, parse_settings
 from sdisup.contract.applied import Applied, AppliedPort
+from sdisup.contract.status import PortStatus
 from sdisup.control import apply
 from sdisup.errors import SdisupError
 
@@ -73,6 +74,21 @@ def found_after(monkeypatch: pytest.MonkeyPatch, former: str, now: str | None, a
     filesystems = apply._filesystems(SETTINGS, before, warnings, accepted)
     assert list(filesystems) == [DIRECTORY]
     return filesystems[DIRECTORY], warnings
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ("recording", "records on"),
+        ("backoff", "does not record (backoff) and goes on trying"),
+        ("no-signal", "does not record (no-signal) and goes on trying"),
+    ],
+)
+def test_what_a_port_with_an_older_unit_does(monkeypatch: pytest.MonkeyPatch, state: str, words: str) -> None:
+    status = PortStatus(port_index=0, state=state, is_recording=state == "recording", config_pending=True)
+    monkeypatch.setattr(apply, "statuses", lambda ports, systemd: [status])
+    start, pending = apply._due(None, Applied({}, []))  # type: ignore[arg-type]
+    assert (start, pending) == ([], {0: words})
 
 
 def test_a_second_command_waits_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

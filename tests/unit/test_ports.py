@@ -17,12 +17,17 @@ from sdisup.contract.requests import Request
 from sdisup.contract.status import PortStatus
 from sdisup.control import api, ports, systemd, takes
 from sdisup.control.api import CodecType, PortRecorder, RecorderConfig, RecorderManager
+from sdisup.control.overrides import unit_problem
 from sdisup.control.ports import Outcome, start_ports, stop_ports
-from sdisup.control.systemd import DONE, WAITING, SystemdError, explain
+from sdisup.control.systemd import DONE, WAITING, Loaded, SystemdError, _Stopped, explain
 from sdisup.control.takes import is_file_path, make_request
+from sdisup.control.units import RUNNER
 from sdisup.errors import ConfigError, RecordingError, RootError, SdisupError
 
 PORT = AppliedPort(3, "CAM3", "h264", "/r", False, "rev")
+
+OWN = Loaded("loaded", [[*RUNNER, "--port=3", "--name=CAM3", "--", "/usr/bin/ffmpeg", "{output}"]])
+FOREIGN = Loaded("loaded", [["/usr/bin/ffmpeg", "-i", "x", "/srv/recordings/a.mp4"]])
 
 
 class Script:
@@ -34,6 +39,7 @@ class Script:
         self.left: Request | None = None
         self.is_taken = False
         self.calls: list[tuple[str, list[str]]] = []
+        self.unit = OWN
         monkeypatch.setattr(systemd, "Systemd", lambda: self)
         monkeypatch.setattr(ports, "statuses", lambda asked, _: [self.status() for _ in asked])
         monkeypatch.setattr(ports, "leave_take_request", self.leave)
@@ -63,14 +69,19 @@ class Script:
         is_there, self.left = self.left is request, None
         return is_there
 
-    def run_jobs(self, verb: str, units: Iterable[str], timeout_s: float) -> dict[str, str | SystemdError]:
+    def run_jobs(
+        self, verb: str, units: Iterable[str], timeout_s: float, start_s: float | None = None
+    ) -> dict[str, str | SystemdError]:
         self.calls.append((verb, list(units)))
-        self.limit_s = timeout_s
+        self.limit_s, self.start_s = timeout_s, start_s
         return {unit: self.job(self) for unit in self.calls[-1][1]}
 
     def reset_all(self, units: Iterable[str]) -> dict[str, SystemdError]:
         self.calls += [("reset", [unit]) for unit in units]
         return {}
+
+    def loaded(self, unit: str) -> Loaded:
+        return self.unit
 
     def __enter__(self) -> Script:
         return self
@@ -153,6 +164,54 @@ def test_a_start_that_waits_for_nothing(monkeypatch: pytest.MonkeyPatch, job: An
     assert script.limit_s == 0.0
     if kind == ports.BEGUN:
         assert (outcome.ok, outcome.text) == (True, "port 3 (CAM3) is being started")
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("job", [starting, failing, lambda _: "timeout"])
+def test_a_unit_that_does_not_run_sdisup_is_said(monkeypatch: pytest.MonkeyPatch, job: Any, restart: bool) -> None:
+    """No runner says why: systemd starts something else, and waits for its word."""
+    script = Script(monkeypatch, job)
+    script.unit = FOREIGN
+    (outcome,) = start_ports([PORT], 0.0, restart=restart)
+    assert outcome.kind == ports.CANNOT_RECORD
+    assert outcome.text.startswith("port 3 (CAM3) does not record: ExecStart= of sdi-record@3.service is not sdisup's")
+    # The stop of a restart has its own time.
+    assert script.start_s == (0.0 if restart else None)
+
+
+@pytest.mark.parametrize(
+    ("loaded", "words"),
+    [
+        (OWN, ""),
+        (Loaded("loaded", [["/usr/bin/nice", "-n", "5", *OWN.commands[0]]]), ""),
+        # The runner says what it does not understand, and records.
+        (Loaded("loaded", [[*RUNNER, "--port=3", "--new=1", "--", "ffmpeg", "{output}"]]), ""),
+        (FOREIGN, "is not sdisup's but '/usr/bin/ffmpeg -i x /srv/recordings/a.mp4', and nothing can be told of it; "
+                  "mend it: systemctl edit sdi-record@3"),
+        (Loaded("loaded", [["/bin/false"]]), "is not sdisup's but '/bin/false'"),
+        (Loaded("loaded", []), "is not sdisup's but ''"),
+        (Loaded("loaded", [["/usr/bin/ffmpeg", "x" * 99]]), f"but '/usr/bin/ffmpeg {'x' * 64}...', and"),
+        (Loaded("loaded", [[*RUNNER, "--port=3", "ffmpeg", "{output}"]]), "is wrong: no FFmpeg command after --"),
+        (Loaded("loaded", [[*RUNNER, "--port=5", "--", "ffmpeg", "{output}"]]), "is that of port 5"),
+        (Loaded("bad-setting", []), "systemd does not take sdi-record@3.service "
+                                                                        "(bad-setting); see: systemd-analyze verify"),
+        (Loaded("masked", []), "is masked and does not start; systemctl unmask sdi-record@3.service"),
+    ],
+)  # fmt: skip
+def test_what_a_unit_tells(loaded: Loaded, words: str) -> None:
+    found = unit_problem(PORT, loaded)
+    assert words in found and bool(found) == bool(words)
+
+
+def test_the_start_of_a_restart_has_its_time_from_the_end_of_the_stop_on() -> None:
+    now, states = [0.0], [["active"], ["deactivating"], ["inactive"], ["activating"], ["deactivating"], ["activating"]]
+    stopped = _Stopped(lambda units: [*states.pop(0), "inactive"], lambda: now[0])
+    seen = []
+    for _ in range(6):
+        now[0] += 1
+        seen.append(stopped.since_s(["sdi-record@3.service", "sdi-record@4.service"]))
+    # A start that fails stops its unit again, which is no longer the restart's stop.
+    assert seen == [0, 0, 0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(
