@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from sdisup.cli.tables import printable
 from sdisup.cli.words import LocalTexts, length_text
-from sdisup.ledger.accounts import Account, Row
+from sdisup.ledger.accounts import CANNOT_WORK, Account, Row
 
 NOTHING = "-"
 _TIME_WIDTH = 25
@@ -17,15 +17,35 @@ PortAccount = tuple[int, str, Account]
 """A port's index, its name, and its account."""
 
 
-def gap_lines(found: Sequence[PortAccount]) -> Iterator[str]:
-    """A header and a line a gap. FRAMES are the missing frames of a file that is there."""
+def gap_lines(found: Sequence[PortAccount], *, each: bool = False) -> Iterator[str]:
+    """A header and a line a gap. FRAMES are the missing frames of a file that is there.
+
+    That a port cannot work is one line until it records, however often it was started; `each` lists each time.
+    """
     lines = _Lines(found)
     yield lines.header + "CAUSE"
     for port_index, name, account in found:
         begin = lines.begin(port_index, name)
-        for row in account.rows:
+        for row in account.rows if each else _joined(account.rows):
             cause = f"{row.what} ({row.note})" if row.note else row.what
             yield begin + lines.row(row) + _printable(cause)
+
+
+def _joined(rows: Iterable[Row]) -> list[Row]:
+    joined: list[Row] = []
+    failed, times = -1, 1
+    for row in rows:
+        if not row.is_again:
+            if row.what == CANNOT_WORK:
+                failed, times = len(joined), 1
+            joined.append(row)
+            continue
+        former, times = joined[failed], times + 1
+        is_known = former.seconds is not None and row.seconds is not None
+        seconds = (former.seconds or 0.0) + (row.seconds or 0.0) if is_known else None
+        note = f"{times} times"
+        joined[failed] = former.replaced(end=row.end, is_open=row.is_open, seconds=seconds, note=note)
+    return joined
 
 
 def file_lines(found: Sequence[PortAccount]) -> Iterator[str]:

@@ -178,7 +178,7 @@ def _account(arguments: argparse.Namespace) -> int:
     if arguments.json:
         lines = table.document_lines(arguments.command, found)
     else:
-        lines = table.gap_lines(found) if is_gaps else table.file_lines(found)
+        lines = table.gap_lines(found, each=window.with_short) if is_gaps else table.file_lines(found)
         lines = table.with_sums(lines, found)
     sys.stdout.writelines(f"{line}\n" for line in lines)
     return code
@@ -201,7 +201,8 @@ def _window(arguments: argparse.Namespace) -> Window:
     since, until = (text and parse_time(text, now) for text in (arguments.since, arguments.until))
     if since and until and since >= until:
         raise UsageError(f"--since {arguments.since} is not before --until {arguments.until}")
-    return Window(since or None, until or None, arguments.take)
+    with_short = getattr(arguments, "with_short", False)
+    return Window(since or None, until or None, arguments.take, with_short=with_short)
 
 
 def _verify(arguments: argparse.Namespace) -> int:
@@ -371,7 +372,13 @@ def _recordings_arguments(command: argparse.ArgumentParser) -> None:
 
 def _gaps_arguments(command: argparse.ArgumentParser) -> None:
     _recordings_arguments(command)
-    command.add_argument("--fail-if-any", action="store_true", help="exit with 1 if there is a gap")
+    command.add_argument(
+        "--all",
+        action="store_true",
+        dest="with_short",
+        help="also starts up to 1 s long, gaps below 0.05 s, and each time a port could not work",
+    )
+    command.add_argument("--fail-if-any", action="store_true", help="exit with 1 if there is a gap to list")
 
 
 def _verify_arguments(command: argparse.ArgumentParser) -> None:

@@ -17,6 +17,9 @@ from sdisup.ledger.lines import TIME, Entry, Problem, decode_chunk, read_chunks
 
 TOO_SHORT_S = 0.05
 """Gaps below this are no more than rounding: they are in the sums and not in the list."""
+SHORT_START_S = 1.0
+"""A start takes a moment; starts up to this long are in the sums and not in the list."""
+START, CANNOT_WORK = "start", "cannot work"
 REPEATS_WITHIN = 600
 """A crash can have entered at most what waited at once (story.QUEUE_LIMIT) a second time."""
 
@@ -24,7 +27,7 @@ Line = tuple[str, str, str, str, str, str, str, str, str, str, str, str, str, st
 """An entry as texts, empty for what it has not: kind, take, start, end, start_monotonic, seconds, a gap's cause or
 a stop's by, frames_missing, path, frames, duplicated, dropped, bytes, codec, ended. Without seconds nobody knows
 how long it was."""
-MISSING, PATH = 7, 8
+WHAT, MISSING, PATH = 6, 7, 8
 
 # A line as sdisup itself writes it, without a backslash. Any other way to write an entry is decoded.
 _OWN_LINES = re.compile(
@@ -95,12 +98,21 @@ def _whole(value: object) -> str:
 
 
 class Window:
-    """What is asked for: a time, in Unix time, None for no limit; and the takes of a name, None for all."""
+    """What is asked for: a time, in Unix time, None for no limit; the takes of a name, None for all; and whether gaps
+    are listed that are not worth a line."""
 
-    def __init__(self, since: float | None = None, until: float | None = None, take: str | None = None) -> None:
+    def __init__(
+        self,
+        since: float | None = None,
+        until: float | None = None,
+        take: str | None = None,
+        *,
+        with_short: bool = False,
+    ) -> None:
         self.since = "" if since is None else utc_text(since)
         self.until = "~" if until is None else utc_text(until)
         self.take = take
+        self.with_short = with_short
 
     def cut(self, start: str, end: str, seconds: float) -> tuple[str, str, float] | None:
         """The part of an interval that is within; None for nothing. Its length by its share of the time."""
@@ -152,6 +164,8 @@ class Row(Record, frozen=False):
     dropped: int | None = None
     size_bytes: int | None = None
     not_before: str = ""
+    is_again: bool = False
+    """Whether a gap is of a port that could not work before it either, and has not recorded since."""
 
 
 def row_of(line: Line, start: str, end: str, seconds: float | None) -> Row:
@@ -160,32 +174,34 @@ def row_of(line: Line, start: str, end: str, seconds: float | None) -> Row:
     if kind != "file":
         return Row(
             kind, intern(what), start, end, seconds, path or None, take or None, "", int(missing) if missing else None,
-            False, "", None, None, None, "",
+            False, "", None, None, None, "", False,
         )  # fmt: skip
     counts = [int(text) if text else None for text in (frames, duplicated, dropped, size_bytes)]
     return Row(
         kind, intern(ended), start, end, seconds, path or None, take or None, intern(codec), counts[0], False, "",
-        counts[1], counts[2], counts[3], "",
+        counts[1], counts[2], counts[3], "", False,
     )  # fmt: skip
 
 
 class Account:
     """A port's sums in seconds, and the rows of the kind that is asked for, in the ledger's order."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, *, with_short: bool = False) -> None:
         self.kind = kind
         self.rows: list[Row] = []
         self.recorded_s = self.missing_s = self.stopped_s = self.short_s = 0.0
         self.gaps = self.files = self.short_gaps = 0
         self.unknown = 0
         """How many files, gaps and stops are in no sum, since their length is not known."""
+        self._with_short = with_short
+        self._has_failed = False
 
-    def add(self, kind: str, seconds: float | None, *, is_news: bool = False) -> bool:
+    def add(self, kind: str, what: str, seconds: float | None, *, is_news: bool = False) -> bool:
         """Count one in; whether it is for the list. None that goes on, or misses frames, is too short for it."""
         if seconds is None:
             self.unknown += 1
             seconds = 0.0
-        elif kind == "gap" and seconds < TOO_SHORT_S and not is_news:
+        elif kind == "gap" and not is_news and self._is_short(what, seconds):
             self.missing_s += seconds
             self.short_s += seconds
             self.short_gaps += 1
@@ -193,12 +209,24 @@ class Account:
         if kind == "file":
             self.recorded_s += seconds
             self.files += 1
+            self._has_failed = False
         elif kind == "gap":
             self.missing_s += seconds
             self.gaps += 1
         else:
             self.stopped_s += seconds
         return kind == self.kind
+
+    def _is_short(self, what: str, seconds: float) -> bool:
+        if self._with_short:
+            return False
+        return seconds < TOO_SHORT_S or (what == START and seconds <= SHORT_START_S)
+
+    def list(self, row: Row) -> None:
+        """Put a row into the list."""
+        if row.what == CANNOT_WORK and row.kind == "gap":
+            row.is_again, self._has_failed = self._has_failed, True
+        self.rows.append(row)
 
 
 class Recent:
@@ -252,7 +280,7 @@ def account_of(
 
     `found` is its ledger, `waiting` the entries that are not in it yet, `open_rows` what goes on.
     """
-    account, recent = Account(kind), Recent()
+    account, recent = Account(kind, with_short=window.with_short), Recent()
     problems: list[Problem] = []
     for lines in recent.merged(chain(found, [waiting]), problems):
         _add_lines(account, lines, window)
@@ -277,8 +305,8 @@ def _add_lines(account: Account, lines: list[Line], window: Window) -> None:
             if part is None:
                 continue
             start, end, seconds = part
-        if account.add(kind, seconds, is_news=bool(line[MISSING])):
-            account.rows.append(row_of(line, start, end, seconds))
+        if account.add(kind, line[WHAT], seconds, is_news=bool(line[MISSING])):
+            account.list(row_of(line, start, end, seconds))
 
 
 def _add_row(account: Account, row: Row, window: Window) -> None:
@@ -292,5 +320,5 @@ def _add_row(account: Account, row: Row, window: Window) -> None:
         row.start, row.end, row.seconds = part
     elif not window.touches(row):
         return
-    if account.add(row.kind, row.seconds, is_news=row.is_open or bool(row.frames)):
-        account.rows.append(row)
+    if account.add(row.kind, row.what, row.seconds, is_news=row.is_open or bool(row.frames)):
+        account.list(row)

@@ -108,6 +108,44 @@ def test_a_gap_that_only_just_began_is_listed() -> None:
     assert account(NIGHT, rows=[row(is_open=False)]).rows[-1].what == "no signal"
 
 
+def test_starts_of_a_moment_are_summed_and_not_listed() -> None:
+    starts = [
+        *(entry("gap", 0, 0.3, "start"), entry("file", 0.3, 10, "complete"), entry("stop", 10, 20, "operator")),
+        *(entry("gap", 20, 21, "start"), entry("file", 21, 30, "cut off"), entry("gap", 30, 30.3, "killed")),
+        *(entry("file", 30.3, 40, "complete"), entry("stop", 40, 50, "operator"), entry("gap", 50, 51.2, "start")),
+    ]
+    found = account(starts)
+    assert brief(found) == [("killed", 0.3), ("start", 1.2)]
+    assert (found.gaps, found.short_gaps, round(found.short_s, 3), round(found.missing_s, 3)) == (2, 2, 1.3, 2.8)
+    everything = account(starts, window=Window(with_short=True))
+    assert [what for what, _ in brief(everything)] == ["start", "start", "killed", "start"]
+    assert (everything.gaps, everything.short_gaps, everything.missing_s) == (4, 0, found.missing_s)
+    # One that goes on is news.
+    row = Row("gap", "start", start=utc_text(T), end=utc_text(T + 0.3), seconds=0.3, is_open=True)
+    assert brief(account([], rows=[row])) == [("start", 0.3)]
+
+
+def test_that_a_port_cannot_work_is_said_once() -> None:
+    """Until it records; each time where all is asked for, and to programs."""
+    tries = [
+        *(entry("gap", 0, 0.1, "start"), entry("gap", 0.1, 10, "cannot work"), entry("stop", 10, 20, "operator")),
+        *(entry("gap", 20, 20.1, "start"), entry("gap", 20.1, 30, "cannot work"), entry("file", 30, 40, "complete")),
+        *(entry("gap", 40, 50, "killed"), entry("gap", 50, 60, "cannot work")),
+    ]
+    goes_on = Row("gap", "cannot work", start=utc_text(T + 60), end=utc_text(T + 75), seconds=15.0, is_open=True)
+    found = account(tries, rows=[goes_on])
+    assert len(found.rows) == 5
+    lines = list(accounts_table.gap_lines([(3, "CAM3", found)]))[1:]
+    assert [line.split("  -  -     ")[1] for line in lines] == [
+        "cannot work (2 times)",
+        "killed",
+        "cannot work (2 times)",
+    ]
+    assert ["19.8s" in lines[0], "10.0s" in lines[1], "ongoing" in lines[2] and "25.0s" in lines[2]] == [True] * 3
+    assert len(list(accounts_table.gap_lines([(3, "CAM3", found)], each=True))) == 1 + 5
+    assert len(json.loads("".join(accounts_table.document_lines("gaps", [(3, "CAM3", found)])))["gaps"]) == 5
+
+
 @pytest.mark.parametrize(
     ("since", "until", "expected"),
     [
