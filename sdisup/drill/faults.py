@@ -9,24 +9,23 @@ from collections.abc import Callable
 from sdisup.config.settings import Port
 from sdisup.contract.records import Record
 from sdisup.contract.status import PortStatus
-from sdisup.drill.report import Limits
+from sdisup.drill.report import ROOM_S, ROOM_STARTS, Limit, Limits
 from sdisup.drill.stage import PLAIN_PORT, RECORDINGS, SIGNAL, SIGNAL_PORT, unit
 from sdisup.errors import SdisupError
 from sdisup.runner.decide import BACKOFF_S, NO_FRAME_S, NO_SIGNAL_RETRY_S
 
-KILL_TO_RECORDING_S = 0.150
+KILL_TO_RECORDING = Limit(least_s=0.150, starts=1.0)
 """From kill -9 of FFmpeg until the port records again, on top of FFmpeg's own start."""
 WATCHDOG_S = 10.0
-ROOM_S = 1.0
-"""Room for what has no limit of its own: the drill's looks, systemd's work, a busy machine."""
 BALLAST = f"{RECORDINGS}/ballast"
 
 
 class Fault(Record):
     """`begin` plays the fault. Of a fault that lasts, `is_told` says whether the status shows it, and `repair` ends it.
 
-    `cause` is the beginning of the ledger's first cause. `is_stall`: the runner ends FFmpeg by the ladder.
-    `receives_on`: FFmpeg receives material until it ends, and not only until the fault.
+    `cause` is the beginning of the ledger's first cause. `is_quick`: it is over at once, and always played three times.
+    `is_stall`: the runner ends FFmpeg by the ladder. `receives_on`: FFmpeg receives material until it ends, not only
+    until the fault.
     """
 
     name: str
@@ -35,7 +34,7 @@ class Fault(Record):
     limits: Limits
     begin: Callable[[PortStatus], None]
     port: int = PLAIN_PORT
-    rounds: int = 1
+    is_quick: bool = False
     is_stall: bool = False
     receives_on: bool = False
     is_told: Callable[[PortStatus], bool] | None = None
@@ -85,23 +84,28 @@ def empty_disk() -> None:
     os.unlink(BALLAST)
 
 
+def _twice(wait_s: float) -> Limit:
+    """Room for what has no limit of its own before the wait and behind it."""
+    return Limit(wait_s, 2 * ROOM_S, 2 * ROOM_STARTS)
+
+
 def known_faults(plain: Port) -> list[Fault]:
     """All faults, in the order in which they are played."""
     stall_s, ladder_s = plain.stall_timeout_s, plain.stop_quit_s + plain.stop_term_s
-    stall = Limits(NO_FRAME_S + ROOM_S, stall_s + ladder_s + 2 * ROOM_S, acted_s=stall_s + ROOM_S)
+    stall = Limits(Limit(NO_FRAME_S), _twice(stall_s + ladder_s), acted=Limit(stall_s))
     return [
-        Fault("ffmpeg-killed", "FFmpeg killed", "killed", Limits(ROOM_S, KILL_TO_RECORDING_S),
-              send("ffmpeg_pid", signal.SIGKILL), rounds=3),
+        Fault("ffmpeg-killed", "FFmpeg killed", "killed", Limits(Limit(), KILL_TO_RECORDING),
+              send("ffmpeg_pid", signal.SIGKILL), is_quick=True),
         Fault("ffmpeg-frozen", "FFmpeg frozen", "stalled", stall,
               send("ffmpeg_pid", signal.SIGSTOP), is_stall=True),
         Fault("signal-lost", "signal lost and back", "signal lost",
-              Limits(NO_FRAME_S + ROOM_S, NO_SIGNAL_RETRY_S + ROOM_S), lose_signal,
+              Limits(Limit(NO_FRAME_S), Limit(NO_SIGNAL_RETRY_S)), lose_signal,
               port=SIGNAL_PORT, is_told=lambda status: status.state == "no-signal", repair=give_signal),
-        Fault("runner-killed", "runner killed", "runner killed", Limits(ROOM_S, ROOM_S),
+        Fault("runner-killed", "runner killed", "runner killed", Limits(Limit(), Limit()),
               send("pid", signal.SIGKILL), receives_on=True),
-        Fault("runner-frozen", "runner frozen", "runner killed", Limits(WATCHDOG_S + ROOM_S, WATCHDOG_S + 2 * ROOM_S),
+        Fault("runner-frozen", "runner frozen", "runner killed", Limits(Limit(WATCHDOG_S), _twice(WATCHDOG_S)),
               send("pid", signal.SIGSTOP), receives_on=True),
         Fault("disk-full", "disk full, then room", "disk full",
-              Limits(NO_FRAME_S + ROOM_S, max(BACKOFF_S) + ROOM_S), fill_disk, receives_on=True,
+              Limits(Limit(NO_FRAME_S), Limit(max(BACKOFF_S))), fill_disk, receives_on=True,
               is_told=lambda status: "disk full" in status.reason, repair=empty_disk),
     ]  # fmt: skip

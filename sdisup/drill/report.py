@@ -11,19 +11,35 @@ LOST_LIMIT_S = 1.0
 """Invariant 5: killing a process at any moment costs at most this much of the material that its port had received."""
 LEDGER_TOLERANCE_S = 1.0
 """Files, gaps and stops add up to the time, within this much an interruption (DESIGN.md, Ledger)."""
+ROOM_S = 1.0
+"""Room for what has no limit of its own: the drill's looks, systemd's work, a runner's start."""
+ROOM_STARTS = 4.0
+"""The same on a machine whose FFmpeg needs longer than 0.25 s to start: in FFmpeg's own starts."""
 COLUMNS = ("FAULT", "SEEN AFTER", "RECORDING AGAIN AFTER", "LOST", "LEDGER", "VERDICT")
 _RIGHT = {"SEEN AFTER", "RECORDING AGAIN AFTER", "LOST"}
 
 
-class Limits(Record):
-    """What is promised for one fault. FFmpeg's own start comes on top of `again_s`.
+class Limit(Record):
+    """How long something may take: `wait_s` is what the port is promised to wait at most, and beside it there is room
+    for `starts` of FFmpeg's own starts, which tell how busy the machine is, or `least_s` where that is more."""
 
-    `acted_s` is None where the runner acts as soon as the status shows the fault.
+    wait_s: float = 0.0
+    least_s: float = ROOM_S
+    starts: float = ROOM_STARTS
+
+    def limit_s(self, own_start_s: float) -> float:
+        return self.wait_s + max(self.least_s, self.starts * own_start_s)
+
+
+class Limits(Record):
+    """What is promised for one fault. FFmpeg's own start comes on top of `again`.
+
+    `acted` is None where the runner acts as soon as the status shows the fault.
     """
 
-    seen_s: float
-    again_s: float
-    acted_s: float | None = None
+    seen: Limit
+    again: Limit
+    acted: Limit | None = None
 
 
 class Result(Record):
@@ -71,14 +87,14 @@ def typical(results: Sequence[Result]) -> Result:
 
 
 def exceeded(result: Result, limits: Limits, own_start_s: float, expected_cause: str) -> list[str]:
-    """The limits that are exceeded, in words; empty if all hold."""
+    """The limits that are exceeded, in words; empty if all hold. `own_start_s` is FFmpeg's, beside the fault."""
     bounds = [
-        ("seen", result.seen_s, limits.seen_s),
-        ("recording again", result.again_s, limits.again_s + own_start_s),
+        ("seen", result.seen_s, limits.seen.limit_s(own_start_s)),
+        ("recording again", result.again_s, own_start_s + limits.again.limit_s(own_start_s)),
         ("lost", result.lost_s, LOST_LIMIT_S),
     ]
-    if limits.acted_s is not None:
-        bounds.insert(1, ("acted upon", result.acted_s, limits.acted_s))
+    if limits.acted is not None:
+        bounds.insert(1, ("acted upon", result.acted_s, limits.acted.limit_s(own_start_s)))
     found = [_over(name, value, limit) for name, value, limit in bounds]
     return [text for text in (*found, _ledger_problem(result, expected_cause)) if text]
 

@@ -107,6 +107,60 @@ def test_a_masked_port_is_named_and_does_not_stop_the_others(appliance: Machine)
     appliance.run("systemctl unmask sdi-record@1")
 
 
+OVERRIDE = "/etc/systemd/system/sdi-record@0.service.d/override.conf"
+
+
+@pytest.mark.slow
+@pytest.mark.journal_allows(r"sdi-record@0|more than one ExecStart=")
+def test_a_unit_that_does_not_run_sdisup_is_said(appliance: Machine) -> None:
+    """By check, apply, and a restart, which does not wait for a word that never comes."""
+    appliance.configure(small_ports(2))
+    appliance.sdisup("start 0,1")
+    appliance.write(OVERRIDE, "[Service]\nExecStart=\nExecStart=/usr/bin/sleep 1000\n")
+    appliance.run("systemctl daemon-reload")
+    foreign = "port 0: ExecStart= of sdi-record@0.service is not sdisup's but '/usr/bin/sleep 1000'"
+    assert foreign in appliance.sdisup("check", code=1).stdout
+    for words in ("apply", "apply --dry-run"):
+        assert f"warning: {foreign}" in appliance.sdisup(words).stderr
+    restarted = appliance.sdisup("restart 0,1 --wait 2", code=1, timeout_s=30)
+    assert f"port 0 does not record: {foreign.removeprefix('port 0: ')}" in restarted.stderr
+    assert "port 1 records to" in restarted.stdout
+    # Two commands: systemd refuses the unit.
+    appliance.write(OVERRIDE, "[Service]\nExecStart=/usr/bin/sleep 1000\n")
+    appliance.run("systemctl daemon-reload")
+    refused = (
+        "systemd does not take sdi-record@0.service (bad-setting); see: systemd-analyze verify sdi-record@0.service"
+    )
+    assert refused in appliance.sdisup("check", code=1).stdout
+    assert refused in appliance.sdisup("apply").stderr
+    assert "systemd-analyze verify" in appliance.sdisup("start 0", code=1).stderr
+    # What an operator may well do is no problem.
+    appliance.write(OVERRIDE, "[Service]\nNice=5\n")
+    appliance.run("systemctl daemon-reload")
+    assert appliance.sdisup("apply").stderr.count("ExecStart=") == 0
+    appliance.sdisup("restart 0")
+
+
+@pytest.mark.slow
+@pytest.mark.journal_allows(r"/srv/late|read-only")
+def test_a_directory_that_is_made_later_is_no_read_only_disk(appliance: Machine) -> None:
+    appliance.configure(small_ports(1, '[port.0]\nrecordings = "/srv/late"\n'))
+    appliance.run("systemctl start --no-block sdi-record@0")
+    try:
+        # In the middle of a wait, so that the runner of before it looks for the directory.
+        appliance.wait_for(lambda: appliance.status(0)["restarts"] >= 4, 60, "its runner waits for some seconds")
+        appliance.wait_state(0, "backoff")
+        assert "/srv/late does not exist" in appliance.status(0)["reason"]
+        appliance.run("install -d -o sdisup -g sdisup -m 2775 /srv/late")
+        assert appliance.wait_recording(0, timeout_s=60)["current_file"].startswith("/srv/late/")
+        said = " ".join(str(entry["MESSAGE"]) for entry in appliance.journal("-u", "sdi-record@0"))
+        assert "/srv/late was made after this runner's start" in said
+        assert "see: dmesg" not in said
+    finally:
+        appliance.sdisup("stop 0")
+        appliance.run("rm -rf /srv/late")
+
+
 WRONG_USES = [
     ("", 2, "arguments are required"),
     ("frobnicate", 2, "invalid choice"),
@@ -115,6 +169,7 @@ WRONG_USES = [
     ("start 0 --all", 2, "ports and --all together"),
     ("start 1-0", 2, "from the lower to the higher"),
     ("start 0 --wait -1", 2, "0 to 3600"),
+    ("start all", 4, "for all ports: --all"),
     ("start 0,7,CAM9", 4, "7, CAM9: no such port is configured"),
     ("stop 01", 4, "01: no such port"),
     ("status ' '", 4, "no such port"),

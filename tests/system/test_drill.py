@@ -90,6 +90,21 @@ def test_a_drill_passes_and_real_ports_beside_it_notice_nothing(appliance: Machi
     assert appliance.run("systemctl show -P NeedDaemonReload sdi-record@1").stdout.strip() == "yes"
 
 
+BUSY = "for i in $(seq $(($(nproc) * 2))); do while :; do :; done & done; wait"
+
+
+@pytest.mark.slow
+@pytest.mark.journal_allows(r"^sdi-drill")
+def test_a_drill_passes_on_a_healthy_machine_that_is_busy(appliance: Machine) -> None:
+    appliance.configure(small_ports(1))
+    appliance.run(["systemd-run", "--quiet", "--collect", "--unit=busy", "bash", "-c", BUSY])
+    try:
+        result = appliance.sdisup("drill --json --fault ffmpeg-killed --fault runner-killed", timeout_s=150)
+    finally:
+        appliance.run("systemctl kill --signal=KILL busy", check=False)
+    print(result.stdout)
+
+
 @pytest.mark.slow
 @pytest.mark.journal_allows(r"^sdi-drill")
 def test_a_drill_that_is_interrupted_leaves_nothing(appliance: Machine) -> None:
