@@ -341,7 +341,7 @@ def _follow_up(
         if verb == "Restart":
             for index in indexes:
                 leave_stop_note(index, "apply")
-        results |= systemd.run_jobs(verb, [unit for unit in units if unit not in results], limit_s)
+        results |= systemd.run_jobs(verb, [unit for unit in units if unit not in results], limit_s, JOB_LIMIT_S)
         for index in indexes:
             result = results[applied.ports[index].unit]
             if result == DONE:
