@@ -153,10 +153,31 @@ def find_status(port_index: int, directory: str = RUN_DIRECTORY) -> PortStatus |
         return None
 
 
+def run_directory_of(port_index: int, directory: str = RUN_DIRECTORY) -> str:
+    """The unit's own: systemd keeps it through restarts and removes it at a stop (RuntimeDirectoryPreserve=restart)."""
+    return f"{directory}/port-{port_index}"
+
+
+def again_path(port_index: int, directory: str = RUN_DIRECTORY) -> str:
+    """The mark of sdi-record-retry@.service, which names it too: systemd gave the unit up, and nobody stopped it."""
+    return f"{directory}/{port_index}.again"
+
+
+def is_going_on(port_index: int, directory: str = RUN_DIRECTORY) -> bool:
+    """Whether a port whose runner has ended was not stopped."""
+    paths = (run_directory_of(port_index, directory), again_path(port_index, directory))
+    return any(os.path.lexists(path) for path in paths)
+
+
 def stopped_at(status: PortStatus | None, this_boot: str) -> float | None:
-    """When a port was stopped (CLOCK_MONOTONIC, seconds), by a status of this boot that says so."""
-    is_stopped = status is not None and status.state == "stopped" and status.boot_id == this_boot
-    return status.state_since_monotonic if status is not None and is_stopped else None
+    """When a port that is going on no more was stopped (CLOCK_MONOTONIC, seconds), by its last status of this boot.
+
+    None where nobody stopped it: it failed for good, or has not run since boot. A runner that had no time to say that
+    it was stopped had said something else just before.
+    """
+    if status is None or status.boot_id != this_boot or status.state == "failed":
+        return None
+    return status.state_since_monotonic if status.state == "stopped" else status.updated_monotonic
 
 
 def take_lock(port_index: int, directory: str = RUN_DIRECTORY) -> int:

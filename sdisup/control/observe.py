@@ -17,6 +17,7 @@ from sdisup.contract.status import (
     PortStatus,
     find_status,
     is_alive,
+    lock_path,
     read_status,
     settle,
 )
@@ -77,7 +78,8 @@ class _Observation(Record, frozen=False):
             status = PortStatus(port_index=port.index, codec=port.codec)
         else:
             status = record.replaced()
-        stopped_by_hand = record is not None and record.boot_id == self.this_boot and record.state == "stopped"
+        # A unit that has run since boot and is inactive was stopped, whatever its last runner had time to say.
+        has_run = (record is not None and record.boot_id == self.this_boot) or os.path.lexists(lock_path(port.index))
         alive = state not in ("stopped", "failed", "unknown")
         status.update(
             name=port.name,
@@ -87,7 +89,7 @@ class _Observation(Record, frozen=False):
             reason=reason,
             recordings=status.recordings or port.recordings,
             config_pending=alive and bool(status.revision) and status.revision != port.revision,
-            should_record=state != "stopped" or (port.record_at_boot and not stopped_by_hand),
+            should_record=state != "stopped" or (port.record_at_boot and not has_run),
         )
         if not status.is_recording and state not in ("stalled", "starting", "stopping", "unknown"):
             status.update(fps=0.0, bitrate_mbps=0.0, speed=None)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from sdisup.contract.applied import AppliedPort
 from sdisup.contract.files import boot_id, monotonic, utc_text
 from sdisup.contract.records import Record
-from sdisup.contract.status import PortStatus, find_status, stopped_at, write_status
+from sdisup.contract.status import PortStatus, find_status, write_status
 from sdisup.control.observe import statuses
 from sdisup.control.takes import leave_take_request
 from sdisup.errors import RecordingError, SdisupError
@@ -300,7 +300,8 @@ def _is_not_loaded(result: object) -> bool:
 def _mark_stopped(port: AppliedPort) -> None:
     """Write the status `stopped` where no runner lives to write it (a failed unit), so that apply respects the stop."""
     this_boot = boot_id()
-    if stopped_at(find_status(port.index), this_boot) is not None:
+    before = find_status(port.index)
+    if before is not None and (before.boot_id, before.state) == (this_boot, "stopped"):
         return
     stopped = PortStatus(
         port_index=port.index, name=port.name, unit=port.unit, state="stopped", codec=port.codec,

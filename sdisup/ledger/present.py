@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from sdisup.contract.applied import Applied, AppliedPort, is_port_number
 from sdisup.contract.files import RUN_DIRECTORY, boot_id, unix_time, up_seconds, utc_text
-from sdisup.contract.status import PortStatus, find_status, is_alive, stopped_at
+from sdisup.contract.status import PortStatus, find_status, is_alive, is_going_on, stopped_at
 from sdisup.ledger.accounts import Account, Row, Window, account_of, line_of, scan
 from sdisup.ledger.entries import LEAST_REPEATED, extent
 from sdisup.ledger.health import ledger_problem, port_problem
@@ -119,12 +119,15 @@ def present_of(port: AppliedPort, run_directory: str = RUN_DIRECTORY) -> Present
     boot = now.plus(-up_seconds())
     # `sdisup status` says what is wrong with one that cannot be read; the ledger's answer does not depend on it.
     status = find_status(port.index, run_directory)
-    return Present(now, boot, is_alive=is_alive(status), records_at_boot=port.record_at_boot, status=status)
+    going_on = is_going_on(port.index, run_directory)
+    return Present(
+        now, boot, is_alive=is_alive(status), is_going_on=going_on, records_at_boot=port.record_at_boot, status=status
+    )
 
 
 class Present:
-    """What is known of a port now: `is_alive` whether its runner lives, `boot` when this boot began, `stopped_at` when
-    it was stopped, by the status of one that does not live."""
+    """What is known of a port now: `is_alive` whether its runner lives, `is_going_on` whether it was not stopped where
+    none lives, `boot` when this boot began, `stopped_at` when it was stopped."""
 
     def __init__(
         self,
@@ -132,6 +135,7 @@ class Present:
         boot: Moment,
         *,
         is_alive: bool,
+        is_going_on: bool = False,
         records_at_boot: bool = False,
         status: PortStatus | None = None,
     ) -> None:
@@ -140,7 +144,7 @@ class Present:
         self.is_alive = is_alive
         self.records_at_boot = records_at_boot
         self.status = status if is_alive else None
-        stopped = None if is_alive else stopped_at(status, now.boot)
+        stopped = None if is_alive or is_going_on else stopped_at(status, now.boot)
         self.stopped_at = None if stopped is None else now.plus(stopped - now.monotonic)
 
     def is_behind(self, story: Story) -> bool:
@@ -160,10 +164,10 @@ def waiting_entries(story: Story) -> list[Entry]:
 
 def rows_of(story: Story, present: Present) -> list[Row]:
     """Files, gaps and stops that are in no entry yet, oldest first."""
-    if present.stopped_at is not None and not story.files:
-        story.stopped_unseen(present.stopped_at)
     if not present.is_alive and not story.is_recording():
         story.rebooted(present.boot, records_at_boot=present.records_at_boot)
+        if present.stopped_at is not None:
+            story.stopped_unseen(present.stopped_at)
     rows: list[Row] = []
     before = ""
     for item in story.waiting():
@@ -277,4 +281,8 @@ def _left(file: TakenFile, present: Present) -> list[Row]:
     gap = Row("gap", "power" if is_power else "runner killed", start=None, end=utc_text(present.now.wall), seconds=None)
     gap.take, gap.is_open, gap.not_before = file.take, True, utc_text(file.start.wall)
     gap.note = f"since the end of {file.path}, which {UNTIL_STARTED}"
-    return [row, gap]
+    stopped = present.stopped_at
+    if stopped is None:
+        return [row, gap]
+    gap.is_open, gap.end = False, utc_text(stopped.wall)
+    return [row, gap, _interval(Interval("stop", "operator", stopped, file.take), present.now, "", is_open=True)]

@@ -310,13 +310,13 @@ class Story:
         self._close_left(now, left_bytes)
         for unknown in found:
             self._enter_found(unknown)
+        self.rebooted(boot, records_at_boot=records_at_boot)
         if stopped_at is not None:
             self.stopped_unseen(stopped_at)
         if is_restart:
             self._restarted(now)
         if self.interval is None:
             self.waits("start", now, take)
-        self.rebooted(boot, records_at_boot=records_at_boot)
         if self.interval is not None and self.interval.kind == "stop":
             # Somebody started the port: from here on it should record.
             self.waits("start", now, take)
@@ -423,9 +423,10 @@ class Story:
         self.interval = Interval("stop", by, start, take, is_restart=is_restart)
 
     def stopped_unseen(self, at: Moment) -> None:
-        """The port was stopped when no runner lived that could enter it: one that failed, or had to be killed."""
+        """The port was stopped when no runner lived that could enter it: it had failed, or had to be killed, or was
+        to be started again just then; or the machine had come up without it."""
         interval = self.interval
-        if interval is not None and interval.kind == "gap" and interval.start.boot == at.boot:
+        if interval is not None and interval.kind == "gap":
             at = at.not_before(interval.start)
             self._end_interval(at)
             self.interval = Interval("stop", "operator", at, interval.take)

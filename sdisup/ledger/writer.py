@@ -58,6 +58,8 @@ DISK_LIMIT_S = 120.0
 """How long it waits after a boot for the first file, which shows that the recordings' disk is mounted; longer while
 the runner says that it is not."""
 FRESH_S = 60.0
+NO_ANSWER_S = 15.0
+"""How long the entry of a stop waits for D-Bus to say whether the system goes down."""
 FLUSH_LIMIT_S = 1.8
 """Below sdi-ledger-flush.service's TimeoutStopSec=."""
 FOUND_MARGIN_S = 3600.0
@@ -123,7 +125,7 @@ class PortWriter:
         run_directory: str,
         *,
         on_write: Callable[[bool], None],
-        goes_down: Callable[[], bool],
+        goes_down: Callable[[], bool | None],
         closes: Sequence[int],
     ) -> None:
         self.port_index = port_index
@@ -147,7 +149,7 @@ class PortWriter:
         self._saved_tries: list[str] = []
         self._counting: TakenFile | None = None
         self._count_not_before = 0.0
-        self._has_opened = False
+        self._has_opened = self._asks_again = False
         self._unwritten = self._uncounted = self._unread = self._skipped = self._fault = ""
 
     @property
@@ -160,7 +162,7 @@ class PortWriter:
 
     def next_s(self) -> float:
         """In how many seconds it is worth to be called again without an event."""
-        if self._unwritten or self._fault:
+        if self._unwritten or self._fault or self._asks_again:
             return RETRY_S
         if self._looking is not None:
             return LOOK_LIMIT_S
@@ -168,7 +170,7 @@ class PortWriter:
 
     def turn(self) -> None:
         """Take what has come, and write what can be written. Never raises: no other port waits for this one."""
-        self._fault = ""
+        self._fault, self._asks_again = "", False
         try:
             self._turn()
         except Exception as error:
@@ -193,15 +195,30 @@ class PortWriter:
             if event["kind"] == BEGAN:
                 if not self._take_began(story, event, new[index + 1 :]):
                     break
+            elif event["kind"] == STOPPED:
+                goes_down = self._asks_shutdown(event)
+                if goes_down is None:
+                    break
+                self._take(story, {**event, "by": "shutdown"} if goes_down else event)
             else:
-                self._take(story, self._with_shutdown(event) if event["kind"] == STOPPED else event)
+                self._take(story, event)
         self._count(story)
         self._write(story)
 
-    def _with_shutdown(self, event: Event) -> Event:
-        """A stop that nobody else is known to have asked for, as one by the shutdown if the system goes down now."""
-        is_asked = event.get("by") == "operator" and _age_s(event, self._boot) < FRESH_S
-        return {**event, "by": "shutdown"} if is_asked and self._goes_down() else event
+    def _asks_shutdown(self, event: Event) -> bool | None:
+        """Whether a stop that nobody else is known to have asked for was the shutdown's; None while that is not known.
+
+        A system that goes down has its D-Bus until sdi-ledger-flush.service has ended; where nobody answers that unit,
+        it is the shutdown, and where nobody answers for long, it was an operator and D-Bus is away.
+        """
+        age_s = _age_s(event, self._boot)
+        if event.get("by") != "operator" or age_s > FRESH_S:
+            return False
+        goes_down = self._goes_down()
+        if goes_down is None and not self.is_flushing and age_s < NO_ANSWER_S:
+            self._asks_again = True
+            return None
+        return self.is_flushing if goes_down is None else goes_down
 
     def _take(self, story: Story, event: Event, left_bytes: int = 1, found: Sequence[Found] = ()) -> None:
         self._has_opened = event["kind"] == OPENED or (self._has_opened and event["kind"] != BEGAN)
@@ -336,11 +353,12 @@ def _age_s(event: Event, boot: str) -> float:
     return time.monotonic() - at.monotonic if at.boot == boot else math.inf
 
 
-def is_going_down() -> bool:
-    """Whether the whole system is being stopped. Its D-Bus goes early: nobody answers then (`unknown`, or nothing)."""
+def is_going_down() -> bool | None:
+    """Whether the whole system is being stopped; None where there is no D-Bus to answer (`unknown`, or nothing)."""
     text, code = says(["timeout", "1", "systemctl", "is-system-running"])
-    # timeout(1) answers 124; a system that goes down has no bus any more and says so at once.
-    return code != 124 and text.strip() in (b"stopping", b"unknown", b"")
+    # timeout(1) ends it with 124: a bus that hangs says nothing either.
+    said = text.strip()
+    return None if code == 124 or said in (b"unknown", b"") else said == b"stopping"
 
 
 def _known_paths(story: Story) -> set[str]:
@@ -479,7 +497,7 @@ class Writer:
         self._ports: dict[int, PortWriter] = {}
         self._said: object = None
         self._looked_at = 0.0
-        self._is_going_down = False
+        self._is_going_down: bool | None = False
         self.lock = open_lock(f"{run_directory}/ledger.lock")
         self._poll = select.poll()
         self._wake = self._open_wake()
@@ -551,7 +569,7 @@ class Writer:
             return []
         return sorted(int(name) for name in names if name.isdigit() and name.isascii())
 
-    def _goes_down(self) -> bool:
+    def _goes_down(self) -> bool | None:
         """Asked no more once it is so: a shutdown stops all ports, and leaves no time to ask for each."""
         self._is_going_down = self._is_going_down or is_going_down()
         return self._is_going_down

@@ -160,14 +160,14 @@ class Runner:
             self._say(NOTICE, f"waits {delay_s:.0f} s before the next try ({self._waits_for or 'ended unasked'})")
 
     def _tell_begun(self) -> None:
-        now = self._now()
+        now, boot = self._now(), self._reporter.status.boot_id
         self._tell(
             spool.BEGAN,
             now,
             is_restart=self._memory.is_restart,
             records_at_boot=os.path.lexists(f"{WANTS_DIRECTORY}/{self._reporter.status.unit}"),
             boot_at=now - up_seconds(),
-            stopped_at=stopped_at(self._status_before, self._reporter.status.boot_id),
+            stopped_at=None if self._memory.is_restart else stopped_at(self._status_before, boot),
             take=self._memory.request.take,
             ffmpeg=self._options.command[0],
             name=self._options.name,

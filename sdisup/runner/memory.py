@@ -14,6 +14,7 @@ import os
 from sdisup.contract.files import Unreadable, read_fields, read_json, replace_file
 from sdisup.contract.records import Record
 from sdisup.contract.requests import Request
+from sdisup.contract.status import again_path
 
 
 class Memory(Record, frozen=False):
@@ -77,11 +78,6 @@ def memory_path(port_index: int, run_directory: str) -> str:
 def mark_path(directory: str) -> str:
     """The mark of a runner in its unit's run directory."""
     return f"{directory}/began"
-
-
-def again_path(port_index: int, run_directory: str) -> str:
-    """The mark of sdi-record-retry@.service, which names it too."""
-    return f"{run_directory}/{port_index}.again"
 
 
 def former_path(directory: str) -> str:

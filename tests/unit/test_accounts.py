@@ -356,6 +356,51 @@ def test_a_port_that_was_not_started_since_the_boot(
     assert [(row.kind, row.what, row.seconds) for row in rows] == expected
 
 
+# A port that was stopped where no runner lived to say so; the stop is at its status' last word.
+LAST_WORD = {"state": "recording", "boot_id": "now", "updated_monotonic": 70.0}
+MARKED = {"state": "stopped", "boot_id": "now", "state_since_monotonic": 70.0}
+
+
+@pytest.mark.parametrize("status", [LAST_WORD, MARKED])
+def test_a_port_that_was_stopped_unseen_misses_nothing_from_then_on(status: dict[str, Any]) -> None:
+    dead = {"is_alive": False, **status}
+    rows = rows_of(story(interval=gap(10, "killed")), present(100, **dead))
+    assert shown(rows) == [("gap", "killed", 60.0, False, ""), ("stop", "operator", 30.0, True, "")]
+    rows = rows_of(story(file=recorded()), present(100, **dead))
+    assert [(row.kind, row.what, row.end, row.is_open) for row in rows[1:]] == [
+        ("gap", "runner killed", utc_text(T + 70), False), ("stop", "operator", utc_text(T + 100), True),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("records_at_boot", [True, False])
+def test_a_take_that_the_power_cut_off_is_over_once_somebody_stops_the_port(records_at_boot: bool) -> None:
+    dead: dict[str, Any] = {"is_alive": False, "records_at_boot": records_at_boot, **MARKED}
+    rows = rows_of(story(interval=gap(10, "no signal", boot="before")), present(100, **dead))
+    assert shown(rows) == [
+        ("gap", "no signal, then power", 60.0, False, ""), ("stop", "operator", 30.0, True, ""),
+    ]  # fmt: skip
+    rows = rows_of(story(file=recorded(boot="before")), present(100, **dead))
+    assert [(row.kind, row.what, row.is_open) for row in rows[1:]] == [
+        ("gap", "power", False),
+        ("stop", "operator", True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("status", "is_going_on"),
+    [
+        (LAST_WORD, True),
+        ({**LAST_WORD, "state": "failed"}, False),
+        ({**LAST_WORD, "boot_id": "before"}, False),
+        ({}, False),
+    ],
+)
+def test_a_port_that_nobody_stopped_goes_on_missing(status: dict[str, Any], is_going_on: bool) -> None:
+    now = present(100, is_alive=False, **status)
+    known = Present(now.now, now.boot, is_alive=False, is_going_on=is_going_on, status=PortStatus(**status))
+    assert shown(rows_of(story(interval=gap(10, "killed")), known)) == [("gap", "killed", 90.0, True, "")]
+
+
 def test_a_file_that_is_being_counted() -> None:
     seen = FileEnd("/r/10.mp4", "cut off: killed", "killed", moment(30), 500)
     known = recorded(end=seen, closed=moment(31))

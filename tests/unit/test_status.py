@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from sdisup.cli.tables import status_table
 from sdisup.contract import status as status_module
+from sdisup.contract.applied import AppliedPort
 from sdisup.contract.files import SIZE_LIMIT_BYTES, Fields, Unreadable, boot_id, read_json, replace_file, utc_text
 from sdisup.contract.status import (
     FIELDS,
@@ -28,6 +29,7 @@ from sdisup.contract.status import (
     STATES,
     PortStatus,
     is_alive,
+    is_going_on,
     lock_path,
     read_status,
     settle,
@@ -35,6 +37,7 @@ from sdisup.contract.status import (
     take_lock,
     write_status,
 )
+from sdisup.control import observe
 
 PACKAGE_PARENT = str(Path(status_module.__file__).resolve().parent.parent.parent)
 DEADLINE_S = 60.0
@@ -484,6 +487,39 @@ def test_a_process_of_this_machine_is_asked_and_nothing_is_left_open() -> None:
     assert is_alive(a_status(pid=os.getpid(), unit=unit, boot_id=boot_id()))
     assert not is_alive(a_status(pid=os.getpid(), unit="sdi-record@3.service", boot_id=boot_id()))
     assert open_descriptors() == before
+
+
+# ---- Whether it was stopped ----
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_unit_that_has_run_since_boot_and_is_inactive_was_stopped_whatever_its_status_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    """apply starts what should record and does not: never a port that somebody stopped."""
+    monkeypatch.setattr(observe, "lock_path", lambda port: lock_path(port, str(tmp_path)))
+    port = AppliedPort(3, "CAM3", "h264", "/srv/recordings", True, "r1")
+
+    def seen(record: PortStatus | None) -> PortStatus:
+        entry = observe._Observation(port, record, "", boot_id())
+        entry.settle("inactive")
+        return entry.result()
+
+    this_boot = seen(a_status(state=state, boot_id=boot_id()))
+    assert (this_boot.state, this_boot.should_record) == ("stopped", False)
+    before_boot = seen(a_status(state=state, boot_id="A"))
+    assert (before_boot.state, before_boot.should_record) == ("stopped", True)
+    # One that was killed before it could write a status has made its lock.
+    Path(lock_path(3, str(tmp_path))).touch()
+    assert not seen(None).should_record
+
+
+def test_a_port_is_going_on_while_systemd_keeps_its_run_directory_or_starts_it_once_more(tmp_path: Path) -> None:
+    assert not is_going_on(3, str(tmp_path))
+    for name in ("port-3", "3.again"):
+        (tmp_path / name).mkdir()
+        assert is_going_on(3, str(tmp_path))
+        (tmp_path / name).rmdir()
 
 
 # ---- The state: first that holds ----

@@ -552,6 +552,16 @@ def test_a_port_that_was_stopped_without_its_runner() -> None:
     assert port.rows("gap", "stop")[1:3] == [("gap", "cannot work", 20.0), ("stop", "operator", 30.0)]
 
 
+def test_a_take_that_the_power_cut_off_and_somebody_stopped_after_the_boot() -> None:
+    port = Port(records_at_boot=False).begin().record(10)
+    port.reboot(down_s=20).wait(5)
+    stopped_at = port.now
+    port.wait(30).begin(stopped_at=stopped_at).count()
+    port.record(5).stop()
+    assert port.rows("gap", "stop")[1:3] == [("gap", "power", 25.0), ("stop", "operator", 30.0)]
+    assert total(port.account()) == pytest.approx(port.at, abs=0.01)
+
+
 @pytest.mark.parametrize(("asked", "cause"), [(True, "restart"), (False, "terminated from outside")])
 @pytest.mark.parametrize("by", ["operator", "apply"])
 def test_what_systemd_ended_and_started_again_was_no_stop(asked: bool, cause: str, by: str) -> None:

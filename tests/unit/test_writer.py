@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ from sdisup.ledger.lines import Entry, append_entries, read_ledger
 from sdisup.ledger.open_record import load_story, save_story
 from sdisup.ledger.spool import Spool, read_spool, spool_path
 from sdisup.ledger.story import Story
-from sdisup.ledger.writer import Writer, is_going_down
+from sdisup.ledger.writer import NO_ANSWER_S, Writer, is_going_down
 
 FFPROBE = shutil.which("ffprobe") or "ffprobe"
 FFMPEG = shutil.which("ffmpeg") or "ffmpeg"
@@ -218,15 +219,41 @@ def test_an_old_stop_is_none_by_the_shutdown_now(bench: Bench, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(
-    ("answer", "is_down"),
-    [(b"running\n", False), (b"degraded\n", False), (b"starting\n", False), (b"maintenance\n", False),
-     (b"stopping\n", True), (b"unknown\n", True), (b"", True)],
+    ("answer", "code", "is_down"),
+    [(b"running\n", 0, False), (b"degraded\n", 1, False), (b"starting\n", 1, False), (b"maintenance\n", 1, False),
+     (b"stopping\n", 1, True), (b"unknown\n", 1, None), (b"", 1, None), (b"", 124, None)],
 )  # fmt: skip
-def test_what_systemd_says_when_it_goes_down(monkeypatch: pytest.MonkeyPatch, answer: bytes, is_down: bool) -> None:
-    """D-Bus is stopped with the first units: measured, systemctl says `unknown` then."""
+def test_what_systemd_says_when_it_goes_down(
+    monkeypatch: pytest.MonkeyPatch, answer: bytes, code: int, is_down: bool | None
+) -> None:
+    """D-Bus is stopped with the first units: measured, systemctl says `unknown` then, as where it is away."""
     monkeypatch.undo()
-    monkeypatch.setattr(module, "says", lambda _: (answer, 1))
+    monkeypatch.setattr(module, "says", lambda _: (answer, code))
     assert is_going_down() is is_down
+
+
+def test_a_stop_while_d_bus_is_away_is_an_operators(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: list[bool | None] = [None, None]
+    monkeypatch.setattr(module, "is_going_down", lambda: answers.pop(0) if answers else None)
+    bench.now = monotonic()
+    bench.begin().waits("killed").stop().turn()
+    assert bench.open()["interval"]["what"] == "killed"
+    assert bench.writer._ports[PORT].next_s() < NO_ANSWER_S
+    clock = SimpleNamespace(monotonic=lambda: monotonic() + NO_ANSWER_S + 1, time=time.time, sleep=lambda _: None)
+    monkeypatch.setattr(module, "time", clock)
+    bench.turn()
+    assert (bench.open()["interval"]["kind"], bench.open()["interval"]["what"]) == ("stop", "operator")
+
+
+@pytest.mark.parametrize(("answer", "by"), [(None, "shutdown"), (True, "shutdown"), (False, "operator")])
+def test_what_enters_the_last_events_takes_silence_for_the_shutdown(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, answer: bool | None, by: str
+) -> None:
+    monkeypatch.setattr(module, "is_going_down", lambda: answer)
+    bench.now = monotonic()
+    bench.begin().stop()
+    assert bench.writer.flush()
+    assert bench.open()["interval"]["what"] == by
 
 
 # ---- What an idle input costs ----
