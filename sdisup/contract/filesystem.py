@@ -7,9 +7,13 @@ from the filesystem itself, since a sandbox may hide /dev/disk. Standard library
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import stat
 
+LINKS = 40
+"""How many links of one path are followed, as by the kernel (path_resolution(7))."""
 MOUNTINFO = "/proc/self/mountinfo"
 
 # _IOR(0x15, 0, struct fsuuid2), linux/fs.h; Linux 6.9 and later. One byte of length, sixteen of UUID.
@@ -22,6 +26,41 @@ UUID_IN_FSID = frozenset({"ext2", "ext3", "ext4", "btrfs"})
 WITH_ROOT = " with /"
 # Layers and memory have no name of their own that means anything after a reboot.
 NAMELESS = frozenset({"overlay", "tmpfs", "ramfs"})
+
+
+def open_directory(path: str) -> int:
+    """Open a directory by an absolute path, along links that root or this user has made and no others.
+
+    Whoever may write to a directory of the path could lead elsewhere by a link. Raises OSError, which names that link.
+    """
+    flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+    at, names, links = _root(), path.split("/")[::-1], 0
+    try:
+        while names:
+            name = names.pop()
+            try:
+                # As a directory, or a place where one is mounted when it is asked for would be entered unmounted.
+                below = os.open(name or ".", flags | os.O_DIRECTORY, dir_fd=at)
+            except NotADirectoryError:
+                below = os.open(name, flags, dir_fd=at)
+            found = os.fstat(below)
+            if stat.S_ISLNK(found.st_mode):
+                links += 1
+                target = os.readlink("", dir_fd=below)
+                os.close(below)
+                if found.st_uid not in (0, os.geteuid()) or links > LINKS:
+                    raise OSError(errno.ELOOP, f"{name} in it is a link, which root has not made: move it away")
+                names += target.split("/")[::-1]
+                below = _root() if target.startswith("/") else os.dup(at)
+            os.close(at)
+            at = below
+        return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=at)
+    finally:
+        os.close(at)
+
+
+def _root() -> int:
+    return os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def filesystem_identity(path: str) -> str:

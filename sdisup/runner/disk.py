@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from sdisup.contract.filesystem import filesystem_identity, is_same_filesystem, is_shut_off
+from sdisup.contract.filesystem import filesystem_identity, is_same_filesystem, is_shut_off, open_directory
 from sdisup.contract.media import holds_media
 from sdisup.contract.records import Record
 from sdisup.runner.whereabouts import Found, Whereabouts, is_same_at_rest
@@ -179,7 +179,7 @@ class RecordingFile:
         may be a place where nobody but this user may write.
         """
         place = self._place
-        path, self._directory = place.recordings, os.open(place.recordings, DIRECTORY)
+        path, self._directory = place.recordings, open_directory(place.recordings)
         for name in filter(None, place.directory.removeprefix(place.recordings).split("/")):
             path = os.path.join(path, name)
             above = self._directory

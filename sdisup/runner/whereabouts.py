@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 
-from sdisup.contract.filesystem import filesystem_identity, is_same_filesystem
+from sdisup.contract.filesystem import filesystem_identity, is_same_filesystem, is_shut_off
 from sdisup.contract.records import Record
 
 END_BYTES = 1 << 12
@@ -89,12 +89,15 @@ class Whereabouts:
 
         Where none could be made there, this directory is better than none.
         """
+        # A take's own directory is made anew where it is gone.
+        path = self._directory if os.path.exists(self._directory) else self._recordings
         try:
-            # A take's own directory is made anew where it is gone.
-            now = os.stat(self._directory if os.path.exists(self._directory) else self._recordings)
+            now = os.stat(path)
         except FileNotFoundError:
             return False
-        if is_same(now, os.fstat(self._above)) or not may_write(now):
+        # What came after the unit's sandbox was made is read-only in there, and not in the next one.
+        may_write = os.access(path, os.W_OK | os.X_OK) or (is_shut_off(path) and has_right(now))
+        if is_same(now, os.fstat(self._above)) or not (stat.S_ISDIR(now.st_mode) and may_write):
             return False
         return is_same_filesystem(self._filesystem, filesystem_identity(self._recordings))
 
@@ -110,12 +113,9 @@ def is_same_at_rest(one: os.stat_result, other: os.stat_result) -> bool:
     return is_same(one, other) or (is_alike and stat.S_ISREG(one.st_mode) and one.st_dev == other.st_dev)
 
 
-def may_write(directory: os.stat_result) -> bool:
-    """Whether this user may make files in it, by its mode: what came after the unit's sandbox was made is read-only in
-    there, and not in the next one."""
+def has_right(directory: os.stat_result) -> bool:
+    """Whether this user may make files in a directory, by its mode."""
     mode = directory.st_mode
-    if not stat.S_ISDIR(mode):
-        return False
     if os.geteuid() == directory.st_uid:
         needed = 0o300
     else:

@@ -12,7 +12,13 @@ from pathlib import Path
 import pytest
 
 from sdisup.contract import filesystem
-from sdisup.contract.filesystem import filesystem_identity, is_same_filesystem, is_shut_off, mounted
+from sdisup.contract.filesystem import (
+    filesystem_identity,
+    is_same_filesystem,
+    is_shut_off,
+    mounted,
+    open_directory,
+)
 
 # proc(5), and lines of a Debian 12 and 13: a root, a bind of its /srv, an NFS, a path with a space, a btrfs
 # subvolume, whose directories have another device than its mount says.
@@ -208,3 +214,30 @@ def test_memory_has_no_name(tmp_path: Path) -> None:
         assert filesystem_identity(str(tmp_path)) == "tmpfs"
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+# ---- Along whose links ----
+
+
+def test_a_directory_is_opened_along_links_of_root_and_of_nobody_else(tmp_path: Path) -> None:
+    (tmp_path / "disk" / "recordings").mkdir(parents=True)
+    (tmp_path / "absolute").symlink_to(tmp_path / "disk")
+    (tmp_path / "relative").symlink_to("./disk/../disk/")
+    (tmp_path / "disk" / "up").symlink_to("../absolute/recordings")
+    before = len(os.listdir("/proc/self/fd"))
+    for path in ("disk/recordings", "absolute/recordings", "relative//recordings/", "disk/up", "relative/up/."):
+        descriptor = open_directory(f"{tmp_path}/{path}")
+        assert os.readlink(f"/proc/self/fd/{descriptor}") == str(tmp_path / "disk" / "recordings")
+        os.listdir(descriptor)
+        os.close(descriptor)
+    os.chown(tmp_path / "absolute", 65534, 65534, follow_symlinks=False)
+    for path in ("absolute/recordings", "disk/up", "absolute"):
+        with pytest.raises(OSError, match="absolute in it is a link, which root has not made"):
+            open_directory(f"{tmp_path}/{path}")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").touch()
+    for path, kind in (("loop", OSError), ("none/x", FileNotFoundError), ("file", NotADirectoryError),
+                       ("file/x", NotADirectoryError)):  # fmt: skip
+        with pytest.raises(kind):
+            open_directory(f"{tmp_path}/{path}")
+    assert len(os.listdir("/proc/self/fd")) == before

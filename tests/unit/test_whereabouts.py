@@ -12,7 +12,7 @@ import pytest
 
 from sdisup.contract.filesystem import filesystem_identity
 from sdisup.runner import whereabouts
-from sdisup.runner.whereabouts import Found, Whereabouts, is_same_at_rest, may_write
+from sdisup.runner.whereabouts import Found, Whereabouts, has_right, is_same_at_rest
 
 NAME = "CAM3_20260131T120000Z.mkv"
 
@@ -87,8 +87,12 @@ def test_a_directory_that_is_renamed_is_left_once_there_is_another(
     assert recorded.look() == Found(moved=True, place=str(place), misplaced=what == "match")
     moved.mkdir()
     assert recorded.look() == Found(moved=True, place=str(place), misplaced=True)
-    monkeypatch.setattr(whereabouts, "may_write", lambda _: False)
+    monkeypatch.setattr(os, "access", lambda *_: False)
     assert recorded.look() == Found(moved=True, place=str(place), misplaced=False), "nothing could be recorded there"
+    monkeypatch.setattr(whereabouts, "is_shut_off", lambda _: True)
+    assert recorded.look().misplaced, "the next sandbox lets it in"
+    monkeypatch.setattr(whereabouts, "has_right", lambda _: False)
+    assert not recorded.look().misplaced
 
 
 def test_no_directory_but_one_on_the_right_disk_is_the_right_one(
@@ -180,8 +184,9 @@ def test_at_rest_a_file_is_known_by_its_times(recorded: Recorded, tmp_path: Path
         (0o1777, 0, 0, True), (0o775, 0, 7, True), (0o377, 1, 0, True), (0o677, 1, 0, False),
     ],
 )  # fmt: skip
-def test_who_may_write(monkeypatch: pytest.MonkeyPatch, mode: int, owner: int, group: int, *, expected: bool) -> None:
+def test_who_may_make_files(
+    monkeypatch: pytest.MonkeyPatch, mode: int, owner: int, group: int, *, expected: bool
+) -> None:
     for name, value in (("geteuid", 1), ("getegid", 1), ("getgroups", [7])):
         monkeypatch.setattr(os, name, lambda value=value: value)
-    assert may_write(os.stat_result([0o040000 | mode, 0, 0, 2, owner, group, 0, 0, 0, 0])) is expected
-    assert not may_write(os.stat_result([0o100000 | mode, 0, 0, 2, owner, group, 0, 0, 0, 0]))
+    assert has_right(os.stat_result([0o040000 | mode, 0, 0, 2, owner, group, 0, 0, 0, 0])) is expected
