@@ -83,7 +83,8 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
         Setting("ports", INTEGER, 8, "How many ports there are: 0 to one less than this.", minimum=1,
                 maximum=MAX_PORTS),
         Setting("recordings", PATH, "/srv/recordings", "The directory that recordings go to; it has to exist."),
-        Setting("ffmpeg", PATH, "/usr/bin/ffmpeg", "The FFmpeg that records."),
+        Setting("ffmpeg", PATH, "/usr/bin/ffmpeg", "The FFmpeg that records. A script in its place passes "
+                "descriptor 3 on, which is the file."),
     ),
     PORT: (
         Setting("enabled", BOOLEAN, True, "Whether the port is configured at all."),
