@@ -45,6 +45,8 @@ EXIT_STOPPED, EXIT_FOR_RETRY, EXIT_CANNOT_WORK = "exit, stopped", "exit for syst
 CUT_AGAIN_S = 70.0
 """A file that could go on is ended for a new one at most once in this time, after which the port's ends count as
 the first again (GOOD_RECORDING_S)."""
+MOVED_AGAIN_S = 5.0
+"""The same where the file's directory was moved: a new file begins at once, though not for ever where each is moved."""
 CUT_DOUBLINGS, CUTS_FORGOTTEN_S = 6, 7200.0
 """How often that time doubles while the cuts go on, and after how long without one it is as at first."""
 LOSS_IS_TOLD = 50
@@ -189,17 +191,19 @@ def decide(situation: Situation, options: Options) -> Decision:
     if situation.terminated:
         return Decision(END_FFMPEG, Fault(TERMINATED, situation.terminated))
     fault = find_fault(situation.sight, options) if situation.phase == RUNNING else None
-    if fault is None and situation.phase == RUNNING and _may_cut(situation):
-        fault = find_cut(situation.sight)
+    if fault is None and situation.phase == RUNNING:
+        cut = find_cut(situation.sight)
+        fault = cut if cut and _may_cut(situation, cut) else None
     return Decision(END_FFMPEG, fault) if fault else Decision(NOTHING)
 
 
-def _may_cut(situation: Situation) -> bool:
+def _may_cut(situation: Situation, cut: Fault) -> bool:
     """Whether a new file is worth it. What happens again and again would cost more by new files than by itself: so each
     further cut waits twice as long. A start that brings no frame loses nothing, but is tried from zero once only."""
     if situation.sight is not None and situation.sight.recording_s is None:
         return not situation.sight.frames and not situation.from_zero
-    again_s = CUT_AGAIN_S * 2.0 ** min(max(situation.cuts - 1, 0), CUT_DOUBLINGS)
+    first_s = MOVED_AGAIN_S if cut.kind == MISPLACED else CUT_AGAIN_S
+    again_s = first_s * 2.0 ** min(max(situation.cuts - 1, 0), CUT_DOUBLINGS)
     return situation.cut_at is None or situation.now - situation.cut_at > again_s
 
 
