@@ -59,6 +59,32 @@ def open_directory(path: str) -> int:
         os.close(at)
 
 
+def open_below(top: str, path: str) -> tuple[int, list[str]]:
+    """Open the directory at `path`, at or below `top`, as far as it is there; returns which names are missing then.
+
+    Below `top` no link is followed: whoever may write there may have put it there. Raises OSError, NotADirectoryError
+    for a link or a file.
+    """
+    at, names = open_directory(top), [name for name in path.removeprefix(top).split("/") if name]
+    reached = top
+    try:
+        while names:
+            reached = f"{reached.rstrip('/')}/{names[0]}"
+            below = os.open(names[0], os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
+            os.close(at)
+            at = below
+            names.pop(0)
+    except FileNotFoundError:
+        return at, names
+    except OSError as error:
+        os.close(at)
+        if isinstance(error, NotADirectoryError):
+            text = f"{reached} is a link or a file, and recordings go into directories alone: move it away"
+            raise NotADirectoryError(errno.ENOTDIR, text) from error
+        raise
+    return at, names
+
+
 def _root() -> int:
     return os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 

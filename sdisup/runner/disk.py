@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from sdisup.contract.filesystem import filesystem_identity, is_same_filesystem, is_shut_off, open_directory
+from sdisup.contract.filesystem import filesystem_identity, is_same_filesystem, is_shut_off, open_below
 from sdisup.contract.media import holds_media
 from sdisup.contract.records import Record
 from sdisup.runner.whereabouts import Found, Whereabouts, is_same_at_rest
@@ -173,22 +173,11 @@ class RecordingFile:
         return ""
 
     def _enter(self) -> str:
-        """Open the file's directory, which is made where it is missing below the recordings, and look at its space.
-
-        By one name after the other: whoever may write there may put a link in a directory's place, and a link's target
-        may be a place where nobody but this user may write.
-        """
-        place = self._place
-        path, self._directory = place.recordings, open_directory(place.recordings)
-        for name in filter(None, place.directory.removeprefix(place.recordings).split("/")):
-            path = os.path.join(path, name)
-            above = self._directory
-            try:
-                self._directory = self._enter_one(name)
-            except NotADirectoryError:
-                return f"{path} is a link or a file, and recordings go into directories alone: move it away"
-            if above not in self._unsynced:
-                os.close(above)
+        """Open the file's directory, which is made where it is missing below the recordings, and look at its space."""
+        path = self._place.directory
+        self._directory, missing = open_below(self._place.recordings, path)
+        for name in missing:
+            self._enter_new(name)
         # Another disk may be mounted below the recordings.
         space = os.fstatvfs(self._directory)
         self._free_bytes = space.f_bavail * space.f_frsize
@@ -196,23 +185,11 @@ class RecordingFile:
             return f"disk full: {path} has {self._free_bytes / 1e6:.1f} MB free; free some space"
         return ""
 
-    def _enter_one(self, name: str) -> int:
-        """Open a directory in the one that is open."""
-        flags = DIRECTORY | os.O_NOFOLLOW
-        try:
-            return os.open(name, flags, dir_fd=self._directory)
-        except FileNotFoundError:
-            self._make_one(name)
-            return os.open(name, flags, dir_fd=self._directory)
-
-    def _make_one(self, name: str) -> None:
-        try:
-            os.mkdir(name, 0o775, dir_fd=self._directory)
-        except FileExistsError:
-            # Another port made it at the same moment.
-            return
-        finally:
-            self._unsynced.append(self._directory)
+    def _enter_new(self, name: str) -> None:
+        """Make a directory in the one that is open, and open it."""
+        self._unsynced.append(self._directory)
+        _make(name, self._directory)
+        self._directory = os.open(name, DIRECTORY | os.O_NOFOLLOW, dir_fd=self._directory)
 
     def _open(self) -> str:
         """Make the file. Invariant 3: with O_EXCL no two writers share a name, whatever the clock does."""
@@ -364,6 +341,14 @@ class RecordingFile:
             return False
         os.unlink(name, dir_fd=self._directory)
         return True
+
+
+def _make(name: str, above: int) -> None:
+    try:
+        os.mkdir(name, 0o775, dir_fd=above)
+    except FileExistsError:
+        # Another port made it at the same moment; or it is no directory, and cannot be opened as one.
+        return
 
 
 def _open_problem(place: Place, error: OSError) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 
-from sdisup.contract.filesystem import filesystem_identity, is_same_filesystem, is_shut_off
+from sdisup.contract.filesystem import filesystem_identity, is_same_filesystem, is_shut_off, open_below
 from sdisup.contract.records import Record
 
 END_BYTES = 1 << 12
@@ -89,15 +89,20 @@ class Whereabouts:
 
         Where none could be made there, this directory is better than none.
         """
-        # A take's own directory is made anew where it is gone.
-        path = self._directory if os.path.exists(self._directory) else self._recordings
         try:
-            now = os.stat(path)
-        except FileNotFoundError:
+            # A take's own directory is made anew where it is gone.
+            descriptor, _ = open_below(self._recordings, self._directory)
+        except OSError:
+            # As a new file would find it too.
             return False
+        try:
+            now = os.fstat(descriptor)
+            path = os.readlink(f"/proc/self/fd/{descriptor}")
+        finally:
+            os.close(descriptor)
         # What came after the unit's sandbox was made is read-only in there, and not in the next one.
         may_write = os.access(path, os.W_OK | os.X_OK) or (is_shut_off(path) and has_right(now))
-        if is_same(now, os.fstat(self._above)) or not (stat.S_ISDIR(now.st_mode) and may_write):
+        if is_same(now, os.fstat(self._above)) or not may_write:
             return False
         return is_same_filesystem(self._filesystem, filesystem_identity(self._recordings))
 

@@ -625,7 +625,8 @@ def test_nothing_but_directories_leads_to_the_file(recorder: Recorder, tmp_path:
         planted.symlink_to(tmp_path / ("ledger" if what == "link" else "nothing"))
     descriptors = len(os.listdir("/proc/self/fd"))
     failed = recorder.wait(recorder.open(directory=recorder.directory / below / "cup"), OpenFailed)
-    assert failed.reason == f"{planted} is a link or a file, and recordings go into directories alone: move it away"
+    why = f"{planted} is a link or a file, and recordings go into directories alone: move it away"
+    assert failed.reason == f"no file can be made in {recorder.directory}: {why}"
     assert os.listdir(tmp_path / "ledger") == [] and not (tmp_path / "nothing").exists()
     assert len(os.listdir("/proc/self/fd")) == descriptors
 

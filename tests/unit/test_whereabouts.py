@@ -95,6 +95,14 @@ def test_a_directory_that_is_renamed_is_left_once_there_is_another(
     assert not recorded.look().misplaced
 
 
+def test_a_link_in_a_directorys_place_ends_no_recording(recorded: Recorded, tmp_path: Path) -> None:
+    """Whoever may write there could end it: no file is made along a link."""
+    (tmp_path / "open").mkdir()
+    recorded.directory.rename(tmp_path / "old")
+    recorded.directory.symlink_to(tmp_path / "open")
+    assert recorded.look() == Found(moved=True, place=str(tmp_path / "old" / NAME))
+
+
 def test_no_directory_but_one_on_the_right_disk_is_the_right_one(
     recorded: Recorded, mount: Callable[..., None], tmp_path: Path
 ) -> None:
