@@ -24,6 +24,10 @@ from sdisup.contract.files import (
 )
 from sdisup.contract.records import Record
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 LIFETIME_S = 30.0
 REQUEST_LIMIT_BYTES = SIZE_LIMIT_BYTES // 2
 TAKE_LENGTH = 64
@@ -103,8 +107,9 @@ def noted_stopper(port_index: int, run_directory: str) -> str:
 def leave_request(port_index: int, request: Request, directory: str = RUN_DIRECTORY) -> None:
     """Leave a request for the port's next start.
 
-    Exclusive: of two programs that start one port at the same moment, one gets FileExistsError. A request
-    whose time is over is taken away first. Raises OSError.
+    Exclusive: of two programs that start one port at the same moment, one gets FileExistsError. A request whose time is
+    over is taken away first. What cannot be (a directory, another member's file) is no request, and keeps nobody from
+    leaving one: it gets a name that nobody could know. Raises OSError.
     """
     path = request_path(port_index, directory)
     document = {"created_boottime_ns": boottime_ns(), "boot_id": boot_id(), **request.as_dict()}
@@ -114,47 +119,102 @@ def leave_request(port_index: int, request: Request, directory: str = RUN_DIRECT
         with open(descriptor, "w", encoding="utf-8") as file:
             os.fchmod(descriptor, 0o644)
             json.dump(document, file)
-        _remove_expired(path)
+        if not _make_way(path):
+            path = f"{path.removesuffix('.json')}.{os.urandom(8).hex()}.json"
         # link(2) makes the name appear with its whole content, or fails because it is taken.
         os.link(temporary, path)
     finally:
         os.unlink(temporary)
 
 
+def _requests(port_index: int, directory: str) -> list[str]:
+    """The paths of what may be the port's requests; first the one with the name that all programs know."""
+    try:
+        names = os.listdir(f"{directory}/requests")
+    except FileNotFoundError:
+        return []
+    first, note = (os.path.basename(path(port_index, directory)) for path in (request_path, stop_note_path))
+    ours = [name for name in names if name.startswith(f"{port_index}.") and name.endswith(".json") and name != note]
+    return [f"{directory}/requests/{name}" for name in sorted(ours, key=lambda name: (name != first, name))]
+
+
 def take_back(port_index: int, request_id: str, directory: str = RUN_DIRECTORY) -> bool:
     """Remove our own request if no runner claimed it; whether that was so."""
-    path = request_path(port_index, directory)
-    try:
-        if read_fields(path).text("request_id", "") == request_id:
-            os.unlink(path)
-            return True
-    except (OSError, Unreadable):
-        # It was claimed, which is what it was for; what else is there is not ours.
-        return False
+    for path in _requests(port_index, directory):
+        try:
+            if read_fields(path).text("request_id", "") == request_id:
+                os.unlink(path)
+                return True
+        except (OSError, Unreadable):
+            # It was claimed, which is what it was for; what else is there is not ours.
+            continue
     return False
 
 
-def _remove_expired(path: str) -> None:
+def _make_way(path: str) -> bool:
+    """Remove what is no request any more; whether the name is free, or a request has it."""
     try:
         _check_age(read_fields(path, REQUEST_LIMIT_BYTES))
     except FileNotFoundError:
-        return
+        return True
     except Unreadable:
+        try:
+            _remove(path)
+        except OSError:
+            return False
+    return True
+
+
+def _remove(path: str) -> None:
+    """Remove whatever has this name, but for a directory that is not empty. Raises OSError."""
+    try:
         os.unlink(path)
+    except IsADirectoryError:
+        os.rmdir(path)
 
 
-def claim_request(port_index: int, recordings: str, directory: str = RUN_DIRECTORY) -> Request | None:
+def claim_request(
+    port_index: int,
+    recordings: str,
+    directory: str = RUN_DIRECTORY,
+    keep: Callable[[Request], None] = lambda _: None,
+) -> Request | None:
     """Take the port's request, if there is one; it is gone afterwards, honoured or not.
 
-    Raises Unreadable for one that is not honoured: the port then starts as it is configured.
+    `keep` is called before it is removed; where that raises OSError the request stays, and so does what it raises.
+    Raises Unreadable where there is one, and none that is honoured: the port then starts as it is configured.
     """
-    path = request_path(port_index, directory)
-    left = _take_away(path)
-    if left is None:
-        return None
-    fields = Fields(left[0], path)
-    _check_age(fields)
-    return _checked(fields, left[1], recordings)
+    problem: Unreadable | None = None
+    for path in _requests(port_index, directory):
+        try:
+            request = _read_request(path, recordings)
+        except FileNotFoundError:
+            continue
+        except Unreadable as error:
+            problem = problem or error
+            continue
+        keep(request)
+        os.unlink(path)
+        return request
+    if problem:
+        raise problem
+    return None
+
+
+def _read_request(path: str, recordings: str) -> Request:
+    """A request that is honoured. Raises Unreadable for any other, which is removed if that is possible."""
+    try:
+        document, owner = read_owned_json(path, REQUEST_LIMIT_BYTES)
+        fields = Fields(document, path)
+        _check_age(fields)
+        return _checked(fields, owner, recordings)
+    except Unreadable:
+        try:
+            _remove(path)
+        except OSError as stays:
+            # What stays would be read again, and is.
+            raise Unreadable(f"{path} cannot be read and removed: {stays.strerror}") from stays
+        raise
 
 
 def _take_away(path: str) -> tuple[object, int] | None:
@@ -163,7 +223,7 @@ def _take_away(path: str) -> tuple[object, int] | None:
         try:
             return read_owned_json(path, REQUEST_LIMIT_BYTES)
         finally:
-            os.unlink(path)
+            _remove(path)
     except FileNotFoundError:
         return None
     except OSError as error:

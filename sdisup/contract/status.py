@@ -8,6 +8,7 @@ its lock, which nobody else may open, but of the process that its status names.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -110,8 +111,38 @@ def lock_path(port_index: int, directory: str = RUN_DIRECTORY) -> str:
 
 def write_status(status: PortStatus, directory: str = RUN_DIRECTORY) -> None:
     """Replace the port's status file. Raises OSError."""
-    content = json.dumps(status.as_dict(), ensure_ascii=False).encode("utf-8", "replace")
-    replace_file(status_path(status.port_index, directory), content + b"\n")
+    content = json.dumps(status.as_dict(), ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+    path = status_path(status.port_index, directory)
+    try:
+        replace_file(path, content)
+    except OSError as error:
+        if error.errno != errno.ENOSPC or not _overwrite(path, content):
+            raise
+
+
+def _overwrite(path: str, content: bytes) -> bool:
+    """Write into the room that a file has already; whether there was enough.
+
+    A reader in between sees the old or the new, as good as always: it is one page (write(2) on tmpfs).
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        found = os.fstat(descriptor)
+        if len(content) > found.st_blocks * 512:
+            return False
+        # Spaces at the end of a JSON text are nothing.
+        return os.pwrite(descriptor, content.ljust(found.st_size), 0) >= len(content)
+    finally:
+        os.close(descriptor)
+
+
+def is_full(directory: str = RUN_DIRECTORY) -> bool:
+    """Whether there is no room for a status."""
+    found = os.statvfs(directory)
+    return found.f_blocks > 0 and found.f_bavail == 0
 
 
 def read_status(port_index: int, directory: str = RUN_DIRECTORY) -> PortStatus | None:

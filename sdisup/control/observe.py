@@ -17,6 +17,7 @@ from sdisup.contract.status import (
     PortStatus,
     find_status,
     is_alive,
+    is_full,
     lock_path,
     read_status,
     settle,
@@ -26,6 +27,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sdisup.control.systemd import Systemd
 
+FULL = f"{RUN_DIRECTORY} is full, and the runner cannot say how it goes; make room: df {RUN_DIRECTORY}"
 UNIT_PATTERN = "sdi-record@*.service"
 
 
@@ -68,8 +70,9 @@ class _Observation(Record, frozen=False):
         self.settled = settle(
             self.record, alive=alive, unit_state=unit_state, now_monotonic=monotonic(), this_boot=self.this_boot
         )
-        if self.settled and self.settled[0] == "starting" and self.trouble:
-            self.settled = ("unknown", self.trouble)
+        if self.settled == ("starting", "") and not alive:
+            trouble = self.trouble or (FULL if os.path.isdir(RUN_DIRECTORY) and is_full() else "")
+            self.settled = ("unknown", trouble) if trouble else self.settled
 
     def result(self) -> PortStatus:
         port, record = self.port, self.record

@@ -148,7 +148,8 @@ class Situation(Record):
     itself; `no_signal_since` is None while there is a signal, or nobody knows. `has_recorded` is whether this command
     line has recorded since boot. `cut_at` is when a file was ended that could have gone on, None if none was, and
     `cuts` how many were one after the other. `from_zero` is whether picture and sound begin at zero each now.
-    `terminated` says who has sent the runner a signal to end that was not systemd; empty if nobody has.
+    `is_forgetful` is whether the next runner would not know of them. `terminated` says who has sent the runner a signal
+    to end that was not systemd; empty if nobody has.
     """
 
     now: float
@@ -158,6 +159,7 @@ class Situation(Record):
     is_ending: bool = False
     wait_until: float = 0.0
     failures: int = 0
+    is_forgetful: bool = False
     loops: int = 0
     no_signal_since: float | None = None
     has_recorded: bool = False
@@ -302,8 +304,10 @@ def _after_end(situation: Situation, ended: Ended, options: Options) -> Decision
         return Decision(AWAIT_SIGNAL, wait_s=no_signal_wait_s(situation.now - since, ended.cpu_s))
     if ended.cause.outcome == FAIL and situation.has_recorded:
         return Decision(AWAIT_RETRY, wait_s=hopeless_wait_s(situation))
-    if ended.is_abandoned or _is_loop(situation, ended):
-        cpu_s = 0.0 if ended.frames else ended.cpu_s
+    is_loop = _is_loop(situation, ended)
+    if ended.is_abandoned or is_loop or (situation.is_forgetful and ended.cause.outcome == RETRY):
+        # Where nothing can be left to the next runner, as in a full /run, it would begin without a wait.
+        cpu_s = 0.0 if ended.frames or not (ended.is_abandoned or is_loop) else ended.cpu_s
         return Decision(AWAIT_RETRY, wait_s=loop_wait_s(situation.failures + 1, cpu_s))
     return Decision(EXIT_CANNOT_WORK if ended.cause.outcome == FAIL else EXIT_FOR_RETRY)
 

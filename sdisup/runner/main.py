@@ -58,6 +58,7 @@ FRUITLESS_ATTEMPTS = 3
 """A server may take some seconds before it lets the same client in again."""
 LOCK_WAIT_S = 8.0
 """Below the unit's WatchdogSec=."""
+FORGETS = "after a crash the port may go on without its take"
 WANTS_DIRECTORY = "/etc/systemd/system/sdi-record.target.wants"
 
 
@@ -111,7 +112,7 @@ class Runner:
         self._has_run = False
         self._no_signal_since: float | None = None
         self._is_stopping = self._is_restarting = False
-        self._terminated = ""
+        self._terminated = self._lack = ""
         self._loops = 0
         self._remarked: set[str] = set()
         self._waits_for = ""
@@ -246,10 +247,16 @@ class Runner:
         self._take_step(decision, situation.ended, now)
         if self._spool.problem:
             self._spool.retry()
+        self._say_lack()
         if self._exit_code is None:
             told = (self._reporter.status.state, self._reporter.status.reason)
             state, reason = describe(self._situation(now), self._options, self._waits_for, told)
             self._reporter.publish(now, state, "; ".join(filter(None, (reason, *self._remarks(now)))), self._attempt)
+
+    def _say_lack(self) -> None:
+        if self._memory.lack and self._memory.lack != self._lack:
+            self._say(ERROR, f"{self._memory.lack}: {FORGETS}")
+        self._lack = self._memory.lack
 
     def _situation(self, now: float) -> Situation:
         attempt = self._attempt
@@ -262,6 +269,7 @@ class Runner:
             is_ending=attempt is not None and attempt.is_ending,
             wait_until=self._wait_until,
             failures=self._memory.failures,
+            is_forgetful=bool(self._memory.lack),
             loops=self._loops,
             no_signal_since=self._no_signal_since,
             has_recorded=self._options.command in self._recorded,
@@ -603,10 +611,10 @@ class Runner:
 
     def _remarks(self, now: float) -> list[str]:
         """What an operator should know of a port that records."""
-        attempt = self._attempt
+        attempt, lack = self._attempt, self._memory.lack
+        remarks = [f"{lack}: {FORGETS}"] if lack and not self._is_stopping else []
         if attempt is None or attempt.phase != steps.RUNNING or self._is_stopping or self._no_signal_since is not None:
-            return []
-        remarks = []
+            return remarks
         if self._memory.without_audio:
             where = "is embedded in the signal" if self._options.audio_options else "came from the input"
             remarks.append(f"without audio: none {where}")
@@ -637,9 +645,11 @@ def _begin_take(memory: Memory, options: Options, run_directory: str, directory:
     if not memory.is_restart:
         memory.take_started_at = utc_text(time.time())
         try:
-            memory.request = claim_request(options.port, options.recordings, run_directory) or memory.request
+            claim_request(options.port, options.recordings, run_directory, memory.begin)
         except Unreadable as error:
             problems.append(f"{error}; recording as it is configured")
+        except OSError as error:
+            problems.append(f"{error.strerror}: its take cannot be kept; recording as it is configured")
     memory.save()
     try:
         leave_mark(options.port, run_directory, directory)

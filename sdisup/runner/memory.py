@@ -56,6 +56,14 @@ class Memory(Record, frozen=False):
         else:
             self.lack = ""
 
+    def begin(self, request: Request) -> None:
+        """Keep a take's request. Raises OSError where it cannot be kept, and then has none."""
+        self.request = request
+        self.save()
+        if self.lack:
+            self.request = Request()
+            raise OSError(0, self.lack)
+
     def good_minute(self) -> None:
         """After a minute of good recording the next end counts as the first again, and is retried at once."""
         if self.failures >= 0:

@@ -216,12 +216,76 @@ def test_a_file_that_is_too_large_is_refused(run: str) -> None:
 
 
 def test_a_directory_is_refused_and_no_descriptor_is_lost(run: str) -> None:
-    os.mkdir(request_path(3, run))
+    os.makedirs(f"{request_path(3, run)}/inside")
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(3):
         with pytest.raises(Unreadable, match="cannot be read"):
             claim(run)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def directory_with_a_file(path: str) -> None:
+    os.makedirs(f"{path}/inside")
+
+
+def link_to_another_ports(path: str) -> None:
+    Path(path.replace("3.json", "4.json")).write_text(json.dumps(good(take="of-4")))
+    os.symlink("4.json", path)
+
+
+def rest_of_an_earlier_program(path: str) -> None:
+    Path(f"{path}.99.x.tmp").write_text('{"take": "half')
+    Path(path.replace("3.json", "3.0123456789abcdef.json")).write_text('{"take": "half')
+
+
+IN_THE_WAY = [directory_with_a_file, os.mkdir, os.mkfifo, link_to_another_ports, rest_of_an_earlier_program]
+
+
+@pytest.mark.parametrize("put_in_the_way", IN_THE_WAY)
+@pytest.mark.parametrize("comes_first", [True, False])
+def test_takes_go_on_working_whatever_is_in_the_way(run: str, put_in_the_way: Any, comes_first: bool) -> None:
+    """A member of the group makes entries in this directory, which the others may not remove (mode 3770)."""
+    if comes_first:
+        put_in_the_way(request_path(3, run))
+    for number in range(3):
+        leave_request(3, Request(take=f"t{number}", request_id=str(number)), run)
+        if not comes_first and number == 0:
+            # What the runner finds first is none; its name was free before.
+            os.rename(request_path(3, run), f"{run}/requests/3.aa.json")
+            put_in_the_way(request_path(3, run))
+        found = claim(run)
+        assert found is not None and found.take == f"t{number}"
+    left = {name.partition(".")[2] for name in os.listdir(f"{run}/requests") if name.startswith("3.")}
+    assert left <= {"json", "json.99.x.tmp", "0123456789abcdef.json"}
+
+
+def test_what_cannot_be_removed_is_no_request_of_a_program_that_has_no_right_to(
+    run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a directory with the sticky bit a member removes its own files alone (unlink(2), EPERM)."""
+    put(run, good(take="old", created_boottime_ns=boottime_ns() - 31 * 10**9))
+
+    def refuse(_: str) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    with monkeypatch.context() as member:
+        member.setattr(requests, "_remove", refuse)
+        leave_request(3, Request(take="mine", request_id="a"), run)
+        leave_request(3, Request(take="withdrawn", request_id="b"), run)
+    assert take_back(3, "b", run) and not take_back(3, "b", run)
+    found = claim(run)
+    assert found is not None and found.take == "mine"
+
+
+def test_a_request_that_cannot_be_kept_stays(run: str) -> None:
+    def full(_: Request) -> None:
+        raise OSError(28, "No space left on device")
+
+    leave_request(3, Request(take="cup"), run)
+    with pytest.raises(OSError, match="No space left"):
+        claim_request(3, RECORDINGS, run, full)
+    found = claim(run)
+    assert found is not None and found.take == "cup"
 
 
 # ---- Whose it is ----

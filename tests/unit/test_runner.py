@@ -16,10 +16,12 @@ from typing import Any
 import pytest
 from scripted import Action, FakeFFmpeg, World, close_well, quit_well
 
+from sdisup.contract import files
+from sdisup.contract import status as status_module
 from sdisup.contract.options import ENDS, OPTIONAL, REQUIRED, SOUND_MARK, Options
 from sdisup.contract.requests import Request, leave_request
-from sdisup.contract.status import read_status
-from sdisup.runner import report
+from sdisup.contract.status import PortStatus, read_status
+from sdisup.runner import memory, report
 from sdisup.runner.disk import Closed, FirstMedia, OpenFailed, Sample
 from sdisup.runner.ffmpeg import OUTPUT_NAME
 from sdisup.runner.main import EXIT_CANNOT_WORK, EXIT_RETRY, EXIT_STOPPED, Runner
@@ -1090,6 +1092,69 @@ def test_the_take_goes_on_where_the_start_limit_had_ended_the_restarts(tmp_path:
     (tmp_path / "3.again").touch()
     assert run(World(records(2)).at(1.1, stop)) == EXIT_STOPPED
     assert (told()[-1]["take"], (tmp_path / "3.again").exists()) == ("cup", False)
+
+
+@pytest.fixture
+def full(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
+    """/run has no room for a new file, or has some again."""
+    real = files.replace_file
+
+    def fill(is_full: bool) -> None:
+        def refuse(path: str, *_: object, **__: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+        for module in (memory, status_module):
+            monkeypatch.setattr(module, "replace_file", refuse if is_full else real)
+
+    return fill
+
+
+def test_a_full_run_costs_no_back_off_and_is_said(
+    tmp_path: Path, run: Run, said: list[str], full: Callable[[bool], None]
+) -> None:
+    """The next runner would know of no failure, and begin without a wait."""
+    full(True)
+    begun_at: list[float] = []
+    world = World().at(40.0, lambda _: full(False))
+
+    def fail(ffmpeg: FakeFFmpeg) -> None:
+        begun_at.append(world.time_s)
+        ffmpeg.exits(1)
+
+    world.on_spawn = fail
+    assert run(world) == EXIT_RETRY
+    assert [later - earlier for earlier, later in itertools.pairwise(begun_at[:7])] == pytest.approx(
+        [0, 1, 2, 4, 8, 10], abs=0.05
+    )
+    assert begun_at[-1] >= 40
+    text = f"{tmp_path}: No space left on device: after a crash the port may go on without its take"
+    assert [line for line in said if text in line] == [f"<3>port 3 (CAM3): {text}"]
+
+
+def test_the_status_tells_how_it_goes_in_a_full_run(tmp_path: Path, run: Run, full: Callable[[bool], None]) -> None:
+    seen: list[PortStatus | None] = []
+    world = World(records(6))
+    world.at(1.0, lambda _: full(True)).at(5.5, lambda _: seen.append(read_status(3, str(tmp_path)))).at(6.1, stop)
+    run(world)
+    assert seen[0] is not None
+    assert seen[0].state == "recording"
+    assert seen[0].frame_count >= 125
+    stopped = read_status(3, str(tmp_path))
+    assert stopped is not None and stopped.state == "stopped"
+
+
+def test_a_take_is_claimed_only_when_it_is_kept(
+    tmp_path: Path, run: Run, said: list[str], told: Told, full: Callable[[bool], None]
+) -> None:
+    in_a_take(tmp_path)
+    full(True)
+    run(World(records(1)).at(1.1, stop))
+    assert told()[-1]["take"] is None
+    assert any("its take cannot be kept; recording as it is configured" in line for line in said)
+    full(False)
+    stop_of_systemd(tmp_path)
+    run(World(records(1)).at(1.1, stop))
+    assert told()[-1]["take"] == "cup"
 
 
 def test_a_stop_that_comes_while_the_runner_ends_is_a_stop(
