@@ -306,7 +306,10 @@ def _set_boot(systemd: Systemd, prepared: Prepared, say: Callable[[str], None], 
 def _due(systemd: Systemd, applied: Applied) -> tuple[list[int], dict[int, str]]:
     """The ports that should record and do not, and those whose runner was started from an older unit: what they do."""
     found = statuses(list(applied.ports.values()), systemd)
-    start = [s.port_index for s in found if s.should_record and s.state in ("stopped", "failed")]
+    # What a power cut ended goes on by hand: as it is configured it would be without its take.
+    by_hand = {index for index, port in applied.ports.items() if not port.record_at_boot}
+    due = [s for s in found if s.should_record and s.state in ("stopped", "failed")]
+    start = [s.port_index for s in due if s.state == "failed" or s.port_index not in by_hand]
     return start, {s.port_index: _at_work(s) for s in found if s.config_pending}
 
 

@@ -57,7 +57,9 @@ def set_record_at_boot(ports: Sequence[AppliedPort], value: bool) -> Change:
             _put_back(links)
             raise
         found = statuses(changed, systemd)
-    due = [port for port, s in zip(changed, found, strict=True) if s.should_record and s.state == "stopped"]
+    stopped = [port for port, s in zip(changed, found, strict=True) if s.should_record and s.state == "stopped"]
+    # What a power cut ended goes on by hand.
+    due = [port for port in stopped if port.record_at_boot]
     return Change(tuple(changed), tuple(due), tuple(errors.values()))
 
 

@@ -84,6 +84,10 @@ class _Observation(Record, frozen=False):
         # A unit that has run since boot and is inactive was stopped, whatever its last runner had time to say.
         has_run = (record is not None and record.boot_id == self.this_boot) or os.path.lexists(lock_path(port.index))
         alive = state not in ("stopped", "failed", "unknown")
+        should_record = state != "stopped" or (port.record_at_boot and not has_run)
+        if not (should_record or has_run):
+            lost = _cut_off(port)
+            should_record, reason = bool(lost), lost or reason
         status.update(
             name=port.name,
             unit=port.unit,
@@ -92,7 +96,7 @@ class _Observation(Record, frozen=False):
             reason=reason,
             recordings=status.recordings or port.recordings,
             config_pending=alive and bool(status.revision) and status.revision != port.revision,
-            should_record=state != "stopped" or (port.record_at_boot and not has_run),
+            should_record=should_record,
         )
         if not status.is_recording and state not in ("stalled", "starting", "stopping", "unknown"):
             status.update(fps=0.0, bitrate_mbps=0.0, speed=None)
@@ -109,6 +113,19 @@ def _observe(port: AppliedPort) -> _Observation:
     entry = _Observation(port, record, trouble, boot_id())
     entry.settle(None)
     return entry
+
+
+def _cut_off(port: AppliedPort) -> str:
+    """What a power cut ended that was started by hand: systemd does not start it again, and nobody has stopped it."""
+    from sdisup.ledger.open_record import cut_off
+
+    found = cut_off(port.index, boot_id())
+    if found is None:
+        return ""
+    what, again = (f"take {found.take}", f" --take {found.take}") if found.take else ("the recording", "")
+    return (
+        f"{what} was cut off by a power cut; go on: sdisup start {port.index}{again}, or not: sdisup stop {port.index}"
+    )
 
 
 def _ask_systemd(entries: Sequence[_Observation], systemd: Systemd | None) -> None:

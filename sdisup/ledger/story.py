@@ -431,6 +431,12 @@ class Story:
             self._end_interval(at)
             self.interval = Interval("stop", "operator", at, interval.take)
 
+    def stopped_after_boot(self, at: Moment, boot: Moment) -> None:
+        """A port that has not run since a power cut was stopped: what was to go on is over."""
+        self._close_left(boot)
+        self.rebooted(boot, records_at_boot=False)
+        self.stopped_unseen(at)
+
     def _find_step(self, now: Moment) -> None:
         """The clock may have been moved while no runner lived: against the monotonic clock of this boot."""
         known = self.interval.start if self.interval else self.file and (self.file.start or self.file.opened)

@@ -20,8 +20,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from sdisup.contract.files import RUN_DIRECTORY, boot_id, open_lock, unix_time
+from sdisup.contract.files import RUN_DIRECTORY, boot_id, open_lock, unix_time, up_seconds
 from sdisup.contract.programs import count_frames, ffprobe_beside, says
+from sdisup.contract.status import find_status
 from sdisup.ledger.health import write_health
 from sdisup.ledger.lines import LEDGER_DIRECTORY, append_entries, ledger_path, read_ledger
 from sdisup.ledger.moments import Moment, TakenFile
@@ -204,6 +205,15 @@ class PortWriter:
                 self._take(story, event)
         self._count(story)
         self._write(story)
+
+    def stop_unseen(self, at: Moment, boot: Moment) -> None:
+        """Somebody stopped the port, which a power cut had ended, before it ran in this boot: no runner tells of it."""
+        story, _ = load_story(self.port_index, self._ledger_directory, self._run_directory)
+        interval = story.interval
+        if not story.files and (interval is None or interval.kind != "gap"):
+            return
+        self._story = story
+        story.stopped_after_boot(at, boot)
 
     def _asks_shutdown(self, event: Event) -> bool | None:
         """Whether a stop that nobody else is known to have asked for was the shutdown's; None while that is not known.
@@ -549,18 +559,37 @@ class Writer:
         self._looked_at = time.monotonic()
         for index in self._spools():
             if index not in self._ports:
-                self._ports[index] = PortWriter(
-                    index,
-                    self._ledger_directory,
-                    self._run_directory,
-                    on_write=self._on_write,
-                    goes_down=self._goes_down,
-                    closes=[self.lock],
-                )
-            port = self._ports[index]
+                self._ports[index] = self._port(index)
+        for port in self._ports.values():
             port.is_flushing = is_flushing
             port.turn()
+        self._take_marks()
         self._say(None)
+
+    def _port(self, index: int) -> PortWriter:
+        return PortWriter(
+            index,
+            self._ledger_directory,
+            self._run_directory,
+            on_write=self._on_write,
+            goes_down=self._goes_down,
+            closes=[self.lock],
+        )
+
+    def _take_marks(self) -> None:
+        """Ports that no runner of this boot told anything of, and that were stopped by the word of their status."""
+        for index in self._marked():
+            status, now = find_status(index, self._run_directory), time.monotonic()
+            if status is None or status.boot_id != boot_id() or status.state != "stopped":
+                continue
+            self._ports[index] = port = self._port(index)
+            here = Moment(time.time(), now, status.boot_id)
+            port.stop_unseen(here.plus(status.state_since_monotonic - now), here.plus(-up_seconds()))
+            port.turn()
+
+    def _marked(self) -> list[int]:
+        names = (name.removesuffix(".json") for name in os.listdir(self._run_directory) if name.endswith(".json"))
+        return [int(name) for name in names if name.isdigit() and name.isascii() and int(name) not in self._ports]
 
     def _spools(self) -> list[int]:
         try:

@@ -38,6 +38,9 @@ from sdisup.contract.status import (
     write_status,
 )
 from sdisup.control import observe
+from sdisup.ledger import open_record
+from sdisup.ledger.moments import Interval, Moment, TakenFile
+from sdisup.ledger.story import Story
 
 PACKAGE_PARENT = str(Path(status_module.__file__).resolve().parent.parent.parent)
 DEADLINE_S = 60.0
@@ -512,6 +515,50 @@ def test_a_unit_that_has_run_since_boot_and_is_inactive_was_stopped_whatever_its
     # One that was killed before it could write a status has made its lock.
     Path(lock_path(3, str(tmp_path))).touch()
     assert not seen(None).should_record
+
+
+FINAL = Interval("gap", "signal lost", Moment(1.0, 1.0, "A"), "final")
+RECORDED = TakenFile("/r/a.mp4", "cup", "h264", 25.0, Moment(1.0, 1.0, "A"), start=Moment(2.0, 2.0, "A"))
+
+
+@pytest.mark.parametrize(
+    ("files", "interval", "what"),
+    [
+        ([RECORDED], None, "take cup"),
+        ([RECORDED.replaced(take=None)], None, "the recording"),
+        ([], FINAL, "take final"),
+        # Its file had no frame yet.
+        ([RECORDED.replaced(start=None)], FINAL, "take final"),
+        ([], FINAL.replaced(kind="stop", what="shutdown"), ""),
+        ([], FINAL.replaced(what="cannot work"), ""),
+        ([], None, ""),
+    ],
+)
+def test_what_a_power_cut_ended_is_said_until_somebody_starts_or_stops_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: list[TakenFile], interval: Interval | None, what: str
+) -> None:
+    monkeypatch.setattr(observe, "lock_path", lambda port: lock_path(port, str(tmp_path)))
+    real = open_record.cut_off
+    monkeypatch.setattr(open_record, "cut_off", lambda port, boot: real(port, boot, str(tmp_path)))
+    story = Story(3)
+    story.files, story.interval = files, interval
+    open_record.save_story(open_record.open_path(3, str(tmp_path)), story)
+    port = AppliedPort(3, "CAM3", "h264", "/srv/recordings", False, "r1")
+
+    def seen(record: PortStatus | None) -> PortStatus:
+        entry = observe._Observation(port, record, "", boot_id())
+        entry.settle("inactive")
+        return entry.result()
+
+    for former in (None, a_status(boot_id="A")):
+        found = seen(former)
+        assert (found.state, found.should_record) == ("stopped", bool(what))
+        assert observe.records_as_it_should(found) is not bool(what)
+        take = f" --take {what.removeprefix('take ')}" if what.startswith("take") else ""
+        text = f"{what} was cut off by a power cut; go on: sdisup start 3{take}, or not: sdisup stop 3"
+        assert found.reason == (text if what else "")
+    stopped = seen(a_status(state="stopped", boot_id=boot_id()))
+    assert (stopped.reason, stopped.should_record) == ("", False)
 
 
 def test_a_port_is_going_on_while_systemd_keeps_its_run_directory_or_starts_it_once_more(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from sdisup.contract.files import boot_id, monotonic, up_seconds
 from sdisup.contract.programs import COUNT_GENTLY, count_frames, says
+from sdisup.contract.status import PortStatus, write_status
 from sdisup.ledger import spool as events
 from sdisup.ledger import writer as module
 from sdisup.ledger.health import all_problems, health_path, ledger_problem, port_problem
@@ -254,6 +255,24 @@ def test_what_enters_the_last_events_takes_silence_for_the_shutdown(
     bench.begin().stop()
     assert bench.writer.flush()
     assert bench.open()["interval"]["what"] == by
+
+
+@pytest.mark.parametrize("was_recording", [True, False])
+def test_a_take_that_the_power_cut_off_is_over_where_somebody_stops_the_port(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, was_recording: bool
+) -> None:
+    """Also after the next power cut, which takes the word of the status with it."""
+    bench.begin(take="cup").record(str(bench.recordings / "a.mp4"))
+    if not was_recording:
+        bench.close(str(bench.recordings / "a.mp4"), cause="killed").waits("killed")
+    bench.turn().reboot(monkeypatch)
+    stopped = PortStatus(port_index=PORT, state="stopped", boot_id=bench.boot, state_since_monotonic=bench.now)
+    write_status(stopped, str(bench.run))
+    bench.until(lambda: (bench.open()["interval"] or {}).get("kind") == "stop", "the stop is in the open record")
+    interval = bench.open()["interval"]
+    assert (interval["what"], *interval["start"][1:]) == ("operator", pytest.approx(bench.now, abs=0.01), bench.boot)
+    ended = [item for item in [*bench.entries(), *bench.open()["queue"]] if item.get("kind") == "gap"]
+    assert ended[-1].get("cause", ended[-1].get("what")) == ("power" if was_recording else "killed, then power")
 
 
 # ---- What an idle input costs ----
