@@ -19,7 +19,7 @@ FAULTS = ["ffmpeg-killed", "ffmpeg-frozen", "signal-lost", "runner-killed", "run
 SNAPSHOT = """
 cd / && find etc/systemd/system etc/sdisup var/lib/sdisup -printf '%p %m %u %s %T@ %l\\n' | sort
 find etc/systemd/system etc/sdisup var/lib/sdisup -type f | sort | xargs sha256sum
-find run/sdisup ! -name '[0-9].json' ! -name runner.json ! -name '*.tmp' -printf '%p %i %m %u %s\\n' | sort
+find run/sdisup ! -name '[0-9].json' ! -name '[0-9].take' ! -name '*.tmp' -printf '%p %i %m %u %s\\n' | sort
 find srv/recordings -printf '%p %i %m %u\\n' | sort
 """
 

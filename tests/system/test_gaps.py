@@ -85,6 +85,8 @@ def test_an_incident_is_told_as_it_was(fresh_appliance: Machine) -> None:
 
 def check_what_lasts(own: Machine) -> None:
     """Port 1 recorded when the power went, and nobody has started it since."""
+    assert own.status(1)["reason"].startswith("the recording was cut off by a power cut; go on: sdisup start 1")
+    own.sdisup("status 1", code=3)
     found = asked(own, "gaps 1", code=0)
     (lasting,) = [row for row in found["gaps"] if row["ongoing"]]
     assert (lasting["cause"], lasting["start"], lasting["seconds"]) == ("power", None, None)
