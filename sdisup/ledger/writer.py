@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from sdisup.contract.files import RUN_DIRECTORY, boot_id, open_lock, unix_time, up_seconds
+from sdisup.contract.pictures import count_pictures
 from sdisup.contract.programs import count_frames, ffprobe_beside, says
 from sdisup.contract.status import find_status
 from sdisup.ledger.health import write_health
@@ -84,7 +85,7 @@ class Job:
             try:
                 for descriptor in closes:
                     os.close(descriptor)
-                os.nice(19)
+                be_gentle()
                 with open(write_end, "wb") as answer:
                     answer.write(json.dumps(ask()).encode())
                 status = 0
@@ -384,8 +385,19 @@ def count(ffprobe: str, path: str) -> tuple[bool, int | None, float, int]:
     status = _file_status(path)
     if status is None:
         return False, None, 0.0, 0
-    frames, rate = count_frames(ffprobe, path)
+    try:
+        found = count_pictures(path, path.rpartition(".")[2])
+    except OSError:
+        # ffprobe says whether it can read it.
+        found = None
+    frames, rate = (found.count, found.rate) if found else count_frames(ffprobe, path)
     return os.path.lexists(path), frames, rate, status.st_size
+
+
+def be_gentle() -> None:
+    """Take processor and disk only where nobody else wants them. Without ionice(1) it is the processor alone."""
+    os.nice(19)
+    says(["ionice", "-c", "3", "-p", str(os.getpid())])
 
 
 def look(story: Story, event: Event, known: set[str], ledger: str, *, is_new_boot: bool) -> dict[str, object]:

@@ -718,6 +718,13 @@ def test_a_file_that_no_path_leads_to_is_entered_as_it_was_told(bench: Bench, en
     assert str(found[1]["ended"]).startswith("cut off")
 
 
+@pytest.fixture
+def unclear(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Boxes that do not tell: ffprobe has to read the file."""
+    monkeypatch.setattr(module, "count_pictures", lambda *_: None)
+
+
+@pytest.mark.usefixtures("unclear")
 def test_a_file_that_cannot_be_counted_waits_and_is_said(bench: Bench, cut: tuple[str, int]) -> None:
     fake = bench.recordings / "bin"
     fake.mkdir()
@@ -735,6 +742,7 @@ def test_a_file_that_cannot_be_counted_waits_and_is_said(bench: Bench, cut: tupl
     assert bench.problem == ""
 
 
+@pytest.mark.usefixtures("unclear")
 def test_a_count_that_takes_long_holds_up_neither_events_nor_other_ports(bench: Bench, cut: tuple[str, int]) -> None:
     fake = bench.recordings / "bin"
     fake.mkdir()
@@ -969,6 +977,17 @@ def test_counting_gives_way_to_whatever_else_wants_the_disk(tmp_path: Path) -> N
     probe.chmod(0o755)
     shown, code = says([*COUNT_GENTLY, str(probe)])
     assert (shown, code) == (b"idle\n19\n", 0)
+
+
+def test_whatever_looks_at_the_recordings_disk_is_as_gentle() -> None:
+    job = module.Job(lambda: says(["sh", "-c", "ionice -p $$; nice"])[0].decode())
+    wait_for(job.is_done, 10, "the child has answered")
+    assert job.answer == "idle\n19\n"
+
+
+def test_what_was_cut_off_is_counted_without_ffprobe(monkeypatch: pytest.MonkeyPatch, cut: tuple[str, int]) -> None:
+    monkeypatch.setattr(module, "count_frames", lambda *_: 1 / 0)
+    assert module.count(FFPROBE, cut[0]) == (True, cut[1], 25.0, os.path.getsize(cut[0]))
 
 
 def test_what_cannot_be_counted_is_none(cut: tuple[str, int], tmp_path: Path) -> None:
