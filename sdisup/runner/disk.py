@@ -125,7 +125,7 @@ class RecordingFile:
         """The file's directory, open: its path may lead elsewhere by now."""
         self._unsynced: list[int] = []
         """The directories, open, in which a name was made."""
-        self._has_media = False
+        self._has_media = self._is_synced = False
         self._free_bytes = 0
         self._filesystem = ""
         self._found = Found()
@@ -158,7 +158,6 @@ class RecordingFile:
             self._tell(OpenFailed(problem))
             return
         self._tell(Opened(self._path, self._descriptor))
-        _thread.start_new_thread(self._keep_durable, (os.dup(self._descriptor),))
         self._close(self._watch())
 
     def _wrong_place(self) -> str:
@@ -230,6 +229,8 @@ class RecordingFile:
                 if not self._has_media and (finishing or size > seen_bytes):
                     self._look_for_media(size)
                     seen_bytes = size
+                if size and not finishing and not self._is_synced:
+                    self._begin_to_sync()
             except OSError as error:
                 problem = str(error.strerror)
             if finishing:
@@ -282,23 +283,31 @@ class RecordingFile:
                 "replaced by another, nobody notices"
             )
 
-    def _keep_durable(self, descriptor: int) -> None:
-        """Sync the file. Invariant 5: a power cut costs at most `sync_interval_s` of what FFmpeg wrote.
+    def _begin_to_sync(self) -> None:
+        """Sync the file from its first byte on, in a thread of its own: fdatasync may take seconds.
 
-        In a thread of its own: fdatasync may take seconds, and Samples go on meanwhile.
+        A file without a byte is not worth a sync: without a signal there is one each second.
         """
+        self._is_synced = True
+        _thread.start_new_thread(self._keep_durable, (os.dup(self._descriptor),))
+
+    def _keep_durable(self, descriptor: int) -> None:
+        """Sync the file. Invariant 5: a power cut costs at most `sync_interval_s` of what FFmpeg wrote."""
         try:
-            # The new names as well: without an fsync of its directory a file may have no name after a power cut.
-            self._sync(os.fsync, descriptor)
-            while self._unsynced:
-                self._sync(os.fsync, self._unsynced[-1])
-                os.close(self._unsynced.pop())
+            self._sync_names(descriptor)
             # Not by the lock, which the waiting thread holds again.
             while not self._is_finishing:
                 time.sleep(self._sync_interval_s)
                 self._sync(os.fdatasync, descriptor)
         finally:
             os.close(descriptor)
+
+    def _sync_names(self, descriptor: int) -> None:
+        """Without an fsync of its directory a file, or a new directory, may have no name after a power cut."""
+        self._sync(os.fsync, descriptor)
+        while self._unsynced:
+            self._sync(os.fsync, self._unsynced[-1])
+            os.close(self._unsynced.pop())
 
     def _sync(self, sync: Callable[[int], None], descriptor: int) -> None:
         """Sync once, and keep a failure: the kernel reports each failure only once, and perhaps never to FFmpeg."""
@@ -322,10 +331,14 @@ class RecordingFile:
             may_hold_frames = size_bytes > HEAD_BYTES or not self._is_empty
             if may_hold_frames and (self._has_media or problem or size_bytes > HEAD_BYTES):
                 os.fdatasync(self._descriptor)
+                if not self._is_synced:
+                    self._sync_names(self._descriptor)
             else:
                 kept = not self._remove_empty()
             os.close(self._descriptor)
             os.close(self._directory)
+            for directory in [] if self._is_synced else self._unsynced:
+                os.close(directory)
         except OSError as error:
             problem = problem or f"{self._path}: {error.strerror}"
         self._tell(Closed(size_bytes, kept, problem or self.sync_problem))

@@ -563,7 +563,13 @@ def test_a_directory_below_the_recordings_is_made(recorder: Recorder, tmp_path: 
     ],
 )
 def test_directories_that_are_made_are_made_durable_in_theirs(
-    recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, existing: str, below: str, synced: set[str]
+    recorder: Recorder,
+    media: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    existing: str,
+    below: str,
+    synced: set[str],
 ) -> None:
     """What is synced in a directory that a power cut takes away is lost with it."""
     done: list[str] = []
@@ -581,6 +587,9 @@ def test_directories_that_are_made_are_made_durable_in_theirs(
     place = Place(str(tmp_path), f"{tmp_path}/{below}" if below else str(tmp_path), "CAM3", "mkv")
     file = RecordingFile(place, 0.02, recorder._wake)
     recorder.files.append(file)
+    path = recorder.wait(file, Opened).path
+    assert done == []
+    Path(path).write_bytes(media["mkv"])
     wanted = {directory or "." for directory in synced}
     wait_until(lambda: set(done) >= wanted)
     recorder.closed(file)
@@ -787,6 +796,30 @@ def test_nothing_is_left_of_a_file_that_is_closed(recorder: Recorder, media: dic
             recorder.closed(file)
     wait_until(lambda: threads() <= began_with)
     assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def test_a_try_without_a_frame_costs_the_disk_no_sync(
+    recorder: Recorder, media: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An idle input tries once a second, for months."""
+    synced: list[str] = []
+
+    def sync(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "fdatasync", sync)
+    for _ in range(3):
+        file, path = recorder.opened()
+        recorder.wait(file, Sample)
+        assert not recorder.closed(file).kept
+    assert synced == []
+    # One that is written at the very end is durable, and has a name.
+    file, path = recorder.opened()
+    monkeypatch.setattr(disk, "FIRST_LOOK_S", 60.0)
+    path.write_bytes(media["mkv"])
+    assert recorder.closed(file).kept
+    assert {str(path), str(path.parent)} <= set(synced)
 
 
 def test_a_growing_file_is_made_durable_again_and_again(

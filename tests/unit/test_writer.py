@@ -935,6 +935,28 @@ def test_a_beginning_waits_longer_for_a_disk_that_the_runner_waits_for_too(
     assert [entry["path"] for entry in bench.entries() if entry["kind"] == "file"] == [first, away]
 
 
+def test_an_idle_input_costs_the_ledgers_disk_nothing_while_nothing_changes(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A try a second without a signal, and a source that refuses each runner, go on for months."""
+    synced: list[int] = []
+    bench.begin().waits("no signal").turn()
+    monkeypatch.setattr(os, "fsync", synced.append)
+    monkeypatch.setattr(os, "fdatasync", synced.append)
+    for number in range(10):
+        path = str(bench.recordings / f"{number}.mp4")
+        bench.tell(events.OPENED, path=path, take=None, codec="h264", rate=25.0, is_retry=True).turn()
+        bench.tell(events.CLOSED, path=path, verdict="no frames", cause="no signal", size_bytes=0)
+        bench.waits("no signal").turn()
+    assert synced == []
+    bench.waits("network").turn()
+    changed = len(synced)
+    for _ in range(10):
+        bench.begin(is_restart=True).waits("network").turn()
+    assert 0 < changed == len(synced)
+    assert bench.open()["interval"]["what"] == "network"
+
+
 # ---- Counting ----
 
 
