@@ -89,6 +89,7 @@ class World:
     def __init__(self, script: Sequence[tuple[float, Action]] = ()) -> None:
         self.time_s = 0.0
         self.wall_ahead_s = 1_800_000_000.0
+        self.asleep_s = 0.0
         self.script = deque(sorted(script, key=lambda entry: entry[0]))
         self.ffmpegs: list[FakeFFmpeg] = []
         self.files: list[FakeFile] = []

@@ -257,6 +257,11 @@ def boottime_ns() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
+def asleep_seconds() -> float:
+    """For how long the system was suspended since its boot: CLOCK_MONOTONIC stood still then (clock_gettime(2))."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
+
+
 def up_seconds() -> float:
     """For how long this system is up: since its PID 1 began (proc(5), `starttime`), also in a container."""
     now_s = time.clock_gettime(time.CLOCK_BOOTTIME)

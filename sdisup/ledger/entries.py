@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sdisup.contract.files import utc_text
 from sdisup.ledger.lines import VERSION, Entry
-from sdisup.ledger.moments import FileEnd, Interval, Moment, TakenFile
+from sdisup.ledger.moments import FileEnd, Interval, Moment, Sleep, TakenFile, later
 from sdisup.ledger.spool import CANNOT_KEEP_UP
 
 LEAST_REPEATED = 0.001
@@ -77,9 +79,11 @@ def file_entries(
     return entries
 
 
-def hole_entry(port_index: int, file: TakenFile, start: Moment, end: Moment, frames: int, cause: str) -> Entry:
-    """A time without pictures inside a file."""
-    entry = _entry(port_index, "gap", file.take, start, end, max(0.0, start.seconds_to(end)))
+def hole_entry(
+    port_index: int, file: TakenFile, start: Moment, end: Moment, frames: int, cause: str, slept_s: float = 0.0
+) -> Entry:
+    """A time without pictures inside a file, in `slept_s` of which the system was suspended."""
+    entry = _entry(port_index, "gap", file.take, start, end, max(0.0, start.seconds_to(end)) + slept_s)
     entry.update(cause=cause, frames_missing=frames, path=file.path)
     return entry
 
@@ -104,18 +108,18 @@ def _entry(port_index: int, kind: str, take: str | None, start: Moment, end: Mom
     }
 
 
-def extent(file: TakenFile, end: FileEnd, frames: int) -> tuple[Moment, Moment]:
+def extent(file: TakenFile, end: FileEnd, frames: int, sleeps: Sequence[Sleep] = ()) -> tuple[Moment, Moment]:
     """When the first and the last of the file's `frames` came: as seen, and else by their number.
 
-    They are never outside of the time between the file's making and its closing.
+    They are never outside of the time between the file's making and its closing. `sleeps` are those of the system.
     """
     content_s = (frames + end.missing + file.missed - file.filled) / file.rate if file.rate else 0.0
     seen = end.last_frame
     if seen is not None and file.rate:
         # A kill costs frames that were counted, or comes after some that were not counted yet.
-        seen = seen.plus((frames - end.frames) / file.rate)
-    start = file.start or _unseen_start(file, seen, content_s)
-    last = start.plus(content_s)
+        seen = later(seen, (frames - end.frames) / file.rate, sleeps)
+    start = file.start or _unseen_start(file, seen, content_s, sleeps)
+    last = later(start, content_s, sleeps)
     # Where far fewer frames are there than time went by, what is missing is taken to be missing at the end.
     if seen is not None and (not file.rate or last.seconds_to(seen) <= _agreement_s(content_s)):
         last = seen
@@ -124,14 +128,14 @@ def extent(file: TakenFile, end: FileEnd, frames: int) -> tuple[Moment, Moment]:
     return start, last.not_before(start)
 
 
-def _unseen_start(file: TakenFile, seen: Moment | None, content_s: float) -> Moment:
+def _unseen_start(file: TakenFile, seen: Moment | None, content_s: float, sleeps: Sequence[Sleep]) -> Moment:
     if seen is not None:
-        return seen.plus(-content_s).not_before(file.opened)
+        return later(seen, -content_s, sleeps).not_before(file.opened)
     if file.opened is not None:
         return file.opened
     # By what is remembered a file has at least one of the three.
     assert file.closed is not None
-    return file.closed.plus(-content_s)
+    return later(file.closed, -content_s, sleeps)
 
 
 def _agreement_s(seconds: float) -> float:

@@ -6,6 +6,9 @@ what `document` did not write.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 from sdisup.contract import files
 from sdisup.contract.files import unix_time
 from sdisup.contract.records import Record
@@ -48,6 +51,26 @@ class Moment(Record):
 
     def as_list(self) -> list[float | str]:
         return [self.wall, self.monotonic, self.boot]
+
+
+class Sleep(Record):
+    """The system was suspended for so many seconds, in which CLOCK_MONOTONIC stood still at that of `until`."""
+
+    until: Moment
+    seconds: float
+
+
+def later(moment: Moment, seconds: float, sleeps: Sequence[Sleep]) -> Moment:
+    """The moment so many seconds of CLOCK_MONOTONIC later, or earlier; in a sleep the wall clock went on."""
+    found = moment.plus(seconds)
+    first, last = sorted((moment.monotonic, found.monotonic))
+    asleep_s = asleep_between(moment.boot, first, last, sleeps)
+    return Moment(found.wall + math.copysign(asleep_s, seconds), found.monotonic, found.boot)
+
+
+def asleep_between(boot: str, first: float, last: float, sleeps: Sequence[Sleep]) -> float:
+    """For how long the system slept between two times of CLOCK_MONOTONIC."""
+    return sum(sleep.seconds for sleep in sleeps if sleep.until.boot == boot and first < sleep.until.monotonic <= last)
 
 
 class FileEnd(Record):
@@ -113,7 +136,8 @@ class Interval(Record, frozen=False):
     """A gap or a stop: `what` is its cause, or who stopped the port.
 
     `is_restart` is whether the port was stopped in order to be started again. `end` is None while it
-    goes on, and while it is not known since a file whose frames are not counted ends it.
+    goes on, and while it is not known since a file whose frames are not counted ends it. In `slept_s` of it
+    the system was suspended.
     """
 
     kind: str
@@ -122,10 +146,12 @@ class Interval(Record, frozen=False):
     take: str | None
     end: Moment | None = None
     is_restart: bool = False
+    slept_s: float = 0.0
 
     def seconds(self, end: Moment) -> float:
         """Its length up to `end`; over a reboot that put the clock back nobody knows it, and it counts as none."""
-        return max(0.0, self.start.seconds_to(end))
+        slept_s = self.slept_s if self.start.boot == end.boot else 0.0
+        return max(0.0, self.start.seconds_to(end)) + slept_s
 
 
 def document(record: Record) -> dict[str, object]:
@@ -192,6 +218,11 @@ def file_end_from(value: object, where: str = "end") -> FileEnd:
 def taken_file_from(value: object, where: str = "file") -> TakenFile:
     fields = Fields(value, where)
     return fields.record(TakenFile, rate=fields.number("rate", least=0.0, most=1e4))
+
+
+def sleep_from(value: object, where: str = "sleep") -> Sleep:
+    fields = Fields(value, where)
+    return Sleep(fields.moment("until"), fields.number("seconds", least=0.0, most=1e9))
 
 
 def interval_from(value: object, where: str = "interval") -> Interval:

@@ -17,7 +17,7 @@ from sdisup.ledger.accounts import Account, Row, Window, account_of, line_of, sc
 from sdisup.ledger.entries import LEAST_REPEATED, extent
 from sdisup.ledger.health import ledger_problem, port_problem
 from sdisup.ledger.lines import LEDGER_DIRECTORY, Entry, Problem, ledger_path, wrong_entry
-from sdisup.ledger.moments import FileEnd, Interval, Moment, TakenFile
+from sdisup.ledger.moments import FileEnd, Interval, Moment, Sleep, TakenFile
 from sdisup.ledger.open_record import load_story
 from sdisup.ledger.spool import (
     CANNOT_KEEP_UP,
@@ -172,7 +172,7 @@ def rows_of(story: Story, present: Present) -> list[Row]:
     before = ""
     for item in story.waiting():
         if isinstance(item, TakenFile):
-            rows.append(_uncounted(item))
+            rows.append(_uncounted(item, story.sleeps))
             before = item.path if rows[-1].end is None else ""
         elif isinstance(item, Interval):
             rows.append(_interval(item, item.end, before, is_open=False))
@@ -202,10 +202,10 @@ def _interval(interval: Interval, end: Moment | None, before: str, *, is_open: b
     return row
 
 
-def _uncounted(file: TakenFile) -> Row:
+def _uncounted(file: TakenFile, sleeps: Sequence[Sleep]) -> Row:
     """A file that has ended, and of which FFmpeg's own count is all there is, if that."""
     end = file.end or FileEnd(file.path, verdict="cut off", cause="")
-    start, last = extent(file, end, end.frames)
+    start, last = extent(file, end, end.frames, sleeps)
     is_known = end.last_frame is not None
     return Row(
         "file",

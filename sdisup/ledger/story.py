@@ -7,6 +7,7 @@ since the gap begins where the file's content ends.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from sdisup.contract.records import Record
@@ -17,10 +18,13 @@ from sdisup.ledger.moments import (
     FileEnd,
     Interval,
     Moment,
+    Sleep,
     TakenFile,
+    asleep_between,
     document,
     file_end_from,
     interval_from,
+    sleep_from,
     taken_file_from,
 )
 from sdisup.ledger.spool import (
@@ -33,7 +37,10 @@ from sdisup.ledger.spool import (
     MISSED,
     MOVED,
     OPENED,
+    SLEPT,
+    STOOD_STILL,
     STOPPED,
+    SUSPENDED,
     WAITS,
     Event,
 )
@@ -44,6 +51,8 @@ ACCOUNT_LOST = "account lost"
 RESTART, TERMINATED = "restart", "terminated from outside"
 VANISHED_BOARD = ("signal lost", "board missing")
 """What a board that vanishes is called first, and then."""
+SLEEPS_KEPT = 8
+"""So many times that the system was suspended are known when a file that was cut off is counted."""
 QUEUE_LIMIT = 500
 """So many things may wait for a count; the next writer has to be able to read them in one go."""
 
@@ -73,6 +82,10 @@ class Story:
         self.files: list[TakenFile] = []
         """Those that are open, the newest last."""
         self.interval: Interval | None = None
+        self.asleep_s: float | None = None
+        """For how long the system had slept since its boot, by the last event that told; None if none did."""
+        self.sleeps: list[Sleep] = []
+        """The last times that the system was suspended."""
         self.crossed: Interval | None = None
         """The interval that ended in this boot and began in an earlier one, until the clock is put right."""
         self._queue: list[Item] = []
@@ -99,6 +112,8 @@ class Story:
             "sequence": self.sequence,
             "number": self.number,
             "ffmpeg": self.ffmpeg,
+            "asleep_s": self.asleep_s,
+            "sleeps": [document(sleep) for sleep in self.sleeps],
             "files": files,
             # Earlier versions know one.
             "file": files[-1] if files else None,
@@ -123,9 +138,11 @@ class Story:
         queue = [_item_from(item) for item in fields.items("queue")]
         boot, sequence = fields.text("boot", ""), fields.whole("sequence", 0)
         number, ffmpeg = fields.whole("number", 0), fields.text("ffmpeg", "")
+        asleep_s, sleeps = _asleep_s(fields), fields.parts("sleeps", sleep_from)
         # All of it is right: only now is it taken up.
         self.boot, self.sequence, self.number, self.ffmpeg = boot, sequence, number, ffmpeg
         self.files = files or ([former] if former else [])
+        self.asleep_s, self.sleeps = asleep_s, sleeps
         self.interval, self.crossed, self._queue = interval, crossed, queue
 
     # What is to be entered.
@@ -181,7 +198,7 @@ class Story:
         if file.start is None and not frames and not size_bytes:
             self._forget(at)
             return
-        start, last = extent(file, end, frames)
+        start, last = extent(file, end, frames, self.sleeps)
         before = self._queue[at - 1] if at else None
         if isinstance(before, Interval) and before.end is None:
             before.end = start = start.not_before(before.start)
@@ -223,6 +240,10 @@ class Story:
         """
         boot, fields = str(event["boot"]), Fields(event, f"the event {event['kind']}")
         at, kind = fields.moment("at", boot), event["kind"]
+        if boot != self.boot:
+            self.asleep_s = None
+        if kind in (BEGAN, SLEPT):
+            self._slept(at, _asleep_s(fields))
         if kind == BEGAN:
             self._began(fields, at, left_bytes, found)
         elif kind == OPENED:
@@ -236,12 +257,12 @@ class Story:
                 self._close_left(at)
                 self.opened(TakenFile(path, self.interval.take if self.interval else None, "", 0.0, at))
             rate = fields.number("rate", 0.0, least=0.0, most=1e4)
-            self.media(path, fields.moment("first_frame_at", boot), fields.text("ffmpeg_version"), rate)
+            self.media(path, self._told(fields.moment("first_frame_at", boot)), fields.text("ffmpeg_version"), rate)
         elif kind == MISSED:
             self.missed(
                 fields.text("path"),
-                fields.moment("first_at", boot),
-                fields.moment("last_at", boot),
+                self._told(fields.moment("first_at", boot)),
+                self._told(fields.moment("last_at", boot)),
                 fields.whole("frames"),
                 fields.whole("filled"),
                 fields.text("cause"),
@@ -256,9 +277,9 @@ class Story:
             if moved is not None:
                 moved.place, moved.is_hidden = fields.text("place"), fields.flag("is_hidden")
         elif kind == CLOSED:
-            end = file_end_from({**event, "last_frame": None}).replaced(
-                last_frame=fields.moment_or_none("last_frame_at", boot)
-            )
+            last_frame = fields.moment_or_none("last_frame_at", boot)
+            end = file_end_from({**event, "last_frame": None})
+            end = end.replaced(last_frame=last_frame and self._told(last_frame))
             self.closed(end, fields.whole("size_bytes", 0), at)
         elif kind == WAITS:
             self._close_left(at)
@@ -277,14 +298,16 @@ class Story:
         left = self._open_file(fields.text("left_path", ""))
         if left is not None:
             left.told_frames, left.size_bytes = fields.whole("left_frames", 0), fields.whole("left_bytes", 0)
+        stopped_at = fields.moment_or_none("stopped_at", at.boot)
         self.begin(
             at,
             fields.moment("boot_at", at.boot),
             left_bytes=left_bytes,
             records_at_boot=fields.flag("records_at_boot", False),
             take=fields.text_or_none("take"),
-            stopped_at=fields.moment_or_none("stopped_at", at.boot),
+            stopped_at=stopped_at and self._told(stopped_at),
             is_restart=fields.flag("is_restart", False),
+            stood_still=fields.flag("stood_still", False),
             found=found,
         )
 
@@ -298,16 +321,18 @@ class Story:
         take: str | None,
         stopped_at: Moment | None = None,
         is_restart: bool = False,
+        stood_still: bool = False,
         found: Sequence[Found] = (),
     ) -> None:
         """A runner began; `boot` is when the system did.
 
         `stopped_at` is when the port was stopped without its runner, `is_restart` whether systemd kept the run
-        directory, which it removes at a stop. After a power cut, `found` are files that are on disk and in
-        no ledger, oldest first.
+        directory, which it removes at a stop. `stood_still` is whether the runner before had not said anything
+        for a while when it was killed. After a power cut, `found` are files that are on disk and in no ledger,
+        oldest first.
         """
         self._find_step(now)
-        self._close_left(now, left_bytes)
+        self._close_left(now, left_bytes, killed=STOOD_STILL if stood_still else "runner killed")
         for unknown in found:
             self._enter_found(unknown)
         self.rebooted(boot, records_at_boot=records_at_boot)
@@ -335,15 +360,15 @@ class Story:
         self.files.append(TakenFile(found.path, None, "", 0.0))
         self.closed(FileEnd(found.path, "cut off: power", "power"), found.size_bytes, found.written)
 
-    def _close_left(self, now: Moment, left_bytes: int = 1, but: int = -1) -> None:
+    def _close_left(self, now: Moment, left_bytes: int = 1, but: int = -1, killed: str = "runner killed") -> None:
         """Where no attempt goes on, or a new one, no other file is open: how it ended was told to nobody."""
         for file in [file for file in self.files if file.attempt != but]:
-            self.closed(self._end_of_left(file, now), max(left_bytes, file.size_bytes), now)
+            self.closed(self._end_of_left(file, now, killed), max(left_bytes, file.size_bytes), now)
 
     @staticmethod
-    def _end_of_left(file: TakenFile, now: Moment) -> FileEnd:
+    def _end_of_left(file: TakenFile, now: Moment, killed: str) -> FileEnd:
         known = file.start or file.opened
-        cause = "runner killed" if known is not None and known.boot == now.boot else "power"
+        cause = killed if known is not None and known.boot == now.boot else "power"
         left = FileEnd(file.path, f"cut off: {cause}", cause)
         return left.replaced(missing=file.missing, repeated=file.repeated, repeated_cause=file.repeated_cause)
 
@@ -393,7 +418,7 @@ class Story:
             self._queue.append(file)
             after = now
         elif end.verdict == "complete":
-            start, after = extent(file, end, end.frames)
+            start, after = extent(file, end, end.frames, self.sleeps)
             self._queue += file_entries(self.port_index, file, end, end.frames, size_bytes, start, after)
         else:
             self._queue.append(file)
@@ -443,8 +468,37 @@ class Story:
         if not known or known.boot != now.boot:
             return
         step_s = (now.wall - now.monotonic) - (known.wall - known.monotonic)
+        step_s -= asleep_between(now.boot, known.monotonic, now.monotonic, self.sleeps)
         if abs(step_s) > CLOCK_STEP_S:
             self.clock_stepped(Moment(now.wall - step_s, now.monotonic, now.boot), now)
+
+    def _slept(self, now: Moment, asleep_s: float | None) -> None:
+        """The system was suspended until now, if it has slept for longer than it had: time in which nothing was
+        recorded, and which CLOCK_MONOTONIC does not know of."""
+        if asleep_s is None:
+            return
+        before, self.asleep_s = self.asleep_s, asleep_s
+        seconds = 0.0 if before is None else round(asleep_s - before, 3)
+        if seconds < CLOCK_STEP_S:
+            return
+        self.sleeps = [*self.sleeps[1 - SLEEPS_KEPT :], Sleep(now, seconds)]
+        start = Moment(now.wall - seconds, now.monotonic, now.boot)
+        interval, file = self.interval, self.file
+        if self.is_recording() and file is not None:
+            frames = round(seconds * file.rate)
+            self._queue.append(hole_entry(self.port_index, file, start, now, frames, SUSPENDED, seconds))
+        elif interval is not None and interval.kind == "gap":
+            self._end_interval(start.not_before(interval.start))
+            self._queue.append(Interval("gap", SUSPENDED, start, interval.take, now, slept_s=seconds))
+            self.interval = Interval("gap", interval.what, now, interval.take)
+        elif interval is not None:
+            interval.slept_s += seconds
+
+    def _told(self, moment: Moment) -> Moment:
+        """A moment of the past as its runner told it, by what the clock says now. Before the system slept the wall
+        clock was so much less ahead of CLOCK_MONOTONIC."""
+        asleep_s = asleep_between(moment.boot, moment.monotonic, math.inf, self.sleeps)
+        return Moment(moment.wall - asleep_s, moment.monotonic, moment.boot)
 
     def rebooted(self, boot: Moment, *, records_at_boot: bool) -> None:
         """The machine went down and came up at `boot`: cleanly if the runner was told, else by power."""
@@ -510,6 +564,11 @@ def _item_from(value: object) -> Item:
 def _number(entry: Entry) -> int:
     number = entry.get("number")
     return number if type(number) is int else 0
+
+
+def _asleep_s(fields: Fields) -> float | None:
+    """Runners and records of an earlier version do not tell it."""
+    return None if fields.value("asleep_s", None) is None else fields.number("asleep_s", least=-1.0, most=1e11)
 
 
 def _opened_from(fields: Fields, at: Moment) -> TakenFile:

@@ -142,6 +142,8 @@ class Attempt:
         self._raw = raw
         self._load: tuple[float, dict[str, float]] = (-math.inf, {})
         """When the processor times of FFmpeg's threads were read, and these times."""
+        self._awake_at = -math.inf
+        """Until when this process stood still."""
         self._finished = self._counted_none = False
         self._frame_check = FrameCheck(now)
         self._stage_since = now
@@ -198,8 +200,11 @@ class Attempt:
 
     def sight(self, now: float) -> Sight:
         """What is seen of the attempt now, for decide.py."""
-        streams = self.streams
-        return self.meter.sight(now).replaced(
+        streams, seen, awake_s = self.streams, self.meter.sight(now), now - self._awake_at
+        soundless_s = streams.soundless_s(now)
+        return seen.replaced(
+            frameless_s=min(seen.frameless_s, awake_s),
+            growthless_s=min(seen.growthless_s, awake_s),
             path=self.path,
             began_s=now - self.began,
             starting_s=now - self._stage_since,
@@ -208,7 +213,7 @@ class Attempt:
             format_change=streams.format_change,
             programme="" if streams.has_choice else streams.choice.number,
             opening_s=now - (streams.opened_at or now) if streams.is_half_open else 0.0,
-            soundless_s=streams.soundless_s(now),
+            soundless_s=None if soundless_s is None else min(soundless_s, awake_s),
             has_sounded=streams.sound_at is not None,
             is_deleted=self.newest.is_deleted,
             is_misplaced=self.newest.sample is not None and self.newest.sample.misplaced,
@@ -281,6 +286,12 @@ class Attempt:
         """Whether FFmpeg is to end since no frame came, and was not told to end yet."""
         is_starting = self.fault is not None and self.fault.kind == NO_FRAME and self.is_ending
         return is_starting and self._ladder is not None and self._ladder.is_at_rest
+
+    def stood_still(self, until: float) -> None:
+        """This process did not run until then: what did not come meanwhile has time to come, since FFmpeg did not run
+        either, or waits in its pipe."""
+        self._awake_at = until
+        self._stage_since = max(self._stage_since, until)
 
     def go_on(self, now: float) -> None:
         """Take back the fault for which FFmpeg was to end."""

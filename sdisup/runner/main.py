@@ -18,7 +18,15 @@ import time
 from collections.abc import Callable, Sequence
 from signal import sigtimedwait
 
-from sdisup.contract.files import RUN_DIRECTORY, Unreadable, monotonic, monotonic_raw, up_seconds, utc_text
+from sdisup.contract.files import (
+    RUN_DIRECTORY,
+    Unreadable,
+    asleep_seconds,
+    monotonic,
+    monotonic_raw,
+    up_seconds,
+    utc_text,
+)
 from sdisup.contract.options import OptionError, Options, parse_options
 from sdisup.contract.requests import claim_request, noted_stopper
 from sdisup.contract.status import PortStatus, read_status, stopped_at, take_lock
@@ -56,6 +64,11 @@ from sdisup.runner.signals import BOTH, RESTARTS, SYSTEMD, Signals, text_of
 EXIT_STOPPED, EXIT_RETRY, EXIT_CANNOT_WORK = 0, 1, 78
 FRUITLESS_ATTEMPTS = 3
 """A server may take some seconds before it lets the same client in again."""
+STILL_S, STILLS_KEPT = 2.0, 4
+"""A loop that turns by so much later than it should has stood still."""
+SILENT_S = 6.0
+"""A runner that was killed, and last wrote its status longer ago, stood still: systemd's watchdog kills it 6.7 s after
+the last sign of life at the earliest, and starts the next one at once."""
 LOCK_WAIT_S = 8.0
 """Below the unit's WatchdogSec=."""
 FORGETS = "after a crash the port may go on without its take"
@@ -77,6 +90,7 @@ class Runner:
         now: Callable[[], float] = monotonic,
         wall: Callable[[], float] = time.time,
         raw: Callable[[], float] = monotonic_raw,
+        asleep: Callable[[], float] = asleep_seconds,
         open_file: Callable[..., RecordingFile] = RecordingFile,
         spawn: Callable[[Sequence[str], int], FFmpegProcess] = FFmpegProcess,
         signals: Callable[[Callable[[], None]], Signals] | None = None,
@@ -103,8 +117,12 @@ class Runner:
         self._log = FFmpegLog(self._reporter.journal)
         self._say = self._reporter.say
         self._spool = spool.Spool(options.port, run_directory, wall=wall, monotonic=now)
-        self._now, self._wall, self._raw = now, wall, raw
-        self._clock_offset = wall() - now()
+        self._now, self._wall, self._raw, self._asleep = now, wall, raw, asleep
+        self._clock_offset, self._asleep_s = wall() - now(), asleep()
+        self._seen_at = now()
+        """When the loop was last seen to turn."""
+        self._still: list[tuple[float, float]] = []
+        """From when to when the loop stood still, of late."""
         self._open_file, self._spawn = open_file, spawn
         self._exit_code: int | None = None
         self._attempt: Attempt | None = None
@@ -169,6 +187,8 @@ class Runner:
             records_at_boot=os.path.lexists(f"{WANTS_DIRECTORY}/{self._reporter.status.unit}"),
             boot_at=now - up_seconds(),
             stopped_at=None if self._memory.is_restart else stopped_at(self._status_before, boot),
+            asleep_s=round(self._asleep_s, 3),
+            stood_still=_stood_still(self._status_before, boot, now),
             take=self._memory.request.take,
             ffmpeg=self._options.command[0],
             name=self._options.name,
@@ -191,7 +211,11 @@ class Runner:
     # The one poll.
 
     def _wait_for_events(self) -> None:
-        for descriptor, _event in self._poll.poll(self._timeout_ms(self._now())):
+        self._watch_standstill(0.0)
+        timeout_ms = self._timeout_ms(self._now())
+        ready = self._poll.poll(timeout_ms)
+        self._watch_standstill(timeout_ms / 1000)
+        for descriptor, _event in ready:
             if descriptor == self._wake_read:
                 _drain(self._wake_read)
             elif self._attempt:
@@ -222,14 +246,34 @@ class Runner:
             # The pipe is full of wake-ups already, or the runner ends without waiting for its disk.
             return
 
+    def _watch_standstill(self, expected_s: float) -> None:
+        """Find out that this process did not run: it was stopped or frozen, most likely with its FFmpeg, or the machine
+        is too busy."""
+        now, before = self._now(), self._seen_at
+        self._seen_at = now
+        if now - before - expected_s < STILL_S:
+            return
+        self._still = [*self._still[1 - STILLS_KEPT :], (before, now)]
+        self._say(WARNING, f"stood still for {now - before:.1f} s: stopped, frozen, or without processor time")
+        if self._attempt is not None:
+            self._attempt.stood_still(now)
+
     def _watch_clock(self) -> None:
-        """A wall clock that was moved is told, since the names and times of files follow it."""
+        """A wall clock that was moved is told, since the names and times of files follow it. So is a suspension, in
+        which CLOCK_MONOTONIC stood still."""
         now = self._now()
-        offset = self._wall() - now
+        offset, asleep_s = self._wall() - now, self._asleep()
         if self._now() - now > spool.CLOCK_STEP_S / 2:
             # Other programs ran between the two readings; the next turn reads them again.
             return
-        step_s, self._clock_offset = offset - self._clock_offset, offset
+        slept_s = asleep_s - self._asleep_s
+        if slept_s < spool.CLOCK_STEP_S:
+            slept_s = 0.0
+        else:
+            self._asleep_s = asleep_s
+            self._tell(spool.SLEPT, now, asleep_s=round(asleep_s, 3))
+            self._say(NOTICE, f"the system was suspended for {slept_s:.1f} s")
+        step_s, self._clock_offset = offset - self._clock_offset - slept_s, offset
         if abs(step_s) > spool.CLOCK_STEP_S:
             self._tell(spool.CLOCK, now, step_s=round(step_s, 3))
             self._say(NOTICE, f"the clock was moved by {step_s:+.1f} s")
@@ -448,7 +492,8 @@ class Runner:
         holes = attempt.meter.pace.holes
         while holes and attempt.is_told:
             hole = holes.pop(0)
-            self._say(WARNING, f"{hole.cause}: {hole.end - hole.start:.1f} s without pictures; recording went on")
+            cause = spool.STOOD_STILL if _is_within(hole.start, hole.end, self._still) else hole.cause
+            self._say(WARNING, f"{cause}: {hole.end - hole.start:.1f} s without pictures; recording went on")
             self._tell(
                 spool.MISSED,
                 now,
@@ -457,7 +502,7 @@ class Runner:
                 last_at=hole.end,
                 frames=hole.frames,
                 filled=hole.filled,
-                cause=hole.cause,
+                cause=cause,
             )
 
     def _on_spawned(self, attempt: Attempt) -> None:
@@ -629,6 +674,17 @@ class Runner:
         remarks += [f"{file.path} was moved away; recording goes on in it" for file in attempt.files if file.is_moved]
         remarks += [attempt.sync_problem, self._spool.problem]
         return remarks
+
+
+def _stood_still(before: PortStatus | None, boot: str, now: float) -> bool:
+    """Whether the former runner recorded, and had said nothing for a while: systemd's watchdog kills it then."""
+    is_silent = before is not None and before.boot_id == boot and now - before.updated_monotonic > SILENT_S
+    return is_silent and before is not None and before.pid is not None and before.is_recording
+
+
+def _is_within(start: float, end: float, still: Sequence[tuple[float, float]]) -> bool:
+    """Whether most of a time lies in one in which the runner stood still."""
+    return any(min(end, until) - max(start, since) > (end - start) / 2 for since, until in still)
 
 
 def _recall(port_index: int, run_directory: str, directory: str, problems: list[str]) -> Memory:

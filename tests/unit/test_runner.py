@@ -102,7 +102,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
         edges: dict[str, Any] = {"poll": world, "open_file": world.open_file, "spawn": world.spawn}
         edges["signals"] = signals and (lambda _: signals)
         placed = options.replaced(run_directory=str(tmp_path))
-        world.runner = Runner(placed, now=world.now, wall=world.wall, raw=world.now, **edges)
+        edges.update(now=world.now, wall=world.wall, raw=world.now, asleep=lambda: world.asleep_s)
+        world.runner = Runner(placed, **edges)
         return world.runner.run()
 
     return play
@@ -906,6 +907,67 @@ def test_a_clock_that_is_moved_is_told_before_anything_else(run: Run, told: Told
     steps = [event["step_s"] for event in told() if event["kind"] == "clock"]
     assert steps == [pytest.approx(3600)]
     assert any("the clock was moved by +3600.0 s" in line for line in said)
+
+
+@pytest.mark.parametrize("step_s", [0.0, 3600.0])
+def test_a_suspension_is_told_as_one_and_is_no_step_of_the_clock(
+    run: Run, told: Told, said: list[str], step_s: float
+) -> None:
+    """CLOCK_BOOTTIME and the wall clock went on for 40 s, CLOCK_MONOTONIC did not. The clock may be put right too."""
+
+    def sleep(world: World) -> None:
+        world.asleep_s += 40
+        world.wall_ahead_s += 40 + step_s
+
+    world = World(records(8)).at(4.6, sleep).at(8.1, stop)
+    assert run(world) == EXIT_STOPPED
+    assert [event["asleep_s"] for event in told() if event["kind"] in ("began", "slept")] == [0, 40]
+    steps = [event["step_s"] for event in told() if event["kind"] == "clock"]
+    assert steps == ([pytest.approx(3600)] if step_s else [])
+    assert any("the system was suspended for 40.0 s" in line for line in said)
+    assert kinds(told())[-2:] == ["closed", "stopped"]
+
+
+def test_a_runner_that_stood_still_gives_ffmpeg_the_time_that_both_lost(run: Run, told: Told, said: list[str]) -> None:
+    """Both were stopped for 15 s: the file goes on, and its hole has the true cause."""
+    frozen_s = 15.0
+
+    def freeze(world: World) -> None:
+        world.time_s += frozen_s
+
+    later = [(at + frozen_s, act) for at, act in records(16) if at > 6]
+    world = World([entry for entry in records(16) if entry[0] <= 6]).at(6.1, freeze)
+    for at, act in later:
+        world.at(at, act)
+    world.at(31.5, stop)
+    assert run(world) == EXIT_STOPPED
+    assert any("stood still for 1" in line for line in said)
+    assert kinds(told()) == ["began", "opened", "media", "missed", "closed", "stopped"]
+    assert told()[3]["cause"] == "stood still"
+    assert told()[3]["last_at"][1] - told()[3]["first_at"][1] == pytest.approx(15, abs=1)
+
+
+@pytest.mark.parametrize(("silent_s", "stood_still"), [(2.0, False), (8.0, True)])
+def test_the_next_runner_knows_whether_a_killed_one_had_stood_still(
+    run: Run, told: Told, silent_s: float, stood_still: bool
+) -> None:
+    """systemd's watchdog kills a runner that has not turned for 10 s, and says so to nobody."""
+
+    def kill(world: World) -> None:
+        raise Killed
+
+    first = World(records(8)).at(8.05, kill)
+    with pytest.raises(Killed):
+        run(first)
+    second = World().at(first.time_s + silent_s + 1, stop)
+    second.time_s = first.time_s + silent_s
+    run(second)
+    began = [event for event in told() if event["kind"] == "began"]
+    assert [event["stood_still"] for event in began] == [False, stood_still]
+
+
+class Killed(Exception):
+    """The runner's process is gone."""
 
 
 def test_other_programs_between_two_readings_of_the_clocks_are_no_step(run: Run, told: Told) -> None:

@@ -30,7 +30,7 @@ from sdisup.ledger.moments import (
     moment_from,
     taken_file_from,
 )
-from sdisup.ledger.spool import BEGAN, CLOCK, CLOSED, LOSING, MEDIA, MISSED, OPENED, STOPPED, WAITS, Event, after
+from sdisup.ledger.spool import BEGAN, CLOCK, CLOSED, LOSING, MEDIA, MISSED, OPENED, SLEPT, STOPPED, WAITS, Event, after
 from sdisup.ledger.story import QUEUE_LIMIT, Found, Story
 
 RATE = 25.0
@@ -50,6 +50,8 @@ class Port:
     boot_at: float = 0.0
     clock_s: float = 0.0
     """By how much the wall clock is wrong."""
+    asleep_s: float = 0.0
+    """For how long the system was suspended in this boot."""
     boots: int = 1
     files: int = 0
     story: Story = field(default_factory=lambda: Story(3))
@@ -69,7 +71,7 @@ class Port:
     @property
     def now(self) -> Moment:
         # No two boots have the same moment by both clocks.
-        up_s = self.at - self.boot_at + 5.0 + self.boots / 1000
+        up_s = self.at - self.boot_at + 5.0 + self.boots / 1000 - self.asleep_s
         return Moment(EPOCH + self.at + self.clock_s, up_s, f"boot-{self.boots}")
 
     @property
@@ -131,6 +133,7 @@ class Port:
         return self.tell(
             BEGAN, boot_at=self.boot, is_restart=is_restart, records_at_boot=self.records_at_boot, take=take,
             stopped_at=stopped_at, name="CAM", recordings="/r", container="mp4", ffmpeg="ffmpeg",
+            asleep_s=round(self.asleep_s, 3),
         )  # fmt: skip
 
     def open(self, path: str, *, take: str | None = None, rate: float = RATE, is_retry: bool = False) -> Port:
@@ -198,6 +201,11 @@ class Port:
         self.clock_s += seconds
         return self.tell(CLOCK, step_s=seconds)
 
+    def suspend(self, seconds: float, *, is_told: bool = True) -> Port:
+        """The system sleeps: only CLOCK_MONOTONIC stands still. A runner that lives tells of it when it wakes up."""
+        self.wait(seconds).asleep_s += seconds
+        return self.tell(SLEPT, asleep_s=round(self.asleep_s, 3)) if is_told else self
+
     def count(self) -> Port:
         """The files that wait for it are counted, one after the other."""
         while file := self.story.to_count():
@@ -213,6 +221,7 @@ class Port:
         """The machine goes down and comes up: what is in memory and in /run is gone."""
         self.wait(down_s)
         self.boots += 1
+        self.asleep_s = 0.0
         self.boot_at = self.at
         self.spool = []
         self.restart_writer()
@@ -528,6 +537,83 @@ def test_a_clock_that_was_moved_while_no_runner_lived_is_entered() -> None:
     assert total(port.account()) == pytest.approx(port.at, abs=1)
 
 
+def walls(port: Port) -> list[tuple[object, float, float]]:
+    """Each entry's cause or end, and its start and end in seconds of true time."""
+    moments = [(unix_time(str(entry["start"])) - EPOCH, unix_time(str(entry["end"])) - EPOCH) for entry in port.entered]
+    words = [entry.get("cause") or entry.get("by") or entry.get("ended") for entry in port.entered]
+    return [(word, round(start, 1), round(end, 1)) for word, (start, end) in zip(words, moments, strict=True)]
+
+
+def test_a_suspension_is_a_gap_in_the_file_that_goes_on() -> None:
+    """Its own time, and no step of the clock; the file began when it did."""
+    port = Port().begin().record(10).suspend(40).wait(10)
+    port.counts["/r/1.mp4"] = 500
+    port.stop()
+    assert port.rows() == [("gap", "start", 0.2), ("gap", "suspended", 40.0), ("file", "complete", 20.0)]
+    assert walls(port) == [("start", 0.0, 0.2), ("suspended", 10.2, 50.2), ("complete", 0.2, 60.2)]
+    gap = port.entered[1]
+    assert (gap["path"], gap["frames_missing"]) == ("/r/1.mp4", 1000)
+    assert total(port.account()) == pytest.approx(port.at, abs=0.2)
+
+
+def test_a_file_that_a_suspension_ends_has_its_last_frame_before_it() -> None:
+    """The runner tells of it when it wakes up, by what the wall clock says then."""
+    port = Port().begin().record(10)
+    last = port.now
+    end = port.end("network", "cut off: network")
+    port.wait(0.2).suspend(40).wait(1)
+    # By the clock of now: CLOCK_MONOTONIC alone is as it was.
+    told = Moment(last.wall + 40, last.monotonic, last.boot)
+    port.fail(end.replaced(last_frame=told)).count().record(5).stop()
+    assert walls(port)[1:] == [
+        ("suspended", 10.4, 50.4),
+        ("cut off: network", 0.2, 10.2),
+        ("network", 10.2, 51.6),
+        ("complete", 51.6, 56.6),
+    ]
+    assert total(port.account()) == pytest.approx(port.at, abs=0.2)
+
+
+def test_a_file_that_was_cut_off_after_a_suspension_ends_at_its_time() -> None:
+    port = Port().begin().record(10).suspend(40).wait(10)
+    port.counts["/r/1.mp4"] = 480
+    port.wait(0.4).begin().count().record(5).stop()
+    assert walls(port)[2] == ("cut off: runner killed", 0.2, 59.4)
+    assert walls(port)[3] == ("runner killed", 59.4, 60.8)
+    assert total(port.account()) == pytest.approx(port.at, abs=0.2)
+
+
+def test_a_suspension_in_a_gap_is_one_of_its_own_and_in_a_stop_is_a_stop() -> None:
+    port = Port().begin().waits("no signal").wait(5).suspend(40).wait(5).record(1).stop().suspend(30).wait(2).begin()
+    assert port.rows() == [
+        ("gap", "no signal", 5.0), ("gap", "suspended", 40.0), ("gap", "no signal", 5.2), ("file", "complete", 1.0),
+        ("stop", "operator", 32.1),
+    ]  # fmt: skip
+    assert total(port.account()) == pytest.approx(port.at, abs=0.2)
+
+
+@pytest.mark.parametrize("step_s", [0.0, 3600.0, -3600.0])
+def test_a_suspension_while_no_runner_lived_is_no_step_of_the_clock(step_s: float) -> None:
+    port = Port().begin().record(10)
+    port.clock_s += step_s
+    port.suspend(40, is_told=False).wait(0.5).begin().count().record(5).stop()
+    assert port.rows("clock") == ([("clock", None, step_s)] if step_s else [])
+    assert ("gap", "suspended", 40.0) in port.rows("gap")
+    assert total(port.account()) == pytest.approx(port.at, abs=0.2)
+
+
+def test_a_suspension_of_the_boot_before_is_not_counted_again() -> None:
+    port = Port().begin().record(10).suspend(40).wait(5)
+    port.reboot(30).begin().count().record(5).stop()
+    assert [what for _, what, _ in port.rows("gap")] == ["start", "suspended", "power"]
+
+
+def test_a_runner_that_stood_still_until_it_was_killed_is_not_called_killed() -> None:
+    port = Port().begin().record(10).wait(15)
+    port.tell(BEGAN, boot_at=port.boot, is_restart=True, stood_still=True).count().record(5).stop()
+    assert port.rows()[1:3] == [("file", "cut off: stood still", 10.0), ("gap", "stood still", 15.2)]
+
+
 @pytest.mark.parametrize("readable", [0, 50])
 def test_what_a_stop_closed_and_is_not_in_the_file_is_missing(readable: int) -> None:
     """FFmpeg said at the end that it could not write; its word that it had received all of that is no material."""
@@ -747,6 +833,7 @@ def test_an_interval_is_never_shorter_than_nothing() -> None:
 EVENTS = (
     "record", "record", "ffmpeg killed", "runner killed", "killed early", "signal lost", "stop and start", "shutdown",
     "power", "power at start", "clock", "count", "backoff", "hole", "filled hole",
+    "suspend", "suspend unseen",
 )  # fmt: skip
 CUTS = ("power before", "power between", "writer before", "writer between")
 
@@ -757,6 +844,11 @@ def play(port: Port, event: str, seconds: float) -> float:
         port.counts[f"/r/{port.files}.mp4"] += round(seconds * RATE)
         port.wait(seconds)
         return 0.0
+    if event == "suspend":
+        port.suspend(seconds)
+        return 0.0
+    if event == "suspend unseen":
+        port.suspend(seconds, is_told=False).begin()
     if event.endswith("hole"):
         port.hole(seconds, is_filled=event.startswith("filled"))
         return 0.0
@@ -799,8 +891,9 @@ def play_on(port: Port, event: str, seconds: float) -> float:
     except CutOff:
         pass
     while True:
-        # Of a step of the clock that was not written down nobody knows.
+        # Of a step of the clock, or a suspension, that was not written down nobody knows.
         allowed_s += 1.0 + (abs(seconds - 20) if event == "clock" else 0)
+        allowed_s += seconds if event.startswith("suspend") else 0
         try:
             port.reboot(3).begin().record(0.7)
             return allowed_s
