@@ -1,11 +1,16 @@
-"""Files and clocks as all parts use them: durable writing, reading JSON, moments as text. Standard library only."""
+"""Files, clocks and children as all parts use them: durable writing, reading JSON, moments as text.
+
+Standard library only.
+"""
 
 from __future__ import annotations
 
 import _thread
+import errno
 import functools
 import json
 import os
+import signal
 import stat
 import time
 
@@ -116,6 +121,14 @@ class Unreadable(ValueError):
         self.problem = problem or text
 
 
+class Exhausted(Unreadable):
+    """This process has no descriptor or memory left to read it with: it is there, and can be read later."""
+
+
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
+"""What open(2), pipe(2) and fork(2) say where no descriptors, processes or threads are left."""
+
+
 def read_json(path: str, limit_bytes: int = SIZE_LIMIT_BYTES) -> object:
     """What a file of JSON holds. Raises FileNotFoundError, and Unreadable for all else that keeps from reading it."""
     return read_owned_json(path, limit_bytes)[0]
@@ -130,6 +143,8 @@ def read_owned_json(path: str, limit_bytes: int = SIZE_LIMIT_BYTES) -> tuple[obj
         raise
     except OSError as error:
         problem = str(error.strerror)
+        if error.errno in EXHAUSTED:
+            raise Exhausted(f"{path} cannot be read: {problem}", problem) from error
     except RecursionError:
         problem = "it is no JSON that can be meant: nested too deeply"
     except ValueError as error:
@@ -240,6 +255,17 @@ class Fields:
 def read_fields(path: str, limit_bytes: int = SIZE_LIMIT_BYTES) -> Fields:
     """The fields of the object in a file of JSON. Raises FileNotFoundError and Unreadable."""
     return Fields(read_json(path, limit_bytes), path)
+
+
+def pidfd_of(pid: int) -> int:
+    """A descriptor of a child that was just started. Raises OSError, and then there is no child: nobody would see it
+    end, nor read what it writes."""
+    try:
+        return os.pidfd_open(pid)
+    except BaseException:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
 
 
 def monotonic() -> float:

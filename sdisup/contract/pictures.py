@@ -8,6 +8,7 @@ since sdisup's recordings have a constant rate (`-fps_mode cfr`). Where that doe
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 
 from sdisup.contract.records import Record
@@ -48,9 +49,10 @@ def count_pictures(path: str, container: str) -> Pictures | None:
         return None
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
+        content = _Content(descriptor)
         # Read-ahead would read most of the file after all.
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
-        return walk(_Content(descriptor))
+        return walk(content)
     except Unclear:
         return None
     finally:
@@ -62,7 +64,10 @@ class _Content:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self.size = os.fstat(descriptor).st_size
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise Unclear
+        self.size = status.st_size
         self._start, self._data = 0, b""
         self._steps = 0
 
@@ -74,6 +79,8 @@ class _Content:
     def at(self, offset: int, count: int) -> bytes:
         """Up to `count` bytes; fewer at the end of the file."""
         self.step()
+        if not 0 <= offset < self.size:
+            return b""
         if not self._start <= offset <= offset + count <= self._start + len(self._data):
             self._start, self._data = offset, os.pread(self._descriptor, max(count, WINDOW_BYTES), offset)
         begin = offset - self._start
@@ -272,7 +279,7 @@ def _fragment(content: _Content, track: _Track, offset: int, start: int, limit: 
 def _traf(content: _Content, track: _Track, base: int, start: int, limit: int) -> _Fragment | None:
     moof, time, ticks, sample_bytes, samples, whole = base, -1, track.ticks, track.sample_bytes, 0, 0
     for _, kind, body, end in _inner(content, start, limit):
-        data = content.whole(body, end - body) if kind in (b"tfhd", b"tfdt", b"trun") else b""
+        data = content.whole(body, max(8, end - body)) if kind in (b"tfhd", b"tfdt", b"trun") else b""
         if kind == b"tfhd":
             flags, number = _numbers(data[:8])
             if number != track.number:
@@ -419,6 +426,8 @@ def _stream(content: _Content) -> tuple[_Stream, int | None]:
         elif kind == INFO:
             values = {name: _number(content, *place) for name, *place in _elements(content, body, end)}
             scale_ns = values.get(SCALE, scale_ns)
+        if end == UNKNOWN:
+            raise Unclear
         at = end
     if found is None:
         raise Unclear

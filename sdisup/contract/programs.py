@@ -6,6 +6,7 @@ what it starts can be ended with it; its stdin is empty, and of our descriptors 
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -13,7 +14,7 @@ import stat
 from collections.abc import Sequence
 from contextlib import suppress
 
-from sdisup.contract.files import monotonic
+from sdisup.contract.files import EXHAUSTED, monotonic, pidfd_of
 from sdisup.contract.trace import shown, trace
 
 TYPE_CHECKING = False
@@ -33,10 +34,12 @@ class Program:
         self._command = list(command)
         self._began = monotonic()
         self._output, write_end = os.pipe2(os.O_CLOEXEC)
-        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        # The given one is the last: each of the others may have its number itself.
-        ends = (null, write_end, write_end if with_stderr else null, *(() if given is None else (given,)))
+        opened = [self._output, write_end]
         try:
+            null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            opened.append(null)
+            # The given one is the last: each of the others may have its number itself.
+            ends = (null, write_end, write_end if with_stderr else null, *(() if given is None else (given,)))
             self.pid = os.posix_spawnp(
                 self._command[0],
                 self._command,
@@ -46,14 +49,14 @@ class Program:
                 # Python ignores SIGPIPE, and an ignored signal stays ignored across exec.
                 setsigdef=[signal.SIGPIPE],
             )
+            self._pidfd = pidfd_of(self.pid)
         except BaseException as error:
-            os.close(self._output)
+            for descriptor in opened:
+                os.close(descriptor)
             trace("run %s: cannot be executed: %s", shown(self._command), error)
             raise
-        finally:
-            os.close(write_end)
-            os.close(null)
-        self._pidfd = os.pidfd_open(self.pid)
+        os.close(write_end)
+        os.close(null)
 
     def answer(self, limit_bytes: int = 4096, timeout_s: float | None = None) -> tuple[bytes, int] | None:
         """What it writes, up to `limit_bytes`, and its exit code (minus the signal that killed it), once it has ended.
@@ -138,7 +141,8 @@ def count_frames(ffprobe: str, path: str) -> tuple[int | None, float]:
         # Nothing is opened yet: to open what somebody has put here, such as a device, may do something.
         file = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError as error:
-        return (None if isinstance(error, FileNotFoundError) else 0), 0.0
+        is_told = error.errno not in (errno.ENOENT, *EXHAUSTED)
+        return (0 if is_told else None), 0.0
     try:
         is_regular = stat.S_ISREG(os.fstat(file).st_mode)
         return _count(ffprobe, file, DEMUXERS.get(path.rpartition(".")[2], "")) if is_regular else (0, 0.0)

@@ -14,6 +14,7 @@ import os
 from sdisup.contract.files import (
     RUN_DIRECTORY,
     SIZE_LIMIT_BYTES,
+    Exhausted,
     Fields,
     Unreadable,
     boot_id,
@@ -182,7 +183,8 @@ def claim_request(
     """Take the port's request, if there is one; it is gone afterwards, honoured or not.
 
     `keep` is called before it is removed; where that raises OSError the request stays, and so does what it raises.
-    Raises Unreadable where there is one, and none that is honoured: the port then starts as it is configured.
+    Raises Unreadable where there is one, and none that is honoured: the port then starts as it is configured. Raises
+    Exhausted too, and then leaves what it could not read.
     """
     problem: Unreadable | None = None
     for path in _requests(port_index, directory):
@@ -190,6 +192,8 @@ def claim_request(
             request = _read_request(path, recordings)
         except FileNotFoundError:
             continue
+        except Exhausted:
+            raise
         except Unreadable as error:
             problem = problem or error
             continue
@@ -208,6 +212,8 @@ def _read_request(path: str, recordings: str) -> Request:
         fields = Fields(document, path)
         _check_age(fields)
         return _checked(fields, owner, recordings)
+    except Exhausted:
+        raise
     except Unreadable:
         try:
             _remove(path)
@@ -218,12 +224,20 @@ def _read_request(path: str, recordings: str) -> Request:
 
 
 def _take_away(path: str) -> tuple[object, int] | None:
-    """Read a file and remove it, whatever it holds: its JSON and its owner; None for no file. Raises Unreadable."""
+    """Read a file and remove it, whatever it holds: its JSON and its owner; None for no file. Raises Unreadable.
+
+    Raises Exhausted too, and then leaves it.
+    """
+    is_read = True
     try:
         try:
             return read_owned_json(path, REQUEST_LIMIT_BYTES)
+        except Exhausted:
+            is_read = False
+            raise
         finally:
-            _remove(path)
+            if is_read:
+                _remove(path)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -14,7 +14,7 @@ import re
 import stat
 from collections.abc import Iterator
 
-from sdisup.contract.files import STATE_DIRECTORY, sync_directory
+from sdisup.contract.files import EXHAUSTED, STATE_DIRECTORY, sync_directory
 from sdisup.contract.records import Record
 
 LEDGER_DIRECTORY = f"{STATE_DIRECTORY}/ledger"
@@ -82,7 +82,10 @@ def append_entries(path: str, entries: list[Entry]) -> None:
 
 
 def last_entry(path: str) -> Entry | None:
-    """The last line that is an entry, looked for in the ledger's last LINE_LIMIT_BYTES; None if there is none."""
+    """The last line that is an entry, looked for in the ledger's last LINE_LIMIT_BYTES; None if there is none.
+
+    Raises OSError where there may be one and no descriptor is left to read it with.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
@@ -90,7 +93,9 @@ def last_entry(path: str) -> Entry | None:
             data = os.pread(descriptor, LINE_LIMIT_BYTES, max(0, size - LINE_LIMIT_BYTES))
         finally:
             os.close(descriptor)
-    except OSError:
+    except OSError as error:
+        if error.errno in EXHAUSTED:
+            raise
         return None
     found = (decode_line(path, 0, line) for line in reversed(data.split(b"\n")))
     return next((entry for entry in found if not isinstance(entry, Problem)), None)

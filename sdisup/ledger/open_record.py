@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 
-from sdisup.contract.files import RUN_DIRECTORY, read_json, replace_file
+from sdisup.contract.files import RUN_DIRECTORY, Exhausted, read_json, replace_file
 from sdisup.ledger.lines import LEDGER_DIRECTORY, Entry, Problem, last_entry, ledger_path
 from sdisup.ledger.moments import Interval, end_of
 from sdisup.ledger.story import Story
@@ -43,7 +43,8 @@ def load_story(
 ) -> tuple[Story, list[Problem]]:
     """A port's story as its open record holds it, and why that could not be read; an empty one where there is none.
 
-    With `goes_on` a lost record's time is a gap since the ledger's last entry.
+    With `goes_on` a lost record's time is a gap since the ledger's last entry. Raises Exhausted and OSError where there
+    is one and no descriptor is left to read it with.
     """
     story = Story(port_index)
     last = last_entry(ledger_path(port_index, directory))
@@ -54,6 +55,9 @@ def load_story(
             story.recall(read_json(candidate, LIMIT_BYTES))
         except FileNotFoundError:
             continue
+        except Exhausted:
+            # What is there must not count as lost.
+            raise
         except ValueError as error:
             problems.append(Problem(candidate, 0, getattr(error, "problem", str(error))))
             continue

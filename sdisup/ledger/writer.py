@@ -18,14 +18,14 @@ import signal
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from sdisup.contract.files import RUN_DIRECTORY, boot_id, open_lock, unix_time, up_seconds
+from sdisup.contract.files import EXHAUSTED, RUN_DIRECTORY, boot_id, open_lock, unix_time, up_seconds
 from sdisup.contract.pictures import count_pictures
 from sdisup.contract.programs import count_frames, ffprobe_beside, says
 from sdisup.contract.status import find_status
 from sdisup.ledger.health import write_health
-from sdisup.ledger.lines import LEDGER_DIRECTORY, append_entries, ledger_path, read_ledger
+from sdisup.ledger.lines import LEDGER_DIRECTORY, Problem, append_entries, ledger_path, read_ledger
 from sdisup.ledger.moments import Moment, TakenFile
 from sdisup.ledger.open_record import load_story, open_path, remove_former, remove_unfinished, save_story
 from sdisup.ledger.spool import (
@@ -56,6 +56,8 @@ BATCH = 500
 COUNT_RETRY_S = 60.0
 LOOK_LIMIT_S = 5.0
 """How long a runner's beginning waits to be entered while the recordings' disk does not answer."""
+LOOKS = 3
+"""How often a look is tried that fails: no descriptor may be left to look with."""
 DISK_LIMIT_S = 120.0
 """How long it waits after a boot for the first file, which shows that the recordings' disk is mounted; longer while
 the runner says that it is not."""
@@ -79,7 +81,12 @@ class Job:
         self.since = time.monotonic()
         self.descriptor, write_end = os.pipe2(os.O_CLOEXEC)
         self._text = b""
-        self._pid = os.fork()
+        try:
+            self._pid = os.fork()
+        except OSError:
+            os.close(self.descriptor)
+            os.close(write_end)
+            raise
         if self._pid == 0:
             status = 1
             try:
@@ -135,6 +142,7 @@ class PortWriter:
         self._hung: Job | None = None
         """One that took too long, and may never end."""
         self._counter: Job | None = None
+        self._failed_looks = 0
         self.is_flushing = False
         self.is_out_of_place = False
         """Whether the ledger's directory is not there, or is read-only: to a new process it may not be."""
@@ -265,6 +273,11 @@ class PortWriter:
         if not is_done and time.monotonic() - job.since < limit_s:
             return False
         self._looking, self._hung = None, None if is_done else job
+        if is_done and job.answer is None and self._failed_looks < LOOKS and not self.is_flushing:
+            self._failed_looks += 1
+            self._fault = f"what the runner before left cannot be looked at; it is tried again ({self._failed_looks})"
+            return False
+        self._failed_looks = 0
         left_bytes, found = _looked(job.answer) if is_done else (1, [])
         opened = {later_event.get("path") for later_event in later}
         self._take(story, event, left_bytes, [file for file in found if file.path not in opened])
@@ -387,7 +400,9 @@ def count(ffprobe: str, path: str) -> tuple[bool, int | None, float, int]:
         return False, None, 0.0, 0
     try:
         found = count_pictures(path, path.rpartition(".")[2])
-    except OSError:
+    except OSError as error:
+        if error.errno in EXHAUSTED:
+            return True, None, 0.0, status.st_size
         # ffprobe says whether it can read it.
         found = None
     frames, rate = (found.count, found.rate) if found else count_frames(ffprobe, path)
@@ -414,7 +429,9 @@ def _unknown_files(event: Event, known: set[str], ledger: str, since: float) -> 
     files = list(_recorded_files(str(event.get("recordings", "")), since))
     if not files:
         return []
-    entries = [entry for entry in read_ledger(ledger) if isinstance(entry, dict)]
+    read = list(read_ledger(ledger))
+    _raise_exhausted(problem.reason for problem in read if isinstance(problem, Problem))
+    entries = [entry for entry in read if isinstance(entry, dict)]
     names = {os.path.basename(path) for path in (*known, *(str(entry.get("path")) for entry in entries))}
     series = {str(event.get("name", "")), *(_name_and_time(name)[0] for name in names)}
     others, began_wall, now = _accounts_of_others(ledger), moment_of(event).wall, time.time()
@@ -445,10 +462,17 @@ def _accounts_of_others(ledger: str) -> list[bytes]:
                 if kind == "jsonl":
                     file.seek(max(0, os.fstat(descriptor).st_size - OTHERS_BYTES))
                 accounts.append(file.read())
-        except OSError:
+        except OSError as error:
             # It is no ledger, or not readable, and that port's own part says so.
-            continue
+            _raise_exhausted([str(error.strerror)])
     return accounts
+
+
+def _raise_exhausted(problems: Iterable[str]) -> None:
+    """Raise OSError if one of them is that no descriptor is left: what was not read must not count as not there."""
+    for problem in problems:
+        if any(problem.endswith(os.strerror(number)) for number in EXHAUSTED):
+            raise OSError(problem)
 
 
 def _looked(answer: object) -> tuple[int, list[Found]]:
@@ -464,7 +488,7 @@ def _recorded_files(directory: str, since: float) -> Iterator[tuple[float, str, 
     The others cost a look at their names alone.
     """
     count = 0
-    for place, _, names in os.walk(directory):
+    for place, _, names in os.walk(directory, onerror=lambda error: _raise_exhausted([str(error.strerror)])):
         for name in names:
             path, made = f"{place}/{name}", _name_and_time(name)[1]
             if made and made >= since:
@@ -608,6 +632,9 @@ class Writer:
             names = os.listdir(f"{self._run_directory}/ports")
         except FileNotFoundError:
             return []
+        except OSError:
+            # No descriptor is left; those that are known say so too.
+            return sorted(self._ports)
         return sorted(int(name) for name in names if name.isdigit() and name.isascii())
 
     def _goes_down(self) -> bool | None:

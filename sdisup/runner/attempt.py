@@ -385,7 +385,9 @@ class Attempt:
             file.path = event.path
             self._spawn(now, event.descriptor)
         elif isinstance(event, OpenFailed):
-            self.problem, self.could_open = event.reason, False
+            self.problem, self.could_open = event.reason, not event.is_disk
+            if not event.is_disk:
+                self.fault = Fault(NOT_EXECUTED, event.reason)
             self.phase = ENDED
         elif isinstance(event, FirstMedia) and not self._has_counted_none():
             self.meter.media(now)

@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from sdisup.contract.files import EXHAUSTED
 from sdisup.contract.filesystem import filesystem_identity, is_same_filesystem, is_shut_off, open_below
 from sdisup.contract.media import holds_media
 from sdisup.contract.records import Record
@@ -61,9 +62,11 @@ class Opened(Record):
 
 
 class OpenFailed(Record):
-    """The file could not be made; `reason` is in the operator's words."""
+    """The file could not be made; `reason` is in the operator's words. `is_disk`: not for want of a descriptor or a
+    thread."""
 
     reason: str
+    is_disk: bool = True
 
 
 class FirstMedia(Record):
@@ -130,7 +133,12 @@ class RecordingFile:
         self._filesystem = ""
         self._found = Found()
         self._whereabouts: Whereabouts | None = None
-        _thread.start_new_thread(self._work, ())
+        try:
+            _thread.start_new_thread(self._work, ())
+        except RuntimeError as error:
+            self._tell(
+                OpenFailed(f"no thread for the file: {error} (TasksMax= of the unit limits them)", is_disk=False)
+            )
 
     def finish(self, *, is_empty: bool = False) -> None:
         """Ask for the file to be closed; the answer is a Closed event.
@@ -148,14 +156,16 @@ class RecordingFile:
         self._wake()
 
     def _work(self) -> None:
+        is_disk = True
         try:
             problem = self._wrong_place() or self._enter() or self._open()
         except OSError as error:
             problem = _open_problem(self._place, error)
+            is_disk = error.errno not in EXHAUSTED
         if problem:
             for directory in {self._directory, *self._unsynced} - {-1}:
                 os.close(directory)
-            self._tell(OpenFailed(problem))
+            self._tell(OpenFailed(problem, is_disk=is_disk))
             return
         self._tell(Opened(self._path, self._descriptor))
         self._close(self._watch())
@@ -194,6 +204,8 @@ class RecordingFile:
         """Make the file. Invariant 3: with O_EXCL no two writers share a name, whatever the clock does."""
         place = self._place
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        # All descriptors come before the file, which nobody would remove.
+        self._unsynced.append(os.dup(self._directory))
         for attempt in range(1, 10_000):
             name = file_name(place.name, place.container, time.time(), attempt)
             try:
@@ -201,7 +213,6 @@ class RecordingFile:
             except FileExistsError:
                 continue
             self._path = os.path.join(place.directory, name)
-            self._unsynced.append(os.dup(self._directory))
             self._whereabouts = Whereabouts(
                 self._path,
                 self._descriptor,
@@ -288,8 +299,17 @@ class RecordingFile:
 
         A file without a byte is not worth a sync: without a signal there is one each second.
         """
-        self._is_synced = True
-        _thread.start_new_thread(self._keep_durable, (os.dup(self._descriptor),))
+        descriptor = -1
+        try:
+            descriptor = os.dup(self._descriptor)
+            _thread.start_new_thread(self._keep_durable, (descriptor,))
+        except (OSError, RuntimeError) as error:
+            # It is tried again at the next look.
+            if descriptor >= 0:
+                os.close(descriptor)
+            self.sync_problem = f"what is recorded to {self._path} may not be durable: {error}"
+        else:
+            self._is_synced, self.sync_problem = True, ""
 
     def _keep_durable(self, descriptor: int) -> None:
         """Sync the file. Invariant 5: a power cut costs at most `sync_interval_s` of what FFmpeg wrote."""

@@ -12,6 +12,8 @@ import os
 import signal
 from collections.abc import Sequence
 
+from sdisup.contract.files import pidfd_of
+
 READ_BYTES = 1 << 16
 OUTPUT_DESCRIPTOR = 3
 OUTPUT_NAME = f"/proc/self/fd/{OUTPUT_DESCRIPTOR}"
@@ -58,10 +60,12 @@ class FFmpegProcess:
     """
 
     def __init__(self, arguments: Sequence[str], output: int) -> None:
-        stdin_read, self._stdin = os.pipe2(os.O_CLOEXEC)
-        self.stderr, stderr_write = os.pipe2(os.O_CLOEXEC)
-        null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
+        opened: list[int] = []
         try:
+            opened += os.pipe2(os.O_CLOEXEC)
+            opened += os.pipe2(os.O_CLOEXEC)
+            opened.append(os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC))
+            stdin_read, self._stdin, self.stderr, stderr_write, null = opened
             self.pid = os.posix_spawnp(
                 arguments[0],
                 list(arguments),
@@ -77,14 +81,13 @@ class FFmpegProcess:
                 setsigdef=[signal.SIGPIPE],
                 setsigmask=[],
             )
+            self.pidfd = pidfd_of(self.pid)
         except BaseException:
-            os.close(self._stdin)
-            os.close(self.stderr)
-            raise
-        finally:
-            for descriptor in (stdin_read, stderr_write, null):
+            for descriptor in opened:
                 os.close(descriptor)
-        self.pidfd = os.pidfd_open(self.pid)
+            raise
+        for descriptor in (stdin_read, stderr_write, null):
+            os.close(descriptor)
         self.cpu_s = 0.0
         """What FFmpeg cost, in seconds of a core; known once it is reaped."""
         os.set_blocking(self.stderr, False)

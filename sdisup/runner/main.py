@@ -20,6 +20,7 @@ from signal import sigtimedwait
 
 from sdisup.contract.files import (
     RUN_DIRECTORY,
+    Exhausted,
     Unreadable,
     asleep_seconds,
     monotonic,
@@ -69,6 +70,7 @@ STILL_S, STILLS_KEPT = 2.0, 4
 SILENT_S = 6.0
 """A runner that was killed, and last wrote its status longer ago, stood still: systemd's watchdog kills it 6.7 s after
 the last sign of life at the earliest, and starts the next one at once."""
+BEGIN_AGAIN_S = 1.0
 LOCK_WAIT_S = 8.0
 """Below the unit's WatchdogSec=."""
 FORGETS = "after a crash the port may go on without its take"
@@ -691,6 +693,8 @@ def _recall(port_index: int, run_directory: str, directory: str, problems: list[
     """The memory that the runner before left; a new one where it cannot be read."""
     try:
         return take_up(port_index, run_directory, directory)
+    except Exhausted:
+        raise
     except Unreadable as error:
         problems.append(f"{error}; begins as after a stop")
         return Memory(memory_path(port_index, run_directory))
@@ -702,6 +706,8 @@ def _begin_take(memory: Memory, options: Options, run_directory: str, directory:
         memory.take_started_at = utc_text(time.time())
         try:
             claim_request(options.port, options.recordings, run_directory, memory.begin)
+        except Exhausted:
+            raise
         except Unreadable as error:
             problems.append(f"{error}; recording as it is configured")
         except OSError as error:
@@ -770,6 +776,13 @@ def main(arguments: Sequence[str]) -> int:
     except OSError as error:
         hint = "make it: systemd-tmpfiles --create sdisup.conf"
         journal.say(ERROR, f"port {options.port}: no lock in {run_directory}: {error.strerror}; {hint}")
-    code = Runner(options, signals=Signals).run()
+    try:
+        runner = Runner(options, signals=Signals)
+    except (OSError, Exhausted) as error:
+        # Before it has read its take: the next runner has to have it.
+        journal.say(ERROR, f"port {options.port}: cannot begin: {error}; it is tried again")
+        sigtimedwait(BOTH, BEGIN_AGAIN_S)
+        os._exit(EXIT_RETRY)
+    code = runner.run()
     # Not sys.exit: a thread that waits for a hanging disk must not keep the interpreter.
     os._exit(code)

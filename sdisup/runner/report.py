@@ -140,18 +140,18 @@ class Notifier:
         self.watchdog_interval_s = int(watchdog_us) / 3e6 if watchdog_us.isdecimal() else None
         """How often to send WATCHDOG=1, in seconds; None when systemd does not ask for it."""
         self._socket: socket | None = None
-        if address:
-            # A leading @ stands for the abstract namespace's NUL byte (sd_notify(3)).
-            self._address = "\0" + address[1:] if address.startswith("@") else address
-            self._socket = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC)
-            self._socket.setblocking(False)
+        # A leading @ stands for the abstract namespace's NUL byte (sd_notify(3)).
+        self._address = "\0" + address[1:] if address.startswith("@") else address
 
     def send(self, *assignments: str) -> bool:
         """Send assignments such as `READY=1`; False when systemd could not take them just now."""
-        if self._socket is None:
+        if not self._address:
             return True
         message = "\n".join(line.replace("\n", " ") for line in assignments)
         try:
+            if self._socket is None:
+                self._socket = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC)
+                self._socket.setblocking(False)
             self._socket.sendto(message.encode("utf-8", "replace"), self._address)
         except OSError:
             return False

@@ -18,6 +18,7 @@ import pytest
 from appliance import wait_for
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from test_exhausted import MAKERS, Exhaustion
 
 from sdisup.contract.files import boot_id, monotonic, up_seconds
 from sdisup.contract.programs import COUNT_GENTLY, count_frames, says
@@ -133,6 +134,11 @@ class Bench:
 
     def entries(self) -> list[Entry]:
         return [entry for entry in read_ledger(f"{self.directory}/{PORT}.jsonl") if isinstance(entry, dict)]
+
+    def is_done(self) -> bool:
+        """Whether all is entered that was told."""
+        queue = self.open()["queue"]
+        return not self.problem and not self.writer._ports[PORT].jobs() and not any("v" not in item for item in queue)
 
     def open(self) -> dict[str, Any]:
         """The open record, with all its parts empty while there is none."""
@@ -955,6 +961,68 @@ def test_an_idle_input_costs_the_ledgers_disk_nothing_while_nothing_changes(
         bench.begin(is_restart=True).waits("network").turn()
     assert 0 < changed == len(synced)
     assert bench.open()["interval"]["what"] == "network"
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_wherever_no_descriptor_or_process_is_left_the_account_is_whole_later(
+    tmp_path: Path, cut: tuple[str, int], goes_on: bool
+) -> None:
+    """What is there and cannot be read just now is not lost, and nothing is entered twice."""
+    expected: list[Entry] = []
+    places = []
+    for number in range(200):
+        place = tmp_path / str(number)
+        place.mkdir()
+        bench = Bench(place)
+        bench.begin().record(cut[0]).waits("killed").turn()
+        bench.begin(is_restart=True).record("b.mp4").close("b.mp4").stop("apply")
+        # Another writer, which has to read all that the first one wrote.
+        bench.new_writer()
+        descriptors = len(os.listdir("/proc/self/fd"))
+        with pytest.MonkeyPatch.context() as patched:
+            made = Exhaustion(patched, number, goes_on=goes_on, makers={**MAKERS, "fork": (os, "fork")})
+            for _ in range(3):
+                bench.turn()
+        bench.until(bench.is_done, "nothing is left to do")
+        found = bench.entries()
+        expected = expected or [{**entry, **NOT_COMPARED} for entry in found]
+        assert [{**entry, **NOT_COMPARED} for entry in found] == expected, (number, made.failed)
+        assert len(os.listdir("/proc/self/fd")) == descriptors, (number, made.failed)
+        bench.spool._close()
+        os.close(bench.writer.lock)
+        os.close(bench.writer._wake)
+        places.append(made.failed)
+        if number and not made.failed:
+            break
+    assert {"open", "pipe2", "fork"} <= set(places)
+
+
+NOT_COMPARED = dict.fromkeys(("start", "end", "start_monotonic", "end_monotonic", "boot_id", "seconds", "path"), "")
+"""What differs from one place to the other."""
+
+
+@pytest.mark.parametrize(("answer", "goes_down"), [((b"", 127), None), ((b"", 1), None), ((b"running\n", 0), False)])
+def test_who_cannot_ask_does_not_know_of_a_shutdown(
+    monkeypatch: pytest.MonkeyPatch, answer: tuple[bytes, int], goes_down: bool | None
+) -> None:
+    """127 is systemctl that could not be run: no descriptor was left. Without a bus it ends with 1, without a word."""
+    monkeypatch.setattr(module, "says", lambda *_: answer)
+    assert is_going_down() is goes_down
+
+
+def test_a_look_that_fails_is_tried_again_but_not_for_ever(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = bench.directory / "looks"
+
+    def fail(*_: object, **__: object) -> None:
+        with open(looks, "a") as file:
+            file.write("x")
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(module, "look", fail)
+    bench.begin().record(str(bench.recordings / "a.mp4")).turn().begin().record("b.mp4")
+    bench.until(lambda: "cannot be looked at" in bench.problem, "it is said")
+    assert kinds(bench.wait_entries(2)) == [("gap", "start"), ("gap", "runner killed")]
+    assert len(looks.read_text()) == 1 + module.LOOKS
 
 
 # ---- Counting ----
