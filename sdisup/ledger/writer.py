@@ -53,6 +53,9 @@ PAUSE_S = 0.1
 """Between two looks; what comes meanwhile is written at once."""
 BATCH = 500
 """Entries a write; readers look for repetitions within accounts.REPEATS_WITHIN lines."""
+WAITING_LIMIT = 10_000
+"""So many entries may wait in the open record while the ledger cannot be written: the record has to be readable
+(open_record.LIMIT_BYTES). What comes then waits in the spool, which sums it up when it is full."""
 COUNT_RETRY_S = 60.0
 LOOK_LIMIT_S = 5.0
 """How long a runner's beginning waits to be entered while the recordings' disk does not answer."""
@@ -143,6 +146,7 @@ class PortWriter:
         """One that took too long, and may never end."""
         self._counter: Job | None = None
         self._failed_looks = 0
+        self._is_full = False
         self.is_flushing = False
         self.is_out_of_place = False
         """Whether the ledger's directory is not there, or is read-only: to a new process it may not be."""
@@ -174,6 +178,8 @@ class PortWriter:
         """In how many seconds it is worth to be called again without an event."""
         if self._unwritten or self._fault or self._asks_again:
             return RETRY_S
+        if self._is_full:
+            return PAUSE_S
         if self._looking is not None:
             return LOOK_LIMIT_S
         return COUNT_RETRY_S if self._uncounted else IDLE_S
@@ -200,7 +206,8 @@ class PortWriter:
             story, problems = load_story(self.port_index, *places, goes_on=True)
             self._skipped = "; ".join(str(problem) for problem in problems)
             self._story = story
-        new = after(events, story.boot, story.sequence)
+        self._is_full = len(story.waiting()) > WAITING_LIMIT
+        new = [] if self._is_full else after(events, story.boot, story.sequence)
         for index, event in enumerate(new):
             if event["kind"] == BEGAN:
                 if not self._take_began(story, event, new[index + 1 :]):

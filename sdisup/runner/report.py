@@ -10,7 +10,7 @@ import os
 import time
 
 # The module `socket` would load four more, for what is not needed here.
-from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_DGRAM, socket
+from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_DGRAM, SOCK_STREAM, socket
 
 from sdisup import __version__
 from sdisup.contract.files import boot_id, utc_text
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ERROR, WARNING, NOTICE, INFO = 3, 4, 5, 6
+JOURNAL = "/run/systemd/journal/stdout"
 BURST_LINES = 120
 LINES_PER_S = 2.0
 TEXT_LIMIT = 2000
@@ -46,10 +47,14 @@ def _quoted(word: str) -> str:
 
 
 class Journal:
-    """Writes lines as sd-daemon(3) has them: `<4>text`. Times are CLOCK_MONOTONIC seconds."""
+    """Writes lines as sd-daemon(3) has them: `<4>text`. Times are CLOCK_MONOTONIC seconds.
 
-    def __init__(self, descriptor: int = 2) -> None:
+    `identifier` is what the journal calls the process, as SyslogIdentifier= of the unit says.
+    """
+
+    def __init__(self, descriptor: int = 2, identifier: str = "", place: str = JOURNAL) -> None:
         self._descriptor = descriptor
+        self._identifier, self._place = identifier, place
         self._tokens = float(BURST_LINES)
         self._filled_at = 0.0
         self._unsaid = 0
@@ -85,11 +90,31 @@ class Journal:
         data = self._rest + line
         try:
             written = os.write(self._descriptor, data)
+        except (BrokenPipeError, ConnectionResetError):
+            # journald was stopped and started, or crashed: its end of the stream is gone, and with it a torn line.
+            data, self._rest = line, b""
+            try:
+                self._connect()
+                written = os.write(self._descriptor, data)
+            except OSError:
+                return
         except OSError:
             return
         # A torn line is completed before the next one begins; none begins before that, or a journal that
         # reads slowly would make a heap of them.
         self._rest = data[written:] if written >= len(self._rest) else self._rest[written:]
+
+    def _connect(self) -> None:
+        """Make the stream anew, as sd_journal_stream_fd(3) does: identifier, unit, priority, whether lines begin with
+        one, and whether they go to syslog, kmsg and console. The unit is the one of this process. Raises OSError."""
+        stream = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
+        try:
+            stream.setblocking(False)
+            stream.connect(self._place)
+            stream.send(f"{self._identifier}\n\n{INFO}\n1\n0\n0\n0\n".encode())
+            os.dup2(stream.fileno(), self._descriptor, inheritable=False)
+        finally:
+            stream.close()
 
 
 class FFmpegLog:
@@ -168,8 +193,8 @@ class Reporter:
         self._options = options
         self._run_directory = run_directory
         self._notifier = Notifier()
-        self.journal = Journal()
         self.status = _first_status(options, memory, before)
+        self.journal = Journal(identifier=self.status.unit.removesuffix(".service"))
         self.is_ready = False
         self._is_ready_told = False
         self._watchdog_at = self._written_at = 0.0

@@ -7,7 +7,9 @@ import fcntl
 import os
 import resource
 import shlex
+import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -230,3 +232,53 @@ def test_however_it_is_read_only_whole_lines_are_lost(steps: list[tuple[str, int
 @given(st.lists(st.text()))
 def test_a_shell_takes_a_command_as_it_is_written(command: list[str]) -> None:
     assert shell_text(command) == shlex.join(command)
+
+
+@pytest.fixture
+def journald(tmp_path: Path) -> Iterator[socket.socket]:
+    """What listens at /run/systemd/journal/stdout."""
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "stdout"))
+        listening.listen()
+        yield listening
+
+
+HEAD = b"sdi-record@3\n\n6\n1\n0\n0\n0\n"
+"""As systemd writes it: sd_journal_stream_fd in src/libsystemd/sd-journal/journal-send.c."""
+
+
+def test_a_journal_that_is_started_again_is_written_to_again(tmp_path: Path, journald: socket.socket) -> None:
+    ours, theirs = socket.socketpair()
+    journal = Journal(ours.fileno(), "sdi-record@3", str(tmp_path / "stdout"))
+    with ours, theirs:
+        journal.say(6, "before")
+        assert theirs.recv(100) == b"<6>before\n"
+        theirs.close()
+        journal.say(6, "after")
+        journal.say(4, "and on")
+        stream, _ = journald.accept()
+        with stream:
+            assert stream.recv(1000) == HEAD + b"<6>after\n<4>and on\n"
+        # Once more.
+        journal.say(6, "again")
+        stream, _ = journald.accept()
+        with stream:
+            assert stream.recv(1000) == HEAD + b"<6>again\n"
+
+
+def test_a_journal_that_is_away_costs_its_lines_and_no_descriptor(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    journal = Journal(ours.fileno(), "sdi-record@3", str(tmp_path / "stdout"))
+    with ours:
+        theirs.close()
+        descriptors = len(os.listdir("/proc/self/fd"))
+        for _ in range(5):
+            journal.say(6, "to nobody")
+        assert len(os.listdir("/proc/self/fd")) == descriptors
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(tmp_path / "stdout"))
+            listening.listen()
+            journal.say(6, "after")
+            stream, _ = listening.accept()
+            with stream:
+                assert stream.recv(1000) == HEAD + b"<6>after\n"

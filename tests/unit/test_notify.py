@@ -79,6 +79,7 @@ def test_the_variables_are_gone_afterwards(systemd: socket.socket, monkeypatch: 
 def test_the_socket_is_not_inherited(systemd: socket.socket) -> None:
     before = open_descriptors()
     notifier = Notifier()
+    notifier.send("STATUS=begins")
     (ours,) = open_descriptors() - before
     assert not os.get_inheritable(ours)
     assert notifier.send("READY=1")

@@ -27,7 +27,7 @@ from sdisup.ledger import spool as events
 from sdisup.ledger import writer as module
 from sdisup.ledger.health import all_problems, health_path, ledger_problem, port_problem
 from sdisup.ledger.lines import Entry, append_entries, read_ledger
-from sdisup.ledger.open_record import load_story, save_story
+from sdisup.ledger.open_record import LIMIT_BYTES, load_story, save_story
 from sdisup.ledger.spool import Spool, read_spool, spool_path
 from sdisup.ledger.story import Story
 from sdisup.ledger.writer import NO_ANSWER_S, Writer, is_going_down
@@ -1023,6 +1023,31 @@ def test_a_look_that_fails_is_tried_again_but_not_for_ever(bench: Bench, monkeyp
     bench.until(lambda: "cannot be looked at" in bench.problem, "it is said")
     assert kinds(bench.wait_entries(2)) == [("gap", "start"), ("gap", "runner killed")]
     assert len(looks.read_text()) == 1 + module.LOOKS
+
+
+def test_a_ledger_that_cannot_be_written_for_long_leaves_a_record_that_can_be_read(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WAITING_LIMIT", 20)
+    ledger = bench.directory / f"{PORT}.jsonl"
+    ledger.mkdir()
+    bench.begin()
+    for number in range(60):
+        bench.record(f"{number}.mp4").close(f"{number}.mp4").waits("killed").turn()
+    assert "the ledger cannot be written" in bench.problem
+    assert 20 < len(bench.open()["queue"]) < 30
+    ledger.rmdir()
+    bench.new_writer()
+    bench.turn()
+    assert bench.writer._ports[PORT].next_s() < 1
+    bench.until(lambda: len([entry for entry in bench.entries() if entry["kind"] == "file"]) == 60, "all is entered")
+    assert [entry["number"] for entry in bench.entries()] == list(range(1, len(bench.entries()) + 1))
+
+
+def test_as_many_entries_as_may_wait_can_be_read_back() -> None:
+    path = "/" + "a" * 4095
+    entry = {"path": path, "cause": "x" * 500, **dict.fromkeys(map(str, range(20)), 1234567890.123)}
+    assert len(json.dumps(entry)) * module.WAITING_LIMIT < LIMIT_BYTES
 
 
 # ---- Counting ----
