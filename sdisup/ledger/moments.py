@@ -137,7 +137,7 @@ class Interval(Record, frozen=False):
 
     `is_restart` is whether the port was stopped in order to be started again. `end` is None while it
     goes on, and while it is not known since a file whose frames are not counted ends it. In `slept_s` of it
-    the system was suspended.
+    the system was suspended; another suspension, of `apart_s`, lies in it and is a gap of its own.
     """
 
     kind: str
@@ -147,11 +147,13 @@ class Interval(Record, frozen=False):
     end: Moment | None = None
     is_restart: bool = False
     slept_s: float = 0.0
+    apart_s: float = 0.0
 
     def seconds(self, end: Moment) -> float:
         """Its length up to `end`; over a reboot that put the clock back nobody knows it, and it counts as none."""
-        slept_s = self.slept_s if self.start.boot == end.boot else 0.0
-        return max(0.0, self.start.seconds_to(end)) + slept_s
+        is_one_boot = self.start.boot == end.boot
+        # Over a reboot it is the wall clock's, which knows of all of them.
+        return max(0.0, self.start.seconds_to(end) + (self.slept_s if is_one_boot else -self.apart_s))
 
 
 def document(record: Record) -> dict[str, object]:

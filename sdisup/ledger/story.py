@@ -215,7 +215,7 @@ class Story:
             else:
                 following.start = last
         elif following is not None:
-            following.start = last
+            following.start, following.apart_s = last, self._apart_s(last)
         self._queue[at : at + 1] = found
 
     def _forget(self, at: int) -> None:
@@ -227,7 +227,7 @@ class Story:
             return
         if before.kind == following.kind:
             del self._queue[at - 1]
-            following.start = before.start
+            following.start, following.apart_s = before.start, self._apart_s(before.start)
         else:
             before.end = following.start
 
@@ -424,7 +424,7 @@ class Story:
             self._queue.append(file)
             after = end.last_frame or file.start
         if not self.is_recording():
-            self.interval = Interval("gap", end.cause, after, file.take)
+            self.interval = Interval("gap", end.cause, after, file.take, apart_s=self._apart_s(after))
 
     def waits(self, cause: str, now: Moment, take: str | None) -> None:
         """The port should record and does not, for `cause`.
@@ -493,6 +493,10 @@ class Story:
             self.interval = Interval("gap", interval.what, now, interval.take)
         elif interval is not None:
             interval.slept_s += seconds
+
+    def _apart_s(self, start: Moment) -> float:
+        """For how long the system slept after a gap's start, which lies in the past: it has a gap of its own."""
+        return asleep_between(start.boot, start.monotonic, math.inf, self.sleeps)
 
     def _told(self, moment: Moment) -> Moment:
         """A moment of the past as its runner told it, by what the clock says now. Before the system slept the wall

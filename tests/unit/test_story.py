@@ -602,6 +602,14 @@ def test_a_suspension_while_no_runner_lived_is_no_step_of_the_clock(step_s: floa
     assert total(port.account()) == pytest.approx(port.at, abs=0.2)
 
 
+def test_a_power_cut_after_a_suspension_does_not_count_it_again() -> None:
+    """What the file held since the last sync is lost, and the file ends before the suspension."""
+    port = Port().begin().record(10).suspend(40).wait(0.2)
+    port.reboot(3).begin().count().record(5).stop()
+    assert port.rows("gap") == [("gap", "start", 0.2), ("gap", "suspended", 40.0), ("gap", "power", 3.4)]
+    assert total(port.account()) == pytest.approx(port.at, abs=0.2)
+
+
 def test_a_suspension_of_the_boot_before_is_not_counted_again() -> None:
     port = Port().begin().record(10).suspend(40).wait(5)
     port.reboot(30).begin().count().record(5).stop()
