@@ -99,6 +99,15 @@ class Play:
     def runner_frozen(self) -> None:
         self.kill("pid", "STOP")
 
+    def runner_terminated(self) -> None:
+        """By somebody else than systemd, which stops nothing."""
+        self.kill("pid", self.chance.choice(("TERM", "INT")))
+
+    def runner_killed_through_systemd(self) -> None:
+        before = self.own.status(self.port())
+        self.own.run(f"systemctl kill --kill-whom=main sdi-record@{before['port_index']}", check=False)
+        self.wait_noticed(before)
+
     def everything_killed(self) -> None:
         self.own.run("systemctl kill --signal=KILL 'sdi-record@*'", check=False)
 
@@ -243,7 +252,8 @@ def has_noticed(before: dict[str, Any], now: dict[str, Any]) -> bool:
 
 FAULTS = [
     Play.ffmpeg_killed, Play.ffmpeg_killed, Play.ffmpeg_crashed, Play.ffmpeg_frozen,
-    Play.runner_killed, Play.runner_frozen, Play.everything_killed, Play.stopped_and_started, Play.restarted,
+    Play.runner_killed, Play.runner_terminated, Play.runner_killed_through_systemd, Play.runner_frozen,
+    Play.everything_killed, Play.stopped_and_started, Play.restarted,
     Play.file_deleted, Play.file_moved,
     Play.signal_lost, Play.card_crashed, Play.card_without_frames, Play.card_hung, Play.card_format_changed,
     Play.card_slow, Play.board_missing,
