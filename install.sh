@@ -412,11 +412,18 @@ install_system_files() {
     systemd-tmpfiles --create sdisup.conf
     for directory in "${recordings[@]}"; do
         # Other directories may be mount points whose disk is missing now; whoever configures them makes them.
-        if [ "$directory" = "$default_recordings" ] && [ ! -d "$directory" ]; then
+        if [ "$directory" = "$default_recordings" ] && is_missing "$directory"; then
             make_directory "$directory" -o sdisup -g sdisup -m 2775
             say "recordings: $directory"
         fi
     done
+}
+
+# A disk that hangs is not missing.
+is_missing() {
+    local code=0
+    timeout --signal=KILL 5 test -d "$1" || code=$?
+    [ "$code" = 1 ]
 }
 
 # systemd-sysusers replaces these files. userdel could undo that, but is not on every Debian.

@@ -1,4 +1,5 @@
-"""The one entry: `run` is the process in a port's unit, `ledger` that of sdi-ledger.service, all else the command.
+"""The one entry: `run` is the process in a port's unit, `ledger` that of sdi-ledger.service, `unstarted` a part of
+sdi-record-retry@.service, all else the command.
 
 install.sh places a file beside the package that calls this one, for `python3 -I -S /usr/lib/sdisup`.
 """
@@ -20,6 +21,10 @@ def main() -> int:
         from sdisup.ledger.writer import main as write_ledgers
 
         return write_ledgers(sys.argv[2:])
+    if sys.argv[1:2] == ["unstarted"]:
+        from sdisup.ledger.unstarted import main as tell_unstarted
+
+        return tell_unstarted(sys.argv[2:])
     from sdisup.cli.main import main as command
 
     return command()

@@ -39,14 +39,16 @@ class UsageError(SdisupError):
 class ConfigError(SdisupError):
     """The configuration is missing, unreadable or wrong.
 
-    `problems` holds all that was found in one run, each `FILE: port.3.codec: what is wrong`.
+    `problems` holds all that was found in one run, each `FILE: port.3.codec: what is wrong`; `valid` the Settings with
+    the ports of which nothing is wrong, None where that cannot be told.
     """
 
     exit_code = 2
 
-    def __init__(self, problems: list[str], hint: str = "") -> None:
+    def __init__(self, problems: list[str], hint: str = "", valid: object = None) -> None:
         super().__init__("\n".join(problems), hint)
         self.problems = problems
+        self.valid = valid
 
 
 class UnknownPortError(SdisupError, ValueError):

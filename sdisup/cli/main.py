@@ -18,6 +18,7 @@ from sdisup.errors import ConfigError, SdisupError, UnknownPortError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from sdisup.config.settings import Settings
     from sdisup.contract.requests import Request
     from sdisup.control.ports import Outcome
     from sdisup.ledger.accounts import Window
@@ -62,7 +63,8 @@ def _status(arguments: argparse.Namespace) -> int:
     from sdisup.control.observe import records_as_it_should, statuses
     from sdisup.ledger.health import all_problems
 
-    found = statuses(_selected(arguments))
+    selected = _selected(arguments)
+    found = statuses(selected)
     code = EXIT_DONE if all(records_as_it_should(status) for status in found) else EXIT_NOT_RECORDING
     arguments.code = code
     if arguments.json:
@@ -73,8 +75,8 @@ def _status(arguments: argparse.Namespace) -> int:
 
         colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
         print(status_table(found, monotonic(), colour=colour))
-    for problem in all_problems():
-        remark(problem)
+    for text in (*dict.fromkeys(text for port in selected for text in port.overridden), *all_problems()):
+        remark(text)
     return code
 
 
@@ -134,6 +136,8 @@ def _enable(arguments: argparse.Namespace) -> int:
         change = set_record_at_boot(_selected(arguments), value)
     for port in change.done:
         print(f"{port.label} {'records' if value else 'does not record'} at boot")
+    for text in change.remarks:
+        remark(text)
     for error in change.errors:
         remark(f"sdisup: {error}")
     code = _report(start_ports(change.due, 10.0))
@@ -266,14 +270,17 @@ def _apply(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     from sdisup.config.settings import Settings
-    from sdisup.control.check import pending, problems
 
-    settings = Settings.load(arguments.config)
-    for warning in settings.warnings:
-        remark(f"warning: {warning}")
-    found = problems(settings, arguments.quick)
-    for problem in found:
-        print(problem)
+    try:
+        settings = Settings.load(arguments.config)
+    except ConfigError as error:
+        # What the machine lacks for the other ports is said all the same.
+        if isinstance(error.valid, Settings):
+            _check_machine(error.valid, arguments.quick)
+        raise
+    found = _check_machine(settings, arguments.quick)
+    from sdisup.control.check import pending
+
     try:
         state = pending(settings, arguments.quick)
     except SdisupError as error:
@@ -283,6 +290,18 @@ def _check(arguments: argparse.Namespace) -> int:
     if not found:
         remark(f"{settings.path} is valid, and this machine has what it needs")
     return EXIT_FAILED if found else EXIT_DONE
+
+
+def _check_machine(settings: Settings, quick: bool) -> list[str]:
+    """Print what the machine lacks, and return it; warnings of what is doubtful are remarks."""
+    from sdisup.control.check import report
+
+    found, doubts = report(settings, quick)
+    for warning in (*settings.warnings, *settings.overridden_of(), *doubts):
+        remark(f"warning: {warning}")
+    for problem in found:
+        print(problem)
+    return found
 
 
 def _init(arguments: argparse.Namespace) -> int:

@@ -16,6 +16,8 @@ from sdisup.errors import ConfigError
 from sdisup.sources.values import show, show_path, suggestion
 
 MAX_FILE_BYTES = 1024 * 1024
+SET_NAME = "90-set.toml"
+"""The file in sdisup.toml.d that commands write (edit.py)."""
 
 Document = tuple[str, dict[str, Any]]
 
@@ -124,7 +126,7 @@ class PortLayer:
 
 
 class Tree:
-    """All documents together. `headers` says where each [port.N] stands first."""
+    """All documents together. `headers` says where each [port.N] stands first, in a file of people's if in any."""
 
     def __init__(self) -> None:
         self.appliance: Layer = {}
@@ -189,7 +191,8 @@ def _merge_ports(tree: Tree, table: Leaf, found: Findings) -> None:
         if not is_index:
             found.problem(leaf, "a port is a number without leading zeros, as in [port.3]")
             continue
-        tree.headers.setdefault(int(key), leaf)
+        if int(key) not in tree.headers or is_written_by_commands(tree.headers[int(key)]):
+            tree.headers[int(key)] = leaf
         _merge_port(tree.ports.setdefault(int(key), PortLayer()), leaf, found)
 
 
@@ -201,6 +204,32 @@ def _merge_port(layer: PortLayer, table: Leaf, found: Findings) -> None:
     if table.path == "defaults" and "name" in entries:
         found.problem(entries.pop("name"), "a name is unique: it belongs in a [port.N]")
     layer.values.update(entries)
+
+
+def is_written_by_commands(leaf: Leaf) -> bool:
+    return os.path.basename(leaf.file) == SET_NAME
+
+
+def overridden(tree: Tree, main: Tree, indexes: Iterable[int]) -> Iterator[tuple[int, str]]:
+    """Each port that has another value than sdisup.toml says in so many words, and which. `main` is that file alone."""
+    for index in indexes:
+        of_main = _values(main, index)
+        for key, leaf in _values(tree, index).items():
+            was = of_main.get(key)
+            if was is not None and was.value != leaf.value:
+                here, there = show_path(leaf.file), show_path(was.file)
+                text = f"{leaf.path}: {show(leaf.value)} holds, not {show(was.value)} as {was.path} in {there} says"
+                yield index, f"{here}: {text}"
+
+
+def _values(tree: Tree, index: int) -> Layer:
+    """A port's values, each by its key; [defaults] and the port's own together, those of a source as `source.KEY`."""
+    values: Layer = {}
+    for layer in (tree.defaults, tree.port(index)):
+        values.update(layer.values)
+        for source in layer.sources:
+            values.update({f"source.{key}": leaf for key, leaf in source.items()})
+    return values
 
 
 def find_leaf(tree: Tree, index: int, keys: Sequence[str], found: Findings) -> Leaf:

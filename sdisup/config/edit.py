@@ -9,19 +9,28 @@ from collections.abc import Callable, Iterable
 
 import tomli_w
 
+from sdisup.config.documents import SET_NAME
 from sdisup.contract.files import replace_file
+from sdisup.contract.records import Record
 from sdisup.errors import ConfigError, SdisupError, root_hint
 
 HEADER = "# Written by sdisup enable and sdisup disable; read after sdisup.toml, key by key.\n"
-NAME = "90-set.toml"
 
 
-def set_record_at_boot(config_path: str, ports: Iterable[int], value: bool) -> tuple[str, Callable[[], None]]:
-    """Write `record_at_boot` of some ports, and keep the file's other settings. Returns its path, and an undo function.
+class Written(Record):
+    """The file, what puts it back as it was, and the entries of ports that are gone, which it has no more."""
+
+    path: str
+    undo: Callable[[], None]
+    dropped: tuple[str, ...]
+
+
+def set_record_at_boot(config_path: str, ports: Iterable[int], value: bool, port_count: int) -> Written:
+    """Write `record_at_boot` of some ports, and keep the file's other settings of the first `port_count` ports.
 
     Raises ConfigError if the file cannot be understood, SdisupError if it cannot be written.
     """
-    path = os.path.join(f"{config_path}.d", NAME)
+    path = os.path.join(f"{config_path}.d", SET_NAME)
     document = _read(path)
     former = tomli_w.dumps(document) if os.path.lexists(path) else None
     tables = document.setdefault("port", {})
@@ -32,6 +41,9 @@ def set_record_at_boot(config_path: str, ports: Iterable[int], value: bool) -> t
         if not isinstance(table, dict):
             raise ConfigError([f"{path}: port.{port}: must be a table"])
         table["record_at_boot"] = value
+    dropped = tuple(key for key in tables if key.isdecimal() and int(key) >= port_count)
+    for key in dropped:
+        del tables[key]
     try:
         os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
         replace_file(path, (HEADER + tomli_w.dumps(document)).encode(), durable=True)
@@ -45,7 +57,7 @@ def set_record_at_boot(config_path: str, ports: Iterable[int], value: bool) -> t
         else:
             replace_file(path, (HEADER + former).encode(), durable=True)
 
-    return path, undo
+    return Written(path, undo, dropped)
 
 
 def _read(path: str) -> dict[str, object]:

@@ -11,7 +11,17 @@ from types import MappingProxyType
 from typing import Any
 
 from sdisup.config import codecs
-from sdisup.config.documents import Findings, Layer, Tree, find_leaf, merge, read_documents
+from sdisup.config.documents import (
+    Findings,
+    Layer,
+    Leaf,
+    Tree,
+    find_leaf,
+    is_written_by_commands,
+    merge,
+    overridden,
+    read_documents,
+)
 from sdisup.config.table import APPLIANCE, MAX_PORTS, PORT, SOURCE_LIMITS, check_layer, fold_source, rows
 from sdisup.contract.files import CONFIGURATION_PATH
 from sdisup.contract.records import Record
@@ -56,7 +66,7 @@ class Settings(Record):
     """A whole configuration. `ports` holds the enabled ports by index, ascending.
 
     `warnings` name settings that are valid and hardly do what the operator meant; they have the form of ConfigError's
-    problems.
+    problems. `overridden` has by port's index where another file holds against what sdisup.toml says.
     """
 
     path: str
@@ -65,11 +75,20 @@ class Settings(Record):
     ffmpeg: str
     ports: Mapping[int, Port]
     warnings: tuple[str, ...] = ()
+    overridden: tuple[tuple[int, str], ...] = ()
 
     @property
     def deltacast_port_count(self) -> int:
         """The same as `port_count`, under the name that the Python interface promised."""
         return self.port_count
+
+    def overridden_of(self, *indexes: int) -> tuple[str, ...]:
+        """Where another file holds for these ports (all ports without one); each once, also if it is for several."""
+        return tuple(dict.fromkeys(text for index, text in self.overridden if index in (indexes or self.ports)))
+
+    def directories(self) -> list[str]:
+        """The directories that recordings go to, each once."""
+        return list(dict.fromkeys(port.recordings for port in self.ports.values()))
 
     @classmethod
     def load(cls, path: str = CONFIGURATION_PATH) -> Settings:
@@ -84,16 +103,16 @@ class Settings(Record):
         try:
             settings = parse_settings(documents)
         except ConfigError as error:
-            raise ConfigError(problems + error.problems, hint) from None
+            raise ConfigError(problems + error.problems, hint, error.valid) from None
         if problems:
-            raise ConfigError(problems, hint)
+            raise ConfigError(problems, hint, settings)
         return settings
 
 
 def parse_settings(documents: Sequence[tuple[str, Mapping[str, Any]]]) -> Settings:
     """The settings that `documents`, pairs of file name and parsed TOML, hold together.
 
-    Raises ConfigError with every problem; each names the file that the value came from.
+    Raises ConfigError with every problem, each with the file that the value came from, and with what is valid.
     """
     found = Findings(documents[0][0] if documents else "sdisup.toml")
     tree = merge(documents, found)
@@ -101,26 +120,43 @@ def parse_settings(documents: Sequence[tuple[str, Mapping[str, Any]]]) -> Settin
     port_count = MAX_PORTS if "ports" in wrong else appliance["ports"]
     for index, leaf in tree.headers.items():
         if index >= port_count:
-            valid = f"[appliance] ports = {port_count} makes 0 to {port_count - 1}"
-            found.problem(leaf, f"there is no such port: {valid}")
+            _miss_port(leaf, port_count, found)
     # A default has to be valid also where every port overrides it.
     check_layer(tree.defaults.values, PORT, found)
     kind, options, _ = fold_source(tree.defaults.sources, found)
     check_layer(options, kind.kind, found)
-    resolved = [_resolve_port(index, tree, appliance["recordings"], found) for index in range(port_count)]
-    ports = [port for port in resolved if port is not None]
+    ports: list[Port] = []
+    valid: list[Port] = []
+    for index in range(port_count):
+        before = len(found.problems)
+        port = _resolve_port(index, tree, appliance["recordings"], found)
+        if port is not None:
+            ports.append(port)
+            valid += [port] if len(found.problems) == before else []
     _check_names(ports, tree, found)
     _check_devices(ports, tree, found)
-    if found.problems:
-        raise ConfigError(list(dict.fromkeys(found.problems)))
-    return Settings(
+    main = merge(documents[:1], Findings(found.main_file))
+    settings = Settings(
         path=found.main_file,
         port_count=port_count,
         recordings=appliance["recordings"],
         ffmpeg=appliance["ffmpeg"],
-        ports=MappingProxyType({port.index: port for port in ports}),
+        ports=MappingProxyType({port.index: port for port in valid}),
         warnings=tuple(dict.fromkeys(found.warnings)),
+        overridden=tuple(overridden(tree, main, [port.index for port in valid])),
     )
+    if found.problems:
+        raise ConfigError(list(dict.fromkeys(found.problems)), valid=None if wrong else settings)
+    return settings
+
+
+def _miss_port(leaf: Leaf, port_count: int, found: Findings) -> None:
+    """Tell of a [port.N] that is not there; one that a command wrote is none of the owner's, and is left out."""
+    there_is = f"[appliance] ports = {port_count} makes 0 to {port_count - 1}"
+    if is_written_by_commands(leaf):
+        found.warning(leaf, f"there is no such port ({there_is}); the next sdisup enable or disable removes it")
+    else:
+        found.problem(leaf, f"there is no such port: {there_is}")
 
 
 def override_port(

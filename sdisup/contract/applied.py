@@ -20,7 +20,8 @@ SCHEMA = 1
 class AppliedPort(Record):
     """A port as it was last applied.
 
-    `revision` is what its next start will take, `filesystem` the identity of what its recordings are on.
+    `revision` is what its next start will take, `filesystem` the identity of what its recordings are on; `overridden`
+    says where another file holds against what sdisup.toml says.
     """
 
     index: int
@@ -30,6 +31,7 @@ class AppliedPort(Record):
     record_at_boot: bool
     revision: str
     filesystem: str = ""
+    overridden: tuple[str, ...] = ()
 
     @property
     def unit(self) -> str:

@@ -97,12 +97,32 @@ def filesystem_identity(path: str) -> str:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         device = os.fstat(descriptor).st_dev
-        kind, source = mounted(f"{os.major(device)}:{os.minor(device)}", _lines(MOUNTINFO), _mount_id(descriptor))
+        kind, source = _mounted(descriptor)
         name = _name(descriptor, kind, source)
     finally:
         os.close(descriptor)
     identity = f"{kind}:{name}" if name else kind
     return f"{identity}{WITH_ROOT}" if device == os.stat("/").st_dev else identity
+
+
+def is_beside_system(path: str) -> bool:
+    """Whether what fills a directory's filesystem fills that of `/`. Raises OSError if the directory is not there."""
+    found = []
+    for place in (path, "/"):
+        descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            found.append((os.fstat(descriptor).st_dev, _mounted(descriptor)))
+        finally:
+            os.close(descriptor)
+    (device, own), (root_device, root) = found
+    return device == root_device or shares_space(own, root)
+
+
+def shares_space(one: tuple[str, str], other: tuple[str, str]) -> bool:
+    """Whether two mounts, each by type and source, are of one pool: subvolumes of a btrfs, datasets of ZFS."""
+    (kind, source), (other_kind, other_source) = one, other
+    pool, other_pool = (name.partition("/")[0] if kind == "zfs" else name for name in (source, other_source))
+    return kind == other_kind and kind in ("btrfs", "zfs") and pool == other_pool
 
 
 def is_same_filesystem(remembered: str, found: str) -> bool:
@@ -177,6 +197,12 @@ def _name(descriptor: int, kind: str, source: str) -> str:
     except OSError:
         return ""
     return f"uuid-{uuid.hex()}" if any(uuid) else ""
+
+
+def _mounted(descriptor: int) -> tuple[str, str]:
+    """Type and source of what an open directory is on."""
+    device = os.fstat(descriptor).st_dev
+    return mounted(f"{os.major(device)}:{os.minor(device)}", _lines(MOUNTINFO), _mount_id(descriptor))
 
 
 def _mount_id(descriptor: int) -> str:

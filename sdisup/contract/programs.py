@@ -58,10 +58,13 @@ class Program:
         os.close(write_end)
         os.close(null)
 
-    def answer(self, limit_bytes: int = 4096, timeout_s: float | None = None) -> tuple[bytes, int] | None:
+    def answer(
+        self, limit_bytes: int = 4096, timeout_s: float | None = None, end_timeout_s: float = 0.2
+    ) -> tuple[bytes, int] | None:
         """What it writes, up to `limit_bytes`, and its exit code (minus the signal that killed it), once it has ended.
 
-        None if that is not within `timeout_s` seconds of its start. What is left of it and its children is killed.
+        None if that is not within `timeout_s` seconds of its start. What is left of it and its children is killed, and
+        waited for up to `end_timeout_s` seconds.
         """
         deadline = None if timeout_s is None else self._began + timeout_s
         text = b""
@@ -76,15 +79,15 @@ class Program:
             self._output = -1
             is_over = _is_ready(self._pidfd, deadline)
         finally:
-            code = self.end()
+            code = self.end(end_timeout_s)
         return (text, code) if is_over else None
 
-    def end(self) -> int:
-        """Kill what is left of it; its exit code, 0 of one that the kernel keeps: it is not waited for."""
+    def end(self, timeout_s: float = 0.2) -> int:
+        """Kill what is left of it; its exit code, 0 of one that the kernel keeps: it is not waited for any longer."""
         # Before it is reaped: afterwards its number may be another's.
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        _is_ready(self._pidfd, monotonic() + 0.2)
+        _is_ready(self._pidfd, monotonic() + timeout_s)
         pid, status = os.waitpid(self.pid, os.WNOHANG)
         for descriptor in {self._output, self._pidfd} - {-1}:
             os.close(descriptor)

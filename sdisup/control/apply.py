@@ -11,15 +11,17 @@ import fcntl
 import glob
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from sdisup.config.settings import Settings
 from sdisup.contract.applied import APPLIED_PATH, Applied, AppliedPort, load_applied, save_applied
+from sdisup.contract.disks import disk_path, forget_disks, remembered_disk
 from sdisup.contract.files import monotonic
-from sdisup.contract.filesystem import filesystem_identity, is_named, is_same_filesystem, is_system_disk
+from sdisup.contract.filesystem import is_named, is_same_filesystem, is_system_disk
 from sdisup.contract.records import Record
 from sdisup.contract.requests import leave_stop_note
 from sdisup.contract.status import PortStatus
+from sdisup.control.look import PATIENT_TIMEOUT_S, Look, directory_doubt, directory_problem, look_at
 from sdisup.control.observe import UNIT_PATTERN, statuses
 from sdisup.control.overrides import unit_problems
 from sdisup.control.ports import STOP_LIMIT_S
@@ -94,16 +96,29 @@ class Prepared(Record):
     kept: list[AppliedPort]
 
 
-def prepare(settings: Settings, running: set[int], systemd_version: int, *, accept_disks: bool = False) -> Prepared:
-    """Check, render and compare; change nothing. The unit files of ports that are `running` are not removed."""
-    warnings = list(settings.warnings)
+def prepare(
+    settings: Settings,
+    running: set[int],
+    systemd_version: int,
+    looks: Mapping[str, Look],
+    *,
+    accept_disks: bool = False,
+) -> Prepared:
+    """Check, render and compare; change nothing. The unit files of ports that are `running` are not removed.
+
+    `looks` are at the directories of the recordings, and at the nodes of the sources.
+    """
+    warnings = [*settings.warnings, *settings.overridden_of()]
     try:
         before = load_applied()
     except SdisupError as error:
         warnings.append(f"{error.message}; it is written anew")
         before = Applied({}, [])
-    filesystems = _filesystems(settings, before, warnings, accept_disks)
-    machine = Machine(_capabilities(settings, warnings), systemd_version, filesystems)
+    looks_at = {path: looks[path] for path in settings.directories()}
+    filesystems = _filesystems(looks_at, _remembered_disks(settings, before), warnings, accept_disks)
+    groups = tuple((path, looks[path].group) for path in _nodes(settings) if looks[path].group)
+    machine = Machine(_capabilities(settings, warnings), systemd_version, filesystems, groups)
+    warnings += _directory_warnings(looks_at, filesystems)
     rendered = render(settings, machine)
     kept = [port for index, port in before.ports.items() if index in running and index not in settings.ports]
     ours = {*before.files, *glob.glob(drop_in_path(0).replace("@0", "@*"))} - {
@@ -114,18 +129,27 @@ def prepare(settings: Settings, running: set[int], systemd_version: int, *, acce
     return Prepared(settings, rendered, machine, before, plan, warnings, kept)
 
 
-def _filesystems(settings: Settings, before: Applied, warnings: list[str], accept_disks: bool) -> dict[str, str]:
-    """The filesystem that each directory of recordings has to be on. It stays the one of the last apply unless
+def _nodes(settings: Settings) -> list[str]:
+    return [node for port in settings.ports.values() for node in port.source.nodes()]
+
+
+def _remembered_disks(settings: Settings, before: Applied) -> dict[str, str]:
+    """By directory of recordings: the filesystem of the last apply, else the one that runners saw first."""
+    ports = settings.ports.values()
+    seen = {port.recordings: remembered_disk(disk_path(port.index), port.recordings) for port in ports}
+    return seen | {port.recordings: port.filesystem for port in before.ports.values() if port.filesystem}
+
+
+def _filesystems(
+    looks: Mapping[str, Look], remembered: Mapping[str, str], warnings: list[str], accept_disks: bool
+) -> dict[str, str]:
+    """The filesystem that each directory of recordings has to be on. It stays what is `remembered` unless
     `accept_disks`: an apply while a disk is not mounted must not accept the disk's empty mount point."""
-    remembered = {port.recordings: port.filesystem for port in before.ports.values() if port.filesystem}
     found: dict[str, str] = {}
-    for directory in dict.fromkeys(port.recordings for port in settings.ports.values()):
+    for directory, look in looks.items():
         former = remembered.get(directory, "")
-        try:
-            now = filesystem_identity(directory)
-        except OSError:
-            # The directory is missing; machine_warnings says so.
-            now = former
+        # Where the directory is missing, or its disk hangs, _directory_warnings says so.
+        now = look.filesystem or former
         if former and not accept_disks:
             if not is_same_filesystem(former, now):
                 warnings.append(
@@ -141,6 +165,16 @@ def _filesystems(settings: Settings, before: Applied, warnings: list[str], accep
     return found
 
 
+def _directory_warnings(looks: Mapping[str, Look], filesystems: Mapping[str, str]) -> list[str]:
+    """What keeps ports from recording to a directory, or is doubtful about it."""
+    # A mount point whose disk is not mounted is not recorded to.
+    used = [
+        path for path, right in filesystems.items() if not right or is_same_filesystem(right, looks[path].filesystem)
+    ]
+    doubts = [directory_doubt(path, looks[path]) for path in used]
+    return [text for text in (*(directory_problem(path, look) for path, look in looks.items()), *doubts) if text]
+
+
 def _capabilities(settings: Settings, warnings: list[str]) -> Capabilities:
     """What the configured FFmpeg can do; what it lacks for the ports is a warning, not an error."""
     try:
@@ -150,16 +184,6 @@ def _capabilities(settings: Settings, warnings: list[str]) -> Capabilities:
         return NO_CAPABILITIES
     warnings += missing_capabilities(settings.ports.values(), settings.ffmpeg, capabilities)
     return capabilities
-
-
-def machine_warnings(settings: Settings) -> list[str]:
-    """A warning for each recordings' directory that is missing, with the command that makes it."""
-    directories = dict.fromkeys(port.recordings for port in settings.ports.values())
-    return [
-        f"{directory} does not exist; mount it or make it: install -d -o sdisup -g sdisup -m 2775 {directory}"
-        for directory in directories
-        if not os.path.isdir(directory)
-    ]
 
 
 def running_ports(systemd: Systemd) -> set[int]:
@@ -174,10 +198,11 @@ def running_ports(systemd: Systemd) -> set[int]:
 
 def dry_run(settings: Settings, *, restart: bool, accept_disks: bool = False) -> tuple[str, list[str], list[str]]:
     """A unified diff of the files that apply would change, a line for each other step of it, and its warnings."""
+    looks = look_at([*settings.directories(), *_nodes(settings)], PATIENT_TIMEOUT_S)
     with Systemd() as systemd:
         running = running_ports(systemd)
         orphans = running - set(settings.ports) if restart else set()
-        prepared = prepare(settings, running - orphans, systemd.version(), accept_disks=accept_disks)
+        prepared = prepare(settings, running - orphans, systemd.version(), looks, accept_disks=accept_disks)
         applied = _applied(prepared)
         start, pending = _due(systemd, applied)
         known = [port for index, port in prepared.before.ports.items() if index in settings.ports]
@@ -191,7 +216,7 @@ def dry_run(settings: Settings, *, restart: bool, accept_disks: bool = False) ->
         *(f"{'restart' if restart else 'leave'} {applied.ports[index].label}, "
           f"which {what} with its former unit" for index, what in pending.items()),
     ]  # fmt: skip
-    return prepared.plan.diff(), consequences, prepared.warnings + machine_warnings(settings) + found
+    return prepared.plan.diff(), consequences, prepared.warnings + found
 
 
 def apply(
@@ -203,16 +228,17 @@ def apply(
     accept_disks: bool = False,
 ) -> None:
     """Put `settings` into effect. `say` gets a line for each change, `warn` one for what the operator should know."""
+    looks = look_at([*settings.directories(), *_nodes(settings)], PATIENT_TIMEOUT_S)
     with Systemd() as systemd:
         running = running_ports(systemd)
         version = systemd.version()
         orphans: set[int] = set()
         if restart and running - set(settings.ports):
             # Raises if the configuration cannot be applied, before any port is stopped.
-            prepare(settings, running, version, accept_disks=accept_disks)
+            prepare(settings, running, version, looks, accept_disks=accept_disks)
             orphans = _stop_orphans(systemd, settings, running)
-        prepared = prepare(settings, running - orphans, version, accept_disks=accept_disks)
-        for warning in prepared.warnings + machine_warnings(settings):
+        prepared = prepare(settings, running - orphans, version, looks, accept_disks=accept_disks)
+        for warning in prepared.warnings:
             warn(warning)
         changed = _write(prepared, say)
         changed |= _set_boot(systemd, prepared, say, warn)
@@ -220,6 +246,8 @@ def apply(
         # An apply that was interrupted after it wrote the files has left units that systemd has not read.
         if changed or applied.revisions() != prepared.before.revisions():
             systemd.reload()
+        if accept_disks:
+            forget_disks(applied.ports)
         if save_applied(applied):
             say(f"wrote {APPLIED_PATH}")
             changed = True
@@ -260,6 +288,7 @@ def _applied(prepared: Prepared) -> Applied:
             port.record_at_boot,
             prepared.rendered.revisions[port.index],
             prepared.machine.filesystems.get(port.recordings, ""),
+            prepared.settings.overridden_of(port.index),
         )
         for port in prepared.settings.ports.values()
     }

@@ -7,8 +7,9 @@ since the bus may be what has gone away.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
+from sdisup.config.edit import Written
 from sdisup.config.edit import set_record_at_boot as write_record_at_boot
 from sdisup.config.settings import Settings
 from sdisup.contract.applied import APPLIED_PATH, AppliedPort, load_applied, save_applied
@@ -21,11 +22,15 @@ from sdisup.errors import SdisupError, root_hint
 
 
 class Change(Record):
-    """The ports that were changed, those of them that should record now and do not, and what became of the others."""
+    """The ports that were changed, those of them that should record now and do not, and what became of the others.
+
+    `remarks` say what the operator should know besides.
+    """
 
     done: tuple[AppliedPort, ...]
     due: tuple[AppliedPort, ...]
     errors: tuple[SdisupError, ...]
+    remarks: tuple[str, ...]
 
 
 def set_record_at_boot(ports: Sequence[AppliedPort], value: bool) -> Change:
@@ -33,49 +38,53 @@ def set_record_at_boot(ports: Sequence[AppliedPort], value: bool) -> Change:
 
     Raises SdisupError where that is possible for no port; then nothing has changed.
     """
+    if not ports:
+        return Change((), (), (), ())
     # What is there must be valid, and know these ports, before anything is added to it.
-    known = Settings.load(CONFIGURATION_PATH).ports
-    gone = [port.label for port in ports if port.index not in known]
+    former = Settings.load(CONFIGURATION_PATH)
+    gone = [port.label for port in ports if port.index not in former.ports]
     if gone:
         raise SdisupError(f"{', '.join(gone)}: no longer configured", "sdisup apply makes systemd follow the file")
     with Systemd() as systemd:
         links = _links(ports)
-        restore = _configure(ports, value)
+        settings, written = _configure(ports, value, former.port_count)
         try:
             errors = _turn(systemd, ports, value)
             done = [port for port in ports if port.index not in errors]
             if errors:
-                restore()
+                written.undo()
             if not done:
                 raise next(iter(errors.values()))
             if errors:
-                restore = _configure(done, value)
+                settings, written = _configure(done, value, former.port_count)
             systemd.reload()
-            changed = _save(done, value)
+            changed = _save(done, value, settings)
         except BaseException:
-            restore()
+            written.undo()
             _put_back(links)
             raise
         found = statuses(changed, systemd)
     stopped = [port for port, s in zip(changed, found, strict=True) if s.should_record and s.state == "stopped"]
     # What a power cut ended goes on by hand.
     due = [port for port in stopped if port.record_at_boot]
-    return Change(tuple(changed), tuple(due), tuple(errors.values()))
+    remarks = [f"removed port {key} from {written.path}: there is no such port any more" for key in written.dropped]
+    remarks += [text for port in changed for text in port.overridden if "record_at_boot:" in text]
+    return Change(tuple(changed), tuple(due), tuple(errors.values()), tuple(remarks))
 
 
-def _configure(ports: Sequence[AppliedPort], value: bool) -> Callable[[], None]:
-    """Write the setting; returns what puts the file back as it was. Raises SdisupError where it would not hold."""
-    path, restore = write_record_at_boot(CONFIGURATION_PATH, [port.index for port in ports], value)
+def _configure(ports: Sequence[AppliedPort], value: bool, port_count: int) -> tuple[Settings, Written]:
+    """Write the setting; returns what holds then. Raises SdisupError where the setting would not hold."""
+    written = write_record_at_boot(CONFIGURATION_PATH, [port.index for port in ports], value, port_count)
     try:
         settings = Settings.load(CONFIGURATION_PATH)
         for port in ports:
             if settings.ports[port.index].record_at_boot is not value:
                 hint = "a file that is read later in sdisup.toml.d says otherwise"
-                raise SdisupError(f"{port.label}: record_at_boot in {path} does not hold", hint)
+                raise SdisupError(f"{port.label}: record_at_boot in {written.path} does not hold", hint)
     except SdisupError:
-        restore()
+        written.undo()
         raise
-    return restore
+    return settings, written
 
 
 def _turn(systemd: Systemd, ports: Sequence[AppliedPort], value: bool) -> dict[int, SystemdError]:
@@ -105,10 +114,15 @@ def _put_back(links: Mapping[str, str]) -> None:
             os.symlink(target, path)
 
 
-def _save(ports: Sequence[AppliedPort], value: bool) -> list[AppliedPort]:
+def _save(ports: Sequence[AppliedPort], value: bool, settings: Settings) -> list[AppliedPort]:
     """Note it in what was applied; returns these ports as they are noted."""
     applied = load_applied()
-    changed = {port.index: applied.ports[port.index].replaced(record_at_boot=value) for port in ports}
+    changed = {
+        port.index: applied.ports[port.index].replaced(
+            record_at_boot=value, overridden=settings.overridden_of(port.index)
+        )
+        for port in ports
+    }
     applied.ports.update(changed)
     try:
         save_applied(applied)

@@ -1,34 +1,25 @@
-"""What this machine lacks, for `sdisup check`. The check starts no port and disturbs no recording.
-
-A disk or a driver that hangs must not hang the command. So child processes look at the files, and the command does not
-wait for a child that does not answer in time.
-"""
+"""What this machine lacks, for `sdisup check`. The check starts no port and disturbs no recording."""
 
 from __future__ import annotations
 
-import json
+import grp
 import os
 import pwd
 import shutil
-import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from sdisup.config.settings import Settings
 from sdisup.config.table import MAX_PORTS
 from sdisup.contract.applied import load_applied
-from sdisup.contract.files import Fields
-from sdisup.contract.programs import Program, ffprobe_beside
-from sdisup.contract.records import Record
+from sdisup.contract.programs import ffprobe_beside
 from sdisup.contract.status import find_status, is_alive
+from sdisup.control.look import USER, Look, directory_doubt, directory_problem, look_at
 from sdisup.encode.command import missing_capabilities
 from sdisup.encode.probe import list_sources, probe_ffmpeg
 from sdisup.errors import SdisupError
 from sdisup.sources.base import Source
 
-USER = "sdisup"
-LOOK_TIMEOUT_S = 0.7
 SOURCES_TIMEOUT_S = 12.0  # FFmpeg needs 10 s for an HDMI channel that is frozen (VIDEOMASTER.md)
-FREE_MIN_BYTES = 1024**3
 
 
 # ---- check: what is missing ----
@@ -40,17 +31,24 @@ def problems(settings: Settings, quick: bool = False) -> list[str]:
     `quick` leaves out what runs FFmpeg or asks systemd, and takes less than a second. Only root can check what the
     user sdisup may read and write; for other users this is left out.
     """
+    return report(settings, quick)[0]
+
+
+def report(settings: Settings, quick: bool = False) -> tuple[list[str], list[str]]:
+    """What problems() says, and warnings of what is doubtful on this machine."""
     found = _user_problems()
     sources = [port.source for port in settings.ports.values()]
     nodes = [path for source in sources for path in source.nodes()]
-    looks = look_at([*_directories(settings), *nodes, *(entry.path for source in sources for entry in source.files())])
-    found += _directory_problems(settings, looks)
+    directories = settings.directories()
+    looks = look_at([*directories, *nodes, *(entry.path for source in sources for entry in source.files())])
+    found += filter(None, (directory_problem(path, looks[path]) for path in directories))
     for port in settings.ports.values():
         found += [f"{port.label}: {text}" for text in _node_problems(port.source, looks)]
     found += filter(None, (kind.driver_problem() for kind in _kinds(settings)))
     for port in settings.ports.values():
         found += [f"{port.label}: {text}" for text in _file_problems(port.source, looks)]
-    return found + (_executable_problems(settings) if quick else _ffmpeg_problems(settings) + _unit_problems(settings))
+    found += _executable_problems(settings) if quick else _ffmpeg_problems(settings) + _unit_problems(settings)
+    return found, list(filter(None, (directory_doubt(path, looks[path]) for path in directories)))
 
 
 def pending(settings: Settings, quick: bool = False) -> str:
@@ -77,29 +75,11 @@ def _user_problems() -> list[str]:
         pwd.getpwnam(USER)
     except KeyError:
         return [f"there is no user {USER}, which records: run install.sh, or systemd-sysusers sdisup.conf"]
+    try:
+        grp.getgrnam(USER)
+    except KeyError:
+        return [f"there is no group {USER}, without which no port starts: groupadd --system {USER}"]
     return []
-
-
-def _directories(settings: Settings) -> list[str]:
-    return list(dict.fromkeys(port.recordings for port in settings.ports.values()))
-
-
-def _directory_problems(settings: Settings, looks: Mapping[str, Look]) -> list[str]:
-    make = f"install -d -o {USER} -g {USER} -m 2775"
-    found = []
-    for path in _directories(settings):
-        look = looks[path]
-        if look.error == "No such file or directory":
-            found.append(f"{path} does not exist; mount it or make it: {make} {path}")
-        elif look.error:
-            found.append(f"{path}: {look.error}")
-        elif look.kind != "directory":
-            found.append(f"{path} is not a directory; recordings need one: {make} {path}")
-        elif not look.is_writable:
-            found.append(f"{path} is not writable by the user {USER}: chown {USER}:{USER} {path}, or mount it rw")
-        elif look.free_bytes < FREE_MIN_BYTES:
-            found.append(f"{path} has only {look.free_bytes // 1024**2} MiB left; make room")
-    return found
 
 
 def _kinds(settings: Settings) -> list[type[Source]]:
@@ -114,7 +94,8 @@ def _node_problems(source: Source, looks: Mapping[str, Look]) -> Iterator[str]:
             yield f"{path}: {look.error}; is it plugged in? {source.node_hint}"
         elif look.kind != "device":
             yield f"{path} is not a device; {source.node_hint}"
-        elif not (look.is_readable and look.is_writable):
+        elif not (look.is_readable and look.is_writable) and not look.group:
+            # A port's unit has the group that owns the node.
             yield f"{path} may not be opened by the user {USER}: its group should be {source.sandbox().groups[0]}"
 
 
@@ -187,68 +168,3 @@ def _listing_problems(settings: Settings, kind: type[Source]) -> list[str]:
 def anything_records() -> bool:
     """Whether any runner lives. Which board it has open is in its unit, which may differ from this configuration."""
     return any(is_alive(find_status(index)) for index in range(MAX_PORTS))
-
-
-# ---- Files, as the user sdisup sees them ----
-
-
-class Look(Record):
-    """What is at a path. `error` is the system's message where nobody can tell."""
-
-    error: str = ""
-    kind: str = ""
-    is_readable: bool = True
-    is_writable: bool = True
-    free_bytes: int = 0
-
-
-_LOOKER = """
-import json, os, stat, sys
-path, *who = sys.argv[1:]
-if who:
-    user, group, *groups = map(int, who)
-    os.setgroups(groups)
-    os.setgid(group)
-    os.setuid(user)
-try:
-    mode, space = os.stat(path).st_mode, os.statvfs(path)
-except OSError as error:
-    print(json.dumps({"error": error.strerror}))
-else:
-    kinds = {stat.S_IFDIR: "directory", stat.S_IFREG: "file", stat.S_IFIFO: "fifo", stat.S_IFCHR: "device"}
-    needed = os.W_OK | (os.X_OK if stat.S_ISDIR(mode) else 0)
-    print(json.dumps({
-        "kind": kinds.get(stat.S_IFMT(mode), "other"),
-        "is_readable": os.access(path, os.R_OK),
-        "is_writable": os.access(path, needed),
-        "free_bytes": space.f_bavail * space.f_frsize,
-    }))
-"""
-
-
-def look_at(paths: Iterable[str], timeout_s: float = LOOK_TIMEOUT_S) -> dict[str, Look]:
-    """Look at all `paths` at the same time, as the user sdisup where this process is root."""
-    identity = _recorders_identity()
-    looker = [sys.executable, "-I", "-S", "-c", _LOOKER]
-    children = {path: Program([*looker, path, *map(str, identity)]) for path in dict.fromkeys(paths)}
-    return {path: _take_look(child, timeout_s, bool(identity)) for path, child in children.items()}
-
-
-def _recorders_identity() -> list[int]:
-    """The ids with which a child becomes the user sdisup: user, group, other groups; empty where it cannot."""
-    try:
-        user = pwd.getpwnam(USER)
-    except KeyError:
-        return []
-    return [user.pw_uid, user.pw_gid, *os.getgrouplist(USER, user.pw_gid)] if os.geteuid() == 0 else []
-
-
-def _take_look(child: Program, timeout_s: float, is_recorder: bool) -> Look:
-    answer = child.answer(timeout_s=timeout_s)
-    if answer is None:
-        return Look(error="does not answer; is its disk or its network mount still there?")
-    try:
-        look = Fields(json.loads(answer[0]), "the look").record(Look)
-    except ValueError:
-        return Look(error="could not be looked at")
-    return look if is_recorder else look.replaced(is_readable=True, is_writable=True)

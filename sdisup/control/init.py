@@ -25,14 +25,14 @@ class Discovery(Record):
     remarks: tuple[str, ...] = ()
 
 
-def discover(ffmpegs: Sequence[str] = FFMPEGS, sys_root: str = "/sys") -> Discovery:
+def discover(ffmpegs: Sequence[str] = FFMPEGS, sys_root: str = "/sys", dev_root: str = "/dev") -> Discovery:
     """Find what can be recorded on this machine. Takes some seconds, and at most 25 s for each kind of card."""
     remarks: list[str] = []
     ffmpeg, known = _best_ffmpeg(ffmpegs, remarks)
     found: dict[str, tuple[Found, ...]] = {}
     for kind, source in SOURCE_KINDS.items():
         if not source.ffmpeg_lists:
-            found[kind] = source.discover(sys_root)
+            found[kind] = source.discover(sys_root, dev_root)
         elif source.demuxer in known and source.opened_by_listing and anything_records():
             cards = source.opened_by_listing
             remarks.append(f"{cards} were not looked for, since a port records: it could be disturbed")

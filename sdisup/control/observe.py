@@ -135,18 +135,42 @@ def _ask_systemd(entries: Sequence[_Observation], systemd: Systemd | None) -> No
     try:
         if systemd is None:
             with Systemd() as own:
-                units = own.units(UNIT_PATTERN)
+                _settle_by(own, entries)
         else:
-            units = systemd.units(UNIT_PATTERN)
+            _settle_by(systemd, entries)
     except SystemdError as error:
         for entry in entries:
             entry.settled = ("unknown", str(error))
-        return
+
+
+def _settle_by(systemd: Systemd, entries: Sequence[_Observation]) -> None:
+    units = systemd.units(UNIT_PATTERN)
     for entry in entries:
         # systemd forgets a unit to which nothing refers; such a unit is inactive.
         unit = units.get(entry.port.unit)
         is_between = unit is not None and unit.sub.startswith(AUTO_RESTART)
         entry.settle(AUTO_RESTART if is_between else unit.active if unit else "inactive")
+        state, _ = entry.settled or ("", "")
+        if unit and state in ("failed", "backoff"):
+            reason = unstarted_reason(systemd.exit_status(unit), entry.port.index)
+            entry.settled = (state, reason) if reason else entry.settled
+
+
+UNSTARTED = {
+    203: "its program cannot be executed (203/EXEC)",
+    216: "a group that it needs is not there (216/GROUP)",
+    217: "the user sdisup is not there (217/USER): systemd-sysusers sdisup.conf",
+    226: "its sandbox cannot be set up (226/NAMESPACE)",
+}
+"""What systemd could not do to start a unit's process (systemd.exec(5), "Process Exit Codes")."""
+
+
+def unstarted_reason(exit_status: int, port_index: int) -> str:
+    """Why systemd did not get as far as to start a port's runner, by the unit's exit status; "" if it did."""
+    if not 200 <= exit_status < 255:
+        return ""
+    what = UNSTARTED.get(exit_status, f"its process cannot be started (exit status {exit_status})")
+    return f"systemd cannot start the unit: {what}; sdisup logs {port_index} says more"
 
 
 def _share_disks(found: Iterable[PortStatus]) -> None:

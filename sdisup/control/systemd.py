@@ -48,11 +48,12 @@ class SystemdPermissionError(SystemdError, PermissionError):
 
 
 class UnitState(Record):
-    """A unit's LoadState, ActiveState and SubState."""
+    """A unit's LoadState, ActiveState and SubState, and its object's path on the bus."""
 
     load: str
     active: str
     sub: str
+    path: str = ""
 
 
 class Loaded(Record):
@@ -141,7 +142,27 @@ class Systemd:
     def units(self, pattern: str) -> dict[str, UnitState]:
         """The units in systemd's memory whose names match a glob pattern, by name."""
         listed = self._call("units", "ListUnitsByPatterns", [], [pattern])
-        return {unit[0]: UnitState(unit[2], unit[3], unit[4]) for unit in listed}
+        return {unit[0]: UnitState(unit[2], unit[3], unit[4], unit[6]) for unit in listed}
+
+    def exit_status(self, unit: UnitState) -> int:
+        """ExecMainStatus: how a service's last process exited. From 200 on: systemd could not start it."""
+        arguments = ("org.freedesktop.systemd1.Service", "ExecMainStatus")
+
+        def ask() -> Any:
+            # bus.get() of a unit would introspect it, which is slow.
+            return self._bus.con.call_sync(
+                "org.freedesktop.systemd1",
+                unit.path,
+                "org.freedesktop.DBus.Properties",
+                "Get",
+                self._glib.Variant("(ss)", arguments),
+                None,
+                0,
+                round(self._timeout_s * 1000),
+                None,
+            ).unpack()[0]
+
+        return int(self._traced(f"{unit.path} Get{arguments}", "systemd", ask))
 
     def loaded(self, unit: str) -> Loaded:
         """The unit as systemd has read it, with all its drop-ins. Raises SystemdError."""

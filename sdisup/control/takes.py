@@ -85,7 +85,12 @@ def _is_relative(path: str) -> bool:
 
 def is_file_path(path: str) -> bool:
     """Whether a `recording_path` names a file: it has the ending of a container, and is no directory."""
-    return os.path.splitext(path)[1].removeprefix(".") in MUXERS and not os.path.isdir(path)
+    if os.path.splitext(path)[1].removeprefix(".") not in MUXERS:
+        return False
+    # A disk that hangs must not hang the caller. No path has a NUL, which is_below refuses.
+    from sdisup.control.look import look_at
+
+    return "\0" in path or look_at([path])[path].kind != "directory"
 
 
 def _parts(path: str, config: RecorderConfig, problems: list[str]) -> tuple[str, str, str]:

@@ -26,6 +26,7 @@ UNIT_DIRECTORY = "/etc/systemd/system"
 PROGRAM = ("/usr/bin/python3", "-I", "-S", "/usr/lib/sdisup")
 RUNNER = (*PROGRAM, "run")
 LEDGER_WRITER = (*PROGRAM, "ledger")
+TELL_UNSTARTED = (*PROGRAM, "unstarted")
 HEADER = "# Written by sdisup apply from /etc/sdisup/sdisup.toml; changes made here are lost."
 SHARED_UNITS = (
     "sdi-record@.service",
@@ -89,12 +90,14 @@ class Machine(Record):
     """What units depend on besides the configuration.
 
     `systemd_version` is a number such as 257; `filesystems` holds, by directory of recordings, the identity of the
-    filesystem that the directory has to be on (contract/filesystem.py).
+    filesystem that the directory has to be on (contract/filesystem.py); `node_groups` are pairs of a device node and
+    the group that owns it.
     """
 
     capabilities: Capabilities
     systemd_version: int
     filesystems: Mapping[str, str]
+    node_groups: tuple[tuple[str, str], ...] = ()
 
 
 def render(settings: Settings, machine: Machine, directory: str = UNIT_DIRECTORY) -> Rendered:
@@ -106,6 +109,7 @@ def render(settings: Settings, machine: Machine, directory: str = UNIT_DIRECTORY
             unit_directory=directory,
             systemd_version=machine.systemd_version,
             ledger=quote_all(LEDGER_WRITER),
+            unstarted=quote_all(TELL_UNSTARTED),
         )
         for name in SHARED_UNITS
     }
@@ -127,13 +131,15 @@ def _render_port(
 ) -> str:
     command = build_ffmpeg_arguments(port, settings.ffmpeg, machine.capabilities)
     filesystem = machine.filesystems.get(port.recordings, "")
+    nodes = port.source.nodes()
+    groups = [group for node, group in machine.node_groups if node in nodes]
     runner = [*RUNNER, *format_options(runner_options(port, [], revision, filesystem))]
     return environment.get_template("sdi-record-port.conf.j2").render(
         header=HEADER,
         port=port,
         description=f"{port.label}, {port.source}".replace("%", "%%"),
         timeout_stop_s=timeout_stop_s(port),
-        sandbox=port.source.sandbox().directives(),
+        sandbox=port.source.sandbox().directives(groups),
         recordings=quote(f"-{port.recordings}"),
         runner=quote_all(runner[:-1]),
         command=quote_all(command),

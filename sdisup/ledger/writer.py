@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from sdisup.contract.disks import disks_directory, keep_disks
 from sdisup.contract.files import EXHAUSTED, RUN_DIRECTORY, boot_id, open_lock, unix_time, up_seconds
 from sdisup.contract.pictures import count_pictures
 from sdisup.contract.programs import count_frames, ffprobe_beside, says
@@ -551,6 +552,7 @@ class Writer:
         self._said: object = None
         self._looked_at = 0.0
         self._is_going_down: bool | None = False
+        self._disks_kept_ns = 0
         self.lock = open_lock(f"{run_directory}/ledger.lock")
         self._poll = select.poll()
         self._wake = self._open_wake()
@@ -607,6 +609,7 @@ class Writer:
             port.is_flushing = is_flushing
             port.turn()
         self._take_marks()
+        self._keep_disks()
         self._say(None)
 
     def _port(self, index: int) -> PortWriter:
@@ -633,6 +636,20 @@ class Writer:
     def _marked(self) -> list[int]:
         names = (name.removesuffix(".json") for name in os.listdir(self._run_directory) if name.endswith(".json"))
         return [int(name) for name in names if name.isdigit() and name.isascii() and int(name) not in self._ports]
+
+    def _keep_disks(self) -> None:
+        """Keep what runners noted of the recordings' disks, since /run does not outlive the boot."""
+        directory = disks_directory(self._run_directory)
+        try:
+            changed_ns = os.stat(directory).st_mtime_ns
+            if changed_ns != self._disks_kept_ns:
+                self._on_write(True)
+                keep_disks(directory, f"{self._ledger_directory}/disks")
+                self._disks_kept_ns = changed_ns
+        except OSError:
+            # Nothing is noted, or the ledger's disk is full or away: the ports' own parts say so, and the next look
+            # tries again.
+            return
 
     def _spools(self) -> list[int]:
         try:

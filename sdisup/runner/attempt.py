@@ -11,7 +11,8 @@ import select
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
-from sdisup.contract.files import monotonic_raw
+from sdisup.contract.disks import disk_path
+from sdisup.contract.files import RUN_DIRECTORY, monotonic_raw
 from sdisup.contract.options import ENDS, REQUIRED, Options
 from sdisup.contract.records import Record
 from sdisup.runner.causes import (
@@ -157,7 +158,8 @@ class Attempt:
         self._exit_status = 0
         self._close_by = 0.0
         self._ending_since: float | None = None
-        place = Place(options.recordings, directory, options.name, options.container, options.filesystem)
+        note = disk_path(options.port, options.run_directory or RUN_DIRECTORY)
+        place = Place(options.recordings, directory, options.name, options.container, options.filesystem, note)
         self.files = [File(open_file(place, options.sync_interval_s, wake))]
 
     def _new_meter(self, now: float) -> Meter:

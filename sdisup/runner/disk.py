@@ -15,9 +15,17 @@ import stat
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
+from sdisup.contract.disks import remember_disk, remembered_disk
 from sdisup.contract.files import EXHAUSTED
-from sdisup.contract.filesystem import filesystem_identity, is_same_filesystem, is_shut_off, open_below
+from sdisup.contract.filesystem import (
+    filesystem_identity,
+    is_same_filesystem,
+    is_shut_off,
+    is_system_disk,
+    open_below,
+)
 from sdisup.contract.media import holds_media
 from sdisup.contract.records import Record
 from sdisup.runner.whereabouts import Found, Whereabouts, is_same_at_rest
@@ -44,7 +52,8 @@ def file_name(name: str, container: str, now: float, attempt: int) -> str:
 class Place(Record):
     """Where a file is made, and its name. `directory` is `recordings`, or below it; then it is made if it is missing.
 
-    `filesystem` is the identity that the recordings' filesystem has to have; empty for any.
+    `filesystem` is the identity that the recordings' filesystem has to have. Where it is empty, the note in the file
+    `disk_note` counts (contract/disks.py), and without a note any filesystem is right.
     """
 
     recordings: str
@@ -52,6 +61,7 @@ class Place(Record):
     name: str
     container: str
     filesystem: str = ""
+    disk_note: str = ""
 
 
 class Opened(Record):
@@ -171,14 +181,23 @@ class RecordingFile:
         self._close(self._watch())
 
     def _wrong_place(self) -> str:
-        """Why no file may be made here now: it is another filesystem than apply found."""
+        """Why no file may be made here now: it is another filesystem than apply found, or the runners before."""
         place = self._place
-        self._filesystem = found = filesystem_identity(place.recordings)
-        if place.filesystem and not is_same_filesystem(place.filesystem, found):
+        found = filesystem_identity(place.recordings)
+        noted = "" if place.filesystem or not place.disk_note else remembered_disk(place.disk_note, place.recordings)
+        right = place.filesystem or noted
+        if right and not is_same_filesystem(right, found):
+            when = "recorded to before" if noted else "applied"
             return (
-                f"{place.recordings} is on {found}, not on {place.filesystem} as when it was applied: mount the "
+                f"{place.recordings} is on {found}, not on {right} as when it was {when}: mount the "
                 "disk; or, if this is meant, run: sdisup apply --accept-disks"
             )
+        if place.disk_note and not right and not is_system_disk(found):
+            # A full /run must not end a recording; the next file tries again.
+            with suppress(OSError):
+                remember_disk(place.disk_note, place.recordings, found)
+        # A disk that is mounted over the system's own is where the next file belongs.
+        self._filesystem = right or ("" if is_system_disk(found) else found)
         return ""
 
     def _enter(self) -> str:
@@ -219,7 +238,7 @@ class RecordingFile:
                 self._directory,
                 directory=place.directory,
                 recordings=place.recordings,
-                filesystem=place.filesystem or self._filesystem,
+                filesystem=self._filesystem,
             )
             return ""
         return f"{place.directory} holds ten thousand files of this second's name"

@@ -27,7 +27,8 @@ class Found(Record):
 class Whereabouts:
     """Looks for a file that is open, `descriptor`, in the directory that is open, `above`.
 
-    `directory` is the path where a new file would be made, at or below `recordings`, on `filesystem`.
+    `directory` is the path where a new file would be made, at or below `recordings`, on `filesystem`; on any
+    where that is empty.
     """
 
     def __init__(
@@ -104,7 +105,7 @@ class Whereabouts:
         may_write = os.access(path, os.W_OK | os.X_OK) or (is_shut_off(path) and has_right(now))
         if is_same(now, os.fstat(self._above)) or not may_write:
             return False
-        return is_same_filesystem(self._filesystem, filesystem_identity(self._recordings))
+        return not self._filesystem or is_same_filesystem(self._filesystem, filesystem_identity(self._recordings))
 
 
 def is_same(one: os.stat_result, other: os.stat_result) -> bool:

@@ -122,6 +122,15 @@ class Input(Record):
             or any(name.startswith("hwaccel") for name in self.options)
         )
 
+    @property
+    def nodes(self) -> list[str]:
+        """The device nodes that the options name, such as a graphics card's; FFmpeg has a default for VA-API."""
+        values = dict(zip(self.arguments, self.arguments[1:], strict=False))
+        if values.get("-hwaccel") in ("vaapi", "qsv"):
+            values.setdefault("-hwaccel_device", "/dev/dri/renderD128")
+        options = ("-hwaccel_device", *(["-i"] if self.format in DEVICE_FORMATS else []))
+        return [values[option] for option in options if values.get(option, "").startswith("/dev/")]
+
     def __str__(self) -> str:
         """Where the input comes from, without what may be secret: a password, a stream's key, a query."""
         if self.path or self.format in DEVICE_FORMATS:

@@ -45,13 +45,17 @@ class Sandbox(Record):
     groups: tuple[str, ...] = ()
     reason: str = ""
 
-    def directives(self) -> list[str]:
-        """The lines of [Service] (systemd.exec(5), systemd.resource-control(5))."""
+    def directives(self, node_groups: Sequence[str] = ()) -> list[str]:
+        """The lines of [Service] (systemd.exec(5), systemd.resource-control(5)).
+
+        `node_groups` own the nodes on this machine; systemd starts no unit with a group that is not there.
+        """
         # sd_notify and the journal need AF_UNIX.
         families = "AF_UNIX AF_INET AF_INET6" if self.network else "AF_UNIX"
         lines = [f"RestrictAddressFamilies={families}"]
-        if self.groups:
-            lines.append(f"SupplementaryGroups={' '.join(self.groups)}")
+        groups = dict.fromkeys((*self.groups, *node_groups))
+        if groups:
+            lines.append(f"SupplementaryGroups={' '.join(groups)}")
         if self.devices is None:
             return [*lines, f"# Devices stay open: {self.reason}."]
         if not self.devices:
@@ -142,7 +146,8 @@ class Source(Record):
         return Sandbox()
 
     def nodes(self) -> list[str]:
-        """The device nodes that the options name, for `sdisup check`. The sandbox's first group should own them."""
+        """The device nodes that the options name. The sandbox's first group should own them, and the unit has the group
+        that does."""
         return []
 
     def files(self) -> list[Input]:
@@ -159,7 +164,7 @@ class Source(Record):
         return ""
 
     @classmethod
-    def discover(cls, sys_root: str) -> tuple[Found, ...]:
+    def discover(cls, sys_root: str, dev_root: str) -> tuple[Found, ...]:
         """The inputs that the kernel knows, for kinds whose inputs FFmpeg does not list. Opens no device."""
         return ()
 

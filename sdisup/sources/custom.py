@@ -51,6 +51,7 @@ class Custom(Source):
                 " sound is left out until the next start where none comes for 2 s after FFmpeg opened its inputs, and"
                 " where an input of its own does not open or stalls."),
     )  # fmt: skip
+    node_hint = "ls -l /dev/dri /dev/video*"
     # A stream may pause and go on by itself: an HLS segment of up to 10 s comes at once and then nothing, a lost packet
     # costs the pictures until the next key frame, a sender restarts. A new connection would take as long.
     stall_timeout_s = 15
@@ -108,6 +109,9 @@ class Custom(Source):
         if any(entry.needs_devices for entry in self.inputs):
             return Sandbox(network, None, ("video", "audio"), "the input arguments name one")
         return Sandbox(network)
+
+    def nodes(self) -> list[str]:
+        return [node for entry in self.inputs for node in entry.nodes]
 
     def files(self) -> list[Input]:
         return [entry for entry in self.inputs if entry.path]

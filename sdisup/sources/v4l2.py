@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 
 from sdisup.sources.base import SIGNAL_RATE, SIGNAL_SCAN, Found, Sandbox, Source, comment
 from sdisup.sources.values import INTEGER, SIZE, WORD, Setting, pattern_type
@@ -83,14 +84,18 @@ class V4l2(Source):
         return [str(self)]
 
     @classmethod
-    def discover(cls, sys_root: str) -> tuple[Found, ...]:
-        """The devices by number. The file `index` has 0 for a device's picture, more for other nodes (metadata)."""
+    def discover(cls, sys_root: str, dev_root: str) -> tuple[Found, ...]:
+        """The devices by number. The file `index` has 0 for a device's picture, more for other nodes (metadata).
+
+        Their names are links that outlive a reboot and another order of plugging (udev, 60-persistent-v4l.rules).
+        """
         found = []
         for directory in glob.glob(f"{sys_root}/class/video4linux/video*"):
             number = os.path.basename(directory).removeprefix("video")
             if number.isdigit() and _first_line(f"{directory}/index") in ("", "0"):
                 found.append((int(number), _first_line(f"{directory}/name")))
-        return tuple(Found(f"/dev/video{number}", name) for number, name in sorted(found))
+        names = _lasting_names({f"video{number}": name for number, name in found}, dev_root)
+        return tuple(Found(names[f"video{number}"], name) for number, name in sorted(found))
 
     @classmethod
     def starters(cls, found: Sequence[Found]) -> dict[str, tuple[str, str]]:
@@ -106,3 +111,27 @@ def _first_line(path: str) -> str:
             return file.readline(200).strip()
     except OSError:
         return ""
+
+
+def _lasting_names(models: Mapping[str, str], dev_root: str) -> dict[str, str]:
+    """A path for each node: its link in by-id, or in by-path, else /dev/videoN. `models` has the nodes' models.
+
+    Of two devices of a model without serial numbers only one has a link in by-id, and any of them at a boot.
+    """
+    links = {kind: _links(f"{dev_root}/v4l/{kind}", kind) for kind in ("by-id", "by-path")}
+    names = {}
+    for node, model in models.items():
+        alike = [other for other, its_model in models.items() if its_model == model]
+        by_id = links["by-id"].get(node) if all(other in links["by-id"] for other in alike) else None
+        names[node] = by_id or links["by-path"].get(node) or links["by-id"].get(node) or f"/dev/{node}"
+    return names
+
+
+def _links(directory: str, kind: str) -> dict[str, str]:
+    """By node: the first link to it whose path a configuration can have."""
+    found: dict[str, str] = {}
+    for name in sorted(os.listdir(directory)) if os.path.isdir(directory) else []:
+        path = f"/dev/v4l/{kind}/{name}"
+        if re.fullmatch(_DEVICE, path):
+            found.setdefault(os.path.basename(os.path.realpath(f"{directory}/{name}")), path)
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -78,14 +79,35 @@ def test_a_bus_that_does_not_answer_is_said_in_time(appliance: Machine) -> None:
     appliance.configure(small_ports(1))
     bus = appliance.run("systemctl show -P MainPID dbus.service").stdout.strip()
     appliance.run(["kill", "-STOP", bus])
-    commands = ("start 0", "apply --dry-run", "stop 0")
+    commands = ("start 0", "apply --dry-run", "stop 0", "enable 0")
+    before = appliance.run(WRITTEN).stdout
     try:
         with ThreadPoolExecutor() as pool:
             results = list(pool.map(lambda words: appliance.sdisup(words, code=1, timeout_s=40), commands))
         for result in results:
             assert "systemd did not answer in time" in result.stderr, result.stderr
+        assert appliance.run(WRITTEN).stdout == before
     finally:
         appliance.run(["kill", "-CONT", bus])
+
+
+@pytest.mark.slow
+@pytest.mark.journal_allows(r".*")
+def test_a_bus_that_goes_away_ends_the_wait_for_a_stop(fresh_appliance: Machine) -> None:
+    deaf = '#!/bin/sh\ncase "$*" in *progress*) trap "" TERM; while :; do sleep 1; done ;; esac\nexec ffmpeg "$@"\n'
+    fresh_appliance.write("/usr/local/bin/ffmpeg-deaf", deaf, mode=0o755)
+    text = small_ports(1, "[port.0]\nstop_start_quit_s = 100\nstop_quit_s = 100\n")
+    fresh_appliance.configure(text.replace("[defaults]", 'ffmpeg = "/usr/local/bin/ffmpeg-deaf"\n[defaults]'))
+    fresh_appliance.sdisup("start 0 --no-wait")
+    with fresh_appliance.popen(["sdisup", "stop", "0"]) as stop:
+        fresh_appliance.wait_for(lambda: fresh_appliance.active_state(0) == "deactivating" or None, 20, "it stops")
+        fresh_appliance.run("kill -KILL $(systemctl show -P MainPID dbus.service)")
+        began = time.monotonic()
+        out, err = stop.communicate(timeout=60)
+    assert time.monotonic() - began < 10
+    assert (stop.returncode, out) == (1, "")
+    assert "D-Bus went away before systemd said how it ended (see: sdisup status)" in err
+    fresh_appliance.run("systemctl kill --signal=KILL sdi-record@0", check=False)
 
 
 def test_a_masked_port_does_not_keep_others_from_being_applied(appliance: Machine) -> None:
@@ -159,6 +181,26 @@ def test_a_directory_that_is_made_later_is_no_read_only_disk(appliance: Machine)
     finally:
         appliance.sdisup("stop 0")
         appliance.run("rm -rf /srv/late")
+
+
+@pytest.mark.journal_allows(r"sdi-record@0|Failed to set up mount namespacing")
+def test_a_sandbox_that_cannot_be_set_up_is_named_and_its_time_is_a_gap(appliance: Machine) -> None:
+    appliance.configure(small_ports(1))
+    appliance.sdisup("start 0")
+    appliance.sdisup("stop 0")
+    broken = "/etc/systemd/system/sdi-record@0.service.d/override.conf"
+    appliance.write(broken, "[Service]\nBindPaths=/nowhere\n")
+    appliance.run("systemctl daemon-reload")
+    named = "systemd cannot start the unit: its sandbox cannot be set up (226/NAMESPACE); sdisup logs 0 says more"
+    assert named in appliance.sdisup("start 0", code=1).stderr
+    assert named in appliance.sdisup("status", code=3).stdout
+    appliance.run("journalctl --sync")
+    assert "/nowhere" in appliance.sdisup("logs 0").stdout
+    appliance.wait_for(lambda: appliance.path("/run/sdisup/ports/0/unstarted").exists(), 20, "the ledger is told")
+    appliance.run(f"rm {broken}; systemctl daemon-reload")
+    appliance.sdisup("start 0")
+    gap = json.loads(appliance.sdisup("gaps 0 --json").stdout)["gaps"][-1]
+    assert gap["cause"] == "unit cannot be started", gap
 
 
 WRONG_USES = [

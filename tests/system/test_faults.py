@@ -3,6 +3,7 @@ what was on disk is playable, and the port's reason names the fault."""
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 from drive import MIB, RECORDINGS, Machine, small_ports
+from hanging import hanging
 
 RATE = 25
 EVERY_CONTAINER = """\
@@ -195,9 +197,13 @@ def test_a_disk_that_becomes_read_only_is_said_and_heals(disk_appliance: Machine
 
 def test_an_unmounted_disk_is_not_replaced_by_its_mount_point(disk_appliance: Machine) -> None:
     own = disk_appliance
-    # The mount point is writable; that must not make it the right place.
-    own.run(f"umount {RECORDINGS} && chown sdisup:sdisup {RECORDINGS} && mount /dev/disk {RECORDINGS}")
-    own.configure(small_ports(1))
+    # The mount point is writable; that must not make it the right place, but until a disk is seen there.
+    own.run(f"umount {RECORDINGS} && chown sdisup:sdisup {RECORDINGS}")
+    own.configure(small_ports(1), apply=False)
+    assert f"warning: {RECORDINGS} is on the system's own disk" in own.sdisup("apply").stderr
+    own.run(f"mount /dev/disk {RECORDINGS}")
+    own.sdisup("start 0")
+    own.sdisup("stop 0")
     own.run(f"umount {RECORDINGS}")
     result = own.sdisup("start 0 --wait 2", code=1)
     assert "is on overlay with /, not on ext4:fsid-" in result.stderr
@@ -207,7 +213,8 @@ def test_an_unmounted_disk_is_not_replaced_by_its_mount_point(disk_appliance: Ma
     assert own.status(0)["is_recording"] is False
     own.run(f"mount /dev/disk {RECORDINGS}")
     own.wait_recording(0, timeout_s=20)
-    assert len(own.recordings()) == 1
+    assert "own disk" not in own.sdisup("apply").stderr
+    assert len(own.recordings()) == 2
     own.sdisup("stop 0")
     # `apply --accept-disks` makes another disk the right one.
     own.run(f"umount {RECORDINGS}")
@@ -215,6 +222,48 @@ def test_an_unmounted_disk_is_not_replaced_by_its_mount_point(disk_appliance: Ma
     assert "not recorded to" not in own.sdisup("apply --dry-run --accept-disks").stderr
     own.sdisup("apply --accept-disks")
     own.sdisup("start 0")
+
+
+@pytest.mark.journal_allows(r"does not answer|SIGKILL|not closed the file")
+@pytest.mark.slow
+@pytest.mark.journal_allows(r"is on overlay with /")
+def test_a_disk_that_was_seen_after_the_first_apply_is_remembered_through_a_reboot(disk_appliance: Machine) -> None:
+    own = disk_appliance
+    own.run(f"systemctl disable --now mount-disk; umount {RECORDINGS}; chown sdisup:sdisup {RECORDINGS}", check=False)
+    own.configure(small_ports(1))
+    own.run(f"mount /dev/disk {RECORDINGS}")
+    own.sdisup("start 0")
+    own.sdisup("stop 0")
+    own.wait_for(lambda: own.path("/var/lib/sdisup/ledger/disks/0").exists(), 70, "the disk is remembered")
+    own.reboot()
+    assert "not on ext4:fsid-" in own.sdisup("start 0 --wait 2", code=1).stderr
+    assert own.recordings() == []
+    own.run(f"mount /dev/disk {RECORDINGS}")
+    own.wait_recording(0, timeout_s=20)
+
+
+@pytest.mark.slow
+@pytest.mark.journal_allows(r"sdi-record@1|port 1|SIGKILL")
+def test_a_dead_disk_is_said_in_time_and_the_other_ports_are_configured(fresh_appliance: Machine) -> None:
+    own = fresh_appliance
+    own.run("mkdir /srv/dead")
+    own.configure(small_ports(3, "record_at_boot = true\n[port.1]\nrecordings = '/srv/dead/rec'\n"), apply=False)
+    with hanging("/srv/dead", of=own.pid1):
+        for command, code in (("check", 1), ("apply --dry-run", 0), ("apply", 0)):
+            began = time.monotonic()
+            with own.popen(["sdisup", *command.split()], stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+                assert process.stdout is not None
+                lines = iter(process.stdout.readline, "")
+                said = [next(line for line in lines if "/srv/dead/rec: does not answer" in line)]
+                assert time.monotonic() - began < 5, said
+                said += lines
+            assert process.returncode == code, said
+        for port in (0, 2):
+            own.wait_recording(port, frames=25)
+        assert own.status(1)["is_recording"] is False
+    # A directory that is there again: the port records by itself.
+    own.run("install -d -o sdisup -g sdisup /srv/dead/rec")
+    own.wait_recording(1, timeout_s=30)
 
 
 @pytest.mark.journal_allows(r"does not answer|SIGKILL|not closed the file")

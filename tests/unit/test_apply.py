@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from sdisup.cli import main as cli
 from sdisup.config.settings import Settings, parse_settings
+from sdisup.contract import disks
 from sdisup.contract.applied import Applied, AppliedPort
+from sdisup.contract.disks import disk_path, remember_disk
 from sdisup.contract.status import PortStatus
 from sdisup.control import apply
+from sdisup.control.look import NO_ANSWER, Look
 from sdisup.errors import SdisupError
 
 DIRECTORY = "/srv/recordings"
@@ -38,10 +42,8 @@ SETTINGS = parse_settings(
         ("", "ext4:fsid-5d1c with /", False, ""),
     ],
 )
-def test_what_is_remembered_of_a_disk(
-    monkeypatch: pytest.MonkeyPatch, former: str, now: str | None, accepted: bool, remembered: str
-) -> None:
-    assert found_after(monkeypatch, former, now, accepted) == (remembered, [])
+def test_what_is_remembered_of_a_disk(former: str, now: str | None, accepted: bool, remembered: str) -> None:
+    assert found_after(former, now, accepted) == (remembered, [])
 
 
 @pytest.mark.parametrize(
@@ -53,25 +55,16 @@ def test_what_is_remembered_of_a_disk(
         ("xfs", "ext4:fsid-5d1c"),
     ],
 )
-def test_another_disk_is_told_and_the_former_one_remembered(
-    monkeypatch: pytest.MonkeyPatch, former: str, now: str
-) -> None:
-    remembered, warnings = found_after(monkeypatch, former, now, accepted=False)
+def test_another_disk_is_told_and_the_former_one_remembered(former: str, now: str) -> None:
+    remembered, warnings = found_after(former, now, accepted=False)
     assert remembered == former
     assert len(warnings) == 1 and warnings[0].startswith(f"{DIRECTORY} is on {now}, not on {former} as when")
 
 
-def found_after(monkeypatch: pytest.MonkeyPatch, former: str, now: str | None, accepted: bool) -> tuple[str, list[str]]:
-    def identity(path: str) -> str:
-        assert path == DIRECTORY
-        if now is None:
-            raise FileNotFoundError(2, "No such file or directory")
-        return now
-
-    monkeypatch.setattr(apply, "filesystem_identity", identity)
-    before = Applied({0: AppliedPort(0, "port0", "h264", DIRECTORY, False, "rev", former)}, [])
+def found_after(former: str, now: str | None, accepted: bool) -> tuple[str, list[str]]:
+    look = Look(error="No such file or directory") if now is None else Look(kind="directory", filesystem=now)
     warnings: list[str] = []
-    filesystems = apply._filesystems(SETTINGS, before, warnings, accepted)
+    filesystems = apply._filesystems({DIRECTORY: look}, {DIRECTORY: former}, warnings, accepted)
     assert list(filesystems) == [DIRECTORY]
     return filesystems[DIRECTORY], warnings
 
@@ -123,3 +116,45 @@ def test_a_dry_run_shows_what_the_same_apply_would_do(monkeypatch: pytest.Monkey
         assert cli.main(words) == 0
     assert [options["accept_disks"] for options in asked] == [False, True, False]
     assert [options["restart"] for options in asked] == [False, False, True]
+
+
+def test_what_is_doubtful_about_recordings_directories_is_said_and_no_more() -> None:
+    free = Look(kind="directory", free_bytes=1 << 40)
+    looks = {
+        "/srv/dead": Look(error=NO_ANSWER),
+        "/srv/none": Look(error="No such file or directory"),
+        "/srv/system": free.replaced(filesystem="ext4:fsid-5d1c with /", is_beside_system=True),
+        "/srv/unmounted": free.replaced(filesystem="ext4:fsid-5d1c with /", is_beside_system=True),
+        "/srv/subvolume": free.replaced(filesystem="btrfs:fsid-9", is_beside_system=True),
+        "/srv/good": free.replaced(filesystem="xfs:uuid-2f3c"),
+    }
+    former = {"/srv/dead": "nfs4:server:/export", "/srv/unmounted": "xfs:uuid-aaaa"}
+    warnings: list[str] = []
+    filesystems = apply._filesystems(looks, former, warnings, False)
+    # What hangs or is not mounted is recorded to when it is back, and nowhere else.
+    assert filesystems == {
+        **dict.fromkeys(looks, ""),
+        **former,
+        "/srv/good": "xfs:uuid-2f3c",
+        "/srv/subvolume": "btrfs:fsid-9",
+    }
+    assert [warning.partition(" is on ")[0] for warning in warnings] == ["/srv/unmounted"]
+    said = [text.split()[0].rstrip(":") for text in apply._directory_warnings(looks, filesystems)]
+    assert said == ["/srv/dead", "/srv/none", "/srv/system", "/srv/subvolume"]
+
+
+def test_the_disk_of_the_last_apply_counts_then_the_one_that_a_runner_saw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apply, "disk_path", lambda port: disk_path(port, str(tmp_path)))
+    monkeypatch.setattr(disks, "disk_path", lambda port: disk_path(port, str(tmp_path)))
+    monkeypatch.setattr(disks, "KEPT_DIRECTORY", str(tmp_path / "kept"))
+    assert apply._remembered_disks(SETTINGS, Applied({}, [])) == {DIRECTORY: ""}
+    for directory in (str(tmp_path), str(tmp_path / "kept")):
+        remember_disk(f"{directory}/disks/1".replace("kept/disks", "kept"), DIRECTORY, "ext4:fsid-1")
+    assert apply._remembered_disks(SETTINGS, Applied({}, [])) == {DIRECTORY: "ext4:fsid-1"}
+    known = Applied({0: AppliedPort(0, "port0", "h264", DIRECTORY, False, "rev", "xfs:uuid-2")}, [])
+    assert apply._remembered_disks(SETTINGS, known) == {DIRECTORY: "xfs:uuid-2"}
+    disks.forget_disks([0, 1])
+    assert apply._remembered_disks(SETTINGS, Applied({}, [])) == {DIRECTORY: ""}
+    assert os.listdir(tmp_path / "kept") == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from unittest.mock import MagicMock
@@ -118,6 +119,40 @@ def test_enable_and_disable_change_all_three(machine: Path, monkeypatch: pytest.
     change = set_record_at_boot(ports_of(machine, 0, 2), False)
     assert record_at_boot(machine) == [[1]] * 3
     assert ([port.index for port in change.done], change.due, change.errors) == ([0, 2], (), ())
+    before = state(machine)
+    assert set_record_at_boot([], True).done == ()
+    assert state(machine) == before
+
+
+def test_ports_that_are_gone_are_dropped_and_what_wins_is_named(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(boot, "Systemd", FakeSystemd())
+    path = machine / "sdisup.toml.d" / "90-set.toml"
+    path.parent.mkdir()
+    path.write_text("[port.5]\nrecord_at_boot = true\n[port.1]\nrecord_at_boot = false\n")
+    change = set_record_at_boot(ports_of(machine, 2), False)
+    assert tomllib.loads(path.read_text())["port"] == {
+        "1": {"record_at_boot": False}, "2": {"record_at_boot": False},
+    }  # fmt: skip
+    wins = (
+        f"{path}: port.2.record_at_boot: false holds, not true as port.2.record_at_boot in {machine}/sdisup.toml says"
+    )
+    assert change.remarks == (f"removed port 5 from {path}: there is no such port any more", wins)
+    assert [port.overridden for port in ports_of(machine, 0, 1, 2)] == [(), (), (wins,)]
+    assert set_record_at_boot(ports_of(machine, 2), True).remarks == ()
+    assert ports_of(machine, 2)[0].overridden == ()
+
+
+def test_status_names_what_wins_over_sdisup_toml(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ports = [
+        AppliedPort(index, f"port{index}", "h264", "/r", False, "rev", "", ("x holds", f"{index}")) for index in (0, 1)
+    ]
+    monkeypatch.setattr(cli, "_selected", lambda _: ports)
+    monkeypatch.setattr("sdisup.control.observe.statuses", lambda asked: stopped(asked, None))
+    monkeypatch.setattr("sdisup.ledger.health.all_problems", lambda: ["the ledger"])
+    assert cli.main(["status"]) == 0
+    assert capsys.readouterr().err == "x holds\n0\n1\nthe ledger\n"
 
 
 @pytest.mark.parametrize("value", [True, False])

@@ -286,6 +286,57 @@ def test_drop_ins_are_read_in_the_order_of_their_names(toml: Path) -> None:
     assert (settings.ports[1].name, settings.ports[1].record_at_boot) == ("CAM1", True)
 
 
+def test_what_holds_against_sdisup_toml_is_said_with_both_files() -> None:
+    """`sdisup disable 1` wins over the file that the owner writes, and nobody said so."""
+    main = tomllib.loads("""
+        [defaults]
+        record_at_boot = true
+        source = { kind = "test", rate = 25 }
+        [port.1]
+        codec = "prores"
+        name = "CAM1"
+        """)
+    written = tomllib.loads("[port.0]\nrecord_at_boot = false\n[port.1]\nrecord_at_boot = true\nthreads = 2\n")
+    site = tomllib.loads("[defaults]\nsource.rate = 50\n[port.1]\nname = 'CAM1'\ncodec = 'h264'\n")
+    settings = parse_settings([("/e/sdisup.toml", main), ("/e/d/50.toml", site), ("/e/d/90-set.toml", written)])
+    boot = "/e/d/90-set.toml: port.0.record_at_boot: false holds, not true as defaults.record_at_boot in {} says"
+    rate = "/e/d/50.toml: defaults.source.rate: 50 holds, not 25 as defaults.source.rate in {} says"
+    codec = "/e/d/50.toml: port.1.codec: 'h264' holds, not 'prores' as port.1.codec in {} says"
+    boot, rate, codec = (text.format("/e/sdisup.toml") for text in (boot, rate, codec))
+    assert [settings.overridden_of(index) for index in (0, 1, 2)] == [(boot, rate), (rate, codec), (rate,)]
+    assert settings.overridden_of() == (boot, rate, codec)
+    assert settings.warnings == ()
+    assert parse_settings([("/e/sdisup.toml", {}), ("/e/d/90-set.toml", written)]).overridden == ()
+
+
+def test_a_port_that_only_a_command_wrote_is_no_problem_of_the_owner() -> None:
+    documents = [("/e/sdisup.toml", {"appliance": {"ports": 2}})]
+    gone = {"port": {"5": {"record_at_boot": True}, "1": {"record_at_boot": True}}}
+    settings = parse_settings([*documents, ("/e/sdisup.toml.d/90-set.toml", gone)])
+    assert settings.warnings == (
+        "/e/sdisup.toml.d/90-set.toml: port.5: there is no such port ([appliance] ports = 2 makes 0 to 1); "
+        "the next sdisup enable or disable removes it",
+    )
+    assert [port.record_at_boot for port in settings.ports.values()] == [False, True]
+    for later in ("/e/sdisup.toml.d/10-own.toml", "/e/sdisup.toml.d/95-own.toml"):
+        both = sorted([("/e/sdisup.toml.d/90-set.toml", gone), (later, gone)])
+        with pytest.raises(ConfigError) as caught:
+            parse_settings([*documents, *both])
+        assert [problem.partition(": port")[0] for problem in caught.value.problems] == [later]
+
+
+def test_an_error_has_what_is_valid_all_the_same() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(
+            {"appliance": {"ports": 3}, "port": {"1": {"codec": "h265"}, "2": {"source": {"kind": "test", "rate": 7}}}}
+        )
+    assert isinstance(caught.value.valid, Settings)
+    assert list(caught.value.valid.ports) == [0]
+    with pytest.raises(ConfigError) as caught:
+        parse({"appliance": {"recordings": "x"}})
+    assert caught.value.valid is None
+
+
 def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
     problems, hint = load_problems(tmp_path / "none.toml")
     assert problems == [f"{tmp_path}/none.toml: there is no such file"]

@@ -238,8 +238,10 @@ class Recorder:
         with self._told:
             self._told.notify_all()
 
-    def open(self, container: str = "mkv", directory: Path | None = None, filesystem: str = "") -> RecordingFile:
-        place = Place(str(self.directory), str(directory or self.directory), "CAM3", container, filesystem)
+    def open(
+        self, container: str = "mkv", directory: Path | None = None, filesystem: str = "", note: str = ""
+    ) -> RecordingFile:
+        place = Place(str(self.directory), str(directory or self.directory), "CAM3", container, filesystem, note)
         self.files.append(RecordingFile(place, 0.02, self._wake))
         return self.files[-1]
 
@@ -685,6 +687,29 @@ def test_another_disk_than_apply_found_is_not_written_to(
         reason = recorder.wait(file, OpenFailed).reason
         assert reason.startswith(f"{recorder.directory} is on xfs:uuid-2f3c, not on {remembered} as when")
         assert os.listdir(recorder.directory) == []
+
+
+def test_the_first_disk_that_is_not_the_systems_is_the_right_one(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """apply came before the disk was mounted, and no other one comes before the machine is down again."""
+    note = str(tmp_path / "disks" / "3")
+    steps = [
+        ("ext4:fsid-1 with /", True), ("xfs:uuid-2f3c", True), ("ext4:fsid-1 with /", False), ("xfs:uuid-aaaa", False),
+        ("xfs:uuid-2f3c", True),
+    ]  # fmt: skip
+    for found, is_right in steps:
+        monkeypatch.setattr(disk, "filesystem_identity", lambda path, found=found: found)
+        file = recorder.open(note=note)
+        if is_right:
+            assert recorder.wait(file, Opened).path
+        else:
+            reason = recorder.wait(file, OpenFailed).reason
+            assert f"is on {found}, not on xfs:uuid-2f3c as when it was recorded to before" in reason
+    # What apply found counts before the note, and a note that cannot be made ends nothing.
+    monkeypatch.setattr(disk, "filesystem_identity", lambda path: "ext4:fsid-9")
+    assert recorder.wait(recorder.open(filesystem="ext4:fsid-9", note=note), Opened).path
+    assert recorder.wait(recorder.open(note="/proc/no/note"), Opened).path
 
 
 def failing_open(monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:

@@ -14,10 +14,12 @@ import pytest
 from sdisup.contract import filesystem
 from sdisup.contract.filesystem import (
     filesystem_identity,
+    is_beside_system,
     is_same_filesystem,
     is_shut_off,
     mounted,
     open_directory,
+    shares_space,
 )
 
 # proc(5), and lines of a Debian 12 and 13: a root, a bind of its /srv, an NFS, a path with a space, a btrfs
@@ -89,6 +91,28 @@ SANDBOX = """\
 def test_a_directory_that_only_the_sandbox_keeps_read_only(path: str, expected: bool) -> None:
     assert is_shut_off(path, SANDBOX) is expected
     assert not is_shut_off(path, [])
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "shares"),
+    [
+        (("btrfs", "/dev/sda2"), ("btrfs", "/dev/sda2"), True),
+        (("btrfs", "/dev/sdb1"), ("btrfs", "/dev/sda2"), False),
+        (("zfs", "rpool/rec"), ("zfs", "rpool/ROOT/debian"), True),
+        (("zfs", "rpool2/rec"), ("zfs", "rpool/ROOT"), False),
+        (("xfs", "/dev/sda2"), ("ext4", "/dev/sda2"), False),
+        (("tmpfs", "tmpfs"), ("tmpfs", "tmpfs"), False),
+        (("unknown", ""), ("unknown", ""), False),
+    ],
+)
+def test_what_shares_the_space_of_a_pool(one: tuple[str, str], other: tuple[str, str], shares: bool) -> None:
+    assert shares_space(one, other) is shares
+
+
+def test_what_fills_the_system(tmp_path: Path) -> None:
+    assert (is_beside_system("/"), is_beside_system("/proc")) == (True, False)
+    with pytest.raises(FileNotFoundError):
+        is_beside_system(str(tmp_path / "missing"))
 
 
 def test_a_missing_directory_is_an_error(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ class Toy(Source):
         return "there is no paper"
 
     @classmethod
-    def discover(cls, sys_root):
+    def discover(cls, sys_root, dev_root):
         return (Found("4", "a blue one"),)
 
     @classmethod

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import grp
+import json
 import os
 import pwd
+import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -16,15 +21,18 @@ from sdisup.cli import main as cli
 from sdisup.config.settings import Settings, parse_settings
 from sdisup.contract.applied import Applied, AppliedPort, save_applied
 from sdisup.control import check as machine
-from sdisup.control import init
-from sdisup.control.check import Look, look_at, problems
+from sdisup.control import init, look
+from sdisup.control.check import problems
 from sdisup.control.init import Discovery, starter_toml, write_starter
+from sdisup.control.look import Look, directory_doubt, directory_problem, look_at
 from sdisup.encode.probe import list_sources, parse_sources
 from sdisup.errors import SdisupError
 from sdisup.sources.base import Found
 from sdisup.sources.v4l2 import V4l2
 
-STANDIN = str(Path(__file__).parent.parent / "standin" / "ffmpeg")
+TESTS = Path(__file__).parent.parent
+UNITS = TESTS.parent / "units"
+STANDIN = str(TESTS / "standin" / "ffmpeg")
 LOCKED = "stream {} on board 0"
 SDI = "SDI video: 1920x1080{} (interface: VHD_3G) on board DELTA-12G (SN: 12)"
 
@@ -42,7 +50,9 @@ def make_settings(tmp_path: Path, *sources: dict[str, Any], **appliance: Any) ->
 @pytest.fixture(autouse=True)
 def as_on_a_machine_with_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine that runs the tests has no user sdisup: whoever runs them stands in."""
-    monkeypatch.setattr(machine, "USER", pwd.getpwuid(os.geteuid()).pw_name)
+    monkeypatch.setattr(look, "USER", pwd.getpwuid(os.geteuid()).pw_name)
+    monkeypatch.setattr(machine, "USER", look.USER)
+    monkeypatch.setattr(look, "OWN_DIRECTORIES", ("/nowhere",))
     monkeypatch.setattr(init, "anything_records", lambda: False)
 
 
@@ -70,7 +80,7 @@ def test_what_a_machine_lacks_is_said_with_the_next_step(tmp_path: Path) -> None
         recordings=str(tmp_path / "nowhere"),
         ffmpeg=str(tmp_path / "ffmpeg"),
     )
-    make = f"mount it or make it: install -d -o {machine.USER} -g {machine.USER} -m 2775 {tmp_path}/nowhere"
+    make = f"mount it or make it: install -d -o {look.USER} -g {look.USER} -m 2775 {tmp_path}/nowhere"
     assert problems(settings, quick=True) == [
         f"{tmp_path}/nowhere does not exist; {make}",
         "port 0: /dev/video97: No such file or directory; is it plugged in? ls /dev/v4l/by-id",
@@ -84,7 +94,7 @@ def test_what_a_machine_lacks_is_said_with_the_next_step(tmp_path: Path) -> None
 
 def test_recordings_that_are_no_directory_or_nearly_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = make_settings(tmp_path, {"kind": "test"})
-    monkeypatch.setattr(machine, "FREE_MIN_BYTES", 1 << 70)
+    monkeypatch.setattr(look, "FREE_MIN_BYTES", 1 << 70)
     (problem,) = problems(settings, quick=True)
     assert problem.endswith("MiB left; make room")
     (tmp_path / "recordings").rmdir()
@@ -99,9 +109,18 @@ def test_the_user_is_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert problem.startswith("there is no user nobody-of-that-name")
 
 
+def test_the_group_is_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise KeyError(name)
+
+    monkeypatch.setattr(grp, "getgrnam", missing)
+    (problem,) = problems(make_settings(tmp_path, {"kind": "test"}), quick=True)
+    assert problem == f"there is no group {look.USER}, without which no port starts: groupadd --system {look.USER}"
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
 def test_what_the_recorder_may_do_is_asked_as_the_recorder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "USER", "nobody")
+    monkeypatch.setattr(look, "USER", "nobody")
     directory = tmp_path / "recordings"
     directory.mkdir(mode=0o700)
     for parent in (tmp_path, *tmp_path.parents):
@@ -115,16 +134,60 @@ def test_what_the_recorder_may_do_is_asked_as_the_recorder(tmp_path: Path, monke
 
 
 def test_a_disk_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_LOOKER", "import time; time.sleep(1000)")
+    monkeypatch.setattr(look, "_LOOKER", "import time; time.sleep(1000)")
     looks = look_at(["/a", "/b", "/c"], timeout_s=0.3)
     assert all("does not answer" in look.error for look in looks.values())
+
+
+HANGS = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from sdisup.control.look import look_at
+looks = look_at(sys.argv[2:], timeout_s=1.0)
+print(json.dumps([look.error for look in looks.values()]))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not os.path.exists("/dev/fuse"), reason="needs root and FUSE, to mount a disk")
+def test_a_dead_disk_is_said_and_the_others_are_looked_at(tmp_path: Path) -> None:
+    dead = tmp_path / "dead"
+    dead.mkdir()
+    paths = [f"{dead}/a", str(tmp_path), str(dead), f"{dead}/b"]
+    hanging = ["unshare", "--mount", sys.executable, str(TESTS / "hanging.py"), str(dead)]
+    command = [*hanging, sys.executable, "-c", HANGS, look.LIBRARY, *paths]
+    errors = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert errors == [look.NO_ANSWER, "", look.NO_ANSWER, look.NO_ANSWER]
+
+
+def test_recordings_where_the_unit_has_a_directory_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before, it was said of a directory that is there that it does not exist."""
+    (line,) = re.findall("^TemporaryFileSystem=(.*)$", (UNITS / "sdi-record@.service.j2").read_text(), re.MULTILINE)
+    monkeypatch.undo()
+    assert tuple(line.split()) == look.OWN_DIRECTORIES
+    there = Look(kind="directory", free_bytes=1 << 40)
+    for path, real_path in (("/tmp/rec", ""), ("/var/tmp", "/var/tmp"), ("/srv/rec", "/tmp/rec"), ("/tmp", "/tmp")):
+        problem = directory_problem(path, there.replaced(real_path=real_path))
+        assert re.fullmatch(rf"{path} is below (/var)?/tmp, of which each port's unit has one of its own; .*", problem)
+    for path in ("/srv/tmp", "/tmpfs", "/var/tmpx/rec"):
+        assert directory_problem(path, there.replaced(real_path=path)) == ""
+
+
+def test_recordings_beside_the_system_are_doubted() -> None:
+    there = Look(kind="directory", free_bytes=1 << 40)
+    doubt = directory_doubt("/srv/rec", there.replaced(is_beside_system=True))
+    assert doubt.startswith("/srv/rec is on the system's own disk, the filesystem of /, which recordings can fill up")
+    assert directory_doubt("/srv/rec", there) == ""
+    assert directory_doubt("/srv/rec", Look(error="No such file or directory")) == ""
+    looks = look_at(["/", "/proc"])
+    assert [look.is_beside_system for look in looks.values()] == [True, False]
+    assert looks["/"].filesystem.endswith(" with /")
 
 
 def test_a_look() -> None:
     looks = look_at(["/", "/dev/null", "/etc/passwd", "/nonexistent", "/a\udc80"])
     assert [look.kind for look in looks.values()] == ["directory", "device", "file", "", ""]
     assert looks["/"].free_bytes > 0
-    assert looks["/nonexistent"] == Look(error="No such file or directory")
+    assert looks["/nonexistent"] == Look(error="No such file or directory", real_path="/nonexistent")
 
 
 def test_quick_runs_no_ffmpeg(tmp_path: Path) -> None:
@@ -285,12 +348,47 @@ def test_video_devices_are_found_without_opening_them(tmp_path: Path) -> None:
         directory.mkdir(parents=True)
         (directory / "index").write_text(f"{index}\n")
         (directory / "name").write_text(f"{name}\n")
-    assert V4l2.discover(str(tmp_path)) == (Found("/dev/video2", "A"), Found("/dev/video10", "B"))
-    assert V4l2.discover(str(tmp_path / "none")) == ()
+    dev = str(tmp_path / "dev")
+    assert V4l2.discover(str(tmp_path), dev) == (Found("/dev/video2", "A"), Found("/dev/video10", "B"))
+    assert V4l2.discover(str(tmp_path / "none"), dev) == ()
+
+
+LINKS = {
+    "by-id/usb-Grabber_0001-video-index0": "video2",
+    "by-id/usb-Grabber_0001-video-index1": "video3",
+    "by-id/usb-Plain-video-index0": "video4",
+    "by-path/pci-0000:00:14.0-usb-0:1:1.0-video-index0": "video2",
+    "by-path/pci-0000:00:14.0-usb-0:2:1.0-video-index0": "video4",
+    "by-path/pci-0000:00:14.0-usb-0:3:1.0-video-index0": "video6",
+    "by-id/usb-Gone-video-index0": "video99",
+    "by-id/usb-with space-video-index0": "video8",
+}
+
+
+def test_a_device_has_a_name_that_outlives_a_reboot(tmp_path: Path) -> None:
+    """Two grabbers of a model without serial numbers take turns in by-id; a name that no configuration may have is
+    left out."""
+    models = {"video2": "Grabber", "video4": "Plain", "video6": "Plain", "video8": "Odd"}
+    for node, name in models.items():
+        (tmp_path / "class" / "video4linux" / node).mkdir(parents=True)
+        (tmp_path / "class" / "video4linux" / node / "name").write_text(name)
+    for link, node in LINKS.items():
+        (tmp_path / "v4l" / link).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "v4l" / link).symlink_to(f"../../{node}")
+    found = V4l2.discover(str(tmp_path), str(tmp_path))
+    assert [source.name for source in found] == [
+        "/dev/v4l/by-id/usb-Grabber_0001-video-index0",
+        "/dev/v4l/by-path/pci-0000:00:14.0-usb-0:2:1.0-video-index0",
+        "/dev/v4l/by-path/pci-0000:00:14.0-usb-0:3:1.0-video-index0",
+        "/dev/video8",
+    ]
+    assert [
+        port.source.options["device"] for port in parse_starter(Discovery("/x", {"v4l2": found})).ports.values()
+    ] == [source.name for source in found]
 
 
 def test_the_ffmpeg_that_knows_the_card_is_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = init.discover(["/usr/bin/ffmpeg", STANDIN], str(tmp_path))
+    found = init.discover(["/usr/bin/ffmpeg", STANDIN], str(tmp_path), str(tmp_path))
     assert found.ffmpeg == STANDIN
     assert len(found.inputs["videomaster"]) == 8
     assert parse_starter(found).ports[7].source.options["channel"] == 7
@@ -345,3 +443,10 @@ def test_init_and_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     assert f"warning: {path}: defaults.stall_timeout_s" in said.err
     Path(path).write_text("ports = 3\n")
     assert cli.main(["check", "--config", path]) == 2
+    capsys.readouterr()
+    # What the machine lacks for what is valid is said beside what is not.
+    Path(path).write_text(f'[appliance]\nports = 2\n[defaults]\nrecordings = "{tmp_path}/none"\n[port.5]\n')
+    assert cli.main(["check", "--quick", "--config", path]) == 2
+    said = capsys.readouterr()
+    assert f"{tmp_path}/none does not exist" in said.out
+    assert f"{path}: port.5: there is no such port" in said.err

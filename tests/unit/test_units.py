@@ -154,6 +154,23 @@ def test_no_port_waits_for_the_ledgers_disk(systemd_version: int) -> None:
     assert "/var/lib/sdisup/ledger" not in words(port, "ReadWritePaths")
 
 
+def test_a_unit_has_the_group_of_the_nodes_that_its_source_names() -> None:
+    """A graphics card's node belongs to the group render, which the unit lacked."""
+    words = ["-hwaccel", "vaapi", "-hwaccel_device", "/dev/dri/renderD129", "-i", "srt://h:9000"]
+    settings = settings_of(
+        port0={"source": {"kind": "custom", "input": words}},
+        port1={"source": {"kind": "custom", "input": words[:2] + words[4:]}},
+        port2={"source": {"kind": "v4l2", "device": "/dev/video7"}},
+        port3={"source": {"kind": "custom", "input": ["-f", "v4l2", "-i", "/dev/video9"]}},
+    )
+    nodes = ["/dev/dri/renderD129", "/dev/dri/renderD128", "/dev/video7", "/dev/video9"]
+    assert [port.source.nodes() for port in settings.ports.values()] == [[node] for node in nodes]
+    owners = tuple(zip(nodes, ("render", "render", "video", "capture"), strict=True))
+    files = render(settings, machine().replaced(node_groups=owners)).files
+    groups = [re.findall("^SupplementaryGroups=(.*)$", files[drop_in_path(i)], re.MULTILINE) for i in range(4)]
+    assert groups == [["video audio render"], ["video audio render"], ["video"], ["video audio capture"]]
+
+
 def test_a_stop_waits_for_longer_than_any_unit_may_take() -> None:
     longest = {key: setting.maximum for key, setting in rows(PORT).items() if key.startswith("stop_")}
     assert len(longest) == 3

@@ -20,7 +20,7 @@ NAME = "CAM3_20260131T120000Z.mkv"
 class Recorded:
     """A file in recordings/match, open, with something in it."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, filesystem: str | None = None) -> None:
         self.recordings, self.directory = directory / "recordings", directory / "recordings" / "match"
         self.directory.mkdir(parents=True)
         self.path = self.directory / NAME
@@ -29,7 +29,7 @@ class Recorded:
         self.grow()
         self.where = Whereabouts(
             str(self.path), self.file, self.above, directory=str(self.directory), recordings=str(self.recordings),
-            filesystem=filesystem_identity(str(self.recordings)),
+            filesystem=filesystem_identity(str(self.recordings)) if filesystem is None else filesystem,
         )  # fmt: skip
         assert self.look() == Found()
 
@@ -109,6 +109,17 @@ def test_no_directory_but_one_on_the_right_disk_is_the_right_one(
     mount(recorded.recordings, "-t", "tmpfs", "none")
     (recorded.recordings / "match").mkdir()
     assert recorded.look() == Found(moved=True), "its disk is not the one that was applied"
+
+
+def test_a_disk_that_is_mounted_where_none_was_known_is_the_right_one(
+    tmp_path: Path, mount: Callable[..., None]
+) -> None:
+    """apply came before the disk was mounted: the recording is on the system's own."""
+    recorded = Recorded(tmp_path, filesystem="")
+    mount(recorded.recordings, "-t", "tmpfs", "none")
+    assert recorded.look() == Found(moved=True, misplaced=True)
+    os.close(recorded.file)
+    os.close(recorded.above)
 
 
 def test_a_directory_that_is_hidden_by_a_mount(recorded: Recorded, mount: Callable[..., None], tmp_path: Path) -> None:
