@@ -25,6 +25,13 @@ if libc.mount(b"dead:/export", directory, b"fuse", 0, options):
     sys.exit(os.strerror(ctypes.get_errno()))
 """
 
+# Not umount(8): in another process's mount namespace /proc does not know who asks.
+UNMOUNT = """
+import ctypes, sys
+MNT_DETACH = 2
+ctypes.CDLL(None).umount2(sys.argv[1].encode(), MNT_DETACH)
+"""
+
 
 @contextlib.contextmanager
 def hanging(directory: str, of: int | None = None) -> Iterator[None]:
@@ -37,7 +44,7 @@ def hanging(directory: str, of: int | None = None) -> Iterator[None]:
         yield
     finally:
         os.close(device)
-        subprocess.run([*enter, "umount", "--lazy", directory], check=False, timeout=20)
+        subprocess.run([*enter, "python3", "-c", UNMOUNT, directory], check=False, timeout=20)
 
 
 if __name__ == "__main__":
