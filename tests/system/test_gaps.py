@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from typing import Any
 
@@ -149,6 +150,7 @@ def check_tables(own: Machine) -> None:
     assert shown.startswith("PORT  NAME")
     assert "runner killed" in shown
     assert "RECORDED      MISSING      STOPPED" in shown
+    assert re.search(r" start$", own.sdisup("gaps 0 --all").stdout, re.MULTILINE)
     shown = own.sdisup("recordings 0 --since -1h").stdout
     assert "is being recorded" in shown
     assert "--since" not in own.sdisup("gaps 0 --since -90min").stderr
