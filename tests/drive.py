@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,22 @@ RemainAfterExit=yes
 ExecStart=/usr/bin/mount /dev/{name} {where}
 {more}[Install]
 WantedBy=local-fs.target
+"""
+
+CLOCK = "/usr/local/lib/sdisup-clock.py"
+CLOCK_OFFSETS = "/usr/local/lib/sdisup-clock.offsets"
+# What sdisup's processes load before all else: by how many nanoseconds CLOCK_REALTIME and CLOCK_BOOTTIME are ahead.
+CLOCK_SHIM = f"""\
+import os, time
+_offsets = os.open({CLOCK_OFFSETS!r}, os.O_RDONLY | os.O_CLOEXEC)
+_time, _ns = time.time, time.clock_gettime_ns
+def _ahead(clock):
+    at = {{time.CLOCK_REALTIME: 0, time.CLOCK_BOOTTIME: 8}}.get(clock)
+    return 0 if at is None else int.from_bytes(os.pread(_offsets, 8, at), "little", signed=True)
+time.time = lambda: _time() + _ahead(time.CLOCK_REALTIME) / 1e9
+time.time_ns = lambda: _ns(time.CLOCK_REALTIME) + _ahead(time.CLOCK_REALTIME)
+time.clock_gettime_ns = lambda clock: _ns(clock) + _ahead(clock)
+time.clock_gettime = lambda clock: time.clock_gettime_ns(clock) / 1e9
 """
 
 # The beginning of a test's Python programs.
@@ -143,6 +160,27 @@ class Machine(Appliance):
         self.push(STANDIN, STANDIN_INSTALLED)
         self.path(STANDIN_INSTALLED).chmod(0o755)
         self.run(f"rm -rf {STEERING}; mkdir {STEERING}")
+
+    def install_clock(self) -> None:
+        """Let sdisup's processes see a suspended system when the test says so; nothing here can suspend a container."""
+        self.write(CLOCK, CLOCK_SHIM)
+        self.path(CLOCK_OFFSETS).write_bytes(bytes(16))
+        for entry in (f"{self.run('readlink -f /usr/lib/sdisup').stdout.strip()}/__main__.py", "/usr/bin/sdisup"):
+            first, rest = self.read(entry).split("\n", 1)
+            self.path(entry).write_text(f"{first}\nexec(open({CLOCK!r}).read(), {{}})\n{rest}")
+        self.run("systemctl try-restart sdi-ledger.service")
+
+    def suspend(self, seconds: float) -> None:
+        """CLOCK_REALTIME and CLOCK_BOOTTIME are ahead by so much more, and CLOCK_MONOTONIC is not."""
+        self.move_clocks(seconds, seconds)
+
+    def move_clocks(self, wall_s: float, boottime_s: float | None) -> None:
+        """None for the CLOCK_BOOTTIME of a new boot."""
+        with self.path(CLOCK_OFFSETS).open("r+b") as file:
+            wall, boottime = struct.unpack("<qq", file.read(16))
+            file.seek(0)
+            boottime = 0 if boottime_s is None else boottime + int(boottime_s * 1e9)
+            file.write(struct.pack("<qq", wall + int(wall_s * 1e9), boottime))
 
     def steer(self, channel: int, behaviour: str, *, board: int = 0, **parameters: Any) -> None:
         """Give an input of the card a behaviour; a running stand-in notices it within 50 ms."""

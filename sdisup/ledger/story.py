@@ -243,7 +243,8 @@ class Story:
         if boot != self.boot:
             self.asleep_s = None
         if kind in (BEGAN, SLEPT):
-            self._slept(at, _asleep_s(fields))
+            path, first = fields.text("path", ""), fields.moment_or_none("first_frame_at", boot)
+            self._slept(at, _asleep_s(fields), path, first)
         if kind == BEGAN:
             self._began(fields, at, left_bytes, found)
         elif kind == OPENED:
@@ -379,12 +380,21 @@ class Story:
         """The first frame of an open file came at `at`: what went before is over. `rate` is what FFmpeg found, if the
         source has none stated."""
         file = self._open_file(path)
-        if file is None or file.start is not None:
+        if file is None:
+            return
+        file.ffmpeg_version = ffmpeg_version
+        file.rate = file.rate or rate
+        self._begin_file(file, at)
+
+    def _begin_file(self, file: TakenFile, at: Moment) -> None:
+        """Its first frame came: what went before is over."""
+        if file.start is not None:
             return
         # A source that delivers faster than time would begin before it was opened.
         file.start = at.not_before(file.opened)
-        file.ffmpeg_version = ffmpeg_version
-        file.rate = file.rate or rate
+        if self.sleeps and self.interval is not None and self.interval.start == self.sleeps[-1].until:
+            # What was before the suspension is entered; a picture may have been on its way.
+            file.start = file.start.not_before(self.interval.start)
         self._end_interval(file.start)
 
     def missed(self, path: str, start: Moment, end: Moment, frames: int, filled: int, cause: str) -> None:
@@ -472,9 +482,10 @@ class Story:
         if abs(step_s) > CLOCK_STEP_S:
             self.clock_stepped(Moment(now.wall - step_s, now.monotonic, now.boot), now)
 
-    def _slept(self, now: Moment, asleep_s: float | None) -> None:
+    def _slept(self, now: Moment, asleep_s: float | None, path: str = "", first: Moment | None = None) -> None:
         """The system was suspended until now, if it has slept for longer than it had: time in which nothing was
-        recorded, and which CLOCK_MONOTONIC does not know of."""
+        recorded, and which CLOCK_MONOTONIC does not know of. The first frame of the file at `path` came before, at
+        `first`."""
         if asleep_s is None:
             return
         before, self.asleep_s = self.asleep_s, asleep_s
@@ -483,6 +494,9 @@ class Story:
             return
         self.sleeps = [*self.sleeps[1 - SLEEPS_KEPT :], Sleep(now, seconds)]
         start = Moment(now.wall - seconds, now.monotonic, now.boot)
+        begun = self._open_file(path)
+        if begun is not None and first is not None:
+            self._begin_file(begun, self._told(first))
         interval, file = self.interval, self.file
         if self.is_recording() and file is not None:
             frames = round(seconds * file.rate)

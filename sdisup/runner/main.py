@@ -273,7 +273,12 @@ class Runner:
             slept_s = 0.0
         else:
             self._asleep_s = asleep_s
-            self._tell(spool.SLEPT, now, asleep_s=round(asleep_s, 3))
+            attempt = self._attempt
+            untold: dict[str, object] = {}
+            if attempt is not None and attempt.meter.frames and not attempt.is_told:
+                # The file has begun before, and its beginning is told later.
+                untold = {"path": attempt.path, "first_frame_at": attempt.meter.first_frame_at(now)}
+            self._tell(spool.SLEPT, now, asleep_s=round(asleep_s, 3), **untold)
             self._say(NOTICE, f"the system was suspended for {slept_s:.1f} s")
         step_s, self._clock_offset = offset - self._clock_offset - slept_s, offset
         if abs(step_s) > spool.CLOCK_STEP_S:
@@ -453,13 +458,14 @@ class Runner:
     def _tell_media(self, attempt: Attempt, now: float) -> None:
         """The ledger gets the first frame's own moment, which the progress blocks tell once FFmpeg has written what
         it buffered: what is on disk by now came earlier."""
-        meter, first_frame_at = attempt.meter, now
-        if meter.rate and meter.last_frame_at is not None:
-            first_frame_at = max(meter.started, meter.last_frame_at - meter.frames / meter.rate)
         attempt.is_told = True
-        version = attempt.streams.ffmpeg_version
         self._tell(
-            spool.MEDIA, now, path=attempt.path, first_frame_at=first_frame_at, ffmpeg_version=version, rate=meter.rate
+            spool.MEDIA,
+            now,
+            path=attempt.path,
+            first_frame_at=attempt.meter.first_frame_at(now),
+            ffmpeg_version=attempt.streams.ffmpeg_version,
+            rate=attempt.meter.rate,
         )
 
     def _tell_losing(self, attempt: Attempt, now: float) -> None:

@@ -91,6 +91,12 @@ class Meter:
         self.pace.add(now, now if raw is None else raw, frame, dup_frames, drop_frames)
         return new
 
+    def first_frame_at(self, now: float) -> float:
+        """When the first frame came, by what FFmpeg has counted; now where it has counted none."""
+        if not self.rate or self.last_frame_at is None:
+            return now
+        return max(self.started, self.last_frame_at - self.frames / self.rate)
+
     def growthless_s(self, now: float) -> float:
         """For how long the file has not grown, in seconds."""
         return now - self._last_growth_at

@@ -2,6 +2,7 @@
 
 The normal run plays faults for half a minute: some of them, and always a power cut. SDISUP_FAULT_SECONDS=7200
 plays all of them again and again for hours. SDISUP_FAULT_SEED=N plays a sequence again; each run prints its seed.
+SDISUP_FAULTS="suspended run_full" plays these alone, one after the other.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ pytestmark = [
 PORTS = 8
 CARD_PORTS = (6, 7)
 SECONDS = float(os.environ.get("SDISUP_FAULT_SECONDS", "30"))
+ONLY = os.environ.get("SDISUP_FAULTS", "").split()
 SEED = int(os.environ.get("SDISUP_FAULT_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 31)
 CONFIGURATION = f"""\
 [appliance]
@@ -59,6 +61,7 @@ class Play:
     def __init__(self, own: Machine, chance: random.Random) -> None:
         self.own = own
         self.chance = chance
+        self.slept_s = 0.0
         self.deleted: set[str] = set()
         self.moved: dict[str, str] = {}
 
@@ -227,11 +230,76 @@ class Play:
             self.own.run(f"fsfreeze --unfreeze {RECORDINGS}")
 
     def power_cut(self) -> None:
+        # A new boot has not slept.
+        self.own.move_clocks(0.0, None)
         self.own.power_cut(lose_cache=[RECORDINGS, LEDGER])
         self.own.boot(wait="bus")
 
     def rebooted(self) -> None:
+        self.own.move_clocks(0.0, None)
         self.own.reboot(wait="bus")
+
+    def runner_and_ffmpeg_stopped(self) -> None:
+        """Both stand still for longer than a picture may fail to come; the watchdog does not notice."""
+        found = self.own.status(self.port())
+        pids = [str(found[name]) for name in ("pid", "ffmpeg_pid")]
+        self.own.run(["kill", "-STOP", *pids])
+        time.sleep(self.chance.uniform(2.5, 5.0))
+        self.own.run(["kill", "-CONT", *pids], check=False)
+
+    def ledger_frozen(self) -> None:
+        """The ledger's disk hangs while a port is killed, records again, is stopped, and records again."""
+        with self.own.frozen(LEDGER, at_most_s=60):
+            before = self.own.status(self.port())
+            self.own.run(["kill", "-KILL", str(before["ffmpeg_pid"])], check=False)
+            self.wait_noticed(before)
+            self.all_record_again()
+            self.own.run(f"systemctl restart sdi-record@{self.port()}", check=False, timeout_s=30)
+            self.all_record_again()
+
+    def run_full(self) -> None:
+        """Nothing more can be written to /run while an FFmpeg is killed, and the next one begins."""
+        self.own.run("mount -o remount,size=48M /run")
+        before = self.own.status(self.port())
+        self.own.run("fallocate -l $(( $(stat -f -c '%a*%S' /run) )) /run/ballast", check=False)
+        try:
+            self.own.run(["kill", "-KILL", str(before["ffmpeg_pid"])], check=False)
+            gone = self.own.path(f"/proc/{before['ffmpeg_pid']}")
+            self.own.wait_for(lambda: not gone.exists(), 20, "FFmpeg is gone")
+            time.sleep(self.chance.uniform(0.5, 4.0))
+        finally:
+            self.own.run("rm -f /run/ballast")
+
+    def no_descriptors(self) -> None:
+        """A runner has no descriptor left to begin its next FFmpeg with; nor has the ledger's process."""
+        port = self.chance.choice(CARD_PORTS)
+        before = self.own.status(port)
+        writer = self.own.run("systemctl show -P MainPID sdi-ledger.service").stdout.strip()
+        for pid in (str(before["pid"]), writer):
+            count = self.own.run(f"ls /proc/{pid}/fd | wc -l", check=False).stdout.strip()
+            limit = int(count) + self.chance.randrange(3)
+            self.own.run(["prlimit", f"--pid={pid}", f"--nofile={limit}:524288"], check=False)
+        self.steer(port, "no-signal", lost_s=0.5)
+        self.wait_noticed(before)
+        self.steer(port, "ok")
+        time.sleep(self.chance.uniform(0.0, 3.0))
+        self.own.run(["prlimit", f"--pid={writer}", "--nofile=1024:524288"], check=False)
+        self.own.run(["prlimit", f"--pid={before['pid']}", "--nofile=1024:524288"], check=False)
+
+    def cable_pulled(self) -> None:
+        """A cable is out for any time: for less than stall_timeout_s the file goes on."""
+        port = self.chance.choice(CARD_PORTS)
+        self.steer(port, "no-signal", lost_s=4.0)
+        time.sleep(self.chance.choice((self.chance.uniform(0.1, 2.0), self.chance.uniform(2.0, 9.0))))
+        self.steer(port, "ok")
+
+    def suspended(self) -> None:
+        """The clocks are those of a system that slept."""
+        seconds = self.chance.uniform(3.0, 60.0)
+        self.slept_s += seconds
+        self.own.suspend(seconds)
+        # Each runner notices it at its next turn.
+        time.sleep(3.0)
 
     def is_recording(self, port: int) -> bool:
         return bool(self.own.status_file(port)["is_recording"])
@@ -258,12 +326,16 @@ FAULTS = [
     Play.signal_lost, Play.card_crashed, Play.card_without_frames, Play.card_hung, Play.card_format_changed,
     Play.card_slow, Play.board_missing,
     Play.disk_full, Play.disk_frozen, Play.disk_read_only, Play.ledger_full,
+    Play.runner_and_ffmpeg_stopped, Play.ledger_frozen, Play.run_full, Play.no_descriptors,
+    Play.cable_pulled, Play.cable_pulled, Play.suspended,
     Play.power_cut, Play.rebooted,
 ]  # fmt: skip
 
 
 def shuffled(chance: random.Random) -> Iterator[Callable[[Play], None]]:
     """All faults in random order, again and again; a power cut is the first or the second of each round."""
+    while ONLY:
+        yield from (getattr(Play, name) for name in ONLY)
     while True:
         order = chance.sample(FAULTS, len(FAULTS))
         order.remove(Play.power_cut)
@@ -295,6 +367,7 @@ def test_no_fault_leaves_time_unaccounted_for(new_appliance: Callable[..., Machi
     own.mount_disk()
     own.mount_disk(LEDGER, "ledger")
     own.install_standin()
+    own.install_clock()
     own.configure(CONFIGURATION)
     applied = time.time()
     play = Play(own, random.Random(SEED))
@@ -319,7 +392,7 @@ def check_accounts(play: Play, played: list[str], applied: float) -> None:
     for port in range(PORTS):
         # Files that were cut off are counted after the next start: one more start and stop enter the last of them.
         own.sdisup(f"start {port}")
-        stopped = time.time()
+        stopped = time.time() + play.slept_s
         own.sdisup(f"stop {port}")
         lines = own.ledger(port)
         problems += [f"port {port}: {hole}" for hole in unaccounted(lines)]

@@ -928,6 +928,18 @@ def test_a_suspension_is_told_as_one_and_is_no_step_of_the_clock(
     assert kinds(told())[-2:] == ["closed", "stopped"]
 
 
+def test_a_suspension_before_the_first_frame_is_told_says_when_that_came(run: Run, told: Told) -> None:
+    def sleep(world: World) -> None:
+        world.asleep_s += 40
+        world.wall_ahead_s += 40
+
+    world = World(records(8)).at(0.3, sleep).at(8.1, stop)
+    assert run(world) == EXIT_STOPPED
+    assert kinds(told())[:4] == ["began", "opened", "slept", "media"]
+    assert told()[2]["path"] == told()[3]["path"]
+    assert told()[2]["first_frame_at"][1] == pytest.approx(told()[3]["first_frame_at"][1], abs=0.1)
+
+
 def test_a_runner_that_stood_still_gives_ffmpeg_the_time_that_both_lost(run: Run, told: Told, said: list[str]) -> None:
     """Both were stopped for 15 s: the file goes on, and its hole has the true cause."""
     frozen_s = 15.0

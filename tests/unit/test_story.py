@@ -602,6 +602,26 @@ def test_a_suspension_while_no_runner_lived_is_no_step_of_the_clock(step_s: floa
     assert total(port.account()) == pytest.approx(port.at, abs=0.2)
 
 
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_file_that_has_just_begun_when_the_system_is_suspended(is_known: bool) -> None:
+    """Its first frame is told later, but the runner knows of it, if FFmpeg had counted it."""
+    port = Port().begin().wait(2)
+    port.files += 1
+    port.open("/r/1.mp4").wait(0.2)
+    first, _ = port.now, port.wait(0.4 if is_known else 0.1).suspend(40, is_told=False)
+    told = Moment(first.wall + 40, first.monotonic, first.boot)
+    path = "/r/1.mp4" if is_known else ""
+    port.tell(SLEPT, asleep_s=40.0, path=path, first_frame_at=told if is_known else None)
+    port.media("/r/1.mp4", told).wait(10)
+    port.counts["/r/1.mp4"] = 260
+    port.stop()
+    kinds = [("gap", "start"), ("gap", "suspended"), ("file", "complete")]
+    assert [row[:2] for row in port.rows()] == kinds
+    assert walls(port)[0] == ("start", 0.0, 2.2 if is_known else 2.3)
+    assert ("path" in port.entered[1]) is is_known
+    assert total(port.account()) == pytest.approx(port.at, abs=0.5)
+
+
 def test_a_power_cut_after_a_suspension_does_not_count_it_again() -> None:
     """What the file held since the last sync is lost, and the file ends before the suspension."""
     port = Port().begin().record(10).suspend(40).wait(0.2)
