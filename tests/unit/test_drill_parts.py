@@ -65,13 +65,13 @@ def test_each_bound_that_is_exceeded_is_said(changes: dict[str, Any], words: str
 @pytest.mark.parametrize(
     ("again_s", "own_start_s", "is_good"),
     [
-        # What a healthy machine measured: idle, and with eight ports that record.
+        # What a healthy machine measured: idle, and with eight ports that record, and with busy loops besides.
         (0.29, 0.23, True),
         (0.50, 0.30, True),
-        (1.40, 0.80, True),
+        (0.885, 0.419, True),
         # A second of systemd's own before each start, as RestartSec=1 would be.
         (1.29, 0.23, False),
-        (0.47, 0.23, False),
+        (0.70, 0.23, False),
     ],
 )
 def test_the_limits_are_those_of_the_machine(again_s: float, own_start_s: float, is_good: bool) -> None:
@@ -281,7 +281,7 @@ def test_the_promised_numbers() -> None:
     found = {fault.name: fault.limits for fault in known_faults(drill_stage.ports("/usr/bin/ffmpeg")[PLAIN_PORT])}
     assert list(found) == FAULTS
     own_start_s = 0.2
-    assert found["ffmpeg-killed"].again.limit_s(own_start_s) == 0.2
+    assert found["ffmpeg-killed"].again.limit_s(own_start_s) == 0.4
     assert found["ffmpeg-frozen"].acted is not None
     assert found["ffmpeg-frozen"].acted.limit_s(own_start_s) == 6.0
     assert found["ffmpeg-frozen"].again.limit_s(own_start_s) == 12.0
