@@ -30,7 +30,7 @@ COMMANDS = [
     ("logs 0 --lines 1", [r"become journalctl --unit=sdi-record@0\.service --lines=1"]),
     ("gaps", [r"read /var/lib/sdisup/ledger/0\.jsonl \([0-9]+ bytes\)"]),
     ("recordings", [r"read /var/lib/sdisup/ledger/0\.jsonl \([0-9]+ bytes\)"]),
-    ("verify", [r"run ionice -c 3 nice -n 19 \S*ffprobe .*\.mp4: exit 0 after [0-9]+\.[0-9]{3} s"]),
+    ("verify", [r"run ionice -c 3 nice -n 19 \S*ffprobe .* /proc/self/fd/[0-9]+: exit 0 after [0-9]+\.[0-9]{3} s"]),
     ("check", [TOML, FFMPEG, r"run /usr/bin/python3 -I -S -c .*"]),
     ("init --output -", [FFMPEG]),
     ("apply --dry-run", [TOML, FFMPEG, CALL.format("Get")]),
