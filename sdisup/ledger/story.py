@@ -349,9 +349,12 @@ class Story:
 
     def _restarted(self, now: Moment) -> None:
         """What looked like a stop to the runner was none: systemd ends a unit to start it again (`systemctl restart`),
-        or passes on somebody's signal (`systemctl kill`), and starts it since it has ended."""
+        or passes on somebody's signal (`systemctl kill`), and starts it since it has ended. Who left word of itself
+        is known: `sdisup apply --restart` stops a port."""
         interval = self.interval
-        if interval is not None and interval.kind == "stop" and interval.start.boot == now.boot:
+        if interval is None or (interval.kind, interval.what) != ("stop", "operator"):
+            return
+        if interval.start.boot == now.boot:
             interval.kind, interval.what = "gap", RESTART if interval.is_restart else TERMINATED
 
     def _enter_found(self, found: Found) -> None:

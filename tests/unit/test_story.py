@@ -677,16 +677,22 @@ def test_a_take_that_the_power_cut_off_and_somebody_stopped_after_the_boot() -> 
 
 
 @pytest.mark.parametrize(("asked", "cause"), [(True, "restart"), (False, "terminated from outside")])
-@pytest.mark.parametrize("by", ["operator", "apply"])
-def test_what_systemd_ended_and_started_again_was_no_stop(asked: bool, cause: str, by: str) -> None:
+def test_what_systemd_ended_and_started_again_was_no_stop(asked: bool, cause: str) -> None:
     port = Port().begin().record(10)
-    port.close(port.end("stop")).wait(0.1).tell(STOPPED, by=by, take=None, is_restart=asked)
+    port.close(port.end("stop")).wait(0.1).tell(STOPPED, by="operator", take=None, is_restart=asked)
     port.restart_writer()
     port.wait(0.3).begin(is_restart=True).record(5).stop()
     assert port.rows() == [
         ("gap", "start", 0.2), ("file", "complete", 10.0), ("gap", cause, 0.6), ("file", "complete", 5.0),
     ]  # fmt: skip
     assert total(port.account()) == pytest.approx(port.at, abs=0.01)
+
+
+def test_a_restart_by_apply_is_its_stop() -> None:
+    port = Port().begin().record(10)
+    port.close(port.end("stop")).wait(0.1).tell(STOPPED, by="apply", take=None, is_restart=True)
+    port.wait(0.3).begin(is_restart=True).record(5).stop()
+    assert port.rows("stop") == [("stop", "apply", 0.4)]
 
 
 def test_a_restart_that_became_a_stop_is_one() -> None:
