@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import json
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -312,6 +313,39 @@ def test_clean_ports_on_a_busy_machine_for_long(appliance: Machine) -> None:
         entries = appliance.ledger(port)
         assert [entry["ended"] for entry in entries if entry["kind"] == "file"] == ["complete"], (port, said)
         assert [entry for entry in entries if entry["kind"] == "gap" and entry["cause"] != "start"] == [], (port, said)
+
+
+@pytest.mark.slow
+def test_a_hiccup_at_any_moment_of_the_first_minute_costs_nothing(appliance: Machine) -> None:
+    """A network, or a machine, that stands still for a second, and then delivers all that waited."""
+    ports = 8
+    with contextlib.ExitStack() as stack:
+        filmed = [stack.enter_context(filming("--sound", "matroska", "tcp://127.0.0.1:0")) for _ in range(ports)]
+        appliance.configure(f"[appliance]\nports = {ports}\n" + "".join(
+            f'[port.{index}]\nsource = {{ kind = "custom", rate = 25, '
+            f'input = ["-i", "tcp://127.0.0.1:{port_of(process)}"] }}\n' for index, process in enumerate(filmed)
+        ))  # fmt: skip
+        appliance.sdisup(f"start 0-{ports - 1}", timeout_s=60)
+        began, said = time.monotonic(), set()
+        for second in range(1, 60, 7):
+            for index, process in enumerate(filmed):
+                time.sleep(max(0.0, began + second + index * 0.25 - time.monotonic()))
+                process.send_signal(signal.SIGSTOP)
+                if index >= 4:
+                    filmed[index - 4].send_signal(signal.SIGCONT)
+            for index, process in enumerate(filmed[-4:]):
+                time.sleep(max(0.0, began + second + 2 + index * 0.25 - time.monotonic()))
+                process.send_signal(signal.SIGCONT)
+            time.sleep(1)
+            for index in range(ports):
+                status = appliance.status_file(index)
+                said.add((status["state"], status["reason"], status["restarts"], status["missing_frames"]))
+        appliance.sdisup("stop --all")
+    assert said == {("recording", "", 0, 0)}
+    for index in range(ports):
+        (entry,) = [entry for entry in appliance.ledger(index) if entry["kind"] == "file"]
+        assert [gap["cause"] for gap in appliance.ledger(index) if gap["kind"] == "gap"] == ["start"], index
+        assert see(appliance.path(entry["path"])).missing() == [], index
 
 
 # FFmpeg, whose log and progress are joined by words that are not its own.
