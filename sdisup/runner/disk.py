@@ -141,6 +141,8 @@ class RecordingFile:
         self._has_media = self._is_synced = False
         self._free_bytes = 0
         self._filesystem = ""
+        self._is_new_disk = False
+        """Whether recordings are on a disk of their own for the first time, as far as anybody knows."""
         self._found = Found()
         self._whereabouts: Whereabouts | None = None
         try:
@@ -177,6 +179,10 @@ class RecordingFile:
                 os.close(directory)
             self._tell(OpenFailed(problem, is_disk=is_disk))
             return
+        if self._is_new_disk:
+            # A full /run must not end a recording; the next file tries again.
+            with suppress(OSError):
+                remember_disk(self._place.disk_note, self._place.recordings, self._filesystem)
         self._tell(Opened(self._path, self._descriptor))
         self._close(self._watch())
 
@@ -192,10 +198,7 @@ class RecordingFile:
                 f"{place.recordings} is on {found}, not on {right} as when it was {when}: mount the "
                 "disk; or, if this is meant, run: sdisup apply --accept-disks"
             )
-        if place.disk_note and not right and not is_system_disk(found):
-            # A full /run must not end a recording; the next file tries again.
-            with suppress(OSError):
-                remember_disk(place.disk_note, place.recordings, found)
+        self._is_new_disk = bool(place.disk_note) and not right and not is_system_disk(found)
         # A disk that is mounted over the system's own is where the next file belongs.
         self._filesystem = right or ("" if is_system_disk(found) else found)
         return ""

@@ -326,12 +326,15 @@ OTHER = "/srv/other"
 
 @pytest.mark.slow
 def test_a_directory_that_is_renamed_is_followed_by_a_file_where_its_path_leads(appliance: Machine) -> None:
-    appliance.configure(small_ports(1))
+    # A directory of the appliance's read-only layer cannot be renamed: mv would copy it and remove the file.
+    make = "install -d -o sdisup -g sdisup -m 2775 /srv/own"
+    appliance.run(make)
+    appliance.configure(small_ports(1).replace("ports = 1", 'ports = 1\nrecordings = "/srv/own"'))
     appliance.sdisup("start 0")
     first = appliance.wait_recording(0, frames=25)["current_file"]
-    appliance.run(f"mv {RECORDINGS} {OTHER} && install -d -o sdisup -g sdisup -m 2775 {RECORDINGS}")
+    appliance.run(f"mv /srv/own {OTHER} && {make}")
     _expect_another_file(appliance, first, f"{OTHER}/{first.rpartition('/')[2]}")
-    appliance.run(f"rm -rf {OTHER}")
+    appliance.run(f"systemctl stop sdi-record@0; rm -rf {OTHER} /srv/own")
 
 
 @pytest.mark.slow
@@ -341,22 +344,22 @@ def test_a_directory_that_is_mounted_over_is_followed_by_a_file_in_what_hides_it
     first = appliance.wait_recording(0, frames=25)["current_file"]
     appliance.run(f"install -d -o sdisup -g sdisup -m 2775 {OTHER} && mount --bind {OTHER} {RECORDINGS}")
     try:
-        _expect_another_file(appliance, first, "")
-        second = appliance.status_file(0)["current_file"].rpartition("/")[2]
-        assert appliance.path(f"{OTHER}/{second}").exists()
+        second = _expect_another_file(appliance, first, "")
+        assert appliance.path(f"{OTHER}/{second.rpartition('/')[2]}").exists()
     finally:
         appliance.run(f"systemctl stop sdi-record@0; umount {RECORDINGS}; rm -rf {OTHER}")
     (entry,) = [line for line in appliance.ledger(0) if line.get("path") == first]
     assert (entry["frames"], entry["bytes"]) == (appliance.count_frames(first), appliance.path(first).stat().st_size)
 
 
-def _expect_another_file(appliance: Machine, first: str, moved_to: str) -> None:
-    """A new file begins within sync_interval_s + 5 s, and the ledger has all of the first one."""
+def _expect_another_file(appliance: Machine, first: str, moved_to: str) -> str:
+    """A new file begins within sync_interval_s + 5 s, and the ledger has all of the first one; returns the new one."""
     began = appliance.status_file(0)["updated_monotonic"]
     appliance.wait_for(lambda: appliance.status(0)["restarts"] == 1, 20, "a new file begins", poll_s=0.1)
     found = appliance.wait_recording(0, frames=10)
     assert found["current_file"] != first and appliance.path(found["current_file"]).exists()
     assert found["updated_monotonic"] - began < 1.0 + 5.0
+    appliance.run("systemctl stop sdi-record@0")
     entered = appliance.ledger(0)
     (entry,) = [line for line in entered if line.get("path") == first]
     assert entry["ended"] == "complete" and entry["frames"] >= 25
@@ -365,30 +368,7 @@ def _expect_another_file(appliance: Machine, first: str, moved_to: str) -> None:
         assert entry["bytes"] == appliance.path(moved_to).stat().st_size
     (gap,) = [line for line in entered if str(line.get("cause")).startswith("directory moved")]
     assert gap["seconds"] < 2
-
-
-@pytest.mark.slow
-@pytest.mark.journal_allows(r"not on .* as when it was applied|killed|Failed")
-def test_what_a_foreign_disk_hides_goes_on_and_is_entered(appliance: Machine) -> None:
-    """No file may be made on that disk, so the recording goes on below it, until runner and FFmpeg are killed."""
-    appliance.configure(small_ports(1))
-    appliance.sdisup("start 0")
-    first = appliance.wait_recording(0, frames=25)["current_file"]
-    appliance.run(f"mount -t tmpfs -o mode=2775,uid=$(id -u sdisup) none {RECORDINGS}")
-    try:
-        said = appliance.wait_for(
-            lambda: found if "was moved away" in (found := appliance.status(0))["reason"] else None, 10, "it says so"
-        )
-        before = appliance.wait_recording(0, frames=said["frame_count"] + 100)
-        assert (before["current_file"], before["restarts"]) == (first, 0)
-        appliance.run("systemctl kill --kill-whom=all --signal=KILL sdi-record@0")
-        appliance.wait_for(lambda: "not on" in appliance.status(0)["reason"], 20, "it says why it waits", poll_s=0.1)
-    finally:
-        appliance.run(f"umount {RECORDINGS}")
-    appliance.wait_recording(0, frames=10)
-    (entry,) = [line for line in appliance.ledger(0) if line.get("path") == first]
-    assert entry["frames"] == appliance.count_frames(first) > before["frame_count"] - RATE
-    assert entry["bytes"] == appliance.path(first).stat().st_size
+    return str(found["current_file"])
 
 
 @pytest.mark.journal_allows(r"the status cannot be written|No such file")
@@ -460,7 +440,7 @@ def test_a_file_that_is_taken_away_before_its_first_frame_costs_no_more_than_a_m
 
 
 @pytest.mark.slow
-@pytest.mark.journal_allows(r"File too large")
+@pytest.mark.journal_allows(r"File too large|Error muxing")
 def test_a_file_at_its_limit_is_followed_by_another(appliance: Machine) -> None:
     appliance.configure(small_ports(1))
     appliance.write("/etc/systemd/system/sdi-record@0.service.d/20-test.conf", "[Service]\nLimitFSIZE=400K\n")

@@ -929,3 +929,26 @@ def test_a_directory_that_cannot_be_synced_is_no_failure(
     assert bool(file.sync_problem) is (error == errno.EIO)
     assert all("cannot sync directories" in remark for remark in file.remarks)
     assert recorder.closed(file).kept
+
+
+def test_a_disk_that_takes_no_file_is_not_the_right_one(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Else the system's own would be refused for it, once it is gone."""
+    monkeypatch.setattr(disk, "filesystem_identity", lambda _: "tmpfs")
+    (tmp_path / "run").mkdir()
+    note = tmp_path / "run" / "disk.json"
+    (tmp_path / "recordings").mkdir()
+    recordings = str(tmp_path / "recordings")
+    place = Place(recordings, recordings, "CAM3", "mkv", disk_note=str(note))
+
+    def begin() -> RecordingFile:
+        recorder.files.append(RecordingFile(place, 0.02, recorder._wake))
+        return recorder.files[-1]
+
+    with monkeypatch.context() as patch:
+        failing_open(patch, PermissionError(errno.EACCES, "Permission denied"))
+        recorder.wait(begin(), OpenFailed)
+    assert not note.exists()
+    recorder.wait(begin(), Opened)
+    assert note.exists()
