@@ -290,7 +290,7 @@ def test_sound_that_stops_or_never_comes_keeps_no_picture_from_the_file(media: M
 
 @BOTH_DEBIANS
 @pytest.mark.slow
-@pytest.mark.journal_allows(r"Immediate exit requested|killed")
+@pytest.mark.journal_allows(r"sdi-record@.*ffmpeg: |killed")
 def test_sound_that_comes_and_goes_ends_nothing_and_a_kill_loses_a_second(media: Machine) -> None:
     with camera_with_sound() as (comes_and_goes, camera):
         media.configure("[appliance]\nports = 1\n" + custom_port(0, comes_and_goes, ", rate = 25"))
@@ -330,8 +330,8 @@ def test_broken_sound_ends_no_port_for_good(media: Machine) -> None:
     media.run("systemctl start --no-block sdi-record@0 sdi-record@1")
     media.wait_recording(0, frames=250, timeout_s=60)
     media.wait_for(
-        lambda: media.status_file(1)["state"] == "recording" or media.status_file(1)["restarts"] >= 3,
-        60, "it records or is tried again", poll_s=0.2,
+        lambda: media.status_file(1)["state"] == "recording" or media.status_file(1)["restarts"] >= 2,
+        120, "it records or is tried again", poll_s=0.2,
     )  # fmt: skip
     assert media.active_state(1) in ("active", "activating")
 
