@@ -371,6 +371,32 @@ def _expect_another_file(appliance: Machine, first: str, moved_to: str) -> str:
     return str(found["current_file"])
 
 
+@pytest.mark.slow
+@pytest.mark.journal_allows(r"killed|Failed")
+def test_what_is_hidden_by_a_disk_that_takes_no_files_goes_on_and_is_entered(appliance: Machine) -> None:
+    """No file can be made on that disk, so the recording goes on below it, until runner and FFmpeg are killed."""
+    appliance.configure(small_ports(1))
+    appliance.sdisup("start 0")
+    first = appliance.wait_recording(0, frames=25)["current_file"]
+    appliance.run(f"mount -t tmpfs -o mode=755,uid=0 none {RECORDINGS}")
+    try:
+        said = appliance.wait_for(
+            lambda: found if "was moved away" in (found := appliance.status(0))["reason"] else None, 10, "it says so"
+        )
+        before = appliance.wait_recording(0, frames=said["frame_count"] + 100)
+        assert (before["current_file"], before["restarts"]) == (first, 0)
+        appliance.run("systemctl kill --kill-whom=all --signal=KILL sdi-record@0")
+        appliance.wait_for(lambda: "writable" in appliance.status(0)["reason"], 20, "it says why it waits", poll_s=0.1)
+    finally:
+        appliance.run(f"umount --lazy {RECORDINGS}")
+    appliance.wait_recording(0, frames=10)
+    # The ledger's process looks once a minute for a file that is not there; a new one looks at once.
+    appliance.run("systemctl stop sdi-record@0; systemctl restart sdi-ledger")
+    (entry,) = [line for line in appliance.ledger(0) if line.get("path") == first]
+    assert entry["frames"] == appliance.count_frames(first) > before["frame_count"] - RATE
+    assert entry["bytes"] == appliance.path(first).stat().st_size
+
+
 @pytest.mark.journal_allows(r"the status cannot be written|No such file")
 def test_a_status_directory_that_vanishes_does_not_stop_the_recording(appliance: Machine) -> None:
     appliance.configure(small_ports(1))
