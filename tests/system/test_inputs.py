@@ -448,7 +448,8 @@ def test_init_check_and_apply(media: Machine) -> None:
     assert problem.startswith("ports 0-7: /usr/bin/ffmpeg has no input 'videomaster'")
     assert media.sdisup("check --quick").stdout == ""
     assert media.sdisup("apply").stderr.count("has no input 'videomaster'") == 1
-    assert "sdisup apply" not in media.sdisup("check", code=1).stderr
+    said = media.sdisup("check", code=1).stderr
+    assert "the units are not" not in said and "nothing was applied" not in said
     assert media.read("/etc/sdisup/sdisup.toml") == starter
     media.run("chown root:root /srv/recordings && chmod 0755 /srv/recordings")
     try:

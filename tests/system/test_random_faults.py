@@ -1,6 +1,6 @@
 """Eight ports and a seeded random sequence of faults: at the end every file plays and the ledgers leave out no time.
 
-The normal run plays faults for half a minute: some of them, and always a power cut. SDISUP_FAULT_SECONDS=7200
+The normal run plays faults for 20 seconds: some of them, and always a power cut. SDISUP_FAULT_SECONDS=7200
 plays all of them again and again for hours. SDISUP_FAULT_SEED=N plays a sequence again; each run prints its seed.
 SDISUP_FAULTS="suspended run_full" plays these alone, one after the other.
 """
@@ -27,7 +27,7 @@ pytestmark = [
 
 PORTS = 8
 CARD_PORTS = (6, 7)
-SECONDS = float(os.environ.get("SDISUP_FAULT_SECONDS", "30"))
+SECONDS = float(os.environ.get("SDISUP_FAULT_SECONDS", "20"))
 ONLY = os.environ.get("SDISUP_FAULTS", "").split()
 SEED = int(os.environ.get("SDISUP_FAULT_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 31)
 CONFIGURATION = f"""\

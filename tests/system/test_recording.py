@@ -124,11 +124,11 @@ def test_apply_leaves_a_recording_port_alone_unless_asked(appliance: Machine) ->
     assert restarted["current_file"].endswith(".mkv")
     assert (restarted["config_pending"], appliance.status(1)["restarts"]) == (False, 0)
 
-    # A restart is a gap, which is entered with the first frame after it, and no stop.
-    def causes() -> list[str]:
-        return [line.get("cause", line["kind"]) for line in appliance.ledger(0)]
+    # It is entered with the first frame after it.
+    def stoppers() -> list[str]:
+        return [line["by"] for line in appliance.ledger(0) if line["kind"] == "stop"]
 
-    appliance.wait_for(lambda: causes() == ["start", "file", "restart"] or None, 20, "the restart is entered")
+    appliance.wait_for(lambda: stoppers() == ["apply"], 20, "the restart is entered")
 
 
 def test_apply_removes_only_what_it_wrote_and_no_port_that_records(appliance: Machine) -> None:
