@@ -199,6 +199,7 @@ def test_a_shutdown_enters_what_was_told_last(own: Machine) -> None:
     assert "reboot" in [entry.get("cause") for entry in entries]
 
 
+@pytest.mark.slow
 @pytest.mark.journal_allows(r".")
 def test_a_power_cut_while_the_ledgers_disk_hangs_costs_words_and_no_file(own: Machine) -> None:
     """What happened since it hung was in /run alone: the files are found on their disk, and the gap says so."""
