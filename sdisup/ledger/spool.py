@@ -23,6 +23,8 @@ CLOCK_STEP_S = 0.1
 this is the time between the reading of the one and of the other."""
 BEGAN, OPENED, MEDIA, CLOSED, WAITS, STOPPED, CLOCK = "began", "opened", "media", "closed", "waits", "stopped", "clock"
 MISSED, LOSING, MOVED, SLEPT = "missed", "losing", "moved", "slept"
+TERMINATED = "terminated from outside"
+"""A cause of gaps that the runner and the ledger both say."""
 CANNOT_KEEP_UP, SOURCE_LOSES = "cannot keep up", "source loses frames"
 """Causes of what a file lacks while it goes on: the runner and the ledger both say them."""
 SUSPENDED, STOOD_STILL = "suspended", "stood still"

@@ -41,6 +41,7 @@ from sdisup.ledger.spool import (
     STOOD_STILL,
     STOPPED,
     SUSPENDED,
+    TERMINATED,
     WAITS,
     Event,
 )
@@ -48,7 +49,7 @@ from sdisup.ledger.spool import (
 STOPPING_S = 1.0
 """Ending FFmpeg is part of a stop up to this long; a longer time without frames before it is a gap."""
 ACCOUNT_LOST = "account lost"
-RESTART, TERMINATED = "restart", "terminated from outside"
+RESTART = "restart"
 VANISHED_BOARD = ("signal lost", "board missing")
 """What a board that vanishes is called first, and then."""
 SLEEPS_KEPT = 8

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from sdisup.contract.options import ENDS, SEARCHES
 from sdisup.contract.records import Record
+from sdisup.ledger.spool import TERMINATED
 
 RETRY, WAIT, FAIL = "retry", "wait", "fail"
 ERROR, WARNING, INFO = 3, 4, 6
@@ -25,7 +26,6 @@ STALLED, NO_FRAME, NO_AUDIO, NO_SOUND = "stalled", "no frame", "no audio", "no s
 OTHER_PROGRAMME = "other programme"
 FORMAT_CHANGED, FILE_DELETED, NOT_EXECUTED = "format changed", "file deleted", "not executed"
 TIMESTAMPS, MISPLACED = "timestamps jumped", "directory moved"
-TERMINATED = "terminated from outside"
 # Causes by which the runner decides.
 DISK, DISK_FULL, DISK_ERROR = "disk", "disk full", "disk error"
 TOO_LARGE = "too large"

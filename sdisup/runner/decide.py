@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from sdisup.contract.options import ENDS, OPTIONAL, Options
 from sdisup.contract.records import Record
+from sdisup.ledger.spool import TERMINATED
 from sdisup.runner.causes import (
     FAIL,
     FILE_DELETED,
@@ -21,7 +22,6 @@ from sdisup.runner.causes import (
     OTHER_PROGRAMME,
     RETRY,
     STALLED,
-    TERMINATED,
     TIMESTAMPS,
     WAIT,
     Cause,

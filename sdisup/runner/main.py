@@ -38,6 +38,7 @@ from sdisup.runner.causes import COMPLETE, NO_SOUND, OTHER_PROGRAMME, TIMESTAMPS
 from sdisup.runner.decide import (
     Decision,
     Ended,
+    Sight,
     Situation,
     backoff_s,
     decide,
@@ -300,9 +301,12 @@ class Runner:
             self._spool.retry()
         self._say_lack()
         if self._exit_code is None:
+            if decision.step != steps.NOTHING or situation.ended is not None:
+                situation = self._situation(now)
             told = (self._reporter.status.state, self._reporter.status.reason)
-            state, reason = describe(self._situation(now), self._options, self._waits_for, told)
-            self._reporter.publish(now, state, "; ".join(filter(None, (reason, *self._remarks(now)))), self._attempt)
+            state, reason = describe(situation, self._options, self._waits_for, told)
+            reason = "; ".join(filter(None, (reason, *self._remarks(situation.sight))))
+            self._reporter.publish(now, state, reason, self._attempt)
 
     def _say_lack(self) -> None:
         if self._memory.lack and self._memory.lack != self._lack:
@@ -662,16 +666,18 @@ class Runner:
         self._reporter.finish(now, "stopped", "")
         self._exit_code = EXIT_STOPPED
 
-    def _remarks(self, now: float) -> list[str]:
-        """What an operator should know of a port that records."""
+    def _remarks(self, sight: Sight | None) -> list[str]:
+        """What an operator should know of a port that records; `sight` is that of its attempt."""
         attempt, lack = self._attempt, self._memory.lack
         remarks = [f"{lack}: {FORGETS}"] if lack and not self._is_stopping else []
-        if attempt is None or attempt.phase != steps.RUNNING or self._is_stopping or self._no_signal_since is not None:
+        if attempt is None or sight is None or attempt.phase != steps.RUNNING:
+            return remarks
+        if self._is_stopping or self._no_signal_since is not None:
             return remarks
         if self._memory.without_audio:
             where = "is embedded in the signal" if self._options.audio_options else "came from the input"
             remarks.append(f"without audio: none {where}")
-        remarks += [sound_remark(attempt.sight(now)), attempt.streams.choice.remark]
+        remarks += [sound_remark(sight), attempt.streams.choice.remark]
         if attempt.streams.has_sound_jumped:
             remarks.append("the sound may not be in step with the picture: its timestamps jumped by more than 10 s")
         if attempt.is_from_zero:

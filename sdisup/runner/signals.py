@@ -9,7 +9,7 @@ from __future__ import annotations
 import _thread
 import signal
 
-from sdisup.runner.causes import TERMINATED
+from sdisup.ledger.spool import TERMINATED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
