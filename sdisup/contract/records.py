@@ -13,6 +13,8 @@ module has to cost next to nothing.
 
 from __future__ import annotations
 
+from _operator import attrgetter  # what `operator` gives, without its module
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +33,7 @@ class _RecordType(type):
 
     _template: dict[str, object]
     _slots: tuple[Callable[[object, object], None], ...]
+    _values: Callable[[object], tuple[object, ...]]
 
     def __new__(
         meta, name: str, bases: tuple[type, ...], namespace: dict[str, Any], *, frozen: bool = True
@@ -50,6 +53,7 @@ class _RecordType(type):
             namespace.update(__setattr__=object.__setattr__, __hash__=None)
         made = super().__new__(meta, name, bases, namespace)
         made._slots = tuple(getattr(made, field).__set__ for field in template)
+        made._values = staticmethod(_getter([*template]))
         return made
 
     def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **_: bool) -> None:
@@ -60,6 +64,13 @@ class _RecordType(type):
         return dict(cls._template)
 
 
+def _getter(fields: list[str]) -> Callable[[object], tuple[object, ...]]:
+    """What gives the values of so many fields at once; for less than two fields attrgetter() gives no tuple."""
+    if len(fields) > 1:
+        return attrgetter(*fields)
+    return lambda record: tuple(getattr(record, name) for name in fields)
+
+
 @dataclass_transform(frozen_default=True)
 class Record(metaclass=_RecordType):
     """The base of all records."""
@@ -67,6 +78,7 @@ class Record(metaclass=_RecordType):
     if TYPE_CHECKING:
         _template: dict[str, object]  # each field's default, or _MISSING
         _slots: tuple[Callable[[object, object], None], ...]
+        _values: Callable[[object], tuple[object, ...]]
 
     def __init__(self, *args: object, **values: object) -> None:
         """Fields in their order, by name, or both. Raises TypeError that names what is missing or unknown."""
@@ -77,6 +89,11 @@ class Record(metaclass=_RecordType):
 
     def _complete(self, args: tuple[object, ...], values: dict[str, object]) -> tuple[object, ...]:
         """A value for each field, in their order."""
+        if not args:
+            known = {**self._template, **values}
+            given = tuple(known.values())
+            if len(known) == len(self._slots) and not any(value is _MISSING for value in given):
+                return given
         placed = dict(zip(self._template, args, strict=False))
         known = {**self._template, **placed, **values}
         problems = [f"no value for {name}" for name, value in known.items() if value is _MISSING]
@@ -93,21 +110,22 @@ class Record(metaclass=_RecordType):
 
     def __reduce__(self) -> tuple[type, tuple[object, ...]]:
         """For copy and pickle, which would set the fields of a frozen record."""
-        return type(self), tuple(getattr(self, name) for name in self._template)
+        return type(self), self._values(self)
 
     def as_dict(self) -> dict[str, Any]:
         """The fields by name, in their order."""
-        return {name: getattr(self, name) for name in self._template}
+        return dict(zip(self._template, self._values(self), strict=True))
 
     def replaced(self, **changes: object) -> Self:
         """A copy with other values for some fields."""
-        return type(self)(**{**self.as_dict(), **changes})
+        known = {**self.as_dict(), **changes}
+        return type(self)(*known.values()) if len(known) == len(self._slots) else type(self)(**known)
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self.as_dict() == other.as_dict()
+        return type(self) is type(other) and self._values(self) == self._values(other)
 
     def __hash__(self) -> int:
-        return hash(tuple(self.as_dict().values()))
+        return hash(self._values(self))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.as_dict().items())})"
