@@ -359,6 +359,7 @@ def unaccounted(lines: list[dict[str, Any]]) -> list[str]:
     return holes
 
 
+@pytest.mark.limit(300 + 1.25 * SECONDS)
 def test_no_fault_leaves_time_unaccounted_for(new_appliance: Callable[..., Machine]) -> None:
     print(f"SDISUP_FAULT_SEED={SEED}")
     room = max(192, int(SECONDS / 2)) * MIB
