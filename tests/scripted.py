@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from sdisup.runner.disk import Closed, Event, Opened
+from sdisup.runner.disk import Closed, Event, Named, Opened
 from sdisup.runner.main import Runner
 
 STDERR, PIDFD, DESCRIPTOR = 10_001, 10_002, 10_003
@@ -95,7 +95,9 @@ class World:
         self.files: list[FakeFile] = []
         self.runner: Runner | None = None
         self.turns = 0
-        self.on_open: Callable[[FakeFile], None] = lambda file: file.events.append(Opened(self.path(file), DESCRIPTOR))
+        self.on_open: Callable[[FakeFile], None] = lambda file: file.events.extend(
+            (Opened(self.path(file), DESCRIPTOR), Named(self.path(file)))
+        )
         self.on_spawn: Callable[[FakeFFmpeg], None] = lambda ffmpeg: None
         self.on_step: Callable[[FakeFFmpeg, str], None] = quit_well
         self.on_finish: Callable[[FakeFile, bool], None] = close_well

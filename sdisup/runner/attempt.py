@@ -41,7 +41,7 @@ from sdisup.runner.decide import (
     sound_remark,
     with_output,
 )
-from sdisup.runner.disk import Closed, Event, FirstMedia, Opened, OpenFailed, Place, RecordingFile, Sample
+from sdisup.runner.disk import Closed, Event, FirstMedia, Named, Opened, OpenFailed, Place, RecordingFile, Sample
 from sdisup.runner.ffmpeg import OUTPUT_NAME, FFmpegProcess, Ladder
 from sdisup.runner.meter import Meter
 from sdisup.runner.pace import SIGNAL_LOST, SOURCE_SILENT
@@ -75,6 +75,7 @@ class File(Record, frozen=False):
 
     thread: RecordingFile
     path: str = ""
+    is_named: bool = False
     sample: Sample | None = None
     is_closed: bool = False
     kept: bool = False
@@ -386,6 +387,8 @@ class Attempt:
         if isinstance(event, Opened):
             file.path = event.path
             self._spawn(now, event.descriptor)
+        elif isinstance(event, Named):
+            file.path, file.is_named = event.path, True
         elif isinstance(event, OpenFailed):
             self.problem, self.could_open = event.reason, not event.is_disk
             if not event.is_disk:

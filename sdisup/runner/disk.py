@@ -3,7 +3,7 @@
 Invariant 2: the runner's loop waits for nothing but its poll. So the threads here do all that touches the recordings'
 filesystem: they make the file, look at its size, make it durable and close it. They tell the loop by `events` and by a
 byte in its wake-up pipe. FFmpeg writes the file; the threads hold the file open besides, because FFmpeg calls no fsync
-(FACTS 3: a power cut after 25 s left 0 bytes).
+(FACTS 3: a power cut after 25 s left 0 bytes). The file gets its name with its first frame (unnamed.py).
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from sdisup.contract.filesystem import (
 )
 from sdisup.contract.media import holds_media
 from sdisup.contract.records import Record
+from sdisup.runner.unnamed import Spare, give_name, make_unnamed
 from sdisup.runner.whereabouts import Found, Whereabouts, is_same_at_rest
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -38,6 +39,7 @@ FIRST_LOOK_S = 0.02
 """The time between two looks at the file until its first frame is on disk."""
 CANNOT_SYNC = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 """What some filesystems answer where a directory is to be synced, such as CIFS and FUSE."""
+SAME_NAMES = "ten thousand files of this second's name"
 SAMPLE_S = 1.0
 """The time between two Samples."""
 
@@ -65,10 +67,19 @@ class Place(Record):
 
 
 class Opened(Record):
-    """The file exists, is empty, and was made by this runner. `descriptor` is open until finish() is called."""
+    """The file exists, is empty, and was made by this runner. Its name is to be `path`, from its first frame on.
+
+    `descriptor` is open until finish() is called.
+    """
 
     path: str
     descriptor: int
+
+
+class Named(Record):
+    """The file has its name; another one than Opened told if something had that one meanwhile."""
+
+    path: str
 
 
 class OpenFailed(Record):
@@ -107,7 +118,7 @@ class Closed(Record):
     problem: str
 
 
-Event = Opened | OpenFailed | FirstMedia | Sample | Closed
+Event = Opened | OpenFailed | Named | FirstMedia | Sample | Closed
 
 
 class RecordingFile:
@@ -117,7 +128,9 @@ class RecordingFile:
     ended, and waits for Closed no longer than it wants to.
     """
 
-    def __init__(self, place: Place, sync_interval_s: float, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, place: Place, sync_interval_s: float, wake: Callable[[], None], spare: Spare | None = None
+    ) -> None:
         self.events: deque[Event] = deque()
         self._place = place
         self._sync_interval_s = sync_interval_s
@@ -133,7 +146,10 @@ class RecordingFile:
         self.remarks: deque[str] = deque()
         """What this filesystem cannot do, though recordings go on: worth a word once."""
         self._descriptor = -1
+        self._spare = spare
         self._path = ""
+        self._is_named = self._is_refused = False
+        """Whether it has this path; whether it could not have it."""
         self._directory = -1
         """The file's directory, open: its path may lead elsewhere by now."""
         self._unsynced: list[int] = []
@@ -175,8 +191,8 @@ class RecordingFile:
             problem = _open_problem(self._place, error)
             is_disk = error.errno not in EXHAUSTED
         if problem:
-            for directory in {self._directory, *self._unsynced} - {-1}:
-                os.close(directory)
+            for descriptor in {self._descriptor, self._directory, *self._unsynced} - {-1}:
+                os.close(descriptor)
             self._tell(OpenFailed(problem, is_disk=is_disk))
             return
         if self._is_new_disk:
@@ -184,6 +200,8 @@ class RecordingFile:
             with suppress(OSError):
                 remember_disk(self._place.disk_note, self._place.recordings, self._filesystem)
         self._tell(Opened(self._path, self._descriptor))
+        if self._is_named:
+            self._tell(Named(self._path))
         self._close(self._watch())
 
     def _wrong_place(self) -> str:
@@ -223,16 +241,24 @@ class RecordingFile:
         self._directory = os.open(name, DIRECTORY | os.O_NOFOLLOW, dir_fd=self._directory)
 
     def _open(self) -> str:
-        """Make the file. Invariant 3: with O_EXCL no two writers share a name, whatever the clock does."""
-        place = self._place
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-        # All descriptors come before the file, which nobody would remove.
+        """Make the file, and settle its name; where there are no files without one, it gets it now."""
+        # All descriptors come before the file: one that has a name, nobody would remove.
         self._unsynced.append(os.dup(self._directory))
+        if self._spare is not None:
+            self._descriptor = self._spare.take(self._directory)
+        if self._descriptor < 0:
+            self._descriptor = make_unnamed(self._directory)
+        self._is_named = self._descriptor < 0
+        if self._take_name(self._make_named if self._is_named else self._is_free):
+            return ""
+        return f"{self._place.directory} holds {SAME_NAMES}"
+
+    def _take_name(self, take: Callable[[str], bool]) -> bool:
+        """Settle the file's path: that of the first name which `take` gets. False where it gets none."""
+        place = self._place
         for attempt in range(1, 10_000):
             name = file_name(place.name, place.container, time.time(), attempt)
-            try:
-                self._descriptor = os.open(name, flags, 0o664, dir_fd=self._directory)
-            except FileExistsError:
+            if not take(name):
                 continue
             self._path = os.path.join(place.directory, name)
             self._whereabouts = Whereabouts(
@@ -243,8 +269,46 @@ class RecordingFile:
                 recordings=place.recordings,
                 filesystem=self._filesystem,
             )
-            return ""
-        return f"{place.directory} holds ten thousand files of this second's name"
+            return True
+        return False
+
+    def _is_free(self, name: str) -> bool:
+        try:
+            os.stat(name, dir_fd=self._directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return True
+        return False
+
+    def _make_named(self, name: str) -> bool:
+        """Invariant 3: with O_EXCL no two writers share a name, whatever the clock does."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            self._descriptor = os.open(name, flags, 0o664, dir_fd=self._directory)
+        except FileExistsError:
+            return False
+        return True
+
+    def _give_name(self) -> None:
+        """Give the file the name that was settled, or another one if something has it by now.
+
+        Raises OSError where it cannot have one: then it is as good as deleted.
+        """
+        if self._is_named:
+            return
+
+        def give(name: str) -> bool:
+            return give_name(self._descriptor, self._directory, name)
+
+        try:
+            is_given = give(os.path.basename(self._path)) or self._take_name(give)
+        except OSError:
+            self._is_refused = True
+            raise
+        if not is_given:
+            self._is_refused = True
+            raise OSError(errno.EEXIST, SAME_NAMES)
+        self._is_named = True
+        self._tell(Named(self._path))
 
     def _watch(self) -> str:
         """Look at the file until finish() is called; returns why the last look failed, if it did.
@@ -262,7 +326,10 @@ class RecordingFile:
                 if not self._has_media and (finishing or size > seen_bytes):
                     self._look_for_media(size)
                     seen_bytes = size
-                if size and not finishing and not self._is_synced:
+                if size > HEAD_BYTES:
+                    # Whatever it holds, it is worth a name.
+                    self._give_name()
+                if size and self._is_named and not finishing and not self._is_synced:
                     self._begin_to_sync()
             except OSError as error:
                 problem = str(error.strerror)
@@ -276,6 +343,7 @@ class RecordingFile:
     def _look_for_media(self, size_bytes: int) -> None:
         descriptor = self._descriptor
         if holds_media(self._place.container, size_bytes, lambda count, offset: os.pread(descriptor, count, offset)):
+            self._give_name()
             self._has_media = True
             self._tell(FirstMedia())
 
@@ -294,7 +362,7 @@ class RecordingFile:
         filesystem = f"{os.major(ours.st_dev)}:{os.minor(ours.st_dev)}"
         # Some filesystems count no links (FUSE): what its path leads to is not deleted.
         found = self._found
-        is_deleted = found.moved and ours.st_nlink == 0
+        is_deleted = (found.moved or self._is_refused) and ours.st_nlink == 0
         self._tell(
             Sample(ours.st_size, self._free_bytes, filesystem, found.moved, is_deleted, found.place, found.misplaced)
         )
@@ -309,7 +377,7 @@ class RecordingFile:
         if where is None:
             return
         had_numbers = where.has_numbers
-        self._found = where.look()
+        self._found = where.look() if self._is_named else where.look_for_directory()
         if had_numbers and not where.has_numbers:
             self.remarks.append(
                 f"{self._place.directory} is on a filesystem that numbers its files anew at each look: where one is "
@@ -370,20 +438,34 @@ class RecordingFile:
         try:
             size_bytes = os.fstat(self._descriptor).st_size
             # After a look that failed the file may hold frames.
-            may_hold_frames = size_bytes > HEAD_BYTES or not self._is_empty
-            if may_hold_frames and (self._has_media or problem or size_bytes > HEAD_BYTES):
+            may_hold_frames = size_bytes > HEAD_BYTES or (size_bytes > 0 and not self._is_empty)
+            kept = may_hold_frames and (self._has_media or bool(problem) or size_bytes > HEAD_BYTES)
+            if kept:
+                self._give_name()
                 os.fdatasync(self._descriptor)
                 if not self._is_synced:
                     self._sync_names(self._descriptor)
-            else:
+            elif self._is_named:
                 kept = not self._remove_empty()
-            os.close(self._descriptor)
-            os.close(self._directory)
-            for directory in [] if self._is_synced else self._unsynced:
-                os.close(directory)
+            self._let_go()
         except OSError as error:
             problem = problem or f"{self._path}: {error.strerror}"
+            if not self._is_named:
+                kept = False
+                self._tell_sample()
         self._tell(Closed(size_bytes, kept, problem or self.sync_problem))
+
+    def _let_go(self) -> None:
+        """Close what is open; an empty file without a name is for the next try."""
+        for directory in [] if self._is_synced else self._unsynced:
+            os.close(directory)
+        if self._spare is None or self._is_named:
+            os.close(self._descriptor)
+            os.close(self._directory)
+            return
+        # FFmpeg may have written a header.
+        os.ftruncate(self._descriptor, 0)
+        self._spare.put(self._descriptor, self._directory)
 
     def _remove_empty(self) -> bool:
         """Remove this runner's file, which never held a frame: a try each second would leave thousands of files."""
@@ -396,6 +478,12 @@ class RecordingFile:
             return False
         os.unlink(name, dir_fd=self._directory)
         return True
+
+
+def recording_files() -> Callable[[Place, float, Callable[[], None]], RecordingFile]:
+    """What makes a runner's files: an empty one is used again by the next try."""
+    spare = Spare()
+    return lambda place, sync_interval_s, wake: RecordingFile(place, sync_interval_s, wake, spare)
 
 
 def _make(name: str, above: int) -> None:

@@ -48,7 +48,7 @@ from sdisup.runner.decide import (
     with_size,
     without_audio,
 )
-from sdisup.runner.disk import RecordingFile
+from sdisup.runner.disk import RecordingFile, recording_files
 from sdisup.runner.ffmpeg import FFmpegProcess
 from sdisup.runner.memory import (
     Memory,
@@ -94,7 +94,7 @@ class Runner:
         wall: Callable[[], float] = time.time,
         raw: Callable[[], float] = monotonic_raw,
         asleep: Callable[[], float] = asleep_seconds,
-        open_file: Callable[..., RecordingFile] = RecordingFile,
+        open_file: Callable[..., RecordingFile] | None = None,
         spawn: Callable[[Sequence[str], int], FFmpegProcess] = FFmpegProcess,
         signals: Callable[[Callable[[], None]], Signals] | None = None,
     ) -> None:
@@ -126,7 +126,7 @@ class Runner:
         """When the loop was last seen to turn."""
         self._still: list[tuple[float, float]] = []
         """From when to when the loop stood still, of late."""
-        self._open_file, self._spawn = open_file, spawn
+        self._open_file, self._spawn = open_file or recording_files(), spawn
         self._exit_code: int | None = None
         self._attempt: Attempt | None = None
         self._begun_at: float | None = None
@@ -428,6 +428,9 @@ class Runner:
         if step in ("term", "kill"):
             self._say(WARNING, f"FFmpeg does not answer; sending SIG{step.upper()}")
         if attempt.path != path:
+            if path:
+                # Something had the name by then, and is not this port's.
+                self._tell(spool.CLOSED, now, path=path, verdict=COMPLETE, cause="")
             self._tell_opened(attempt, now)
         if attempt.ffmpeg_pid and not pid:
             self._on_spawned(attempt)

@@ -247,8 +247,8 @@ class Reporter:
         wall = time.time()
         self.status.update(
             ffmpeg_pid=attempt.ffmpeg_pid if attempt else None,
-            current_file=attempt.path if attempt and is_running else None,
-            files=tuple(file.path for file in attempt.files if file.path) if attempt and is_running else (),
+            current_file=attempt.path if attempt and is_running and attempt.newest.is_named else None,
+            files=tuple(file.path for file in attempt.files if file.is_named) if attempt and is_running else (),
             frame_count=meter.frames,
             fps=round(meter.fps(now), 2),
             speed=meter.speed,

@@ -52,7 +52,7 @@ class Whereabouts:
             return Found()
         # The kernel follows what is renamed (proc(5)); where no path leads to the file any more this is its former one.
         place = os.readlink(f"/proc/self/fd/{self._descriptor}")
-        return Found(moved=True, place=place if self._is_at(place, ours) else "", misplaced=self._is_misplaced())
+        return Found(moved=True, place=place if self._is_at(place, ours) else "", misplaced=self.is_misplaced())
 
     def _is_at(self, path: str, ours: os.stat_result) -> bool:
         try:
@@ -85,7 +85,15 @@ class Whereabouts:
         finally:
             os.close(other)
 
-    def _is_misplaced(self) -> bool:
+    def look_for_directory(self) -> Found:
+        """Whether the file, which has no name yet, would get it in another directory than a new file."""
+        try:
+            is_here = is_same(os.stat(self._directory), os.fstat(self._above))
+        except (FileNotFoundError, NotADirectoryError):
+            is_here = False
+        return Found(misplaced=not is_here and self.is_misplaced())
+
+    def is_misplaced(self) -> bool:
         """Whether a new file would be made in another directory: this one was renamed, or is hidden by a mount.
 
         Where none could be made there, this directory is better than none.

@@ -24,13 +24,16 @@ from sdisup.runner.disk import (
     HEAD_BYTES,
     Closed,
     FirstMedia,
+    Named,
     Opened,
     OpenFailed,
     Place,
     RecordingFile,
     Sample,
     file_name,
+    recording_files,
 )
+from sdisup.runner.unnamed import make_unnamed
 
 DEADLINE_S = 60.0
 FFMPEG = shutil.which("ffmpeg") or "ffmpeg"
@@ -231,6 +234,7 @@ class Recorder:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.is_unnamed = True
         self.files: list[RecordingFile] = []
         self._told = threading.Condition()
 
@@ -262,6 +266,13 @@ class Recorder:
         file = self.open(container)
         return file, Path(self.wait(file, Opened).path)
 
+    def output(self, file: RecordingFile) -> Path:
+        """What FFmpeg writes to, whatever name the file has."""
+        return Path(f"/proc/self/fd/{file._descriptor}")
+
+    def write(self, file: RecordingFile, content: bytes) -> None:
+        self.output(file).write_bytes(content)
+
     def closed(self, file: RecordingFile) -> Closed:
         file.finish()
         return self.wait(file, Closed)
@@ -278,15 +289,22 @@ def threads() -> int:
     return len(os.listdir("/proc/self/task"))
 
 
-@pytest.fixture
-def recorder(tmp_path: Path) -> Iterator[Recorder]:
-    """Ends every thread that it began, also after a failed test."""
+@pytest.fixture(params=["unnamed", "named"])
+def recorder(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
+    """Ends every thread that it began, also after a failed test. Some filesystems have no files without a name."""
     before = threads()
+    if request.param == "named":
+        monkeypatch.setattr(disk, "make_unnamed", lambda directory: -1)
     made = Recorder(tmp_path)
+    made.is_unnamed = request.param == "unnamed"
     yield made
     for file in made.files:
         file.finish()
     wait_until(lambda: threads() <= before)
+
+
+NAMED = pytest.mark.parametrize("recorder", ["named"], indirect=True)
+UNNAMED = pytest.mark.parametrize("recorder", ["unnamed"], indirect=True)
 
 
 class StandingClock:
@@ -309,8 +327,9 @@ def test_the_file_is_made_empty_and_for_the_group_to_write(recorder: Recorder) -
         file, path = recorder.opened()
     finally:
         os.umask(before)
-    assert path.parent == recorder.directory and path.stat().st_size == 0
-    assert stat.S_IMODE(path.stat().st_mode) == 0o664
+    made = recorder.output(file).stat()
+    assert path.parent == recorder.directory and made.st_size == 0
+    assert stat.S_IMODE(made.st_mode) == 0o664
     assert recorder.closed(file).kept is False
 
 
@@ -321,7 +340,7 @@ def test_a_file_that_grows_is_told_of_from_its_first_frames_on(
     content = media[container]
     first = first_media_at(container, content)
     file, path = recorder.opened(container)
-    with open(path, "wb", buffering=0) as writer:
+    with open(recorder.output(file), "wb", buffering=0) as writer:
         for start in range(0, first - 1, 700):
             writer.write(content[start : min(start + 700, first - 1)])
         assert not any(isinstance(event, FirstMedia) for event in list(file.events))
@@ -339,8 +358,8 @@ def test_a_file_that_grows_is_told_of_from_its_first_frames_on(
 
 
 def test_a_header_alone_is_removed_at_the_end(recorder: Recorder, media: dict[str, bytes]) -> None:
-    file, path = recorder.opened()
-    path.write_bytes(media["mkv"][: first_media_at("mkv", media["mkv"]) - 1])
+    file, _ = recorder.opened()
+    recorder.write(file, media["mkv"][: first_media_at("mkv", media["mkv"]) - 1])
     closed = recorder.closed(file)
     assert (closed.kept, closed.problem) == (False, "")
     assert os.listdir(recorder.directory) == []
@@ -363,9 +382,9 @@ def test_a_short_recording_whose_frames_come_with_its_end_is_kept(
     file, path = recorder.opened("mp4")
     # Of the same length before and after: the trailer's last act is to patch the length of the frames' box.
     patched = content.index(b"mdat") - 4
-    path.write_bytes(content[:patched] + bytes(4) + content[patched + 4 :])
+    recorder.write(file, content[:patched] + bytes(4) + content[patched + 4 :])
     wait_until(lambda: len(content) in looked_at)
-    with open(path, "r+b") as writer:
+    with open(recorder.output(file), "r+b") as writer:
         writer.write(content)
     closed = recorder.closed(file)
     assert closed.kept and path.read_bytes() == content
@@ -373,11 +392,12 @@ def test_a_short_recording_whose_frames_come_with_its_end_is_kept(
 
 def test_what_is_large_is_never_removed_whatever_it_holds(recorder: Recorder) -> None:
     file, path = recorder.opened()
-    path.write_bytes(b"x" * (HEAD_BYTES + 1))
+    recorder.write(file, b"x" * (HEAD_BYTES + 1))
     assert recorder.closed(file).kept
     assert path.exists()
 
 
+@NAMED
 @pytest.mark.usefixtures("standing_clock")
 def test_names_are_unique_when_the_clock_stands_still(recorder: Recorder) -> None:
     names = [recorder.opened()[1].name for _ in range(5)]
@@ -388,9 +408,13 @@ def test_names_are_unique_when_the_clock_stands_still(recorder: Recorder) -> Non
 
 
 @pytest.mark.usefixtures("standing_clock")
-def test_two_at_once_never_share_a_file(recorder: Recorder) -> None:
+def test_two_at_once_never_share_a_file(recorder: Recorder, media: dict[str, bytes]) -> None:
     files = [recorder.open() for _ in range(20)]
-    paths = [recorder.wait(file, Opened).path for file in files]
+    for file in files:
+        recorder.wait(file, Opened)
+    for file in files:
+        recorder.write(file, media["mkv"])
+    paths = [recorder.wait(file, Named).path for file in files]
     assert len(set(paths)) == 20
     assert len(os.listdir(recorder.directory)) == 20
 
@@ -422,6 +446,7 @@ def test_what_exists_is_never_touched(recorder: Recorder, kind: str, tmp_path: P
     assert elsewhere.exists() is (kind == "symlink")
 
 
+@NAMED
 def test_an_empty_file_that_was_renamed_over_is_not_removed(recorder: Recorder, tmp_path: Path) -> None:
     file, path = recorder.opened()
     (tmp_path / "other").write_bytes(b"somebody else's")
@@ -430,6 +455,7 @@ def test_an_empty_file_that_was_renamed_over_is_not_removed(recorder: Recorder, 
     assert path.read_bytes() == b"somebody else's"
 
 
+@NAMED
 def test_an_empty_file_that_was_removed_already_is_no_error(recorder: Recorder) -> None:
     file, path = recorder.opened()
     path.unlink()
@@ -442,7 +468,7 @@ def test_a_large_file_is_kept_whatever_ffmpeg_counted(
     recorder: Recorder, media: dict[str, bytes], size_bytes: int, is_kept: bool
 ) -> None:
     file, path = recorder.opened()
-    path.write_bytes(media["mkv"].ljust(size_bytes, b"\0")[:size_bytes])
+    recorder.write(file, media["mkv"].ljust(size_bytes, b"\0")[:size_bytes])
     file.finish(is_empty=True)
     assert recorder.wait(file, Closed).kept is is_kept
     assert path.exists() is is_kept
@@ -450,7 +476,7 @@ def test_a_large_file_is_kept_whatever_ffmpeg_counted(
 
 def test_a_recording_that_was_moved_is_told(recorder: Recorder, media: dict[str, bytes], tmp_path: Path) -> None:
     file, path = recorder.opened()
-    with open(path, "wb") as writer:
+    with open(recorder.output(file), "wb") as writer:
         writer.write(media["mkv"])
     recorder.wait(file, FirstMedia)
     os.rename(path, tmp_path / "moved")
@@ -461,7 +487,7 @@ def test_a_recording_that_was_moved_is_told(recorder: Recorder, media: dict[str,
 
 def test_a_recording_that_was_deleted_is_told(recorder: Recorder, media: dict[str, bytes]) -> None:
     file, path = recorder.opened()
-    path.write_bytes(media["mkv"])
+    recorder.write(file, media["mkv"])
     sample = recorder.wait(file, Sample)
     assert not sample.deleted
     path.unlink()
@@ -469,6 +495,7 @@ def test_a_recording_that_was_deleted_is_told(recorder: Recorder, media: dict[st
     assert recorder.closed(file).kept
 
 
+@NAMED
 @pytest.mark.parametrize("action", ["moved", "replaced", "deleted"])
 def test_what_befalls_the_name_before_the_first_frame_is_told(recorder: Recorder, tmp_path: Path, action: str) -> None:
     """FFmpeg has the file itself and not its name: what was moved goes on, and what was deleted is begun anew."""
@@ -519,7 +546,7 @@ def test_a_look_that_fails_is_told_and_the_watch_goes_on(
 
     monkeypatch.setattr(disk, "SAMPLE_S", 0.02)
     monkeypatch.setattr(os, call, fail)
-    path.write_bytes(media["mkv"])
+    recorder.write(file, media["mkv"])
     wait_until(lambda: bool(file.watch_problem))
     assert file.watch_problem == f"{path} cannot be looked at: {error.strerror}"
     if call != "fstat":
@@ -539,8 +566,8 @@ def test_a_directory_that_was_replaced_by_a_file_has_taken_the_recording_along(
     recorder: Recorder, media: dict[str, bytes], tmp_path: Path
 ) -> None:
     file = recorder.open(directory=tmp_path / "match")
-    path = Path(recorder.wait(file, Opened).path)
-    path.write_bytes(media["mkv"])
+    recorder.wait(file, Opened)
+    recorder.write(file, media["mkv"])
     recorder.wait(file, FirstMedia)
     os.rename(tmp_path / "match", tmp_path / "elsewhere")
     (tmp_path / "match").touch()
@@ -589,9 +616,9 @@ def test_directories_that_are_made_are_made_durable_in_theirs(
     place = Place(str(tmp_path), f"{tmp_path}/{below}" if below else str(tmp_path), "CAM3", "mkv")
     file = RecordingFile(place, 0.02, recorder._wake)
     recorder.files.append(file)
-    path = recorder.wait(file, Opened).path
+    recorder.wait(file, Opened)
     assert done == []
-    Path(path).write_bytes(media["mkv"])
+    recorder.write(file, media["mkv"])
     wanted = {directory or "." for directory in synced}
     wait_until(lambda: set(done) >= wanted)
     recorder.closed(file)
@@ -611,12 +638,16 @@ def test_the_space_that_counts_is_where_the_file_goes(recorder: Recorder, tmp_pa
         subprocess.run(["umount", str(small)], check=True)
 
 
-def test_a_directory_that_is_a_link_is_where_it_leads(recorder: Recorder, tmp_path: Path) -> None:
+def test_a_directory_that_is_a_link_is_where_it_leads(
+    recorder: Recorder, media: dict[str, bytes], tmp_path: Path
+) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "recordings").symlink_to("disk")
     recorder.directory = tmp_path / "recordings"
-    _, path = recorder.opened()
+    file, path = recorder.opened()
     assert path.parent == tmp_path / "recordings"
+    recorder.write(file, media["mkv"])
+    recorder.wait(file, FirstMedia)
     assert os.listdir(tmp_path / "disk") == [path.name]
 
 
@@ -718,7 +749,7 @@ def failing_open(monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
     true_open = os.open
 
     def fail(path: str, flags: int, mode: int = 0o777, **options: int) -> int:
-        if flags & os.O_EXCL:
+        if flags & os.O_EXCL or flags & os.O_TMPFILE == os.O_TMPFILE:
             raise error
         return true_open(path, flags, mode, **options)
 
@@ -773,6 +804,7 @@ def test_the_directory_that_refuses_is_the_one_that_is_named(tmp_path: Path, mon
     assert said(below) == f"the user sdisup may not look into {closed}; let it: chmod o+x {closed}"
 
 
+@NAMED
 def test_ten_thousand_files_of_one_second_are_told(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         failing_open(patch, FileExistsError(17, "File exists"))
@@ -799,11 +831,11 @@ def test_a_disk_that_fails_while_recording_is_told_at_the_close_and_the_file_kep
     monkeypatch.setattr(disk, "holds_media", fail)
     monkeypatch.setattr(RecordingFile, "_close", close)
     file, path = recorder.opened()
-    path.write_bytes(b"something")
+    recorder.write(file, b"something")
     assert looked.wait(DEADLINE_S)
     # Another file's whole life gives the first one's thread more than its time to be wrong.
     other, _ = recorder.opened()
-    recorder.closed(other)
+    assert not recorder.closed(other).kept
     closed = recorder.closed(file)
     assert finishing_at_close == [True, True]
     assert (closed.kept, closed.problem) == (True, f"{path}: Input/output error")
@@ -816,8 +848,8 @@ def test_nothing_is_left_of_a_file_that_is_closed(recorder: Recorder, media: dic
     began_with = threads()
     for content in (b"", media["mkv"]):
         for _ in range(5):
-            file, path = recorder.opened()
-            path.write_bytes(content)
+            file, _ = recorder.opened()
+            recorder.write(file, content)
             recorder.closed(file)
     wait_until(lambda: threads() <= began_with)
     assert len(os.listdir("/proc/self/fd")) == descriptors
@@ -842,9 +874,160 @@ def test_a_try_without_a_frame_costs_the_disk_no_sync(
     # One that is written at the very end is durable, and has a name.
     file, path = recorder.opened()
     monkeypatch.setattr(disk, "FIRST_LOOK_S", 60.0)
-    path.write_bytes(media["mkv"])
+    recorder.write(file, media["mkv"])
     assert recorder.closed(file).kept
     assert {str(path), str(path.parent)} <= set(synced)
+
+
+# ---- The name, which comes with the first frame ----
+
+
+def test_no_name_comes_and_goes_without_a_frame(
+    recorder: Recorder, media: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a signal there is a try each second, for months."""
+    monkeypatch.setattr(disk, "FIRST_LOOK_S", 0.001)
+    header = media["mkv"][: first_media_at("mkv", media["mkv"]) - 1]
+    for content in (b"", header):
+        file, path = recorder.opened()
+        recorder.write(file, content)
+        recorder.wait(file, Sample)
+        assert path.exists() is bool(os.listdir(recorder.directory)) is not recorder.is_unnamed
+        assert not recorder.closed(file).kept
+    assert os.listdir(recorder.directory) == []
+
+
+@UNNAMED
+def test_a_file_has_its_name_before_its_first_frame_is_told(recorder: Recorder, media: dict[str, bytes]) -> None:
+    file, path = recorder.opened()
+    recorder.write(file, media["mkv"])
+    assert recorder.wait(file, Named).path == str(path)
+    assert path.read_bytes() == media["mkv"] and path.stat().st_nlink == 1
+    recorder.wait(file, FirstMedia)
+    assert recorder.closed(file).kept
+
+
+@UNNAMED
+@pytest.mark.parametrize("what", ["file", "link", "fifo", "directory"])
+def test_a_name_that_is_taken_meanwhile_is_left_alone(
+    recorder: Recorder, media: dict[str, bytes], tmp_path: Path, what: str
+) -> None:
+    """The name stands in the ledger's spool before, and whoever may write to the recordings could have it first."""
+    file, path = recorder.opened()
+    if what == "link":
+        path.symlink_to(tmp_path / "elsewhere")
+    elif what == "fifo":
+        os.mkfifo(path)
+    elif what == "directory":
+        path.mkdir()
+    else:
+        path.write_bytes(b"somebody else's")
+    before = os.lstat(path)
+    recorder.write(file, media["mkv"])
+    named = Path(recorder.wait(file, Named).path)
+    assert named.name == f"{path.stem}_2.mkv" and named.read_bytes() == media["mkv"]
+    assert os.lstat(path) == before and not (tmp_path / "elsewhere").exists()
+    assert recorder.closed(file).kept
+
+
+@UNNAMED
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EACCES, errno.EIO])
+def test_a_file_that_can_have_no_name_is_as_good_as_deleted(
+    recorder: Recorder, media: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(disk, "SAMPLE_S", 0.02)
+    file, path = recorder.opened()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", refuse)
+        recorder.write(file, media["mkv"])
+        wait_until(lambda: recorder.wait(file, Sample).deleted)
+        assert file.watch_problem == f"{path} cannot be looked at: {os.strerror(error)}"
+        closed = recorder.closed(file)
+    assert not closed.kept and os.strerror(error) in closed.problem
+    assert not any(isinstance(event, FirstMedia) for event in file.events)
+
+
+@UNNAMED
+def test_a_directory_that_moves_before_the_first_frame_is_told(recorder: Recorder, tmp_path: Path) -> None:
+    recorder.directory = tmp_path / "recordings"
+    recorder.directory.mkdir()
+    file, _ = recorder.opened()
+    assert not recorder.wait(file, Sample).misplaced
+    recorder.directory.rename(tmp_path / "old")
+    recorder.directory.mkdir()
+    wait_until(lambda: recorder.wait(file, Sample).misplaced)
+
+
+class Spared:
+    """A runner's tries, one after the other."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.make = recording_files()
+        self.recorder = recorder
+
+    def begin(self, directory: Path) -> tuple[RecordingFile, int]:
+        """A try, and the number of its file."""
+        place = Place(str(directory), str(directory), "CAM3", "mkv")
+        file = self.make(place, 0.02, self.recorder._wake)
+        self.recorder.files.append(file)
+        descriptor = self.recorder.wait(file, Opened).descriptor
+        return file, os.fstat(descriptor).st_ino
+
+
+@UNNAMED
+def test_tries_without_a_frame_share_one_file(recorder: Recorder, media: dict[str, bytes], tmp_path: Path) -> None:
+    """Each file that is made and removed is a write of the filesystem's journal."""
+    tries, numbers = Spared(recorder), set()
+    descriptors = len(os.listdir("/proc/self/fd"))
+    for content in (b"", media["mkv"][:100], b"", b""):
+        file, number = tries.begin(tmp_path)
+        numbers.add(number)
+        assert recorder.output(file).stat().st_size == 0
+        recorder.write(file, content)
+        assert not recorder.closed(file).kept
+    assert len(numbers) == 1
+    assert len(os.listdir("/proc/self/fd")) == descriptors + 2
+    # One that gets a frame is a recording, and the next file is another one.
+    file, number = tries.begin(tmp_path)
+    recorder.write(file, media["mkv"])
+    assert recorder.closed(file).kept and {number} == numbers
+    other, number = tries.begin(tmp_path)
+    assert number not in numbers
+    assert not recorder.closed(other).kept
+
+
+@UNNAMED
+def test_a_spare_file_goes_nowhere_but_into_its_directory(
+    recorder: Recorder, media: dict[str, bytes], tmp_path: Path
+) -> None:
+    """A disk that was mounted meanwhile is where the next file belongs."""
+    tries = Spared(recorder)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    for name in ("one", "two"):
+        file, _ = tries.begin(tmp_path / name)
+        recorder.closed(file)
+    descriptors = len(os.listdir("/proc/self/fd"))
+    (tmp_path / "two").rename(tmp_path / "moved")
+    (tmp_path / "two").mkdir()
+    file, _ = tries.begin(tmp_path / "two")
+    recorder.write(file, media["mkv"])
+    assert recorder.closed(file).kept
+    assert len(os.listdir(tmp_path / "two")) == 1 and os.listdir(tmp_path / "moved") == []
+    assert len(os.listdir("/proc/self/fd")) == descriptors - 2
+
+
+def test_a_directory_that_is_gone_makes_no_file(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    descriptor = os.open(tmp_path / "gone", os.O_RDONLY)
+    try:
+        (tmp_path / "gone").rmdir()
+        assert make_unnamed(descriptor) == -1
+    finally:
+        os.close(descriptor)
 
 
 def test_a_growing_file_is_made_durable_again_and_again(
@@ -858,8 +1041,8 @@ def test_a_growing_file_is_made_durable_again_and_again(
         synced.release()
 
     monkeypatch.setattr(os, "fdatasync", sync)
-    file, path = recorder.opened()
-    path.write_bytes(media["mkv"])
+    file, _ = recorder.opened()
+    recorder.write(file, media["mkv"])
     assert all(synced.acquire(timeout=DEADLINE_S) for _ in range(3))
     assert recorder.closed(file).kept
 
@@ -880,7 +1063,7 @@ def test_a_failed_sync_is_tried_again_and_not_forgotten(
 
     monkeypatch.setattr(os, "fdatasync", sync)
     file, path = recorder.opened()
-    path.write_bytes(media["mkv"])
+    recorder.write(file, media["mkv"])
     assert all(calls.acquire(timeout=DEADLINE_S) for _ in range(3))
     words = f"disk error: what was recorded to {path} may not be durable: Input/output error"
     assert file.sync_problem == words
@@ -900,7 +1083,7 @@ def test_a_file_that_was_moved_is_told_with_its_place(recorder: Recorder, media:
     recorder.directory = recorder.directory / "recordings"
     recorder.directory.mkdir()
     file, path = recorder.opened()
-    path.write_bytes(media["mkv"])
+    recorder.write(file, media["mkv"])
     recorder.wait(file, FirstMedia)
     moved = recorder.directory.rename(recorder.directory.with_name("old"))
     wait_until(lambda: recorder.wait(file, Sample).moved)
@@ -922,8 +1105,8 @@ def test_a_directory_that_cannot_be_synced_is_no_failure(
         true_sync(descriptor)
 
     monkeypatch.setattr(os, "fsync", sync)
-    file, path = recorder.opened()
-    path.write_bytes(media["mkv"])
+    file, _ = recorder.opened()
+    recorder.write(file, media["mkv"])
     recorder.wait(file, FirstMedia)
     wait_until(lambda: bool(file.remarks or file.sync_problem))
     assert bool(file.sync_problem) is (error == errno.EIO)

@@ -14,15 +14,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from scripted import Action, FakeFFmpeg, World, close_well, quit_well
+from scripted import DESCRIPTOR, Action, FakeFFmpeg, FakeFile, World, close_well, quit_well
 
 from sdisup.contract import files
 from sdisup.contract import status as status_module
 from sdisup.contract.options import ENDS, OPTIONAL, REQUIRED, SOUND_MARK, Options
 from sdisup.contract.requests import Request, leave_request
 from sdisup.contract.status import PortStatus, read_status
+from sdisup.ledger.story import Story
 from sdisup.runner import memory, report
-from sdisup.runner.disk import Closed, FirstMedia, OpenFailed, Sample
+from sdisup.runner.disk import Closed, FirstMedia, Named, Opened, OpenFailed, Sample
 from sdisup.runner.ffmpeg import OUTPUT_NAME
 from sdisup.runner.main import EXIT_CANNOT_WORK, EXIT_RETRY, EXIT_STOPPED, Runner
 from sdisup.runner.memory import COMMANDS_KEPT, note_recorded, recorded_commands
@@ -126,6 +127,40 @@ def kinds(events: Sequence[dict[str, Any]]) -> list[str]:
 
 Run = Callable[..., int]
 Told = Callable[[], list[dict[str, Any]]]
+
+
+def without_name(file: FakeFile) -> None:
+    file.events.append(Opened(file._world.path(file), DESCRIPTOR))
+
+
+def test_a_file_is_in_the_status_from_its_name_on(tmp_path: Path, run: Run) -> None:
+    seen: list[object] = []
+
+    def look(_: World) -> None:
+        status = read_status(3, str(tmp_path))
+        assert status is not None
+        seen.append((status.state, status.current_file, status.files))
+
+    path = "/srv/recordings/CAM3_1.mkv"
+    world = World(records(8, since=4.0)).at(3.0, look).at(3.9, lambda w: w.file.events.append(Named(path)))
+    world.on_open = without_name
+    run(world.at(8.1, look).at(12.1, stop))
+    assert seen == [("starting", None, ()), ("recording", path, (path,))]
+
+
+def test_a_name_that_was_taken_meanwhile_is_in_no_entry(run: Run, told: Told) -> None:
+    """Somebody made a file of that name before the first frame came. It is not this port's."""
+    world = World(records(8)).at(8.1, stop)
+    world.on_open = without_name
+    world.at(0.1, lambda w: w.file.events.append(Named("/srv/recordings/CAM3_1_2.mkv")))
+    run(world)
+    assert kinds(told()) == ["began", "opened", "closed", "opened", "media", "closed", "stopped"]
+    story = Story(3)
+    for event in told():
+        story.take(event)
+    assert story.to_count() is None and story.files == []
+    entered = [(entry["kind"], entry.get("path")) for entry in story.ready() if entry["kind"] == "file"]
+    assert entered == [("file", "/srv/recordings/CAM3_1_2.mkv")]
 
 
 def test_a_recording_is_told_from_its_begin_to_its_stop(tmp_path: Path, run: Run, told: Told, said: list[str]) -> None:

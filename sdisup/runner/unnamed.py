@@ -1,0 +1,75 @@
+"""Files without a name: a recording's file gets its name with its first frame.
+
+Without a signal there is a try after the other for hours, and no file is to come and go with each. FFmpeg writes to the
+descriptor that it is given, whatever its name (ffmpeg.py). All of this touches the recordings' disk: the threads of
+disk.py alone call it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from contextlib import suppress
+
+from sdisup.runner.whereabouts import is_same
+
+
+class Spare:
+    """An empty file without a name, which a try leaves to the next one of its runner.
+
+    A try whose disk hangs may still put its file when the next one takes one: each step is one of the deque's.
+    """
+
+    def __init__(self) -> None:
+        self._kept: deque[tuple[int, int]] = deque()
+        """Files, each with the directory that it is made in, as descriptors."""
+
+    def put(self, descriptor: int, directory: int) -> None:
+        """Keep an empty file and the directory that it is made in; both are open, and Spare's from here on."""
+        self._kept.append((descriptor, directory))
+
+    def take(self, directory: int) -> int:
+        """A file that is made in this open directory, and still empty; -1 if there is none. All others are gone."""
+        found = -1
+        while self._kept:
+            descriptor, made_in = self._kept.popleft()
+            is_here = is_same(os.fstat(directory), os.fstat(made_in)) and not os.fstat(descriptor).st_size
+            os.close(made_in)
+            if is_here and found < 0:
+                found = descriptor
+            else:
+                os.close(descriptor)
+        return found
+
+
+def make_unnamed(directory: int) -> int:
+    """A new file without a name in an open directory; -1 where none can be made.
+
+    Some filesystems have none, such as NFS and FAT (open(2), O_TMPFILE). Whatever else is wrong, who makes a file with
+    a name is told.
+    """
+    try:
+        return os.open(".", os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o664, dir_fd=directory)
+    except OSError:
+        return -1
+
+
+def give_name(descriptor: int, directory: int, name: str) -> bool:
+    """Give an unnamed file a name in an open directory; False if something has that name. Raises OSError.
+
+    By its descriptor's name, which needs no capability (open(2), O_TMPFILE). From here on the descriptor is one that
+    was opened by name: of any other the kernel does not tell where the file is by now (proc(5), fd).
+    """
+    try:
+        os.link(f"/proc/self/fd/{descriptor}", name, dst_dir_fd=directory, follow_symlinks=True)
+    except FileExistsError:
+        return False
+    with suppress(OSError):
+        by_name = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+        try:
+            # Somebody may have put something else there.
+            if is_same(os.fstat(by_name), os.fstat(descriptor)):
+                os.dup2(by_name, descriptor, inheritable=False)
+        finally:
+            os.close(by_name)
+    return True
