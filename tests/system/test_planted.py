@@ -51,8 +51,9 @@ def swap(directory):
     for entry in os.scandir(directory):
         try:
             found = entry.stat(follow_symlinks=False)
-            is_new = stat.S_ISREG(found.st_mode) and not found.st_size and not entry.name.endswith(".away")
-            if found.st_uid == owner and is_new:
+            # A recording has its name from its first frame on, and FFmpeg has the file open by then.
+            is_new = entry.name.endswith(".mp4") or (not found.st_size and not entry.name.endswith(".away"))
+            if found.st_uid == owner and stat.S_ISREG(found.st_mode) and is_new:
                 os.rename(entry.path, f"{entry.path}.away")
                 plant(entry.path, "link")
         except OSError:
@@ -113,7 +114,7 @@ def test_nothing_is_changed_made_or_hung(appliance: Machine, kind: str, request:
     with planting(appliance, kind):
         appliance.run("sdisup check --quick", check=False, timeout_s=60)
         appliance.sdisup("apply", timeout_s=60)
-        # The planter swaps each new file for a link while it is empty; the first one may escape him.
+        # The planter swaps each new file for a link at once; a file that is over before he sees it may escape him.
         for _ in range(10):
             appliance.run("systemctl restart sdi-record@0", timeout_s=30)
             first = appliance.wait_recording(0, frames=25)["current_file"]
