@@ -24,36 +24,49 @@ muxer writes a picture only when the sound of the same time has come."""
 class Codec(Record):
     """A video codec as an operator names it, and what FFmpeg needs to know to encode in it.
 
-    `bitrate_kbps` is the default in kilobit/s; 0 where the codec's profile decides the bit rate.
-    `is_frame_threaded`: the encoder works on several frames at once and holds one back per thread. A picture's height
-    has to be a multiple of `line_step`, or of `field_line_step` where the picture is interlaced; its width has to be
-    even.
+    `bitrate_kbps` is the default in kilobit/s; 0 where the codec's profile decides the bit rate. `pixel_formats` are
+    FFmpeg's names of those that an operator may choose, the default first; where there is one, a profile may have
+    another. `is_frame_threaded`: the encoder works on several frames at once and holds one back per thread.
+    `takes_fields`: it can encode an interlaced picture as fields. `settings` are the port's settings that matter to
+    some codecs only, and to this one.
     """
 
     name: str
     encoder: str
     containers: tuple[str, ...]
     bitrate_kbps: int
-    pix_fmt: str
+    pixel_formats: tuple[str, ...]
     is_frame_threaded: bool
     audio_encoder: str
     audio_channels_max: int
-    line_step: int
-    field_line_step: int
+    takes_fields: bool = True
+    settings: tuple[str, ...] = ()
 
     @property
     def default_container(self) -> str:
         return self.containers[0]
 
 
+LONG_GOP = ("bitrate_kbps", "quality", "preset", "gop_frames", "pixel_format")
+
 CODECS = {
     codec.name: codec
     for codec in (
-        Codec("h264", "libx264", ("mp4", "mov", "mkv"), 8000, "yuv420p", False, "aac", 8, 2, 4),
+        Codec("h264", "libx264", ("mp4", "mov", "mkv"), 8000, ("yuv420p", "yuv420p10le", "yuv422p", "yuv422p10le"),
+              False, "aac", 8, settings=LONG_GOP),
+        # x265 encodes fields as pictures of half the height, which players show as such.
+        Codec("hevc", "libx265", ("mp4", "mov", "mkv"), 6000, ("yuv420p", "yuv420p10le", "yuv422p", "yuv422p10le"),
+              False, "aac", 8, takes_fields=False, settings=LONG_GOP),
         # prores_ks encodes better and cannot do 1080p in real time on four cores (FACTS 3, Cost).
-        Codec("prores", "prores_aw", ("mov", "mkv"), 0, "yuv422p10le", True, "pcm_s24le", 16, 1, 1),
+        Codec("prores", "prores_aw", ("mov", "mkv"), 0, ("yuv422p10le",), True, "pcm_s24le", 16,
+              settings=("prores_profile",)),
     )
-}
+}  # fmt: skip
+
+CODEC_SETTINGS = tuple(dict.fromkeys(key for codec in CODECS.values() for key in codec.settings))
+"""The settings of a port that matter to some codecs only."""
+
+PIXEL_FORMATS = tuple(dict.fromkeys(name for codec in CODECS.values() for name in codec.pixel_formats))
 
 # FFmpeg's name of the muxer, for `-f`: FFmpeg never has to guess the muxer by the file's ending.
 MUXERS = {"mp4": "mp4", "mov": "mov", "mkv": "matroska"}

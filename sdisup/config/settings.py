@@ -33,8 +33,9 @@ from sdisup.sources.values import AUTO_RATE, SLOWEST_RATE
 class Port(Record):
     """A configured port: every key of the table's "port" section, with its default where the configuration lacks it.
 
-    `bitrate_kbps` is 0 where the codec's profile decides the bit rate. `stop_start_quit_s` counts in place of
-    `stop_quit_s` while FFmpeg has not delivered a frame.
+    `bitrate_kbps` is 0 where the codec's profile or `quality` alone decides the bit rate, `quality` where it does not,
+    and `gop_frames` for a second's. `stop_start_quit_s` counts in place of `stop_quit_s` while FFmpeg has not delivered
+    a frame.
     """
 
     index: int
@@ -43,6 +44,9 @@ class Port(Record):
     codec: str
     container: str
     bitrate_kbps: int
+    quality: int
+    gop_frames: int
+    pixel_format: str
     preset: str
     prores_profile: str
     threads: int
@@ -164,8 +168,8 @@ def override_port(
 ) -> Port:
     """`port` with another codec, container or directory, which one take may ask for.
 
-    Another codec has its default bit rate, and its default container where it cannot be in the port's. Raises
-    ConfigError.
+    Another codec has its default bit rate and pixel format, and its default container where it cannot be in the port's.
+    Raises ConfigError.
     """
     table = rows(PORT)
     given = {"codec": codec, "container": container, "recordings": recordings}
@@ -181,7 +185,7 @@ def override_port(
         raise ConfigError(problems)
     changed = codecs.CODECS[checked.get("codec", port.codec)]
     if changed.name != port.codec:
-        checked["bitrate_kbps"] = changed.bitrate_kbps
+        checked |= {"bitrate_kbps": changed.bitrate_kbps, "quality": 0, "pixel_format": changed.pixel_formats[0]}
         if port.container not in changed.containers:
             checked.setdefault("container", changed.default_container)
     port = port.replaced(**checked)
@@ -244,7 +248,10 @@ def _build_port(index: int, values: Mapping[str, Any], source: Source, recording
         "name": f"port{index}",
         "recordings": recordings,
         "container": codec.default_container,
-        "bitrate_kbps": codec.bitrate_kbps,
+        "bitrate_kbps": 0 if values["quality"] else codec.bitrate_kbps,
+        "quality": 0,
+        "gop_frames": 0,
+        "pixel_format": codec.pixel_formats[0],
     }
     given = {key: value for key, value in values.items() if value is not None}
     if codec.bitrate_kbps == 0:
@@ -286,6 +293,13 @@ def _combination_problems(port: Port) -> Iterator[Remark]:
     if port.container not in codec.containers:
         text = f"{port.container} cannot hold {port.codec} (one of: {', '.join(codec.containers)})"
         yield ("container", "codec"), text
+    if port.pixel_format not in codec.pixel_formats:
+        text = f"{port.codec} has no {port.pixel_format} (one of: {', '.join(codec.pixel_formats)})"
+        yield ("pixel_format", "codec"), text
+    if not codec.takes_fields and port.source.is_interlaced:
+        others = [other.name for other in codecs.CODECS.values() if other.takes_fields]
+        text = f"FFmpeg does not encode the fields of an interlaced picture in {port.codec} (in: {', '.join(others)})"
+        yield ("codec", "source.scan"), text
     threads_max = codecs.max_threads(codec, rate)
     if port.threads > threads_max:
         text = (
@@ -301,8 +315,9 @@ def _combination_problems(port: Port) -> Iterator[Remark]:
 
 def _doubts(port: Port, own_keys: set[str]) -> Iterator[Remark]:
     """Settings that are valid and hardly do what the operator meant. `own_keys` are those of the port's own table."""
-    if codecs.CODECS[port.codec].bitrate_kbps == 0 and "bitrate_kbps" in own_keys:
-        yield ("bitrate_kbps",), f"{port.codec} takes its bit rate from prores_profile; this has no effect"
+    for key in codecs.CODEC_SETTINGS:
+        if key in own_keys and key not in codecs.CODECS[port.codec].settings:
+            yield (key,), f"{port.codec} has no use for it; this has no effect"
     yield from port.source.doubts({key: getattr(port, key) for key in SOURCE_LIMITS})
     if port.sync_interval_s > 1:
         lost_s = port.sync_interval_s + codecs.HOLD_BACK_LIMIT_S

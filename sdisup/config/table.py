@@ -6,10 +6,10 @@ This file has the rows of [appliance] and of a port. The rows of a source are in
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from sdisup.config.codecs import CODECS, MUXERS
+from sdisup.config.codecs import CODECS, MUXERS, PIXEL_FORMATS, Codec
 from sdisup.config.documents import Findings, Layer
 from sdisup.sources.base import Source, kinds
 from sdisup.sources.values import BOOLEAN, CHOICE, INTEGER, Setting, Type, check_range, check_string, show, suggestion
@@ -36,6 +36,14 @@ def _limits_doc(key: str, common: str = "") -> str:
     usual = getattr(Source, key)
     own = {kind: getattr(source, key) for kind, source in SOURCE_KINDS.items()}
     return "; ".join([common or f"{usual:g}", *(f"{kind} {limit:g}" for kind, limit in own.items() if limit != usual)])
+
+
+def _by_codec(value: Callable[[Codec], object]) -> str:
+    """Defaults in words: `mp4 for h264, hevc; mov for prores`. Codecs whose value is None are left out."""
+    names: dict[object, list[str]] = {}
+    for codec in CODECS.values():
+        names.setdefault(value(codec), []).append(codec.name)
+    return "; ".join(f"{default} for {', '.join(codecs)}" for default, codecs in names.items() if default is not None)
 
 
 def _check_number(setting: Setting, value: object) -> float:
@@ -95,11 +103,21 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
                 default_doc="that of [appliance]"),
         Setting("codec", CHOICE, "h264", "What the picture is encoded in.", allowed=tuple(CODECS)),
         Setting("container", CHOICE, None, "The file format; each is written so that a crash leaves it playable.",
-                default_doc="mp4 for h264, mov for prores", allowed=tuple(MUXERS)),
-        Setting("bitrate_kbps", INTEGER, None, "The bit rate of the picture; prores takes its own from prores_profile.",
-                default_doc="8000 for h264", minimum=100, maximum=400_000, unit="kbit/s"),
+                default_doc=_by_codec(lambda codec: codec.default_container), allowed=tuple(MUXERS)),
+        Setting("bitrate_kbps", INTEGER, None, "The bit rate of the picture; the codecs that are not named here take"
+                " their own from a profile.", default_doc=_by_codec(lambda codec: codec.bitrate_kbps or None),
+                minimum=100, maximum=400_000, unit="kbit/s"),
+        Setting("quality", INTEGER, None, "For h264 and hevc: a constant quality (CRF) in place of the bit rate; 18 is"
+                " very good, 28 poor. A bit rate beside it is what the picture may take at most.", default_doc="none",
+                minimum=1, maximum=51),
+        Setting("gop_frames", INTEGER, None, "For h264 and hevc: how many frames there are from one key frame to the"
+                " next. A recording can be entered and cut at key frames.", default_doc="a second's", minimum=1,
+                maximum=600),
+        Setting("pixel_format", CHOICE, None, "For h264 and hevc, the picture's samples: 8 or 10 bit, 4:2:0 or 4:2:2."
+                " The other codecs have one, some by their profile.",
+                default_doc=_by_codec(lambda codec: codec.pixel_formats[0]), allowed=PIXEL_FORMATS),
         Setting("preset", CHOICE, "veryfast",
-                "How hard the h264 encoder works: slower is a better picture at the same bit rate.",
+                "How hard the encoder of h264 or hevc works: slower is a better picture at the same bit rate.",
                 allowed=X264_PRESETS),
         Setting("prores_profile", CHOICE, "hq", "The quality of prores.", allowed=PRORES_PROFILES),
         Setting("threads", INTEGER, 4,

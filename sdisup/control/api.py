@@ -20,6 +20,7 @@ class CodecType(StrEnum):
     """The codecs, by their names in the configuration."""
 
     H264 = "h264"
+    HEVC = "hevc"
     PRORES = "prores"
 
 

@@ -99,6 +99,11 @@ class Source(Record):
     opened_by_listing: ClassVar[str] = ""
     node_hint: ClassVar[str] = ""
 
+    @property
+    def is_interlaced(self) -> bool:
+        """Whether the signal comes in fields, as far as the configuration tells."""
+        return bool(self.options.get("scan", "progressive") != "progressive")
+
     @classmethod
     def defaults(cls, index: int) -> dict[str, object]:
         """Defaults of options that depend on the port's index."""

@@ -89,6 +89,9 @@ def test_an_empty_configuration_is_the_defaults() -> None:
     [
         ({"codec": "prores"}, {"container": "mov", "bitrate_kbps": 0}),
         ({"codec": "prores", "bitrate_kbps": 500}, {"bitrate_kbps": 0}),
+        ({"codec": "hevc"}, {"container": "mp4", "bitrate_kbps": 6000, "quality": 0, "pixel_format": "yuv420p"}),
+        ({"codec": "hevc", "quality": 20}, {"bitrate_kbps": 0, "quality": 20}),
+        ({"codec": "h264", "quality": 20, "bitrate_kbps": 900}, {"bitrate_kbps": 900, "quality": 20}),
     ],
 )
 def test_what_depends_on_the_codec(document: Document, expected: Document) -> None:
@@ -117,6 +120,9 @@ def test_override_port() -> None:
     assert (prores.recordings, prores.name) == ("/mnt/x", port.name)
     assert override_port(port) == override_port(port, codec="h264") == port
     assert override_port(prores, codec="h264").container == "mov"
+    ten_bit = parse({"defaults": {"quality": 20, "pixel_format": "yuv420p10le"}}).ports[0]
+    changed = override_port(ten_bit, codec="prores")
+    assert (changed.quality, changed.pixel_format) == (0, "yuv422p10le")
 
 
 @pytest.mark.parametrize("override", [{"codec": "x"}, {"codec": "prores", "container": "mp4"}, {"recordings": "x"}])
@@ -154,7 +160,7 @@ def test_the_starter_file_is_valid_and_names_every_key() -> None:
 
 def test_values_are_documented_as_they_are_written() -> None:
     for text in (starter_toml(), settings_markdown()):
-        for values in ("h264, prores", "mp4, mov, mkv", "proxy, lt, standard, hq", "progressive, tff, bff"):
+        for values in ("h264, hevc, prores", "mp4, mov, mkv", "proxy, lt, standard, hq", "progressive, tff, bff"):
             assert values in " ".join(text.replace("#", " ").split())
         assert not any(word in text for word in ("H264", "Mp4", "Proxy", "Progressive,"))
 
@@ -242,8 +248,10 @@ def test_values_that_the_table_allows_arrive_or_are_an_impossible_combination(ta
     try:
         port = parse({"port": {str(index): table}}).ports[index]
     except ConfigError as error:
-        assert all("cannot hold" in text or "threads of" in text for text in error.problems)
+        impossible = ("cannot hold", "threads of", " has no ", "does not encode the fields")
+        assert all(any(words in text for words in impossible) for text in error.problems), error.problems
         return
+    assert not (port.codec == "hevc" and port.source.is_interlaced)
     expected = {key: value for key, value in table.items() if (key, port.codec) != ("bitrate_kbps", "prores")}
     assert {key: getattr(port, key) for key in expected} == expected
 
