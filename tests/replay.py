@@ -21,6 +21,8 @@ from sdisup.runner import main, report
 from sdisup.runner.decide import END_FFMPEG, NOTHING, Decision, Situation, decide, describe
 from sdisup.runner.disk import Closed, Event, FirstMedia, Opened, OpenFailed, Sample
 from sdisup.runner.main import Runner
+from sdisup.runner.pace import BLOCK_S
+from sdisup.runner.rest import REST_S
 
 RECORDINGS = Path(__file__).resolve().parent / "unit" / "recordings"
 BASE = Options(
@@ -178,6 +180,22 @@ class Replay:
             elif event["kind"] == "waits":
                 found.append(f"gap    {event['cause']}")
         return found
+
+
+def is_same(text: str, turned: str) -> bool:
+    """Whether two replays of a recording lead to the same, `turned` with a turn at each block: what is said of a port
+    that records may come later by a rest (runner/rest.py)."""
+    (decided, said), (decided_too, said_first) = _split(text), _split(turned)
+    late_s = [after - before for (after, _), (before, _) in zip(said, said_first, strict=False)]
+    is_said = [words for _, words in said] == [words for _, words in said_first]
+    return decided == decided_too and is_said and all(-0.05 <= late <= REST_S + BLOCK_S for late in late_s)
+
+
+def _split(text: str) -> tuple[list[str], list[tuple[float, str]]]:
+    """What was decided and told; and what was said of the port, with its times."""
+    lines = text.splitlines()
+    said = [(float(line[:5]), line[5:]) for line in lines if line[5:].startswith("  is ")]
+    return [line for line in lines if not line[5:].startswith("  is ")], said
 
 
 def disk_event(kind: str, rest: str) -> Event:

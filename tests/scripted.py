@@ -7,9 +7,9 @@ that the runner asked its poll to wake it, whichever is first.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from sdisup.runner.disk import Closed, Event, Named, Opened
+from sdisup.runner.disk import Closed, Event, Named, News, Opened, Sample
 from sdisup.runner.main import Runner
 
 STDERR, PIDFD, DESCRIPTOR = 10_001, 10_002, 10_003
@@ -67,13 +67,30 @@ class FakeFFmpeg:
         self.is_closed = True
 
 
+class Events(deque[Event]):
+    """A file's events; `has_woken` is whether its thread has woken the runner since the last poll, as disk.py does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.has_woken = False
+        self._news = News()
+
+    def append(self, event: Event) -> None:
+        self.has_woken |= not isinstance(event, Sample) or self._news.is_in(event)
+        super().append(event)
+
+    def extend(self, events: Iterable[Event]) -> None:
+        for event in events:
+            self.append(event)
+
+
 class FakeFile:
     """What the runner sees of a file's threads."""
 
     sync_problem = watch_problem = ""
 
     def __init__(self, world: World) -> None:
-        self.events: deque[Event] = deque()
+        self.events = Events()
         self.remarks: deque[str] = deque()
         self.is_finished = False
         self._world = world
@@ -143,6 +160,9 @@ class World:
 
     unregister = register
 
+    def _pending(self) -> int:
+        return sum(len(file.events) for file in self.files)
+
     def poll(self, timeout_ms: int) -> list[tuple[int, int]]:
         """Move the clock on to what comes first; what FFmpeg or the disk has to say comes at once."""
         self.turns += 1
@@ -150,14 +170,21 @@ class World:
         assert timeout_ms >= 0, "a runner that waits for ever is not alive"
         if self.ffmpegs and (ready := self.ffmpeg.ready()) and not self.ffmpeg.is_closed:
             return ready
-        if any(file.events for file in self.files):
-            return []  # the disk's thread has woken the runner
+        woken = [file for file in self.files if file.events.has_woken]
+        for file in woken:
+            file.events.has_woken = False
+        if woken:
+            return []
         until_s = self.time_s + timeout_ms / 1000
-        if self.script and self.script[0][0] <= until_s:
+        while self.script and self.script[0][0] <= until_s:
             second, action = self.script.popleft()
             self.time_s = max(self.time_s, second)
+            pending = self._pending()
             action(self)
-            return self.ffmpeg.ready() if self.ffmpegs and not self.ffmpeg.is_closed else []
+            ready = self.ffmpeg.ready() if self.ffmpegs and not self.ffmpeg.is_closed else []
+            is_quiet = self._pending() > pending and not any(file.events.has_woken for file in self.files)
+            if ready or not is_quiet:
+                return ready
         self.time_s = until_s
         assert self.time_s < LONG_S, "the runner does not end"
         return []

@@ -51,6 +51,7 @@ from sdisup.runner.progress import (
     Progress,
     ProgressParser,
 )
+from sdisup.runner.rest import Counting
 from sdisup.runner.streams import Streams
 
 CLOSE_PATIENCE_S = 3.0
@@ -152,6 +153,9 @@ class Attempt:
         """When the last stage of the start was reached: FFmpeg's start, its input's opening, its first frame."""
         self._reads_stdin = False
         self._parser = ProgressParser()
+        self._kept: list[tuple[float, float, bytes]] = []
+        """What FFmpeg wrote to stderr and nobody has looked at yet, each piece with its times (now, raw)."""
+        self._counting = Counting()
         self._lines: deque[tuple[float, int, str]] = deque(maxlen=LOG_LINES_KEPT)
         self.is_from_zero = is_from_zero(options.command)
         self._ffmpeg: FFmpegProcess | None = None
@@ -314,8 +318,17 @@ class Attempt:
         deaf_at = now + 1.0 if self._ending_since is None else max(now + 0.05, self._ending_since + DEAF_S)
         return min(self._ladder.next_at() or now + 1.0, deaf_at)
 
+    def is_steady(self, now: float) -> bool:
+        """Whether all that was seen of the attempt is told, and nothing of it waits for its time."""
+        pace = self.meter.pace
+        is_between = not self._kept and self._parser.is_between_blocks
+        is_all_told = self.is_told and not (pace.holes or pace.is_settling)
+        return is_between and is_all_told and self.next_at(now) is None
+
     def tick(self, now: float) -> str:
-        """Do what is due: take disk events, end long waits, take the ladder's next step. Returns that step."""
+        """Do what is due: take FFmpeg's words, and the disk's events; end long waits; take the ladder's next step.
+        Returns that step."""
+        self._take_kept()
         self._take_disk_events(now)
         if self.phase == CLOSING and now >= self._close_by:
             self.problem = "the disk has not closed the file in time; going on without waiting for it"
@@ -367,14 +380,16 @@ class Attempt:
         is_sound = self.fault is not None and self.fault.kind == NO_SOUND and self.streams.has_sound_input
         return is_sound and (self.streams.sound_at is not None or not self.streams.are_open)
 
-    def on_ready(self, descriptor: int, now: float) -> None:
-        """Read a descriptor that is ready; one that is not FFmpeg's is left alone."""
+    def on_ready(self, descriptor: int, now: float) -> bool:
+        """Read a descriptor that is ready; one that is not FFmpeg's is left alone. Returns whether FFmpeg has only
+        counted on."""
         if self._ffmpeg is None:
-            return
+            return False
         if descriptor == self._ffmpeg.stderr:
-            self._read_stderr(now)
-        elif descriptor == self._ffmpeg.pidfd:
+            return self._read_stderr(now)
+        if descriptor == self._ffmpeg.pidfd:
             self._on_exit(now)
+        return False
 
     # The disk.
 
@@ -399,7 +414,7 @@ class Attempt:
         elif isinstance(event, Sample):
             file.sample = event
             file.size_bytes = event.size_bytes
-            self.meter.size(now, sum(file.size_bytes for file in self.files))
+            self.meter.size(event.seen_at or now, sum(file.size_bytes for file in self.files))
         elif isinstance(event, Closed) and self.phase == CLOSING:
             file.is_closed, file.kept, file.size_bytes = True, event.kept, event.size_bytes
             self.problem = self.problem or event.problem
@@ -435,19 +450,24 @@ class Attempt:
         self._poll.register(self._ffmpeg.stderr, select.POLLIN)
         self._poll.register(self._ffmpeg.pidfd, select.POLLIN)
 
-    def _read_stderr(self, now: float) -> None:
-        """Read once per turn of the runner's loop: a flood of log lines must not delay the watchdog or a stop."""
+    def _read_stderr(self, now: float) -> bool:
+        """Read once: a flood of log lines must not delay the watchdog or a stop. What is read waits for the next tick.
+        Returns whether FFmpeg has only counted on."""
         assert self._ffmpeg is not None
         data = self._ffmpeg.read()
         if data is None:
-            return
-        if data:
-            self._take_records(self._parser.feed(data), now)
-        else:
+            return False
+        if not data:
             self._poll.unregister(self._ffmpeg.stderr)
-            self._take_records(self._parser.close(), now)
+        self._kept.append((now, self._raw(), data))
+        return self._counting.goes_on(data)
 
-    def _take_records(self, records: Sequence[LogLine | Progress], now: float) -> None:
+    def _take_kept(self) -> None:
+        kept, self._kept = self._kept, []
+        for now, raw, data in kept:
+            self._take_records(self._parser.feed(data) if data else self._parser.close(), now, raw)
+
+    def _take_records(self, records: Sequence[LogLine | Progress], now: float, raw: float | None = None) -> None:
         for record in records:
             if isinstance(record, LogLine):
                 text = record.text.replace(OUTPUT_NAME, self.path)
@@ -462,7 +482,12 @@ class Attempt:
             if record.frame is not None and self._frame_check.believes(now, record.frame):
                 had_frames = self.meter.frames > 0
                 self.frames_gained += self.meter.progress(
-                    now, record.frame, record.dup_frames, record.drop_frames, record.speed, self._raw()
+                    now,
+                    record.frame,
+                    record.dup_frames,
+                    record.drop_frames,
+                    record.speed,
+                    self._raw() if raw is None else raw,
                 )
                 if self.meter.frames and not had_frames:
                     self._stage_since = now
@@ -479,6 +504,7 @@ class Attempt:
         if status is None:
             return
         self._exit_status = status
+        self._take_kept()
         self.meter.pace.stop(self._raw())
         self.cpu_s = self._ffmpeg.cpu_s
         # FFmpeg's last log lines are still in the pipe, which holds 64 KiB; they explain the end.

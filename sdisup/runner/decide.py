@@ -6,6 +6,7 @@ people are told of the port meanwhile. DESIGN.md, "What restarts what". Times ar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from sdisup.contract.options import ENDS, OPTIONAL, Options
@@ -277,14 +278,18 @@ def find_cut(sight: Sight) -> Fault | None:
 def _fault_before_media(sight: Sight, options: Options) -> Fault | None:
     if options.audio_options and not sight.blocks and sight.frameless_s > NO_AUDIO_S:
         return Fault(NO_AUDIO, f"no frame within {NO_AUDIO_S:.0f} s of the start: the signal may carry no audio")
-    limit_s = options.start_timeout_s or (UNLIMITED_START_FRAMES_S if sight.frames else None)
-    if limit_s is not None and sight.starting_s > limit_s:
+    limit_s = start_limit_s(sight, options)
+    if sight.starting_s > limit_s:
         # Frames that arrive and are not in the file count for nothing.
         where = " on disk" if sight.frames else ""
         is_silent = sight.soundless_s is not None and not sight.has_sounded and not sight.blocks
         why = ": the picture waits for the sound, and none comes" if is_silent else ""
         return Fault(NO_FRAME, f"no frame{where} within {limit_s:.0f} s of FFmpeg's start{why}")
     return None
+
+
+def start_limit_s(sight: Sight, options: Options) -> float:
+    return options.start_timeout_s or (UNLIMITED_START_FRAMES_S if sight.frames else math.inf)
 
 
 # What an end leads to.
@@ -413,15 +418,31 @@ def describe_media(sight: Sight) -> tuple[str, str]:
     """`starting`, `recording` or `stalled`, and the reason. A source may send a picture now and then."""
     if sight.recording_s is None:
         return "starting", ""
-    # The time from one frame to the next, as FFmpeg found it at the start, and as it is once there are a few.
-    has_few = sight.frames < INTERVAL_FRAMES
-    seen_s = 0.0 if has_few else max(0.0, sight.recording_s - sight.frameless_s) / (sight.frames - 1)
+    seen_s = seen_interval_s(sight)
     interval_s = max(sight.interval_s, seen_s)
     if sight.frameless_s > max(NO_FRAME_S, 2 * interval_s):
         return "stalled", f"no new frame for {sight.frameless_s:.0f} s"
     if sight.growthless_s > max(NO_GROWTH_S, 3 * interval_s):
         return "stalled", f"frames arrive, but the file has not grown for {sight.growthless_s:.0f} s"
     return "recording", sight.pace or (f"a picture every {interval_s:.0f} s" if seen_s > NO_FRAME_S else "")
+
+
+def seen_interval_s(sight: Sight) -> float:
+    """The time from one frame to the next as it is once there are a few; 0 before."""
+    has_few = sight.frames < INTERVAL_FRAMES or sight.recording_s is None
+    return 0.0 if has_few else max(0.0, (sight.recording_s or 0.0) - sight.frameless_s) / (sight.frames - 1)
+
+
+def next_limit_s(sight: Sight, options: Options) -> float:
+    """In how many seconds no frame will have come for too long: for a recording, or for a start. A time that is over
+    counts no more; infinite where all are."""
+    if sight.recording_s is None:
+        limits = [WAIT_IS_SAID_S - sight.starting_s, start_limit_s(sight, options) - sight.starting_s]
+        limits += [NO_AUDIO_S - sight.frameless_s] if options.audio_options else []
+    else:
+        said_s = max(NO_FRAME_S, 2 * max(sight.interval_s, seen_interval_s(sight)))
+        limits = [said_s - sight.frameless_s, options.stall_timeout_s - sight.frameless_s]
+    return min((limit_s for limit_s in limits if limit_s >= 0), default=math.inf)
 
 
 def sound_remark(sight: Sight) -> str:

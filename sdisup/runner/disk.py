@@ -98,7 +98,7 @@ class Sample(Record):
     """What the file and its filesystem are now.
 
     `moved`: the path leads to another file or to none, and the recording's file has another path. `deleted`: no path
-    leads to the recording's file. `place` and `misplaced` are as of Found.
+    leads to the recording's file. `place` and `misplaced` are as of Found. `seen_at` is when (CLOCK_MONOTONIC).
     """
 
     size_bytes: int
@@ -108,6 +108,7 @@ class Sample(Record):
     deleted: bool
     place: str = ""
     misplaced: bool = False
+    seen_at: float | None = None
 
 
 class Closed(Record):
@@ -118,14 +119,32 @@ class Closed(Record):
     problem: str
 
 
+class News:
+    """Tells which Samples of a file say more than that it grows on, and so have to be heard at once."""
+
+    def __init__(self) -> None:
+        self._before: Sample | None = None
+        self._has_grown = False
+
+    def is_in(self, sample: Sample) -> bool:
+        before, had_grown = self._before, self._has_grown
+        self._before, self._has_grown = sample, before is not None and sample.size_bytes > before.size_bytes
+        grows_on = had_grown and self._has_grown
+        return before is None or not grows_on or self._where(sample) != self._where(before)
+
+    @staticmethod
+    def _where(sample: Sample) -> tuple[object, ...]:
+        return sample.filesystem, sample.moved, sample.deleted, sample.place, sample.misplaced
+
+
 Event = Opened | OpenFailed | Named | FirstMedia | Sample | Closed
 
 
 class RecordingFile:
     """One recording's file, from its making to its closing, in threads beside the runner's loop.
 
-    The threads call `wake` after each event; the loop drains `events`. The loop calls `finish()` when FFmpeg has
-    ended, and waits for Closed no longer than it wants to.
+    The threads call `wake` after each event, but for a Sample that is no news; the loop drains `events`. The loop calls
+    `finish()` when FFmpeg has ended, and waits for Closed no longer than it wants to.
     """
 
     def __init__(
@@ -159,6 +178,7 @@ class RecordingFile:
         self._filesystem = ""
         self._is_new_disk = False
         """Whether recordings are on a disk of their own for the first time, as far as anybody knows."""
+        self._news = News()
         self._found = Found()
         self._whereabouts: Whereabouts | None = None
         try:
@@ -351,7 +371,7 @@ class RecordingFile:
         """Tell a Sample; returns why some of it could not be looked at, of which the former value is told."""
         problem = ""
         try:
-            ours = os.fstat(self._descriptor)
+            ours, seen_at = os.fstat(self._descriptor), time.monotonic()
         except OSError as error:
             return str(error.strerror)
         for look in (self._look_for_space, self._look_for_name):
@@ -363,9 +383,12 @@ class RecordingFile:
         # Some filesystems count no links (FUSE): what its path leads to is not deleted.
         found = self._found
         is_deleted = (found.moved or self._is_refused) and ours.st_nlink == 0
-        self._tell(
-            Sample(ours.st_size, self._free_bytes, filesystem, found.moved, is_deleted, found.place, found.misplaced)
+        sample = Sample(
+            ours.st_size, self._free_bytes, filesystem, found.moved, is_deleted, found.place, found.misplaced, seen_at
         )
+        self.events.append(sample)
+        if self._news.is_in(sample):
+            self._wake()
         return problem
 
     def _look_for_space(self) -> None:

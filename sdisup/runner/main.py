@@ -12,6 +12,7 @@ It moves things: what it does next, decide.py says.
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import time
@@ -44,6 +45,7 @@ from sdisup.runner.decide import (
     decide,
     describe,
     from_zero,
+    next_limit_s,
     sound_remark,
     with_size,
     without_audio,
@@ -59,8 +61,10 @@ from sdisup.runner.memory import (
     recorded_path,
     take_up,
 )
+from sdisup.runner.pace import BLOCK_S
 from sdisup.runner.programmes import with_programme
 from sdisup.runner.report import ERROR, INFO, NOTICE, WARNING, FFmpegLog, Journal, Notifier, Reporter, shell_text
+from sdisup.runner.rest import may_rest
 from sdisup.runner.signals import BOTH, RESTARTS, SYSTEMD, Signals, text_of
 
 EXIT_STOPPED, EXIT_RETRY, EXIT_CANNOT_WORK = 0, 1, 78
@@ -136,6 +140,10 @@ class Runner:
         self._terminated = self._lack = ""
         self._loops = 0
         self._remarked: set[str] = set()
+        self._may_rest = False
+        """Whether what FFmpeg only counts on needs no turn."""
+        self._limit_at = math.inf
+        """When no frame will have come for too long."""
         self._waits_for = ""
         """Why there is no FFmpeg just now, in the operator's words."""
         self._poll = poll or select.poll()
@@ -214,22 +222,32 @@ class Runner:
     # The one poll.
 
     def _wait_for_events(self) -> None:
+        """Wait for what the next turn is about: while all is well, past what FFmpeg counts (rest.py)."""
         self._watch_standstill(0.0)
-        timeout_ms = self._timeout_ms(self._now())
-        ready = self._poll.poll(timeout_ms)
-        self._watch_standstill(timeout_ms / 1000)
-        for descriptor, _event in ready:
-            if descriptor == self._wake_read:
-                _drain(self._wake_read)
-            elif self._attempt:
-                self._attempt.on_ready(descriptor, self._now())
+        while True:
+            timeout_ms = self._timeout_ms(self._seen_at)
+            ready = self._poll.poll(timeout_ms)
+            self._watch_standstill(timeout_ms / 1000)
+            needs_turn = not ready or not self._may_rest or self._reporter.is_due(self._seen_at)
+            for descriptor, _event in ready:
+                if descriptor == self._wake_read:
+                    _drain(self._wake_read)
+                    needs_turn = True
+                elif self._attempt:
+                    needs_turn = not self._attempt.on_ready(descriptor, self._seen_at) or needs_turn
+            if needs_turn:
+                return
+            self._watch_clock()
 
     def _timeout_ms(self, now: float) -> int:
+        if self._may_rest:
+            # A little later than the status is due: FFmpeg's next block wakes the runner for both.
+            return max(0, int((self._reporter.next_at() + BLOCK_S / 2 - now) * 1000) + 1)
         moments = [self._reporter.next_at()]
         if self._attempt is None:
             moments.append(self._wait_until)
         else:
-            moments.append(self._attempt.next_at(now) or now + 1.0)
+            moments += [self._attempt.next_at(now) or now + 1.0, self._limit_at]
         if self._begun_at is not None and not self._reporter.is_ready:
             moments.append(self._begun_at + steps.READY_AT_LATEST_S)
         return max(0, int((min(moments) - now) * 1000) + 1)
@@ -307,6 +325,13 @@ class Runner:
             state, reason = describe(situation, self._options, self._waits_for, told)
             reason = "; ".join(filter(None, (reason, *self._remarks(situation.sight))))
             self._reporter.publish(now, state, reason, self._attempt)
+        self._may_rest = self._is_all_told(now) and may_rest(situation)
+        self._limit_at = now + next_limit_s(situation.sight, self._options) if situation.sight else math.inf
+
+    def _is_all_told(self, now: float) -> bool:
+        """Whether nothing waits to be told, or to be told again."""
+        is_steady = self._attempt is not None and self._attempt.is_steady(now)
+        return is_steady and self._reporter.is_up_to_date and not (self._spool.problem or self._memory.lack)
 
     def _say_lack(self) -> None:
         if self._memory.lack and self._memory.lack != self._lack:

@@ -71,6 +71,11 @@ class ProgressParser:
                 records.append(record)
         return records
 
+    @property
+    def is_between_blocks(self) -> bool:
+        """Whether the next byte begins a line, and none of a block that has begun."""
+        return not (self._pending or self._block)
+
     def close(self) -> list[LogLine | Progress]:
         """The record of an unfinished last line, after the stream has ended."""
         return self.feed(b"\n")

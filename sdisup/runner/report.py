@@ -19,6 +19,7 @@ from sdisup.contract.status import PortStatus, write_status
 from sdisup.runner.attempt import Attempt
 from sdisup.runner.memory import Memory
 from sdisup.runner.meter import Meter
+from sdisup.runner.pace import BLOCK_S
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -210,19 +211,28 @@ class Reporter:
         is_idle = self.status.state in ("no-signal", "backoff")
         return self._written_at + (IDLE_INTERVAL_S if is_idle else PUBLISH_INTERVAL_S)
 
+    def is_due(self, now: float) -> bool:
+        """Whether the status is due, or would be before FFmpeg's next block wakes the runner."""
+        return now >= self.next_at() - BLOCK_S / 2
+
+    @property
+    def is_up_to_date(self) -> bool:
+        """Whether systemd and the status file have what they are to be told."""
+        return self._is_ready_told and not self._write_problem
+
     def publish(self, now: float, state: str, reason: str, attempt: Attempt | None) -> None:
         """Tell the port's state; cheap when nothing changed and nothing is due."""
         has_changed = self._set_state(now, state, reason, attempt)
         # The first count is news too: until then a port that records shows no frame.
         is_first_count = attempt is not None and attempt.meter.frames > 0 and self.status.frame_count == 0
-        if has_changed or is_first_count or now >= self.next_at():
+        if has_changed or is_first_count or self.is_due(now):
             self._write(now, attempt)
         if self.is_ready and not self._is_ready_told:
             self._is_ready_told = self._notifier.send("READY=1", f"STATUS={self._text}")
         elif has_changed:
             self._notifier.send(f"STATUS={self._text}")
         interval_s = self._notifier.watchdog_interval_s
-        if interval_s and now >= self._watchdog_at and self._notifier.send("WATCHDOG=1"):
+        if interval_s and now >= self._watchdog_at - PUBLISH_INTERVAL_S / 2 and self._notifier.send("WATCHDOG=1"):
             self._watchdog_at = now + interval_s
 
     def finish(self, now: float, state: str, reason: str) -> None:
