@@ -323,10 +323,11 @@ from sdisup.__main__ import main
 sys.exit(main())
 TEXT
     cat >"$work/command" <<'TEXT'
-#!/usr/bin/python3 -I
+#!/usr/bin/python3 -IS
 import os
 import sys
 
+# -S: `sdisup status` needs no libraries; all else loads site itself (sdisup/cli/main.py).
 # The link is resolved once, so that an update cannot mix two versions in this process.
 sys.path.insert(0, os.path.realpath("/usr/lib/sdisup"))
 from sdisup.cli.main import main

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 
-from sdisup.contract.status import PortStatus
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sdisup.contract.status import PortStatus
 
 COLUMNS = ("PORT", "NAME", "STATE", "FOR", "FRAMES", "FPS", "SPEED", "Mb/s", "DROPPED", "FILE", "REASON")
 _RIGHT = {"PORT", "FOR", "FRAMES", "FPS", "SPEED", "Mb/s", "DROPPED"}

@@ -115,4 +115,5 @@ _EVENTS: dict[str, Callable[..., None]] = {
     "os.link": lambda old, new, *_: trace("link %s to %s%s", _name(old), _name(new), _size(_name(old))),
     "os.remove": lambda path, *_: trace("remove %s", _name(path)),
     "os.mkdir": lambda path, *_: trace("make the directory %s", _name(path)),
+    "sdisup.bus": lambda call: trace("D-Bus %s", call),
 }

@@ -21,11 +21,12 @@ from sdisup.contract.filesystem import is_named, is_same_filesystem, is_system_d
 from sdisup.contract.records import Record
 from sdisup.contract.requests import leave_stop_note
 from sdisup.contract.status import PortStatus
+from sdisup.control.bus import SystemdError
 from sdisup.control.look import PATIENT_TIMEOUT_S, Look, directory_doubt, directory_problem, look_at
 from sdisup.control.observe import UNIT_PATTERN, statuses
 from sdisup.control.overrides import unit_problems
 from sdisup.control.ports import STOP_LIMIT_S
-from sdisup.control.systemd import DONE, Systemd, SystemdError
+from sdisup.control.systemd import DONE, Systemd
 from sdisup.control.units import (
     UNIT_DIRECTORY,
     Machine,

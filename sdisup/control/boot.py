@@ -16,8 +16,9 @@ from sdisup.contract.applied import APPLIED_PATH, AppliedPort, load_applied, sav
 from sdisup.contract.files import CONFIGURATION_PATH
 from sdisup.contract.records import Record
 from sdisup.control.apply import WANTS_DIRECTORY
+from sdisup.control.bus import SystemdError
 from sdisup.control.observe import statuses
-from sdisup.control.systemd import Systemd, SystemdError
+from sdisup.control.systemd import Systemd
 from sdisup.errors import SdisupError, root_hint
 
 

@@ -6,7 +6,6 @@ This module imports nothing that is slow to load, since `sdisup status` runs it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
 
 from sdisup.contract.applied import AppliedPort, is_port_number
 from sdisup.contract.files import RUN_DIRECTORY, boot_id, monotonic
@@ -25,13 +24,16 @@ from sdisup.contract.status import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sdisup.control.bus import Bus
     from sdisup.control.systemd import Systemd
 
 FULL = f"{RUN_DIRECTORY} is full, and the runner cannot say how it goes; make room: df {RUN_DIRECTORY}"
 UNIT_PATTERN = "sdi-record@*.service"
 
 
-def statuses(ports: Sequence[AppliedPort], systemd: Systemd | None = None) -> list[PortStatus]:
+def statuses(ports: Sequence[AppliedPort], systemd: Bus | Systemd | None = None) -> list[PortStatus]:
     """The status of each port, in the same order; `reason` says where a status could not be read."""
     found = [_observe(port) for port in ports]
     unsettled = [entry for entry in found if entry.settled is None]
@@ -117,7 +119,7 @@ def _observe(port: AppliedPort) -> _Observation:
 
 def _cut_off(port: AppliedPort) -> str:
     """What a power cut ended that was started by hand: systemd does not start it again, and nobody has stopped it."""
-    from sdisup.ledger.open_record import cut_off
+    from sdisup.ledger.cut_off import cut_off
 
     found = cut_off(port.index, boot_id())
     if found is None:
@@ -128,13 +130,13 @@ def _cut_off(port: AppliedPort) -> str:
     )
 
 
-def _ask_systemd(entries: Sequence[_Observation], systemd: Systemd | None) -> None:
+def _ask_systemd(entries: Sequence[_Observation], systemd: Bus | Systemd | None) -> None:
     """Ask systemd once for all ports whose files do not settle the state."""
-    from sdisup.control.systemd import Systemd, SystemdError
+    from sdisup.control.bus import Bus, SystemdError
 
     try:
         if systemd is None:
-            with Systemd() as own:
+            with Bus() as own:
                 _settle_by(own, entries)
         else:
             _settle_by(systemd, entries)
@@ -143,17 +145,21 @@ def _ask_systemd(entries: Sequence[_Observation], systemd: Systemd | None) -> No
             entry.settled = ("unknown", str(error))
 
 
-def _settle_by(systemd: Systemd, entries: Sequence[_Observation]) -> None:
+def _settle_by(systemd: Bus | Systemd, entries: Sequence[_Observation]) -> None:
     units = systemd.units(UNIT_PATTERN)
+    ended = []
     for entry in entries:
         # systemd forgets a unit to which nothing refers; such a unit is inactive.
         unit = units.get(entry.port.unit)
         is_between = unit is not None and unit.sub.startswith(AUTO_RESTART)
         entry.settle(AUTO_RESTART if is_between else unit.active if unit else "inactive")
-        state, _ = entry.settled or ("", "")
-        if unit and state in ("failed", "backoff"):
-            reason = unstarted_reason(systemd.exit_status(unit), entry.port.index)
-            entry.settled = (state, reason) if reason else entry.settled
+        if unit and entry.settled and entry.settled[0] in ("failed", "backoff"):
+            ended.append((entry, unit))
+    statuses_of = systemd.exit_statuses([unit for _, unit in ended])
+    for (entry, _), exit_status in zip(ended, statuses_of, strict=True):
+        reason = unstarted_reason(exit_status, entry.port.index)
+        if reason and entry.settled:
+            entry.settled = (entry.settled[0], reason)
 
 
 UNSTARTED = {

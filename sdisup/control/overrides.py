@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 from sdisup.contract.applied import AppliedPort
 from sdisup.contract.options import OptionError, parse_options
-from sdisup.control.systemd import Loaded, Systemd, SystemdError
+from sdisup.control.bus import SystemdError
+from sdisup.control.systemd import Loaded, Systemd
 from sdisup.control.units import RUNNER
 
 SHOWN_LENGTH = 80

@@ -20,7 +20,8 @@ from sdisup.errors import RecordingError, SdisupError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sdisup.contract.requests import Request
-    from sdisup.control.systemd import Systemd, SystemdError
+    from sdisup.control.bus import SystemdError
+    from sdisup.control.systemd import Systemd
 
 STOP_LIMIT_S = 260.0
 """Longer than the TimeoutStopSec= of any unit, also of one with the longest limits that a configuration may have."""

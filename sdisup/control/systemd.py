@@ -1,4 +1,4 @@
-"""The only module that uses D-Bus: it calls systemd's manager through pydbus.
+"""Makes systemd do it: calls its manager over D-Bus through pydbus. What only asks is control/bus.py's too.
 
 Facts on which it relies (FACTS 4): When dbus-daemon dies, pydbus.SystemBus() makes the process exit with SIGTERM, and
 its shared connection stays dead. A connection of its own avoids both, costs 3 ms, and may be opened in any thread. The
@@ -12,48 +12,29 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any
 
 from sdisup.contract.records import Record
 from sdisup.contract.trace import trace
-from sdisup.errors import SdisupError
+from sdisup.control.bus import (
+    BUS_ADDRESS,
+    CALL_TIMEOUT_S,
+    MANAGER,
+    NO_PERMISSION,
+    SystemdError,
+    UnitState,
+    explain,
+    unit_states,
+)
 
-MANAGER = "/org/freedesktop/systemd1"
-BUS_ADDRESS = "unix:path=/run/dbus/system_bus_socket"
-CALL_TIMEOUT_S = 10.0
 LOOK_S = 0.2
 """The time between two looks at units that are restarted."""
 WAITING = "waiting"
 """The result that run_jobs gives to a job that is not over at its time-out."""
 DONE = "done"
 """systemd's result of a job that succeeded; others are `failed`, `timeout`, `assert`, …"""
-
-
-class SystemdError(SdisupError):
-    """systemd did not answer, or refused. `name` is the name of the D-Bus error, empty where there is none."""
-
-    def __init__(self, message: str, hint: str = "", name: str = "") -> None:
-        super().__init__(message, hint)
-        self.name = name
-
-
-class SystemdPermissionError(SystemdError, PermissionError):
-    """systemd refused since the caller has no permission. A PermissionError too, as the Python interface promises."""
-
-    def __init__(self, message: str, hint: str = "", name: str = "") -> None:
-        super().__init__(message, hint, name)
-        self.errno, self.strerror = 1, message  # EPERM
-
-
-class UnitState(Record):
-    """A unit's LoadState, ActiveState and SubState, and its object's path on the bus."""
-
-    load: str
-    active: str
-    sub: str
-    path: str = ""
 
 
 class Loaded(Record):
@@ -141,28 +122,11 @@ class Systemd:
 
     def units(self, pattern: str) -> dict[str, UnitState]:
         """The units in systemd's memory whose names match a glob pattern, by name."""
-        listed = self._call("units", "ListUnitsByPatterns", [], [pattern])
-        return {unit[0]: UnitState(unit[2], unit[3], unit[4], unit[6]) for unit in listed}
+        return unit_states(self._call("units", "ListUnitsByPatterns", [], [pattern]))
 
-    def exit_status(self, unit: UnitState) -> int:
-        """ExecMainStatus: how a service's last process exited. From 200 on: systemd could not start it."""
-        arguments = ("org.freedesktop.systemd1.Service", "ExecMainStatus")
-
-        def ask() -> Any:
-            # bus.get() of a unit would introspect it, which is slow.
-            return self._bus.con.call_sync(
-                "org.freedesktop.systemd1",
-                unit.path,
-                "org.freedesktop.DBus.Properties",
-                "Get",
-                self._glib.Variant("(ss)", arguments),
-                None,
-                0,
-                round(self._timeout_s * 1000),
-                None,
-            ).unpack()[0]
-
-        return int(self._traced(f"{unit.path} Get{arguments}", "systemd", ask))
+    def exit_statuses(self, units: Sequence[UnitState]) -> list[int]:
+        """ExecMainStatus of each: how a service's last process exited. From 200 on: systemd could not start it."""
+        return [int(self._property(unit.path, "Service", "ExecMainStatus")) for unit in units]
 
     def loaded(self, unit: str) -> Loaded:
         """The unit as systemd has read it, with all its drop-ins. Raises SystemdError."""
@@ -249,7 +213,7 @@ class Systemd:
         try:
             self._call(unit, "ResetFailedUnit", unit)
         except SystemdError as error:
-            if not error.name.endswith((".NoSuchUnit", *_NO_PERMISSION)):
+            if not error.name.endswith((".NoSuchUnit", *NO_PERMISSION)):
                 raise
 
     def reset_all(self, units: Iterable[str]) -> dict[str, SystemdError]:
@@ -329,40 +293,5 @@ class _Stopped:
         return 0.0 if self._since is None else now - self._since
 
 
-_EXPLANATIONS: Mapping[str, tuple[str, str]] = {
-    "NoSuchUnit": ("{subject} is not loaded", "is the port configured? sdisup apply writes the units"),
-    "UnitMasked": ("{subject} is masked", "systemctl unmask {subject}"),
-    "InteractiveAuthorizationRequired": ("no permission to do this to {subject}", "run it as root: sudo sdisup …"),
-    "AccessDenied": ("no permission to do this to {subject}", "run it as root: sudo sdisup …"),
-    "AuthFailed": ("no permission to do this to {subject}", "run it as root: sudo sdisup …"),
-    "ServiceUnknown": ("systemd does not run on this machine", "sdisup needs a system booted with systemd"),
-    "NameHasNoOwner": ("systemd does not run on this machine", "sdisup needs a system booted with systemd"),
-    "NoReply": ("systemd did not answer in time", "see: journalctl -b -p warning"),
-    "TimedOut": ("systemd did not answer in time", "see: journalctl -b -p warning"),
-    "Timeout": ("systemd did not answer in time", "see: journalctl -b -p warning"),
-    "BadUnitSetting": ("{subject} has a setting that systemd refuses", "see: systemd-analyze verify {subject}"),
-    "JobTypeNotApplicable": ("{subject} cannot do that", "see: systemctl status {subject}"),
-}  # fmt: skip
-
-
 LOST = SystemdError("D-Bus went away before systemd said how it ended", "see: sdisup status")
 """The result that run_jobs gives to a job that may not be over, since the bus went away."""
-_NO_PERMISSION = ("InteractiveAuthorizationRequired", "AccessDenied", "AuthFailed")
-
-
-def explain(name: str, text: str, subject: str) -> SystemdError:
-    """A D-Bus error in an operator's words; `name` is its D-Bus name, empty for a transport error."""
-    message, hint = _EXPLANATIONS.get(name.rpartition(".")[2], ("", ""))
-    if message:
-        of = SystemdPermissionError if name.rpartition(".")[2] in _NO_PERMISSION else SystemdError
-        return of(message.format(subject=subject), hint.format(subject=subject), name)
-    if not name and ("No such file" in text or "refused" in text or "closed" in text):
-        return SystemdError(
-            "systemd cannot be reached: there is no D-Bus system bus here",
-            "sdisup needs a system booted with systemd, and its dbus.service",
-        )
-    if not name and ("cancelled" in text or "Timeout" in text or "timed out" in text):
-        # The bus hangs: the time-out of _connect ended the handshake, or that of GLib ended the call.
-        return SystemdError(*_EXPLANATIONS["NoReply"])
-    detail = (text.partition(f"{name}:")[2].strip() if name else "") or text
-    return SystemdError(f"{subject}: {detail}", "", name)

@@ -10,18 +10,10 @@ import json
 import os
 
 from sdisup.contract.files import RUN_DIRECTORY, Exhausted, read_json, replace_file
+from sdisup.ledger.cut_off import LIMIT_BYTES, open_path
 from sdisup.ledger.lines import LEDGER_DIRECTORY, Entry, Problem, last_entry, ledger_path
 from sdisup.ledger.moments import Interval, end_of
 from sdisup.ledger.story import Story
-
-ENDED_BEFORE = ("cannot work", "open record lost")
-"""Gaps that were no port's that was about to record."""
-LIMIT_BYTES = 64 << 20
-"""More than a hundred thousand entries may wait for the ledger's disk."""
-
-
-def open_path(port_index: int, directory: str = LEDGER_DIRECTORY) -> str:
-    return f"{directory}/{port_index}.open.json"
 
 
 def former_path(port_index: int, run_directory: str = RUN_DIRECTORY) -> str:
@@ -70,26 +62,6 @@ def load_story(
         story.interval = Interval("gap", "open record lost", end, None) if end else None
     _leave_out_entered(story, last)
     return story, problems
-
-
-def cut_off(port_index: int, this_boot: str, directory: str = LEDGER_DIRECTORY) -> Interval | None:
-    """What was to record when the machine went down without a shutdown, as a gap with its take; None if nothing was.
-
-    The port has not run since then, nor was it stopped.
-    """
-    story = Story(port_index)
-    try:
-        story.recall(read_json(open_path(port_index, directory), LIMIT_BYTES))
-    except (FileNotFoundError, ValueError):
-        # The answers of `sdisup gaps` say what is wrong with it.
-        return None
-    for file in story.files:
-        if file.start is not None and file.start.boot != this_boot:
-            return Interval("gap", "power", file.start, file.take)
-    found = story.interval
-    if found is None or found.kind != "gap" or found.start.boot == this_boot or found.what in ENDED_BEFORE:
-        return None
-    return found
 
 
 def _leave_out_entered(story: Story, last: Entry | None) -> None:

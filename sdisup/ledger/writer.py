@@ -25,10 +25,11 @@ from sdisup.contract.files import EXHAUSTED, RUN_DIRECTORY, boot_id, open_lock, 
 from sdisup.contract.pictures import count_pictures
 from sdisup.contract.programs import count_frames, ffprobe_beside, says
 from sdisup.contract.status import find_status
+from sdisup.ledger.cut_off import open_path
 from sdisup.ledger.health import write_health
 from sdisup.ledger.lines import LEDGER_DIRECTORY, Problem, append_entries, ledger_path, read_ledger
 from sdisup.ledger.moments import Moment, TakenFile
-from sdisup.ledger.open_record import load_story, open_path, remove_former, remove_unfinished, save_story
+from sdisup.ledger.open_record import load_story, remove_former, remove_unfinished, save_story
 from sdisup.ledger.spool import (
     BEGAN,
     OPENED,

@@ -27,9 +27,9 @@ from sdisup.control.verify import Known, is_file, known_files, verify
 from sdisup.errors import UsageError
 from sdisup.ledger import present as present_module
 from sdisup.ledger.accounts import Account, Row, Window, account_of, line_of
+from sdisup.ledger.cut_off import open_path
 from sdisup.ledger.lines import Entry, append_entries, ledger_path
 from sdisup.ledger.moments import FileEnd, Moment, TakenFile, document
-from sdisup.ledger.open_record import open_path
 from sdisup.ledger.present import Present, rows_of
 from sdisup.ledger.story import Story
 

@@ -12,12 +12,14 @@ from unittest.mock import MagicMock
 import pytest
 
 from sdisup.cli import main as cli
+from sdisup.cli.status import EXIT_FAILED
 from sdisup.config.settings import Settings
 from sdisup.contract.applied import Applied, AppliedPort, load_applied, save_applied
 from sdisup.contract.status import PortStatus
 from sdisup.control import boot
 from sdisup.control.boot import set_record_at_boot
-from sdisup.control.systemd import LOST, Systemd, SystemdError, explain
+from sdisup.control.bus import SystemdError, explain
+from sdisup.control.systemd import LOST, Systemd
 from sdisup.errors import SdisupError
 
 AWAY = explain("", "The connection is closed", "systemd")
@@ -148,7 +150,7 @@ def test_status_names_what_wins_over_sdisup_toml(
     ports = [
         AppliedPort(index, f"port{index}", "h264", "/r", False, "rev", "", ("x holds", f"{index}")) for index in (0, 1)
     ]
-    monkeypatch.setattr(cli, "_selected", lambda _: ports)
+    monkeypatch.setattr("sdisup.cli.status.selected", lambda _: ports)
     monkeypatch.setattr("sdisup.control.observe.statuses", lambda asked: stopped(asked, None))
     monkeypatch.setattr("sdisup.ledger.health.all_problems", lambda: ["the ledger"])
     assert cli.main(["status"]) == 0
@@ -202,10 +204,10 @@ def test_the_command_says_what_is_done_and_what_is_not(
     machine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(boot, "Systemd", FakeSystemd(masked="sdi-record@1.service"))
-    monkeypatch.setattr(cli, "_selected", lambda _: ports_of(machine, 0, 1))
+    monkeypatch.setattr("sdisup.cli.commands.selected", lambda _: ports_of(machine, 0, 1))
     monkeypatch.setattr("sdisup.control.apply.one_at_a_time", contextlib.nullcontext)
     monkeypatch.setattr("sdisup.control.ports.start_ports", lambda ports, _: [])
-    assert cli.main(["enable", "0", "1"]) == cli.EXIT_FAILED
+    assert cli.main(["enable", "0", "1"]) == EXIT_FAILED
     said = capsys.readouterr()
     assert said.out == "port 0 records at boot\n"
     assert said.err == "sdisup: sdi-record@1.service is masked (systemctl unmask sdi-record@1.service)\n"

@@ -12,7 +12,7 @@ PORT = AppliedPort(3, "CAM3", "h264", "/r", False, "rev")
 
 @pytest.fixture(autouse=True)
 def one_port(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "load_applied", lambda: Applied({3: PORT}, []))
+    monkeypatch.setattr("sdisup.cli.status.load_applied", lambda: Applied({3: PORT}, []))
 
 
 def test_all_names_the_option(capsys: pytest.CaptureFixture[str]) -> None:

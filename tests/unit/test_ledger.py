@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from sdisup.ledger import accounts
 from sdisup.ledger import lines as ledger
+from sdisup.ledger.cut_off import open_path
 from sdisup.ledger.entries import clock_entry, file_entries, interval_entries
 from sdisup.ledger.lines import (
     LINE_LIMIT_BYTES,
@@ -32,7 +33,7 @@ from sdisup.ledger.lines import (
     read_ledger,
 )
 from sdisup.ledger.moments import FileEnd, Interval, Moment, TakenFile
-from sdisup.ledger.open_record import former_path, open_path
+from sdisup.ledger.open_record import former_path
 
 NOBODY = 65534
 

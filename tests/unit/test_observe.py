@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sdisup.contract.applied import AppliedPort
+from sdisup.control.bus import UnitState, explain
 from sdisup.control.observe import UNSTARTED, statuses, unstarted_reason
-from sdisup.control.systemd import UnitState, explain
 
 PORT = AppliedPort(97, "CAM", "h264", "/r", True, "rev")
 
@@ -19,11 +19,11 @@ class FakeSystemd:
         sub = "auto-restart" if self.active == "activating" else ""
         return {PORT.unit: UnitState("loaded", self.active, sub, "/path")}
 
-    def exit_status(self, unit: UnitState) -> int:
-        assert unit.path == "/path"
+    def exit_statuses(self, units: list[UnitState]) -> list[int]:
+        assert all(unit.path == "/path" for unit in units)
         if self.status < 0:
             raise explain("", "The connection is closed", "systemd")
-        return self.status
+        return [self.status] * len(units)
 
 
 @pytest.mark.parametrize(

@@ -11,15 +11,16 @@ from typing import Any
 import pytest
 
 from sdisup import aio
-from sdisup.cli.main import _report
+from sdisup.cli.commands import _report
 from sdisup.contract.applied import Applied, AppliedPort
 from sdisup.contract.requests import Request
 from sdisup.contract.status import PortStatus
 from sdisup.control import api, ports, systemd, takes
 from sdisup.control.api import CodecType, PortRecorder, RecorderConfig, RecorderManager
+from sdisup.control.bus import SystemdError, explain
 from sdisup.control.overrides import unit_problem
 from sdisup.control.ports import Outcome, start_ports, stop_ports
-from sdisup.control.systemd import DONE, WAITING, Loaded, SystemdError, _Stopped, explain
+from sdisup.control.systemd import DONE, WAITING, Loaded, _Stopped
 from sdisup.control.takes import is_file_path, make_request
 from sdisup.control.units import RUNNER
 from sdisup.errors import ConfigError, RecordingError, RootError, SdisupError

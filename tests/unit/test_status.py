@@ -38,7 +38,7 @@ from sdisup.contract.status import (
     write_status,
 )
 from sdisup.control import observe
-from sdisup.ledger import open_record
+from sdisup.ledger import cut_off, open_record
 from sdisup.ledger.moments import Interval, Moment, TakenFile
 from sdisup.ledger.story import Story
 
@@ -538,11 +538,11 @@ def test_what_a_power_cut_ended_is_said_until_somebody_starts_or_stops_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: list[TakenFile], interval: Interval | None, what: str
 ) -> None:
     monkeypatch.setattr(observe, "lock_path", lambda port: lock_path(port, str(tmp_path)))
-    real = open_record.cut_off
-    monkeypatch.setattr(open_record, "cut_off", lambda port, boot: real(port, boot, str(tmp_path)))
+    real = cut_off.cut_off
+    monkeypatch.setattr(cut_off, "cut_off", lambda port, boot: real(port, boot, str(tmp_path)))
     story = Story(3)
     story.files, story.interval = files, interval
-    open_record.save_story(open_record.open_path(3, str(tmp_path)), story)
+    open_record.save_story(cut_off.open_path(3, str(tmp_path)), story)
     port = AppliedPort(3, "CAM3", "h264", "/srv/recordings", False, "r1")
 
     def seen(record: PortStatus | None) -> PortStatus:

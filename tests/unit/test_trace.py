@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sdisup
-from sdisup.cli import main as cli
+from sdisup.cli import commands as cli
 from sdisup.contract import trace as module
 from sdisup.contract.files import read_json, replace_file
 from sdisup.contract.programs import Program, says

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from sdisup.config.settings import Settings, parse_settings
 from sdisup.config.table import PORT, rows
 from sdisup.control import units
+from sdisup.control.bus import SystemdError, explain
 from sdisup.control.ports import STOP_LIMIT_S
-from sdisup.control.systemd import SystemdError, explain
 from sdisup.control.units import (
     HEADER,
     SHARED_UNITS,

@@ -25,9 +25,10 @@ from sdisup.contract.programs import COUNT_GENTLY, count_frames, says
 from sdisup.contract.status import PortStatus, write_status
 from sdisup.ledger import spool as events
 from sdisup.ledger import writer as module
+from sdisup.ledger.cut_off import LIMIT_BYTES
 from sdisup.ledger.health import all_problems, health_path, ledger_problem, port_problem
 from sdisup.ledger.lines import Entry, append_entries, read_ledger
-from sdisup.ledger.open_record import LIMIT_BYTES, load_story, save_story
+from sdisup.ledger.open_record import load_story, save_story
 from sdisup.ledger.spool import Spool, read_spool, spool_path
 from sdisup.ledger.story import Story
 from sdisup.ledger.writer import NO_ANSWER_S, Writer, is_going_down
