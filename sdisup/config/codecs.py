@@ -6,6 +6,8 @@ encode/command.py.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from sdisup.contract.records import Record
 from sdisup.sources.values import AUTO_RATE, FPS, SLOWEST_RATE
 
@@ -25,10 +27,10 @@ class Codec(Record):
     """A video codec as an operator names it, and what FFmpeg needs to know to encode in it.
 
     `bitrate_kbps` is the default in kilobit/s; 0 where the codec's profile decides the bit rate. `pixel_formats` are
-    FFmpeg's names of those that an operator may choose, the default first; where there is one, a profile may have
-    another. `is_frame_threaded`: the encoder works on several frames at once and holds one back per thread.
-    `takes_fields`: it can encode an interlaced picture as fields. `settings` are the port's settings that matter to
-    some codecs only, and to this one.
+    FFmpeg's names of those that an operator may choose, the default first; `profiles` those of the profiles, which
+    leave no choice. `is_frame_threaded`: the encoder works on several frames at once and holds one back per thread.
+    `fields` are the scans of interlaced pictures that it encodes as fields. `has_raster`: it takes pictures of some
+    sizes alone. `settings` are the port's settings that matter to some codecs only, and to this one.
     """
 
     name: str
@@ -39,34 +41,62 @@ class Codec(Record):
     is_frame_threaded: bool
     audio_encoder: str
     audio_channels_max: int
-    takes_fields: bool = True
+    profiles: Mapping[str, str]
+    fields: tuple[str, ...] = ("tff", "bff")
     settings: tuple[str, ...] = ()
+    has_raster: bool = False
 
     @property
     def default_container(self) -> str:
         return self.containers[0]
 
+    @property
+    def profile_setting(self) -> str:
+        """The key of the port's setting that names the profile; "" where the codec has none."""
+        return next((key for key in self.settings if key.endswith("_profile")), "")
+
+    def pixel_formats_with(self, profile: str) -> tuple[str, ...]:
+        """Those that a port may have, the default first. Of a profile that the codec lacks, all."""
+        all_formats = self.pixel_formats or tuple(dict.fromkeys(self.profiles.values()))
+        return (self.profiles[profile],) if profile in self.profiles else all_formats
+
 
 LONG_GOP = ("bitrate_kbps", "quality", "preset", "gop_frames", "pixel_format")
+
+# FFmpeg's pixel formats by profile.
+PRORES_PROFILES = dict.fromkeys(("proxy", "lt", "standard", "hq"), "yuv422p10le") | dict.fromkeys(
+    ("4444", "4444xq"), "yuv444p10le"
+)
+DNXHD_PROFILES = dict.fromkeys(("lb", "sq", "hq"), "yuv422p") | {"hqx": "yuv422p10le"}
+DNXHR_PROFILES = DNXHD_PROFILES | {"444": "yuv444p10le"}
 
 CODECS = {
     codec.name: codec
     for codec in (
         Codec("h264", "libx264", ("mp4", "mov", "mkv"), 8000, ("yuv420p", "yuv420p10le", "yuv422p", "yuv422p10le"),
-              False, "aac", 8, settings=LONG_GOP),
+              False, "aac", 8, {}, settings=LONG_GOP),
         # x265 encodes fields as pictures of half the height, which players show as such.
         Codec("hevc", "libx265", ("mp4", "mov", "mkv"), 6000, ("yuv420p", "yuv420p10le", "yuv422p", "yuv422p10le"),
-              False, "aac", 8, takes_fields=False, settings=LONG_GOP),
+              False, "aac", 8, {}, fields=(), settings=LONG_GOP),
         # prores_ks encodes better and cannot do 1080p in real time on four cores (FACTS 3, Cost).
-        Codec("prores", "prores_aw", ("mov", "mkv"), 0, ("yuv422p10le",), True, "pcm_s24le", 16,
+        Codec("prores", "prores_aw", ("mov", "mkv"), 0, (), True, "pcm_s24le", 16, PRORES_PROFILES,
               settings=("prores_profile",)),
+        # With `-thread_type slice` FFmpeg's encoder works on one frame at a time. It writes fields as "progressive".
+        Codec("dnxhr", "dnxhd", ("mov", "mkv"), 0, (), False, "pcm_s24le", 16, DNXHR_PROFILES, fields=(),
+              settings=("dnx_profile",)),
+        Codec("dnxhd", "dnxhd", ("mov", "mkv"), 0, (), False, "pcm_s24le", 16, DNXHD_PROFILES,
+              fields=("tff",), settings=("dnx_profile", "raster"), has_raster=True),
+        # Each picture is a key frame, in slices, which are encoded side by side and have checksums.
+        Codec("ffv1", "ffv1", ("mkv",), 0, ("yuv422p10le", "yuv422p", "yuv420p"), False, "pcm_s24le", 16, {},
+              settings=("pixel_format",)),
+        Codec("v210", "v210", ("mov",), 0, ("yuv422p10le",), True, "pcm_s24le", 16, {}),
     )
 }  # fmt: skip
 
 CODEC_SETTINGS = tuple(dict.fromkeys(key for codec in CODECS.values() for key in codec.settings))
 """The settings of a port that matter to some codecs only."""
 
-PIXEL_FORMATS = tuple(dict.fromkeys(name for codec in CODECS.values() for name in codec.pixel_formats))
+PIXEL_FORMATS = tuple(dict.fromkeys(name for codec in CODECS.values() for name in codec.pixel_formats_with("")))
 
 # FFmpeg's name of the muxer, for `-f`: FFmpeg never has to guess the muxer by the file's ending.
 MUXERS = {"mp4": "mp4", "mov": "mov", "mkv": "matroska"}

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from sdisup.config import codecs
+from sdisup.config import codecs, rasters
 from sdisup.config.documents import (
     Findings,
     Layer,
@@ -26,7 +26,7 @@ from sdisup.config.table import APPLIANCE, MAX_PORTS, PORT, SOURCE_LIMITS, check
 from sdisup.contract.files import CONFIGURATION_PATH
 from sdisup.contract.records import Record
 from sdisup.errors import ConfigError
-from sdisup.sources.base import Remark, Source
+from sdisup.sources.base import PROGRESSIVE, Remark, Source
 from sdisup.sources.values import AUTO_RATE, SLOWEST_RATE
 
 
@@ -49,6 +49,8 @@ class Port(Record):
     pixel_format: str
     preset: str
     prores_profile: str
+    dnx_profile: str
+    raster: str
     threads: int
     record_at_boot: bool
     recordings: str
@@ -185,7 +187,8 @@ def override_port(
         raise ConfigError(problems)
     changed = codecs.CODECS[checked.get("codec", port.codec)]
     if changed.name != port.codec:
-        checked |= {"bitrate_kbps": changed.bitrate_kbps, "quality": 0, "pixel_format": changed.pixel_formats[0]}
+        pixel_formats = changed.pixel_formats_with(getattr(port, changed.profile_setting, ""))
+        checked |= {"bitrate_kbps": changed.bitrate_kbps, "quality": 0, "pixel_format": pixel_formats[0]}
         if port.container not in changed.containers:
             checked.setdefault("container", changed.default_container)
     port = port.replaced(**checked)
@@ -251,7 +254,8 @@ def _build_port(index: int, values: Mapping[str, Any], source: Source, recording
         "bitrate_kbps": 0 if values["quality"] else codec.bitrate_kbps,
         "quality": 0,
         "gop_frames": 0,
-        "pixel_format": codec.pixel_formats[0],
+        "pixel_format": codec.pixel_formats_with(values.get(codec.profile_setting, ""))[0],
+        "raster": source.options.get("size", rasters.RASTERS[0]),
     }
     given = {key: value for key, value in values.items() if value is not None}
     if codec.bitrate_kbps == 0:
@@ -293,13 +297,7 @@ def _combination_problems(port: Port) -> Iterator[Remark]:
     if port.container not in codec.containers:
         text = f"{port.container} cannot hold {port.codec} (one of: {', '.join(codec.containers)})"
         yield ("container", "codec"), text
-    if port.pixel_format not in codec.pixel_formats:
-        text = f"{port.codec} has no {port.pixel_format} (one of: {', '.join(codec.pixel_formats)})"
-        yield ("pixel_format", "codec"), text
-    if not codec.takes_fields and port.source.is_interlaced:
-        others = [other.name for other in codecs.CODECS.values() if other.takes_fields]
-        text = f"FFmpeg does not encode the fields of an interlaced picture in {port.codec} (in: {', '.join(others)})"
-        yield ("codec", "source.scan"), text
+    yield from _picture_problems(port, codec)
     threads_max = codecs.max_threads(codec, rate)
     if port.threads > threads_max:
         text = (
@@ -311,6 +309,42 @@ def _combination_problems(port: Port) -> Iterator[Remark]:
     if channels > codec.audio_channels_max:
         text = f"{port.codec} is recorded with at most {codec.audio_channels_max} channels, not {channels}"
         yield ("source.audio_channels", "codec"), text
+
+
+def _picture_problems(port: Port, codec: codecs.Codec) -> Iterator[Remark]:
+    """What the codec does not take: samples, fields, sizes, rates."""
+    profile = getattr(port, codec.profile_setting, "")
+    pixel_formats = codec.pixel_formats_with(profile)
+    with_profile = f" with the profile {profile}" if profile else ""
+    if profile and profile not in codec.profiles:
+        text = f"{codec.name} has no profile {profile} (one of: {', '.join(codec.profiles)})"
+        yield ("dnx_profile", "codec"), text
+    elif port.pixel_format not in pixel_formats:
+        text = f"{codec.name}{with_profile} has no {port.pixel_format} (one of: {', '.join(pixel_formats)})"
+        yield ("pixel_format", "codec"), text
+    scan = port.source.options.get("scan", PROGRESSIVE)
+    if scan not in (PROGRESSIVE, *codec.fields):
+        others = ", ".join(other.name for other in codecs.CODECS.values() if scan in other.fields)
+        text = f"FFmpeg does not encode a picture in fields ({scan}) in {codec.name}; it does in: {others}"
+        yield ("codec", "source.scan"), text
+    elif codec.has_raster and profile in codec.profiles:
+        yield from _raster_problems(port, profile)
+
+
+def _raster_problems(port: Port, profile: str) -> Iterator[Remark]:
+    rate, is_interlaced = port.source.options["rate"], port.source.is_interlaced
+    size = port.source.options.get("size", port.raster)
+    if size != port.raster:
+        text = f"{port.codec} is to take pictures of {port.raster}, and the source's are {size}"
+        yield ("raster", "source.size", "codec"), text
+    elif port.raster not in rasters.RASTERS:
+        text = f"{port.codec} takes pictures of {' and '.join(rasters.RASTERS)}, and the source's are {size}"
+        yield ("codec", "source.size"), text
+    elif not rasters.dnxhd_mbits(port.raster, is_interlaced, profile, rate):
+        scan = "interlaced" if is_interlaced else "progressive"
+        choices = rasters.dnxhd_choices(port.raster, is_interlaced)
+        text = f"FFmpeg has no dnxhd {profile} for {port.raster} {scan} at {rate} (it has: {choices or 'none'})"
+        yield ("dnx_profile", "raster", "codec", "source.rate", "source.scan"), text
 
 
 def _doubts(port: Port, own_keys: set[str]) -> Iterator[Remark]:

@@ -9,8 +9,9 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from sdisup.config.codecs import CODECS, MUXERS, PIXEL_FORMATS, Codec
+from sdisup.config.codecs import CODECS, DNXHR_PROFILES, MUXERS, PIXEL_FORMATS, PRORES_PROFILES, Codec
 from sdisup.config.documents import Findings, Layer
+from sdisup.config.rasters import RASTERS
 from sdisup.sources.base import Source, kinds
 from sdisup.sources.values import BOOLEAN, CHOICE, INTEGER, Setting, Type, check_range, check_string, show, suggestion
 
@@ -25,7 +26,6 @@ PATH_MAX_BYTES = 1024  # the kernel's limit of 4096 has to hold a take's directo
 X264_PRESETS = (
     "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow",
 )  # fmt: skip
-PRORES_PROFILES = ("proxy", "lt", "standard", "hq")
 
 SOURCE_LIMITS = ("stall_timeout_s", "stop_quit_s", "stop_start_quit_s")
 """The settings of a port whose defaults come from its kind of source."""
@@ -113,13 +113,17 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
         Setting("gop_frames", INTEGER, None, "For h264 and hevc: how many frames there are from one key frame to the"
                 " next. A recording can be entered and cut at key frames.", default_doc="a second's", minimum=1,
                 maximum=600),
-        Setting("pixel_format", CHOICE, None, "For h264 and hevc, the picture's samples: 8 or 10 bit, 4:2:0 or 4:2:2."
-                " The other codecs have one, some by their profile.",
-                default_doc=_by_codec(lambda codec: codec.pixel_formats[0]), allowed=PIXEL_FORMATS),
+        Setting("pixel_format", CHOICE, None, "The picture's samples: 8 or 10 bit, 4:2:0, 4:2:2 or 4:4:4. Codecs with a"
+                " profile have that of the profile.",
+                default_doc=_by_codec(lambda codec: next(iter(codec.pixel_formats), None)), allowed=PIXEL_FORMATS),
         Setting("preset", CHOICE, "veryfast",
                 "How hard the encoder of h264 or hevc works: slower is a better picture at the same bit rate.",
                 allowed=X264_PRESETS),
-        Setting("prores_profile", CHOICE, "hq", "The quality of prores.", allowed=PRORES_PROFILES),
+        Setting("prores_profile", CHOICE, "hq", "The quality of prores.", allowed=tuple(PRORES_PROFILES)),
+        Setting("dnx_profile", CHOICE, "hq", "The quality of dnxhr and dnxhd: hqx has 10 bit; 444, which dnxhd lacks,"
+                " has all of the colour.", allowed=tuple(DNXHR_PROFILES)),
+        Setting("raster", CHOICE, None, "For dnxhd, the size of the source's pictures; others are not recorded.",
+                default_doc=f"the source's, where it has a setting for it; else {RASTERS[0]}", allowed=RASTERS),
         Setting("threads", INTEGER, 4,
                 "How many threads encode the picture; each keeps a frame of prores back, which limits them.", minimum=1,
                 maximum=16),

@@ -22,6 +22,10 @@ class CodecType(StrEnum):
     H264 = "h264"
     HEVC = "hevc"
     PRORES = "prores"
+    DNXHR = "dnxhr"
+    DNXHD = "dnxhd"
+    FFV1 = "ffv1"
+    V210 = "v210"
 
 
 def codec_type(name: str) -> CodecType:

@@ -16,7 +16,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 
-from sdisup.config.codecs import CODECS, MUXERS, fragment_duration_s
+from sdisup.config.codecs import CODECS, MUXERS, PRORES_PROFILES, fragment_duration_s
+from sdisup.config.rasters import dnxhd_mbits
 from sdisup.config.settings import Port
 from sdisup.config.table import SOURCE_KINDS
 from sdisup.contract.options import SOUND_MARK
@@ -142,6 +143,10 @@ def _crop(port: Port) -> str:
     Those go at the right and at the bottom, so that fields keep their order. A picture of a good size is not copied.
     With 4:2:0 two lines share their colours; of two fields each has its own.
     """
+    if CODECS[port.codec].has_raster:
+        width, height = port.raster.split("x")
+        # FFmpeg ends with `Invalid too big or non positive size for width '0'` where the picture has another size.
+        return f"crop=if(eq(iw\\,{width})*eq(ih\\,{height})\\,iw\\,0):ih:0:0"
     is_halved = "420" in port.pixel_format
     step = (2 if is_halved else 1) * (2 if is_halved and port.source.is_interlaced else 1)
     return f"crop=trunc(iw/2)*2:trunc(ih/{step})*{step}:0:0"
@@ -198,14 +203,38 @@ def _hevc_options(port: Port) -> list[str]:
 
 def _prores_options(port: Port) -> list[str]:
     """Every frame is a key frame; the profile sets the bit rate."""
-    profiles = {"proxy": "0", "lt": "1", "standard": "2", "hq": "3"}
-    return ["-profile:v", profiles[port.prores_profile]]
+    return ["-profile:v", str(list(PRORES_PROFILES).index(port.prores_profile))]
+
+
+def _dnxhr_options(port: Port) -> list[str]:
+    return ["-profile:v", f"dnxhr_{port.dnx_profile}", "-thread_type", "slice"]
+
+
+def _dnxhd_options(port: Port) -> list[str]:
+    """FFmpeg finds the kind of dnxhd by the picture and the bit rate."""
+    rate = port.source.options["rate"]
+    mbits = dnxhd_mbits(port.raster, port.source.is_interlaced, port.dnx_profile, rate)
+    return ["-b:v", f"{mbits}M", "-thread_type", "slice"]
+
+
+def _ffv1_options(port: Port) -> list[str]:
+    """Version 3, whose slices have checksums; a slice at least for each thread (ffv1enc.c takes 4, 6, 9, 12, 16, …)."""
+    slices = next(count for count in (4, 6, 9, 12, 16) if count >= port.threads)
+    return ["-level", "3", "-slices", str(slices), "-slicecrc", "1", "-g", "1"]
+
+
+def _no_options(port: Port) -> list[str]:
+    return []
 
 
 _ENCODERS: dict[str, Callable[[Port], list[str]]] = {
     "h264": _h264_options,
     "hevc": _hevc_options,
     "prores": _prores_options,
+    "dnxhr": _dnxhr_options,
+    "dnxhd": _dnxhd_options,
+    "ffv1": _ffv1_options,
+    "v210": _no_options,
 }
 
 AAC_KBPS_PER_CHANNEL = 96
@@ -255,5 +284,8 @@ def _container_arguments(port: Port, capabilities: Capabilities) -> list[str]:
     else:
         # hybrid_fragmented is fragmented while it grows and an ordinary file once it is closed.
         flags = "+hybrid_fragmented" if capabilities.hybrid_fragmented else "+empty_moov+default_base_moof"
+        if not capabilities.hybrid_fragmented and CODECS[port.codec].encoder == "dnxhd":
+            # What players need to know of it stands in its first picture.
+            flags += "+delay_moov"
         options = ["-movflags", flags, "-frag_duration", str(round(fragment_s * 1_000_000))]
     return [*options, "-max_interleave_delta", INTERLEAVE_US, "-flush_packets", "1", "-f", MUXERS[port.container]]

@@ -21,9 +21,10 @@ Remark = tuple[tuple[str, ...], str]
 SIGNAL_RATE = Setting("rate", RATE, "25",
                       "Frames a second of the signal; an interlaced one has half as many as fields.",
                       allowed=tuple(RATES))  # fmt: skip
-SIGNAL_SCAN = Setting("scan", CHOICE, "progressive",
+PROGRESSIVE = "progressive"
+SIGNAL_SCAN = Setting("scan", CHOICE, PROGRESSIVE,
                       "Interlaced signals come with the top (tff) or the bottom (bff, some SD) field first.",
-                      allowed=("progressive", "tff", "bff"))  # fmt: skip
+                      allowed=(PROGRESSIVE, "tff", "bff"))  # fmt: skip
 
 
 class Found(Record):
@@ -102,7 +103,7 @@ class Source(Record):
     @property
     def is_interlaced(self) -> bool:
         """Whether the signal comes in fields, as far as the configuration tells."""
-        return bool(self.options.get("scan", "progressive") != "progressive")
+        return bool(self.options.get("scan", PROGRESSIVE) != PROGRESSIVE)
 
     @classmethod
     def defaults(cls, index: int) -> dict[str, object]:

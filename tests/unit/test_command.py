@@ -140,7 +140,7 @@ def fragment_s(arguments: list[str]) -> float:
 def held_back_elsewhere_s(port: Port) -> float:
     """A frame a thread in a frame-threaded encoder, the frame that closes a fragment, and the sound."""
     frame_s = 1 / codecs.slowest_fps(port.source.options["rate"])
-    frames = port.threads if port.codec == "prores" and port.threads > 1 else 0
+    frames = port.threads if port.codec in ("prores", "v210") and port.threads > 1 else 0
     return (frames + 1) * frame_s + codecs.AUDIO_DELAY_S
 
 

@@ -89,6 +89,9 @@ def test_an_empty_configuration_is_the_defaults() -> None:
     [
         ({"codec": "prores"}, {"container": "mov", "bitrate_kbps": 0}),
         ({"codec": "prores", "bitrate_kbps": 500}, {"bitrate_kbps": 0}),
+        ({"codec": "prores", "prores_profile": "4444"}, {"pixel_format": "yuv444p10le"}),
+        ({"codec": "dnxhr", "dnx_profile": "hqx"}, {"container": "mov", "pixel_format": "yuv422p10le"}),
+        ({"codec": "ffv1"}, {"container": "mkv", "pixel_format": "yuv422p10le"}),
         ({"codec": "hevc"}, {"container": "mp4", "bitrate_kbps": 6000, "quality": 0, "pixel_format": "yuv420p"}),
         ({"codec": "hevc", "quality": 20}, {"bitrate_kbps": 0, "quality": 20}),
         ({"codec": "h264", "quality": 20, "bitrate_kbps": 900}, {"bitrate_kbps": 900, "quality": 20}),
@@ -123,6 +126,8 @@ def test_override_port() -> None:
     ten_bit = parse({"defaults": {"quality": 20, "pixel_format": "yuv420p10le"}}).ports[0]
     changed = override_port(ten_bit, codec="prores")
     assert (changed.quality, changed.pixel_format) == (0, "yuv422p10le")
+    four = parse({"defaults": {"prores_profile": "4444"}}).ports[0]
+    assert override_port(four, codec="prores").pixel_format == "yuv444p10le"
 
 
 @pytest.mark.parametrize("override", [{"codec": "x"}, {"codec": "prores", "container": "mp4"}, {"recordings": "x"}])
@@ -248,11 +253,12 @@ def test_values_that_the_table_allows_arrive_or_are_an_impossible_combination(ta
     try:
         port = parse({"port": {str(index): table}}).ports[index]
     except ConfigError as error:
-        impossible = ("cannot hold", "threads of", " has no ", "does not encode the fields")
+        impossible = ("cannot hold", "threads of", " has no ", "in fields", "dnxhd", " takes pictures of ")
         assert all(any(words in text for words in impossible) for text in error.problems), error.problems
         return
-    assert not (port.codec == "hevc" and port.source.is_interlaced)
-    expected = {key: value for key, value in table.items() if (key, port.codec) != ("bitrate_kbps", "prores")}
+    assert not (port.codec in ("hevc", "dnxhr") and port.source.is_interlaced)
+    has_rate = bool(codecs.CODECS[port.codec].bitrate_kbps)
+    expected = {key: value for key, value in table.items() if has_rate or key != "bitrate_kbps"}
     assert {key: getattr(port, key) for key in expected} == expected
 
 

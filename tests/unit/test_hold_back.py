@@ -29,6 +29,8 @@ from sdisup.encode.probe import probe_ffmpeg
 
 FFMPEGS = [name for name in (shutil.which("ffmpeg"), os.environ.get("SDISUP_TEST_FFMPEG")) if name]
 COMBINATIONS = [(codec.name, container) for codec in CODECS.values() for container in codec.containers]
+SIZES = {"dnxhd": "1280x720"}
+"""Small pictures, but for codecs that take no other."""
 RATE = 25
 FRAMES = 75
 # The picture that was being written.
@@ -43,7 +45,7 @@ def test_there_is_an_ffmpeg_to_test_with() -> None:
 
 
 def make_port(codec: str, container: str) -> Port:
-    source = {"kind": "test", "size": "320x180", "rate": RATE}
+    source = {"kind": "test", "size": SIZES.get(codec, "320x180"), "rate": RATE}
     defaults = {"source": source, "codec": codec, "container": container}
     return parse_settings([("test.toml", {"appliance": {"ports": 1}, "defaults": defaults})]).ports[0]
 
