@@ -59,9 +59,9 @@ class UnitState(Record):
     path: str = ""
 
 
-def unit_states(listed: Iterable[Sequence[Any]]) -> dict[str, UnitState]:
-    """By name, what ListUnitsByPatterns and ListUnitsByNames answer."""
-    return {unit[0]: UnitState(unit[2], unit[3], unit[4], unit[6]) for unit in listed}
+def unit_states(listed: Iterable[Sequence[Any]]) -> list[tuple[str, UnitState]]:
+    """The name and state of each unit that ListUnitsByPatterns and ListUnitsByNames answer."""
+    return [(unit[0], UnitState(unit[2], unit[3], unit[4], unit[6])) for unit in listed]
 
 
 class Bus:
@@ -96,7 +96,7 @@ class Bus:
         (listed,) = self._ask([(MANAGER, f"{SYSTEMD}.Manager", "ListUnitsByPatterns", ([], [pattern]))])
         if isinstance(listed, SystemdError):
             raise listed
-        return unit_states(listed)
+        return dict(unit_states(listed))
 
     def exit_statuses(self, units: Sequence[UnitState]) -> list[int]:
         """ExecMainStatus of each: how a service's last process exited. From 200 on: systemd could not start it."""

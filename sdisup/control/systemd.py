@@ -111,32 +111,40 @@ class Systemd:
 
     def version(self) -> int:
         """systemd's major version, such as 257."""
-        arguments = ("org.freedesktop.systemd1.Manager", "Version")
-        text = self._traced(
-            f"{MANAGER} Get{arguments}",
-            "systemd",
-            lambda: self._manager["org.freedesktop.DBus.Properties"].Get(*arguments, timeout=self._timeout_s),
-        )
+        text = self._property(MANAGER, "Manager", "Version")
         digits = str(text).lstrip("v")[:3]
         return int(digits) if digits.isdigit() else 0
 
     def units(self, pattern: str) -> dict[str, UnitState]:
         """The units in systemd's memory whose names match a glob pattern, by name."""
-        return unit_states(self._call("units", "ListUnitsByPatterns", [], [pattern]))
+        return dict(unit_states(self._call("units", "ListUnitsByPatterns", [], [pattern])))
 
     def exit_statuses(self, units: Sequence[UnitState]) -> list[int]:
         """ExecMainStatus of each: how a service's last process exited. From 200 on: systemd could not start it."""
         return [int(self._property(unit.path, "Service", "ExecMainStatus")) for unit in units]
 
+    def load(self, units: Sequence[str]) -> list[UnitState]:
+        """Units in the order in which they are asked for; systemd reads those that it has not in memory."""
+        listed = self._call("units", "ListUnitsByNames", list(units))
+        if len(listed) != len(units):
+            raise SystemdError(f"systemd knows {len(listed)} of {len(units)} units")
+        return [state for _, state in unit_states(listed)]
+
+    def commands(self, unit: UnitState) -> list[list[str]]:
+        """The argument list of each ExecStart= as systemd has read it, with all drop-ins."""
+        return [list(command[1]) for command in self._property(unit.path, "Service", "ExecStart")]
+
     def loaded(self, unit: str) -> Loaded:
         """The unit as systemd has read it, with all its drop-ins. Raises SystemdError."""
-        path = self._call(unit, "LoadUnit", unit)
-        state = self._property(path, "Unit", "LoadState")
-        commands = self._property(path, "Service", "ExecStart") if state == "loaded" else []
-        return Loaded(state, [list(command[1]) for command in commands])
+        (state,) = self.load([unit])
+        return Loaded(state.load, self.commands(state) if state.load == "loaded" else [])
+
+    def unit_path(self) -> list[str]:
+        """The directories from which systemd reads units."""
+        return list(self._property(MANAGER, "Manager", "UnitPath"))
 
     def _property(self, path: str, interface: str, name: str) -> Any:
-        """A property of a unit, without the introspection of bus.get()."""
+        """A property of a unit or of the manager, without the introspection of bus.get()."""
         arguments = (f"org.freedesktop.systemd1.{interface}", name)
         call = ("org.freedesktop.systemd1", path, "org.freedesktop.DBus.Properties", "Get")
         variant, timeout_ms = self._glib.Variant("(ss)", arguments), round(self._timeout_s * 1000)
