@@ -1,0 +1,1 @@
+"""Measures sdisup beside what else keeps an FFmpeg running: `tests/bench/run`."""
