@@ -17,6 +17,7 @@ ELSEWHERE = (
     "./install.sh",
     "tests/run",
     "python3 tests/measure.py",
+    "tests/bench/run",
     "apt-get install -y python3-venv",
     "python3 -m venv",
     "/opt/sdisup-env",
