@@ -22,6 +22,7 @@ from sdisup.contract.media import holds_media
 from sdisup.runner import disk
 from sdisup.runner.disk import (
     HEAD_BYTES,
+    SAMPLE_S,
     Closed,
     FirstMedia,
     Named,
@@ -293,6 +294,7 @@ def threads() -> int:
 def recorder(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
     """Ends every thread that it began, also after a failed test. Some filesystems have no files without a name."""
     before = threads()
+    monkeypatch.setattr(disk, "SAMPLE_S", 0.05)
     if request.param == "named":
         monkeypatch.setattr(disk, "make_unnamed", lambda directory: -1)
     made = Recorder(tmp_path)
@@ -510,8 +512,11 @@ def test_what_befalls_the_name_before_the_first_frame_is_told(recorder: Recorder
     assert (sample.moved, sample.deleted, sample.size_bytes) == (True, action == "deleted", 0)
 
 
-def test_before_the_first_frame_the_runner_is_not_kept_busy(recorder: Recorder) -> None:
+def test_before_the_first_frame_the_runner_is_not_kept_busy(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A port without a signal makes a file each second, and may do so for months."""
+    monkeypatch.setattr(disk, "SAMPLE_S", SAMPLE_S)
     began = time.monotonic()
     file, _ = recorder.opened()
     sample = recorder.wait(file, Sample)

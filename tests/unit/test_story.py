@@ -797,7 +797,7 @@ def damaged(document: object, chance: st.DataObject) -> object:
     return [damaged(value, chance) for value in document] if isinstance(document, list) else document
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_a_damaged_record_is_refused_or_works(chance: st.DataObject) -> None:
     """Refused with the name of what is wrong; and then as if it had never been touched."""
@@ -825,7 +825,7 @@ def test_what_is_no_part_of_a_record_is_refused(value: Any) -> None:
             read(value)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_a_damaged_event_is_refused_or_taken(chance: st.DataObject) -> None:
     port = Port().begin().record(10).stop().begin().record(3)
