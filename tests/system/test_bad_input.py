@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from drive import Machine, small_ports
 
+pytestmark = pytest.mark.beside
+
 CONFIGURATION = "/etc/sdisup/sdisup.toml"
 WRITTEN = "find /etc/sdisup /etc/systemd/system /var/lib/sdisup -path '*/ledger/*' -prune -o -ls"
 NO_BUS = {"DBUS_SYSTEM_BUS_ADDRESS": "unix:path=/nonexistent"}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from appliance import CHECKOUT_INSIDE
 from drive import DEBIAN_12, Machine, small_ports
 
-pytestmark = DEBIAN_12
+pytestmark = [pytest.mark.beside, DEBIAN_12]
 
 
 def test_it_is_what_it_says(appliance: Machine) -> None:

@@ -7,6 +7,8 @@ import re
 import pytest
 from drive import Machine, small_ports
 
+pytestmark = pytest.mark.beside
+
 LINE = re.compile(r"sdisup: debug: \+[0-9]+\.[0-9]{3} s  (read|write|rename|link|remove|make|run|become|D-Bus) \S.*")
 CALL = r"D-Bus /org/freedesktop/systemd1 {}\(.*\): .* after [0-9]+\.[0-9]{{3}} s"
 APPLIED = r"read /var/lib/sdisup/applied\.json \([0-9]+ bytes\)"

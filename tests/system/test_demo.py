@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from appliance import CHECKOUT
 
+pytestmark = pytest.mark.beside
+
 
 def test_the_demonstration_shows_what_it_promises_and_keeps_the_files_if_asked(tmp_path: Path) -> None:
     command = [str(CHECKOUT / "install.sh"), "--demo", "--keep", str(tmp_path / "kept")]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from drive import Machine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sdisup.control.units import quote_all
+
+pytestmark = pytest.mark.beside
 
 # A program that takes any arguments, ignores them, and runs until it is stopped.
 COMMAND = ["/usr/bin/python3", "-I", "-S", "-c", "import signal; signal.pause()"]

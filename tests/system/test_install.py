@@ -19,6 +19,8 @@ import pytest
 from appliance import CHECKOUT, CHECKOUT_INSIDE, CONTAINER_PATH, project_files
 from drive import RECORDINGS, Machine, small_ports
 
+pytestmark = pytest.mark.beside
+
 CONFIGURATION = "/etc/sdisup/sdisup.toml"
 UNITS = "/etc/systemd/system"
 AS_BEFORE = "install.sh: everything is again as it was before\n"

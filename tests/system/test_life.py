@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from drive import SMALL, Machine, small_ports
 
+pytestmark = pytest.mark.beside
+
 AT_BOOT = f"[appliance]\nports = 1\n[defaults]\n{SMALL}\nrecord_at_boot = true\n"
 DIES = """[Service]
 ExecStart=

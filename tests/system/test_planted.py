@@ -11,6 +11,8 @@ from collections.abc import Iterator
 import pytest
 from drive import LEDGER, RECORDINGS, Machine, small_ports
 
+pytestmark = pytest.mark.beside
+
 VICTIM, MADE = "/etc/victim", "/etc/made-through-a-link"
 PLANTER = """
 import os, stat, sys, time

@@ -10,6 +10,8 @@ import pytest
 from appliance import CHECKOUT, CHECKOUT_INSIDE
 from drive import SMALL, Machine
 
+pytestmark = pytest.mark.beside
+
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
 
 # Commands with tests of their own, and the tests themselves.
