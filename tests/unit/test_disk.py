@@ -915,9 +915,11 @@ def test_a_file_has_its_name_before_its_first_frame_is_told(recorder: Recorder, 
 @UNNAMED
 @pytest.mark.parametrize("what", ["file", "link", "fifo", "directory"])
 def test_a_name_that_is_taken_meanwhile_is_left_alone(
-    recorder: Recorder, media: dict[str, bytes], tmp_path: Path, what: str
+    recorder: Recorder, media: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     """The name stands in the ledger's spool before, and whoever may write to the recordings could have it first."""
+    # The next second has a name of its own.
+    monkeypatch.setattr(disk, "time", StandingClock(1769860800.0).module)
     file, path = recorder.opened()
     if what == "link":
         path.symlink_to(tmp_path / "elsewhere")
