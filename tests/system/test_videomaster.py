@@ -359,25 +359,16 @@ def test_a_signal_that_stops_to_become_another_begins_a_new_file(card: Machine) 
 
 
 @pytest.mark.slow
-def test_a_signal_that_becomes_one_of_twice_the_rate_begins_one_new_file(card: Machine) -> None:
-    """VIDEOMASTER.md 9: FFmpeg drops half of the frames, also in the next file, from its start.
-
-    The status says so, and the runner makes no further file.
-    """
+def test_a_signal_that_becomes_one_of_twice_the_rate_is_said_and_ends_nothing(card: Machine) -> None:
+    """VIDEOMASTER.md 9: FFmpeg drops half of the frames, as it would in a new file."""
     before = change(card, "double-rate", frames=300, rate=50)
-    after = wait_new_file(card, before, 15)
-    assert after["restarts"] == 1
-    later = card.wait_recording(0, frames=400)
-    assert (later["current_file"], later["restarts"]) == (after["current_file"], 1)
-    assert "half of the frames are dropped" in later["reason"]
-    assert "25 fps" in later["reason"]
+    card.wait_for(lambda: "25 are recorded" in card.status(0)["reason"], 30, "it is said", poll_s=0.2)
+    later = card.wait_recording(0, frames=before["frame_count"] + 400)
+    assert (later["current_file"], later["restarts"]) == (before["current_file"], 0)
+    assert later["dropped_frames"] > 100
     card.sdisup("stop 0")
-    assert len(card.recordings()) == 2
     assert all(is_finished(card, path) for path in card.recordings())
-    assert card.count_frames(card.recordings()[0]) >= before["frame_count"]
-    (gap,) = gaps(card, 0)
-    assert gap["cause"].startswith("format changed")
-    assert gap["seconds"] < 2
+    assert gaps(card, 0) == []
 
 
 # ---------------------------------------------------------------- a cable that is out for a while

@@ -21,6 +21,7 @@ from sdisup.contract.files import Exhausted, boot_id, monotonic
 from sdisup.contract.options import Options
 from sdisup.runner import disk, report
 from sdisup.runner.main import EXIT_RETRY, EXIT_STOPPED, Runner
+from sdisup.runner.unnamed import Spare
 
 FFMPEG = """\
 #!/bin/sh
@@ -116,14 +117,6 @@ def test_wherever_nothing_is_left_it_is_an_end_like_any_other(
     assert set(places) == set(MAKERS), places
 
 
-def descriptors_now() -> list[int]:
-    return [int(name) for name in os.listdir("/proc/self/fd")]
-
-
-def is_spare(path: str, recordings: Path) -> bool:
-    return path == str(recordings) or (path.startswith(str(recordings)) and path.endswith(" (deleted)"))
-
-
 def run_once(
     place: Path, program: Path, media: Path, exhaustion: type[Exhaustion], number: int, *, goes_on: bool
 ) -> str:
@@ -139,7 +132,9 @@ def run_once(
     )  # fmt: skip
     before, descriptors = children(), len(os.listdir("/proc/self/fd"))
     began = monotonic()
+    spare = Spare()
     with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(disk, "Spare", lambda: spare)
         patched.setenv("RUNTIME_DIRECTORY", str(place / "port-3"))
         made = exhaustion(patched, number, goes_on=goes_on)
         try:
@@ -159,13 +154,13 @@ def run_once(
         assert file.read_bytes() == media.read_bytes(), what
     if not made.failed:
         assert len(list(recordings.iterdir())) == 1
-    # The spool stays open for as long as the process lives; so does a file without a name, with its directory.
-    spare = [number for number in descriptors_now() if is_spare(opened(number), recordings)]
-    wait_for(lambda: len(descriptors_now()) <= descriptors + 1 + 2 * bool(spare), 5, f"{what}: no descriptor is left")
-    for number in descriptors_now():
-        path = opened(number)
-        if path.endswith("/ports/3/spool") or is_spare(path, recordings):
-            os.close(number)
+    for kept in [descriptor for pair in spare._kept for descriptor in pair]:
+        os.close(kept)
+    # The spool stays open for as long as the process lives.
+    wait_for(lambda: len(os.listdir("/proc/self/fd")) <= descriptors + 1, 5, f"{what}: no descriptor is left")
+    for descriptor in [int(name) for name in os.listdir("/proc/self/fd")]:
+        if opened(descriptor).endswith("/ports/3/spool"):
+            os.close(descriptor)
     return made.failed
 
 
