@@ -140,8 +140,8 @@ class Runner:
         self._terminated = self._lack = ""
         self._loops = 0
         self._remarked: set[str] = set()
-        self._may_rest = False
-        """Whether what FFmpeg only counts on needs no turn."""
+        self._rests_until = -math.inf
+        """Until when what FFmpeg only counts on needs no turn."""
         self._limit_at = math.inf
         """When no frame will have come for too long."""
         self._waits_for = ""
@@ -228,7 +228,7 @@ class Runner:
             timeout_ms = self._timeout_ms(self._seen_at)
             ready = self._poll.poll(timeout_ms)
             self._watch_standstill(timeout_ms / 1000)
-            needs_turn = not ready or not self._may_rest or self._reporter.is_due(self._seen_at)
+            needs_turn = not ready or self._seen_at >= self._rests_until or self._is_clock_moved(self._seen_at)
             for descriptor, _event in ready:
                 if descriptor == self._wake_read:
                     _drain(self._wake_read)
@@ -237,12 +237,11 @@ class Runner:
                     needs_turn = not self._attempt.on_ready(descriptor, self._seen_at) or needs_turn
             if needs_turn:
                 return
-            self._watch_clock()
 
     def _timeout_ms(self, now: float) -> int:
-        if self._may_rest:
-            # A little later than the status is due: FFmpeg's next block wakes the runner for both.
-            return max(0, int((self._reporter.next_at() + BLOCK_S / 2 - now) * 1000) + 1)
+        if now < self._rests_until:
+            # A little later: a block of FFmpeg's is to wake the runner for the turn.
+            return int((self._rests_until + BLOCK_S - now) * 1000) + 1
         moments = [self._reporter.next_at()]
         if self._attempt is None:
             moments.append(self._wait_until)
@@ -278,6 +277,10 @@ class Runner:
         self._say(WARNING, f"stood still for {now - before:.1f} s: stopped, frozen, or without processor time")
         if self._attempt is not None:
             self._attempt.stood_still(now)
+
+    def _is_clock_moved(self, now: float) -> bool:
+        """Whether _watch_clock has something to tell. The wall clock shows a suspension too."""
+        return abs(self._wall() - now - self._clock_offset) > spool.CLOCK_STEP_S
 
     def _watch_clock(self) -> None:
         """A wall clock that was moved is told, since the names and times of files follow it. So is a suspension, in
@@ -325,7 +328,8 @@ class Runner:
             state, reason = describe(situation, self._options, self._waits_for, told)
             reason = "; ".join(filter(None, (reason, *self._remarks(situation.sight))))
             self._reporter.publish(now, state, reason, self._attempt)
-        self._may_rest = self._is_all_told(now) and may_rest(situation)
+        rests = self._is_all_told(now) and may_rest(situation)
+        self._rests_until = self._reporter.next_at() - BLOCK_S / 2 if rests else -math.inf
         self._limit_at = now + next_limit_s(situation.sight, self._options) if situation.sight else math.inf
 
     def _is_all_told(self, now: float) -> bool:

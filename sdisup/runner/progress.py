@@ -58,9 +58,18 @@ class ProgressParser:
         self._block: dict[bytes, bytes] = {}
         self._key = b""
         """The key of the line before, "" if that was no line of a block."""
+        self._shape = b""
+        """That of a piece which was a whole block: another one of this shape needs no look at each line."""
 
     def feed(self, data: bytes) -> list[LogLine | Progress]:
         """The records that `data` completes, in order; `data` may be any bytes of any length."""
+        shape = shape_of(data) if self.is_between_blocks else b""
+        if shape and shape == self._shape:
+            record = _progress_of(data)
+            if record.frame is not None:
+                return [record]
+        elif shape and is_whole(data):
+            self._shape = shape
         pieces = data.replace(b"\r", b"\n").split(b"\n")
         pieces[0] = self._pending + pieces[0]
         self._pending = pieces.pop()[:LINE_LIMIT_BYTES]
@@ -104,6 +113,48 @@ class ProgressParser:
 _PROGRESS_KEYS = frozenset(
     b"frame fps bitrate total_size out_time_us out_time_ms out_time dup_frames drop_frames speed progress".split()
 )
+
+
+def shape_of(piece: bytes) -> bytes:
+    """What is left of a piece without the numbers: two blocks of one shape have the same lines, in one order."""
+    return piece.translate(None, b"0123456789. ")
+
+
+def is_whole(piece: bytes) -> bool:
+    """Whether a piece is one block, and nothing else."""
+    lines = piece.split(b"\n")
+    keys = [line.partition(b"=")[0] for line in lines[:-1]]
+    is_block = keys[:1] == [b"frame"] and lines[-2:] == [b"progress=continue", b""]
+    return (
+        is_block
+        and b"\r" not in piece
+        and len({*keys}) == len(keys)
+        and lines[0][len(b"frame=") :].isdigit()
+        and all(key in _PROGRESS_KEYS or key.startswith(b"stream_") for key in keys)
+    )
+
+
+def _value(block: bytes, key: bytes) -> bytes:
+    """The value in a whole block, b"" where it has no such line."""
+    found = block.find(key)
+    start = found + len(key)
+    return block[start : block.index(b"\n", start)] if found >= 0 else b""
+
+
+def frames_of(block: bytes) -> int | None:
+    """The frames that a whole block counts."""
+    return _whole(_value(block, b"frame="))
+
+
+def _progress_of(block: bytes) -> Progress:
+    """The record of a whole block."""
+    return Progress(
+        frames_of(block),
+        _whole(_value(block, b"dup_frames=")) or 0,
+        _whole(_value(block, b"drop_frames=")) or 0,
+        _speed(_value(block, b"\nspeed=")),
+        False,
+    )
 
 
 def parse_log_line(line: bytes) -> LogLine:

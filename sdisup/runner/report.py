@@ -20,6 +20,7 @@ from sdisup.runner.attempt import Attempt
 from sdisup.runner.memory import Memory
 from sdisup.runner.meter import Meter
 from sdisup.runner.pace import BLOCK_S
+from sdisup.runner.rest import REST_S
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ JOURNAL = "/run/systemd/journal/stdout"
 BURST_LINES = 120
 LINES_PER_S = 2.0
 TEXT_LIMIT = 2000
-PUBLISH_INTERVAL_S, IDLE_INTERVAL_S = 1.0, 2.5
+PUBLISH_INTERVAL_S, IDLE_INTERVAL_S = REST_S, 2.5
 """A reader takes a status of 5 s for one of a runner that hangs, and systemd wants its watchdog fed each 3.3 s."""
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from sdisup.contract.options import SOUND_MARK
 from sdisup.runner.decide import NO_FRAME_S, NO_GROWTH_S, RUNNING, SOUND_STOPPED_S, Situation
 from sdisup.runner.pace import BLOCK_S
+from sdisup.runner.progress import frames_of, is_whole, shape_of
 
 REST_S = 1.0
 """The time from one turn to the next at the longest, but for half of BLOCK_S: a block's wake-up is the turn's too."""
@@ -34,26 +35,28 @@ class Counting:
     """Tells in which pieces of its stderr FFmpeg only counts on."""
 
     def __init__(self) -> None:
+        self._shape = self._losses = b""
+        """Of the last piece, where that was a whole block; the lines on copies and drops."""
         self._frames = -1
-        self._losses = b""
+        self._begun = b""
+        """The beginning of a mark: FFmpeg writes it in two pieces."""
 
     def goes_on(self, data: bytes) -> bool:
         """Whether a piece is a whole progress block with more frames than the one before it and as many copies and
         drops, or a mark of the sound, or both."""
-        block = data.removeprefix(MARK).removesuffix(MARK)
-        if not block:
-            return bool(data)
-        before, losses_before = self._frames, self._losses
-        self._frames, self._losses = _counts_of(block)
-        return 0 <= before < self._frames and self._losses == losses_before
-
-
-def _counts_of(block: bytes) -> tuple[int, bytes]:
-    """The frames of a whole progress block (progress.py) and its lines on copies and drops; -1 for anything else."""
-    is_whole = block.startswith(b"frame=") and block.endswith(b"\nprogress=continue\n")
-    # A second block, or a line of the log, which begins with its level.
-    if not is_whole or block.count(b"progress=") > 1 or b"[" in block:
-        return -1, b""
-    frames = block[len(b"frame=") : block.index(b"\n")]
-    losses = block[block.find(b"\ndup_frames=") : block.find(b"\nspeed=")]
-    return (int(frames) if frames.isdigit() else -1), losses
+        if self._begun or data.startswith(b"["):
+            data, self._begun = self._begun + data, b""
+            if MARK.startswith(data):
+                self._begun = data if data != MARK else b""
+                return True
+            data = data.removeprefix(MARK)
+        elif data.endswith(MARK):
+            data = data[: -len(MARK)]
+        shape, frames, losses = shape_of(data), self._frames, self._losses
+        if shape != self._shape:
+            # Another FFmpeg's block has other lines; the next one is compared with it.
+            self._shape = shape if is_whole(data) else b""
+        counted = frames_of(data) if self._shape else None
+        self._frames = -1 if counted is None else counted
+        self._losses = data[data.find(b"\ndup_frames=") : data.find(b"\nspeed=")]
+        return 0 <= frames < self._frames and losses == self._losses

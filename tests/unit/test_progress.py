@@ -311,3 +311,33 @@ def test_unknown_keys_are_not_kept(block: dict[bytes, bytes]) -> None:
     for key, value in block.items():
         parser.feed(key + b"=" + value + b"\n")
     assert len(parser._block) <= 11
+
+
+NUMBERS = st.sampled_from(
+    ["0", "7", "25", "123456", "1.5", " 25", "", "N/A", "-1", "9" * 20, "1e+03", "0.97x", "   1x"]
+)
+KEYS = ("frame", "fps", "stream_0_0_q", "bitrate", "total_size", "dup_frames", "drop_frames", "speed", "progress")
+LINES = st.builds("{}={}\n".format, st.sampled_from(KEYS), NUMBERS)
+BLOCKS = st.builds(
+    lambda values, last: "".join(map("{}={}\n".format, KEYS, [*values, last])),
+    st.lists(NUMBERS, min_size=8, max_size=8), st.sampled_from(["continue", "continue", "end"]),
+)  # fmt: skip
+USUAL = st.builds(
+    "frame={}\nfps=25.00\nbitrate= {}kbits/s\ndup_frames={}\ndrop_frames=0\nspeed={}x\nprogress=continue\n".format,
+    st.integers(0, 10**7), st.floats(0, 999), st.integers(0, 99), st.floats(0, 99),
+)  # fmt: skip
+PIECES = st.one_of(
+    USUAL, USUAL, USUAL, BLOCKS, LINES, st.builds(str.__add__, USUAL, LINES), st.builds(str.__add__, USUAL, USUAL),
+    USUAL.map(lambda text: text[:20]), USUAL.map(lambda text: text[20:]), st.just("[info] 1397708110.000000\n"),
+    st.just("\r"), st.just("12 "), st.just("\n"),
+)  # fmt: skip
+
+
+@given(st.lists(PIECES, min_size=1, max_size=8))
+def test_a_block_like_the_one_before_is_read_as_any_other(pieces: list[str]) -> None:
+    quick, slow = ProgressParser(), ProgressParser()
+    for piece in pieces:
+        found = quick.feed(piece.encode())
+        slow._shape = b""
+        assert found == slow.feed(piece.encode())
+    assert quick.close() == slow.close()
