@@ -95,6 +95,8 @@ class FakeFile:
         self.is_finished = False
         self._world = world
 
+    def hurry(self) -> None: ...
+
     def finish(self, *, is_empty: bool = False) -> None:
         self.is_finished = True
         self._world.on_finish(self, is_empty)

@@ -318,6 +318,10 @@ class Attempt:
         deaf_at = now + 1.0 if self._ending_since is None else max(now + 0.05, self._ending_since + DEAF_S)
         return min(self._ladder.next_at() or now + 1.0, deaf_at)
 
+    @property
+    def is_amid_mark(self) -> bool:
+        return self._counting.is_amid
+
     def is_steady(self, now: float) -> bool:
         """Whether all that was seen of the attempt is told, and nothing of it waits for its time."""
         pace = self.meter.pace
@@ -459,6 +463,8 @@ class Attempt:
             return False
         if not data:
             self._poll.unregister(self._ffmpeg.stderr)
+        if self.meter.first_media_at is None:
+            self.newest.thread.hurry()
         self._kept.append((now, self._raw(), data))
         return self._counting.goes_on(data)
 

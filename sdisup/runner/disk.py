@@ -36,7 +36,9 @@ HEAD_BYTES = 1 << 16
 LEAST_FREE_BYTES = 4 << 20
 """With less free space a file would hold seconds at most; the next try comes soon."""
 FIRST_LOOK_S = 0.02
-"""The time between two looks at the file until its first frame is on disk."""
+"""The time between two looks at the file until its first frame is on disk, where one may come."""
+HURRY_S = 10.0
+"""For how long one may come after FFmpeg's start, and after each word of it: it logs its output before it writes."""
 CANNOT_SYNC = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 """What some filesystems answer where a directory is to be synced, such as CIFS and FUSE."""
 SAME_NAMES = "ten thousand files of this second's name"
@@ -129,8 +131,13 @@ class News:
     def is_in(self, sample: Sample) -> bool:
         before, had_grown = self._before, self._has_grown
         self._before, self._has_grown = sample, before is not None and sample.size_bytes > before.size_bytes
-        grows_on = had_grown and self._has_grown
-        return before is None or not grows_on or self._where(sample) != self._where(before)
+        # Nothing is expected of a file that nothing was written to.
+        is_empty = before is not None and not (sample.size_bytes or before.size_bytes)
+        return (
+            before is None
+            or not (is_empty or (had_grown and self._has_grown))
+            or self._where(sample) != self._where(before)
+        )
 
     @staticmethod
     def _where(sample: Sample) -> tuple[object, ...]:
@@ -157,6 +164,7 @@ class RecordingFile:
         self._finish = _thread.allocate_lock()
         self._finish.acquire()
         self._is_finishing = False
+        self._hurried_at = time.monotonic()
         self._is_empty = False
         self.sync_problem = ""
         """Why what was written may not survive a power cut, in the operator's words; empty while it does."""
@@ -196,6 +204,15 @@ class RecordingFile:
         """
         self._is_empty = is_empty
         self._is_finishing = True
+        self._rouse()
+
+    def hurry(self) -> None:
+        """Look for the first frame at once, and often for a while: FFmpeg has said something."""
+        if time.monotonic() - self._hurried_at > HURRY_S / 2:
+            self._hurried_at = time.monotonic()
+            self._rouse()
+
+    def _rouse(self) -> None:
         if self._finish.locked():
             self._finish.release()
 
@@ -337,8 +354,10 @@ class RecordingFile:
         """
         seen_bytes, told_at = 0, time.monotonic()
         while True:
-            is_eager = not self._has_media and not self.watch_problem
-            finishing = self._finish.acquire(timeout=FIRST_LOOK_S if is_eager else SAMPLE_S)
+            is_hurried = time.monotonic() - self._hurried_at < HURRY_S
+            is_eager = is_hurried and not self._has_media and not self.watch_problem
+            self._finish.acquire(timeout=FIRST_LOOK_S if is_eager else SAMPLE_S)
+            finishing = self._is_finishing
             problem = ""
             try:
                 size = os.fstat(self._descriptor).st_size

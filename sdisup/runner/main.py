@@ -140,8 +140,8 @@ class Runner:
         self._terminated = self._lack = ""
         self._loops = 0
         self._remarked: set[str] = set()
-        self._rests_until = -math.inf
-        """Until when what FFmpeg only counts on needs no turn."""
+        self._rests_until = 0.0
+        """Until when what FFmpeg only counts on needs no turn; 0 where it needs one."""
         self._limit_at = math.inf
         """When no frame will have come for too long."""
         self._waits_for = ""
@@ -228,25 +228,27 @@ class Runner:
             timeout_ms = self._timeout_ms(self._seen_at)
             ready = self._poll.poll(timeout_ms)
             self._watch_standstill(timeout_ms / 1000)
-            needs_turn = not ready or self._seen_at >= self._rests_until or self._is_clock_moved(self._seen_at)
+            now, attempt = self._seen_at, self._attempt
+            is_said = not ready or self._is_clock_moved(now)
             for descriptor, _event in ready:
                 if descriptor == self._wake_read:
                     _drain(self._wake_read)
-                    needs_turn = True
-                elif self._attempt:
-                    needs_turn = not self._attempt.on_ready(descriptor, self._seen_at) or needs_turn
-            if needs_turn:
+                    is_said = True
+                elif attempt is not None and not attempt.on_ready(descriptor, now):
+                    is_said = True
+            is_due = now >= self._rests_until and not (attempt is not None and attempt.is_amid_mark)
+            if is_said or is_due:
                 return
 
     def _timeout_ms(self, now: float) -> int:
-        if now < self._rests_until:
+        if self._rests_until:
             # A little later: a block of FFmpeg's is to wake the runner for the turn.
-            return int((self._rests_until + BLOCK_S - now) * 1000) + 1
+            return max(0, int((self._rests_until + BLOCK_S - now) * 1000) + 1)
         moments = [self._reporter.next_at()]
         if self._attempt is None:
             moments.append(self._wait_until)
         else:
-            moments += [self._attempt.next_at(now) or now + 1.0, self._limit_at]
+            moments += [self._attempt.next_at(now) or math.inf, self._limit_at]
         if self._begun_at is not None and not self._reporter.is_ready:
             moments.append(self._begun_at + steps.READY_AT_LATEST_S)
         return max(0, int((min(moments) - now) * 1000) + 1)
@@ -329,7 +331,7 @@ class Runner:
             reason = "; ".join(filter(None, (reason, *self._remarks(situation.sight))))
             self._reporter.publish(now, state, reason, self._attempt)
         rests = self._is_all_told(now) and may_rest(situation)
-        self._rests_until = self._reporter.next_at() - BLOCK_S / 2 if rests else -math.inf
+        self._rests_until = self._reporter.next_at() - BLOCK_S / 2 if rests else 0.0
         self._limit_at = now + next_limit_s(situation.sight, self._options) if situation.sight else math.inf
 
     def _is_all_told(self, now: float) -> bool:

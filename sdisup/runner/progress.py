@@ -65,9 +65,9 @@ class ProgressParser:
         """The records that `data` completes, in order; `data` may be any bytes of any length."""
         shape = shape_of(data) if self.is_between_blocks else b""
         if shape and shape == self._shape:
-            record = _progress_of(data)
-            if record.frame is not None:
-                return [record]
+            counted = _progress_of(data)
+            if counted.frame is not None:
+                return [counted]
         elif shape and is_whole(data):
             self._shape = shape
         pieces = data.replace(b"\r", b"\n").split(b"\n")

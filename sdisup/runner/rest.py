@@ -41,6 +41,11 @@ class Counting:
         self._begun = b""
         """The beginning of a mark: FFmpeg writes it in two pieces."""
 
+    @property
+    def is_amid(self) -> bool:
+        """Whether the rest of a mark is to come within moments."""
+        return bool(self._begun)
+
     def goes_on(self, data: bytes) -> bool:
         """Whether a piece is a whole progress block with more frames than the one before it and as many copies and
         drops, or a mark of the sound, or both."""

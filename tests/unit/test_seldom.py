@@ -1,0 +1,164 @@
+"""How often a runner's loop wakes, turns and writes: where a port records well, has no signal, or waits.
+
+A regression guard that holds on any machine, since it counts, in a world that takes no time (tests/scripted.py).
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scripted import Action, FakeFFmpeg, World
+from test_rest import MARK, block, tells
+from test_runner import CARD, NO_SIGNAL, OPTIONS, stop
+
+from sdisup.contract.options import Options
+from sdisup.ledger import spool
+from sdisup.runner import report
+from sdisup.runner.disk import Closed, FirstMedia, News, Sample
+from sdisup.runner.main import Runner
+
+COUNTED_S = 60.0
+
+
+@pytest.fixture
+def count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Runs a runner, and counts what it does in the minute from `since` on."""
+    (tmp_path / "port-3").mkdir()
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "port-3"))
+    monkeypatch.setenv("NOTIFY_SOCKET", "@nobody")
+    monkeypatch.setenv("WATCHDOG_USEC", "10000000")
+    monkeypatch.setattr(os, "set_blocking", lambda *_: None)
+
+    def play(world: World, since: float, options: Options = OPTIONS) -> Counter[str]:
+        counted: Counter[str] = Counter()
+
+        def counts(owner: Any, name: str, kind: str, answer: Any = None) -> None:
+            real = getattr(owner, name)
+
+            def called(*args: Any, **values: Any) -> Any:
+                counted[kind] += since <= world.time_s < since + COUNTED_S
+                return real(*args, **values) if answer is None else answer
+
+            monkeypatch.setattr(owner, name, called)
+
+        counts(Runner, "_turn", "turns")
+        counts(World, "poll", "wake-ups")
+        counts(World, "spawn", "tries")
+        counts(report, "write_status", "status")
+        counts(report.Notifier, "send", "notifications", answer=True)
+        counts(report.Journal, "_write", "journal", answer=0)
+        counts(spool.Spool, "tell", "events")
+        edges: dict[str, Any] = {"poll": world, "open_file": world.open_file, "spawn": world.spawn}
+        edges.update(now=world.now, wall=world.wall, raw=world.now, asleep=lambda: 0.0)
+        world.at(since + COUNTED_S + 1, stop)
+        world.runner = Runner(options.replaced(run_directory=str(tmp_path)), **edges)
+        world.runner.run()
+        return counted
+
+    yield play
+
+
+def exceeded(counted: Counter[str], limits: dict[str, int]) -> dict[str, int]:
+    return {kind: number for kind, number in counted.items() if number > limits.get(kind, 0)}
+
+
+def recording(seconds: float) -> Iterator[tuple[float, Action]]:
+    """An FFmpeg with sound that records well: a block each 0.28 s, a mark in two pieces and a look each second."""
+
+    def says(text: str) -> Action:
+        return lambda world: world.ffmpeg.says(text)
+
+    yield 0.3, functools.partial(tells, [FirstMedia()])
+    for number in range(1, int(seconds / 0.28)):
+        yield 0.28 * number, says(block(7 * number))
+    for second in range(1, int(seconds)):
+        yield second + 0.1, says(MARK[:7])
+        yield second + 0.1001, says(MARK[7:])
+        yield second + 0.4, functools.partial(tells, [Sample(1000 * second, 10**9, "8:1", False, False)])
+
+
+def test_a_port_that_records_well_turns_once_a_second(count: Any) -> None:
+    counted = count(World(list(recording(200))), 100.0)
+    # 214 blocks and 120 pieces of marks.
+    limits = {"wake-ups": 340, "turns": 61, "status": 61, "notifications": 20}
+    assert exceeded(counted, limits) == {}
+    assert counted["status"] >= 50, "it is said that the port is alive"
+
+
+def fails(text: str) -> World:
+    """An FFmpeg that ends at once with these words, again and again."""
+    world = World()
+
+    def fail(ffmpeg: FakeFFmpeg) -> None:
+        ffmpeg.says(text)
+        ffmpeg.exits(1)
+
+    world.on_spawn = fail
+    world.on_finish = lambda file, _: file.events.append(Closed(0, False, ""))
+    return world
+
+
+def test_a_port_without_a_signal_turns_for_its_tries(count: Any) -> None:
+    counted = count(fails(NO_SIGNAL), 1000.0, CARD)
+    assert 12 <= counted["tries"] <= 20
+    tries = counted["tries"]
+    limits = {
+        "wake-ups": 4 * tries + 26,
+        "turns": 4 * tries + 26,
+        "status": 26,
+        "notifications": 21,
+        "events": 3 * tries,
+    }
+    assert exceeded(counted, {**limits, "tries": 20}) == {}
+
+
+def test_a_port_that_waits_for_its_first_picture_turns_to_say_so(count: Any) -> None:
+    counted = count(World(), 1000.0, OPTIONS.replaced(start_timeout_s=0.0))
+    assert exceeded(counted, {"wake-ups": 26, "turns": 26, "status": 26, "notifications": 20}) == {}
+    assert counted["status"] >= 20
+
+
+def test_a_port_in_a_crash_loop_turns_for_its_tries(count: Any) -> None:
+    for _ in range(7):
+        count(fails("[error] Connection refused\n"), 1000.0)
+    counted = count(fails("[error] Connection refused\n"), 0.0)
+    tries = counted["tries"]
+    assert 4 <= tries <= 6
+    limits = {
+        "wake-ups": 5 * tries + 26,
+        "turns": 5 * tries + 26,
+        "status": 26 + 3 * tries,
+        "notifications": 26 + 3 * tries,
+    }
+    assert exceeded(counted, {**limits, "tries": 6, "events": 3 * tries + 1, "journal": tries + 2}) == {}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "news"),
+    [
+        ([0, 0, 0, 0], [True, False, False, False]),
+        ([1, 2, 3, 4], [True, True, False, False]),
+        ([1, 2, 3, 3, 3, 4, 5], [True, True, False, True, True, True, False]),
+        ([3, 4, 5, 0, 0], [True, True, False, True, False]),
+    ],
+)
+def test_a_file_that_only_grows_is_no_news(sizes: Sequence[int], news: list[bool]) -> None:
+    told = News()
+    assert [told.is_in(Sample(size, 10**9, "8:1", False, False)) for size in sizes] == news
+
+
+@pytest.mark.parametrize(
+    "change", [{"moved": True}, {"deleted": True}, {"filesystem": "8:2"}, {"place": "/x"}, {"misplaced": True}]
+)
+def test_a_file_that_is_elsewhere_is_news(change: dict[str, Any]) -> None:
+    told = News()
+    usual = [Sample(size, 10**9 - size, "8:1", False, False) for size in range(1, 6)]
+    assert [told.is_in(sample) for sample in usual] == [True, True, False, False, False]
+    assert told.is_in(usual[-1].replaced(size_bytes=6, **change))
+    assert {*change, "size_bytes", "disk_free_bytes", "seen_at"} <= {*Sample.defaults()}
