@@ -34,7 +34,7 @@ source = {{ kind = "test", size = "640x360", rate = 25 }}
 container = "mkv"
 preset = "ultrafast"
 [port.{CRASHING}]
-source = {{ kind = "custom", input = "tcp://127.0.0.1:9", rate = 25 }}
+source = {{ kind = "custom", input = ["-i", "tcp://127.0.0.1:9"], rate = 25 }}
 """
 
 

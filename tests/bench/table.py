@@ -131,7 +131,12 @@ ROWS = (
     Row("start", "start → first frame on disk", "ms", True, "bare + 15 ms: ≤ 1.042 of bare", at_most_of("bare", 1.042)),
     Row("start4", "four started → the last one's first frame", "ms", True, "", None),
     Row(
-        "start8", "eight started → the last one's", "ms", True, "bare + 60 ms: ≤ 1.06 of bare", at_most_of("bare", 1.06)
+        "start8",
+        "eight started → the last one's first frame",
+        "ms",
+        True,
+        "bare + 60 ms: ≤ 1.06 of bare",
+        at_most_of("bare", 1.06),
     ),
     Row("kill", "kill -9 → next frame on disk", "ms", True, "bare + 15 ms: ≤ 1.041 of bare", at_most_of("bare", 1.041)),
     Row("frozen", "FFmpeg frozen → recording", "s", False, "≤ stall_timeout_s + 2", at_most(STALL_TIMEOUT_S + 2, "s")),

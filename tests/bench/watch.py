@@ -1,6 +1,6 @@
 """Sees FFmpegs and their first frames from outside, the same way whoever supervises them. Runs in the appliance.
 
-An FFmpeg is a process of that name. Its recording is the regular file that it has open, read through /proc/PID/fd:
+An FFmpeg is a process of that name. Its recording is the regular file that it writes, read through /proc/PID/fd:
 so a file that has no name yet is seen like any other.
 """
 
@@ -54,12 +54,17 @@ class Recording:
 
 
 def open_output(pid: int) -> int:
-    """A descriptor of the regular file that an FFmpeg has open, -1 if there is none (yet)."""
+    """A descriptor of the regular file that an FFmpeg writes, -1 if there is none (yet).
+
+    The mode of the link in /proc tells what a file is open for (proc_pid_fd(5)): the libraries that a starting FFmpeg
+    loads are regular files too.
+    """
     directory = f"/proc/{pid}/fd"
     try:
         for name in os.listdir(directory):
-            if int(name) > 2 and stat.S_ISREG(os.stat(f"{directory}/{name}").st_mode):
-                return os.open(f"{directory}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+            path = f"{directory}/{name}"
+            if int(name) > 2 and os.lstat(path).st_mode & stat.S_IWUSR and stat.S_ISREG(os.stat(path).st_mode):
+                return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         # The process, or this file of it, is gone: an FFmpeg that failed.
         pass

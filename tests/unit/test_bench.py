@@ -120,7 +120,8 @@ def test_directives_are_taken_out_of_a_unit_with_their_continuation_lines() -> N
 
 HEADER, FRAME = MATROSKA_SEGMENT + b"\x01" + bytes([255] * 7), MATROSKA_CLUSTER + b"\x90" + bytes(16)
 WRITES_MATROSKA = f"""\
-import sys
+import os, sys
+library = open(os.__file__)
 file = open(sys.argv[1], "wb", buffering=0)
 file.write({HEADER!r})
 print("there", flush=True)
@@ -131,7 +132,7 @@ sys.stdin.readline()
 
 
 def test_first_frames_are_seen_from_outside(tmp_path: Path) -> None:
-    """By a process that is called like no other, and writes Matroska: a header, then a frame."""
+    """By a process that is called like no other, reads a file, and writes Matroska: a header, then a frame."""
     path, name = tmp_path / "a.mkv", f"ff{os.getpid()}"
     (tmp_path / name).symlink_to(os.path.realpath(sys.executable))
     with subprocess.Popen(
