@@ -30,7 +30,9 @@ class Codec(Record):
     FFmpeg's names of those that an operator may choose, the default first; `profiles` those of the profiles, which
     leave no choice. `is_frame_threaded`: the encoder works on several frames at once and holds one back per thread.
     `fields` are the scans of interlaced pictures that it encodes as fields. `has_raster`: it takes pictures of some
-    sizes alone. `settings` are the port's settings that matter to some codecs only, and to this one.
+    sizes alone. `settings` are the port's settings that matter to some codecs only, and to this one. It holds back
+    `reordered_frames` for its B frames. `mono_tracks`: so many tracks of one channel each, which are silent where the
+    source has fewer channels; 0 where the sound is not split so.
     """
 
     name: str
@@ -45,6 +47,8 @@ class Codec(Record):
     fields: tuple[str, ...] = ("tff", "bff")
     settings: tuple[str, ...] = ()
     has_raster: bool = False
+    reordered_frames: int = 0
+    mono_tracks: int = 0
 
     @property
     def default_container(self) -> str:
@@ -90,6 +94,9 @@ CODECS = {
         Codec("ffv1", "ffv1", ("mkv",), 0, ("yuv422p10le", "yuv422p", "yuv420p"), False, "pcm_s24le", 16, {},
               settings=("pixel_format",)),
         Codec("v210", "v210", ("mov",), 0, ("yuv422p10le",), True, "pcm_s24le", 16, {}),
+        # XDCAM HD422 at 50 Mbit/s. Its GOPs have two B frames between others.
+        Codec("xdcam", "mpeg2video", ("mxf",), 0, ("yuv422p",), False, "pcm_s24le", 8, {}, fields=("tff",),
+              settings=("raster",), has_raster=True, reordered_frames=2, mono_tracks=8),
     )
 }  # fmt: skip
 
@@ -99,7 +106,7 @@ CODEC_SETTINGS = tuple(dict.fromkeys(key for codec in CODECS.values() for key in
 PIXEL_FORMATS = tuple(dict.fromkeys(name for codec in CODECS.values() for name in codec.pixel_formats_with("")))
 
 # FFmpeg's name of the muxer, for `-f`: FFmpeg never has to guess the muxer by the file's ending.
-MUXERS = {"mp4": "mp4", "mov": "mov", "mkv": "matroska"}
+MUXERS = {"mp4": "mp4", "mov": "mov", "mkv": "matroska", "mxf": "mxf"}
 
 
 def slowest_fps(rate: str) -> float:
@@ -108,8 +115,9 @@ def slowest_fps(rate: str) -> float:
 
 
 def encoder_delay_s(codec: Codec, threads: int, rate: str) -> float:
-    """Seconds of pictures that the encoder holds back: one frame a thread, or none (libx264 with sdisup's options)."""
-    return threads / slowest_fps(rate) if codec.is_frame_threaded and threads > 1 else 0.0
+    """Seconds of pictures that the encoder holds back: one frame a thread and those it reorders, or none."""
+    threaded = threads if codec.is_frame_threaded and threads > 1 else 0
+    return (threaded + codec.reordered_frames) / slowest_fps(rate)
 
 
 def fragment_duration_s(codec: Codec, threads: int, rate: str) -> float:

@@ -34,10 +34,38 @@ def dnxhd_mbits(raster: str, is_interlaced: bool, profile: str, rate: str) -> in
     return DNXHD_MBITS.get((raster + "pi"[is_interlaced], profile), {}).get(rate, 0)
 
 
-def dnxhd_choices(raster: str, is_interlaced: bool) -> str:
-    """In words, what dnxhd takes of such pictures: `lb, sq, hq at 25; …`."""
+# ---- xdcam ----
+
+XDCAM_GOPS: Mapping[str, Mapping[str, int]] = {
+    "1920x1080p": {_25: 12, _30: 15},
+    "1920x1080i": {_25: 12, _30: 15},
+    "1280x720p": {_50: 24, _60: 30},
+}
+"""The frames of a GOP by raster and rate: half a second's, which two B frames between others fill."""
+
+
+def xdcam_gop(raster: str, is_interlaced: bool, rate: str) -> int:
+    """The frames of a GOP; 0 where there is no such XDCAM HD422."""
+    return XDCAM_GOPS.get(raster + "pi"[is_interlaced], {}).get(rate, 0)
+
+
+# ---- Both ----
+
+
+def is_taken(codec: str, profile: str, raster: str, is_interlaced: bool, rate: str) -> bool:
+    """Whether the codec, dnxhd or xdcam, takes such pictures."""
+    if codec == "xdcam":
+        return xdcam_gop(raster, is_interlaced, rate) > 0
+    return dnxhd_mbits(raster, is_interlaced, profile, rate) > 0
+
+
+def choices(codec: str, raster: str, is_interlaced: bool) -> str:
+    """In words, what the codec takes of such pictures: `lb, sq, hq at 25, 50; hqx at 25`."""
+    scan = raster + "pi"[is_interlaced]
+    if codec == "xdcam":
+        return f"at {' and '.join(XDCAM_GOPS[scan])}" if scan in XDCAM_GOPS else "none"
     profiles: dict[str, list[str]] = {}
-    for (scan, profile), rates in DNXHD_MBITS.items():
-        if scan == raster + "pi"[is_interlaced]:
+    for (of, profile), rates in DNXHD_MBITS.items():
+        if of == scan:
             profiles.setdefault(", ".join(rates), []).append(profile)
-    return "; ".join(f"{', '.join(names)} at {rates}" for rates, names in profiles.items())
+    return "; ".join(f"{', '.join(names)} at {rates}" for rates, names in profiles.items()) or "none"

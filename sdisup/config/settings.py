@@ -327,7 +327,7 @@ def _picture_problems(port: Port, codec: codecs.Codec) -> Iterator[Remark]:
         others = ", ".join(other.name for other in codecs.CODECS.values() if scan in other.fields)
         text = f"FFmpeg does not encode a picture in fields ({scan}) in {codec.name}; it does in: {others}"
         yield ("codec", "source.scan"), text
-    elif codec.has_raster and profile in codec.profiles:
+    elif codec.has_raster and (not profile or profile in codec.profiles):
         yield from _raster_problems(port, profile)
 
 
@@ -340,11 +340,12 @@ def _raster_problems(port: Port, profile: str) -> Iterator[Remark]:
     elif port.raster not in rasters.RASTERS:
         text = f"{port.codec} takes pictures of {' and '.join(rasters.RASTERS)}, and the source's are {size}"
         yield ("codec", "source.size"), text
-    elif not rasters.dnxhd_mbits(port.raster, is_interlaced, profile, rate):
+    elif not rasters.is_taken(port.codec, profile, port.raster, is_interlaced, rate):
+        named = f"{port.codec} {profile}".strip()
         scan = "interlaced" if is_interlaced else "progressive"
-        choices = rasters.dnxhd_choices(port.raster, is_interlaced)
-        text = f"FFmpeg has no dnxhd {profile} for {port.raster} {scan} at {rate} (it has: {choices or 'none'})"
-        yield ("dnx_profile", "raster", "codec", "source.rate", "source.scan"), text
+        choices = rasters.choices(port.codec, port.raster, is_interlaced)
+        text = f"there is no {named} of {port.raster} {scan} at {rate} (there is: {choices})"
+        yield ("codec", "dnx_profile", "raster", "source.rate", "source.scan"), text
 
 
 def _doubts(port: Port, own_keys: set[str]) -> Iterator[Remark]:
@@ -352,6 +353,13 @@ def _doubts(port: Port, own_keys: set[str]) -> Iterator[Remark]:
     for key in codecs.CODEC_SETTINGS:
         if key in own_keys and key not in codecs.CODECS[port.codec].settings:
             yield (key,), f"{port.codec} has no use for it; this has no effect"
+    if port.container == "mxf" and port.record_at_boot:
+        text = "an mxf file that a crash or power cut ends has neither footer nor duration, and some programs refuse it"
+        yield ("codec", "container", "record_at_boot"), text
+    channels, tracks = port.source.options.get("audio_channels", 0), codecs.CODECS[port.codec].mono_tracks
+    if 0 < channels < tracks:
+        text = f"{port.codec} has {tracks} tracks of sound, and the source {channels} channels: the others are silent"
+        yield ("source.audio_channels", "codec"), text
     yield from port.source.doubts({key: getattr(port, key) for key in SOURCE_LIMITS})
     if port.sync_interval_s > 1:
         lost_s = port.sync_interval_s + codecs.HOLD_BACK_LIMIT_S

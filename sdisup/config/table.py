@@ -102,7 +102,8 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
         Setting("recordings", PATH, None, "The directory that this port's recordings go to.",
                 default_doc="that of [appliance]"),
         Setting("codec", CHOICE, "h264", "What the picture is encoded in.", allowed=tuple(CODECS)),
-        Setting("container", CHOICE, None, "The file format; each is written so that a crash leaves it playable.",
+        Setting("container", CHOICE, None, "The file format; each is written so that a crash leaves it playable. An mxf"
+                " has its duration and footer only when it is closed.",
                 default_doc=_by_codec(lambda codec: codec.default_container), allowed=tuple(MUXERS)),
         Setting("bitrate_kbps", INTEGER, None, "The bit rate of the picture; the codecs that are not named here take"
                 " their own from a profile.", default_doc=_by_codec(lambda codec: codec.bitrate_kbps or None),
@@ -122,7 +123,8 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
         Setting("prores_profile", CHOICE, "hq", "The quality of prores.", allowed=tuple(PRORES_PROFILES)),
         Setting("dnx_profile", CHOICE, "hq", "The quality of dnxhr and dnxhd: hqx has 10 bit; 444, which dnxhd lacks,"
                 " has all of the colour.", allowed=tuple(DNXHR_PROFILES)),
-        Setting("raster", CHOICE, None, "For dnxhd, the size of the source's pictures; others are not recorded.",
+        Setting("raster", CHOICE, None, "For dnxhd and xdcam, the size of the source's pictures; others are not"
+                " recorded.",
                 default_doc=f"the source's, where it has a setting for it; else {RASTERS[0]}", allowed=RASTERS),
         Setting("threads", INTEGER, 4,
                 "How many threads encode the picture; each keeps a frame of prores back, which limits them.", minimum=1,

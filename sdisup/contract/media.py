@@ -7,6 +7,10 @@ from collections.abc import Callable
 MATROSKA_SEGMENT, MATROSKA_CLUSTER = b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75"
 """EBML ids: the Segment holds everything, the Clusters in it the frames (RFC 9559)."""
 
+MXF_PICTURE = b"\x06\x0e\x2b\x34\x01\x02\x01\x01\x0d\x01\x03\x01\x15"
+"""How the key of a picture's bytes begins in an MXF file (SMPTE 379-2; the last three bytes number it)."""
+MXF_KEY_BYTES, MXF_HEAD_BYTES = 16, 25
+
 
 def holds_media(container: str, size_bytes: int, read: Callable[[int, int], bytes]) -> bool:
     """Whether a growing file holds a frame that a player would find, not only its container's header.
@@ -17,6 +21,8 @@ def holds_media(container: str, size_bytes: int, read: Callable[[int, int], byte
     """
     if container == "mkv":
         return _holds_cluster(size_bytes, read)
+    if container == "mxf":
+        return _holds_picture(size_bytes, read)
     offset, described, has_frames = 0, False, False
     while offset + 8 <= size_bytes:
         head = read(16, offset)
@@ -33,6 +39,31 @@ def holds_media(container: str, size_bytes: int, read: Callable[[int, int], byte
         if has_frames and described:
             return True
         offset += length
+    return False
+
+
+def klv(head: bytes) -> tuple[int, int]:
+    """Where the value behind the beginning of a key begins, and its length (SMPTE 336M); (0, 0) if it is none."""
+    if len(head) <= MXF_KEY_BYTES or not head.startswith(b"\x06\x0e\x2b\x34"):
+        return 0, 0
+    size = head[MXF_KEY_BYTES]
+    if size < 0x80:
+        return MXF_KEY_BYTES + 1, size
+    begin = MXF_KEY_BYTES + 1 + (size & 0x7F)
+    return (begin, int.from_bytes(head[MXF_KEY_BYTES + 1 : begin], "big")) if begin <= len(head) else (0, 0)
+
+
+def _holds_picture(size_bytes: int, read: Callable[[int, int], bytes]) -> bool:
+    """MXF is walked key by key: the first picture has to be whole."""
+    offset = 0
+    while offset < size_bytes:
+        head = read(MXF_HEAD_BYTES, offset)
+        begin, length = klv(head)
+        if not begin or offset + begin + length > size_bytes:
+            return False
+        if head.startswith(MXF_PICTURE):
+            return True
+        offset += begin + length
     return False
 
 

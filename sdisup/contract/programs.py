@@ -128,7 +128,7 @@ COUNT_GENTLY = ("ionice", "-c", "3", "nice", "-n", "19")
 """Processor and disk are the recordings' first."""
 
 
-DEMUXERS = {"mp4": "mov", "mov": "mov", "mkv": "matroska"}
+DEMUXERS = {"mp4": "mov", "mov": "mov", "mkv": "matroska", "mxf": "mxf"}
 """What reads a recording, by its ending. A file that somebody else made could name any other, such as one that reads
 what a playlist names."""
 

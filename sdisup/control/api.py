@@ -26,6 +26,7 @@ class CodecType(StrEnum):
     DNXHD = "dnxhd"
     FFV1 = "ffv1"
     V210 = "v210"
+    XDCAM = "xdcam"
 
 
 def codec_type(name: str) -> CodecType:
@@ -41,8 +42,8 @@ class RecorderConfig(Record):
 
     `recording_path` is a directory at or below the port's recordings, which is made if it is missing, or a file there:
     the file's stem stands for `name` and its ending for `container`. A relative path begins at the port's recordings.
-    `container` is one of the codec's (`mp4`, `mov`, `mkv`); `name` begins the files' names; `take` is the take's name,
-    `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`.
+    `container` is one of the codec's (`mp4`, `mov`, `mkv`, `mxf`); `name` begins the files' names; `take` is the take's
+    name, `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`.
     """
 
     codec: CodecType | None = CodecType.H264

@@ -17,7 +17,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 
 from sdisup.config.codecs import CODECS, MUXERS, PRORES_PROFILES, fragment_duration_s
-from sdisup.config.rasters import dnxhd_mbits
+from sdisup.config.rasters import dnxhd_mbits, xdcam_gop
 from sdisup.config.settings import Port
 from sdisup.config.table import SOURCE_KINDS
 from sdisup.contract.options import SOUND_MARK
@@ -27,6 +27,9 @@ from sdisup.sources.values import AUTO_RATE, FASTEST_RATE, FPS
 
 OUTPUT = "{output}"
 """The last argument, which the runner replaces with the path of the file."""
+
+XDCAM_BUFFER_BITS = "17825792"
+"""The decoder's buffer of XDCAM HD422: 1088 units of 16384 bits."""
 
 PROGRESS_PERIOD_S = 0.25
 INTERLEAVE_US = "500000"
@@ -132,9 +135,10 @@ def _video_arguments(port: Port) -> list[str]:
     arguments += ["-fps_mode", "cfr", *_rate_arguments(source.options["rate"])]
     arguments += ["-c:v", CODECS[port.codec].encoder, *_ENCODERS[port.codec](port)]
     arguments += ["-threads:v", str(port.threads), "-pix_fmt", port.pixel_format]
-    if source.is_interlaced:
-        arguments += ["-flags:v", "+ildct+ilme"]
-    return arguments
+    flags = "+ildct+ilme" if source.is_interlaced else ""
+    if CODECS[port.codec].reordered_frames:
+        flags += "+cgop"
+    return [*arguments, *(["-flags:v", flags] if flags else [])]
 
 
 def _crop(port: Port) -> str:
@@ -223,6 +227,21 @@ def _ffv1_options(port: Port) -> list[str]:
     return ["-level", "3", "-slices", str(slices), "-slicecrc", "1", "-g", "1"]
 
 
+def _xdcam_options(port: Port) -> list[str]:
+    """XDCAM HD422: MPEG-2 4:2:2 at High Level, 50 Mbit/s constant, in closed GOPs with two B frames between others.
+
+    A closed GOP is possible only without the detection of scene changes (mpegvideo_enc.c).
+    """
+    gop = xdcam_gop(port.raster, port.source.is_interlaced, port.source.options["rate"])
+    return [
+        *("-profile:v", "0", "-level:v", "2"),
+        *("-b:v", "50M", "-minrate", "50M", "-maxrate", "50M"),
+        *("-bufsize", XDCAM_BUFFER_BITS, "-rc_init_occupancy", XDCAM_BUFFER_BITS),
+        *("-g", str(gop), "-bf", "2", "-b_strategy", "0", "-sc_threshold", "1000000000"),
+        *("-intra_vlc", "1", "-non_linear_quant", "1", "-dc", "10", "-qmin", "1", "-qmax", "12"),
+    ]
+
+
 def _no_options(port: Port) -> list[str]:
     return []
 
@@ -235,6 +254,7 @@ _ENCODERS: dict[str, Callable[[Port], list[str]]] = {
     "dnxhd": _dnxhd_options,
     "ffv1": _ffv1_options,
     "v210": _no_options,
+    "xdcam": _xdcam_options,
 }
 
 AAC_KBPS_PER_CHANNEL = 96
@@ -256,6 +276,8 @@ def _audio_arguments(port: Port) -> list[str]:
         return []
     encoder = CODECS[port.codec].audio_encoder
     mapped = ["-map", port.source.audio_map()]
+    if CODECS[port.codec].mono_tracks:
+        return _mono_arguments(port)
     if encoder != "aac":
         return [*mapped, "-af", _SOUND_WATCH + _SOUND_IN_STEP, "-c:a", encoder]
     if channels <= AAC_FULL_CHANNELS:
@@ -266,6 +288,16 @@ def _audio_arguments(port: Port) -> list[str]:
     for track, pair in enumerate(pairs):
         arguments += [f"-filter:a:{track}", f"{'' if track else _SOUND_WATCH}{pair},{_SOUND_IN_STEP}"]
     return [*arguments, "-c:a", encoder, "-b:a", f"{AAC_KBPS_PER_CHANNEL * 2}k"]
+
+
+def _mono_arguments(port: Port) -> list[str]:
+    """A track for each channel, as cameras and servers have them, at 48 kHz. Pan makes silence of what is not there."""
+    codec = CODECS[port.codec]
+    arguments = ["-map", port.source.audio_map()] * codec.mono_tracks
+    for track in range(codec.mono_tracks):
+        watch = "" if track else _SOUND_WATCH
+        arguments += [f"-filter:a:{track}", f"{watch}pan=mono|c0=c{track},{_SOUND_IN_STEP}:osr=48000"]
+    return [*arguments, "-c:a", codec.audio_encoder]
 
 
 def _pair_filter(first: int, channels: int) -> str:
@@ -281,6 +313,9 @@ def _container_arguments(port: Port, capabilities: Capabilities) -> list[str]:
     fragment_s = fragment_duration_s(CODECS[port.codec], port.threads, port.source.options["rate"])
     if port.container == "mkv":
         options = ["-cluster_time_limit", str(max(1, round(fragment_s * 1000)))]
+    elif port.container == "mxf":
+        # It writes each picture with the sound beside it at once, and for both it waits.
+        options = []
     else:
         # hybrid_fragmented is fragmented while it grows and an ordinary file once it is closed.
         flags = "+hybrid_fragmented" if capabilities.hybrid_fragmented else "+empty_moov+default_base_moof"

@@ -124,6 +124,8 @@ def test_every_list_upholds_the_promises(table: dict[str, Any], capabilities: Ca
     channels = port.source.audio_channel_count()
     has_pairs = channels > 5 and codecs.CODECS[port.codec].audio_encoder == "aac"
     tracks = (channels + 1) // 2 if has_pairs else min(channels, 1)
+    if port.codec == "xdcam":
+        tracks = 8 if channels else 0
     assert arguments.count("-map") == 1 + tracks
     assert "".join(arguments).count(SOUND_MARK) == (channels > 0)
     if port.container in ("mp4", "mov"):
@@ -134,6 +136,9 @@ def test_every_list_upholds_the_promises(table: dict[str, Any], capabilities: Ca
 def fragment_s(arguments: list[str]) -> float:
     if "-cluster_time_limit" in arguments:
         return int(value_of(arguments, "-cluster_time_limit")) / 1000
+    if arguments[-3:-1] == ["-f", "mxf"]:
+        # A picture alone.
+        return 0.001
     return int(value_of(arguments, "-frag_duration")) / 1_000_000
 
 
@@ -141,6 +146,7 @@ def held_back_elsewhere_s(port: Port) -> float:
     """A frame a thread in a frame-threaded encoder, the frame that closes a fragment, and the sound."""
     frame_s = 1 / codecs.slowest_fps(port.source.options["rate"])
     frames = port.threads if port.codec in ("prores", "v210") and port.threads > 1 else 0
+    frames += 2 if port.codec == "xdcam" else 0
     return (frames + 1) * frame_s + codecs.AUDIO_DELAY_S
 
 

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdisup.contract.media import holds_media
+from sdisup.contract.media import MXF_PICTURE, holds_media
 from sdisup.runner import disk
 from sdisup.runner.disk import (
     HEAD_BYTES,
@@ -38,7 +38,9 @@ from sdisup.runner.unnamed import make_unnamed
 
 DEADLINE_S = 60.0
 FFMPEG = shutil.which("ffmpeg") or "ffmpeg"
-MUXERS = {"mkv": "matroska", "mp4": "mp4", "mov": "mov"}
+MUXERS = {"mkv": "matroska", "mp4": "mp4", "mov": "mov", "mxf": "mxf"}
+X264 = ("libx264", "-preset", "ultrafast", "-tune", "zerolatency")
+ENCODERS = {"mkv": X264, "mp4": X264, "mov": X264, "mxf": ("mpeg2video", "-bf", "2")}
 CONTAINERS = pytest.mark.parametrize("container", MUXERS)
 Found = TypeVar("Found")
 
@@ -53,13 +55,13 @@ def holds(container: str, content: bytes) -> bool:
 def make_media(directory: Path, container: str, frames: int, *, fragmented: bool = True) -> bytes:
     """What FFmpeg makes of some frames of its test picture, with the container options that ports use."""
     path = directory / f"{frames}-{fragmented}.{container}"
-    options = ["-cluster_time_limit", "200"]
-    if container != "mkv":
+    options = ["-cluster_time_limit", "200"] if container == "mkv" else []
+    if container in ("mp4", "mov"):
         options = ["-movflags", "+empty_moov+default_base_moof", "-frag_duration", "200000"] if fragmented else []
     subprocess.run(
         [
             *(FFMPEG, "-v", "error", "-y", "-f", "lavfi", "-i", "testsrc2=size=320x180:rate=25"),
-            *("-frames:v", str(frames), "-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-g", "25"),
+            *("-frames:v", str(frames), "-c:v", *ENCODERS[container], "-g", "25"),
             *(*options, "-flush_packets", "1", "-f", MUXERS[container], str(path)),
         ],
         check=True,
@@ -112,7 +114,7 @@ def test_a_growing_file_holds_media_from_its_first_whole_frames_on(
 @CONTAINERS
 def test_a_header_alone_is_no_media(media: dict[str, bytes], container: str, tmp_path: Path) -> None:
     content = media[container]
-    marks = {"mkv": b"\x1f\x43\xb6\x75", "mp4": b"moof", "mov": b"moof"}
+    marks = {"mkv": b"\x1f\x43\xb6\x75", "mp4": b"moof", "mov": b"moof", "mxf": MXF_PICTURE}
     header = content[: content.index(marks[container])]
     assert len(header) > 300
     assert not holds(container, header)

@@ -1,6 +1,6 @@
 """What a kill -9 costs and what a clean stop leaves, with the real FFmpeg and the commands we build.
 
-Recorded with every codec in every container: the FFmpeg on the path, and the one (or a wrapper of
+Recorded with every codec, and with --slow in every container: the FFmpeg on the path, and the one (or a wrapper of
 it) that SDISUP_TEST_FFMPEG names. All recordings of one FFmpeg run side by side, as ports do.
 
 `showinfo` behind the test source logs each picture when it is delivered, so what was received at the
@@ -29,7 +29,11 @@ from sdisup.encode.probe import probe_ffmpeg
 
 FFMPEGS = [name for name in (shutil.which("ffmpeg"), os.environ.get("SDISUP_TEST_FFMPEG")) if name]
 COMBINATIONS = [(codec.name, container) for codec in CODECS.values() for container in codec.containers]
-SIZES = {"dnxhd": "1280x720"}
+CHEAP = ("h264-mp4", "h264-mov", "h264-mkv", "hevc-mp4", "prores-mov", "dnxhr-mov", "ffv1-mkv", "v210-mov")
+COSTLY = [key for key in COMBINATIONS if "-".join(key) not in CHEAP]
+"""What needs a large picture, or is as another combination of its codec, is tried by --slow."""
+KEYS = [pytest.param(key, id="-".join(key), marks=[pytest.mark.slow] * (key in COSTLY)) for key in COMBINATIONS]
+SIZES = {"dnxhd": "1280x720", "xdcam": "1920x1080"}
 """Small pictures, but for codecs that take no other."""
 RATE = 25
 FRAMES = 75
@@ -111,9 +115,17 @@ class Recording:
 Recordings = dict[tuple[str, str], Recording]
 
 
-def record_all(ffmpeg: str, directory: Path, pacing: str) -> Recordings:
+def record_all(ffmpeg: str, directory: Path, pacing: str, keys: set[tuple[str, str]]) -> Recordings:
     capabilities = probe_ffmpeg(ffmpeg)
-    return {key: Recording.start(ffmpeg, capabilities, make_port(*key), directory, pacing) for key in COMBINATIONS}
+    return {key: Recording.start(ffmpeg, capabilities, make_port(*key), directory, pacing) for key in sorted(keys)}
+
+
+def wanted(request: pytest.FixtureRequest) -> set[tuple[str, str]]:
+    """The combinations that tests of this run ask for."""
+    calls = [item.callspec.params for item in request.session.items if isinstance(item, pytest.Function)
+             and item.path == request.path and hasattr(item, "callspec")]  # fmt: skip
+    asked = [params["key"] for params in calls if "key" in params]
+    return {key for key in COMBINATIONS if key in asked}
 
 
 @pytest.fixture(scope="module", params=FFMPEGS)
@@ -121,8 +133,8 @@ def recordings(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Recordings, Recordings]]:
     """The recordings that were killed, and those that were asked to quit."""
-    killed = record_all(request.param, tmp_path_factory.mktemp("killed"), PAUSING)
-    quitted = record_all(request.param, tmp_path_factory.mktemp("quitted"), ",realtime")
+    killed = record_all(request.param, tmp_path_factory.mktemp("killed"), PAUSING, wanted(request))
+    quitted = record_all(request.param, tmp_path_factory.mktemp("quitted"), ",realtime", wanted(request))
     try:
         for recording in killed.values():
             recording.wait_until(recording.is_settled)
@@ -136,7 +148,7 @@ def recordings(
             recording.end()
 
 
-@pytest.mark.parametrize("key", COMBINATIONS, ids="-".join)
+@pytest.mark.parametrize("key", KEYS)
 def test_a_kill_loses_at_most_half_a_second(recordings: tuple[Recordings, Recordings], key: tuple[str, str]) -> None:
     recording = recordings[0][key]
     received, readable = recording.received_frames(), recording.readable_frames()
@@ -146,22 +158,22 @@ def test_a_kill_loses_at_most_half_a_second(recordings: tuple[Recordings, Record
     assert lost_s <= HOLD_BACK_LIMIT_S + TOLERANCE_S
 
 
-@pytest.mark.parametrize("key", COMBINATIONS, ids="-".join)
+@pytest.mark.parametrize("key", KEYS)
 def test_a_clean_stop_loses_nothing(recordings: tuple[Recordings, Recordings], key: tuple[str, str]) -> None:
     recording = recordings[1][key]
     assert recording.process.returncode == 0
     assert recording.readable_frames() == recording.reported_frames() >= FRAMES
 
 
-@pytest.mark.parametrize("key", COMBINATIONS, ids="-".join)
+@pytest.mark.parametrize("key", KEYS)
 def test_a_closed_file_is_ordinary_where_ffmpeg_can_do_that(
     recordings: tuple[Recordings, Recordings], key: tuple[str, str]
 ) -> None:
     recording = recordings[1][key]
     arguments = recording.process.args
     assert isinstance(arguments, list)
-    if key[1] == "mkv":
-        assert "matroska" in arguments
+    if key[1] in ("mkv", "mxf"):
+        assert {"mkv": "matroska", "mxf": "mxf"}[key[1]] in arguments
         return
     is_fragmented = b"moof" in top_level_boxes(recording.file)
     assert is_fragmented == ("+hybrid_fragmented" not in arguments)

@@ -25,6 +25,7 @@ FRAGMENTED = "-movflags +empty_moov+default_base_moof -frag_duration 100000"
 SOUND = "-c:a aac -b:a 64k"
 H264 = f"-map 0:v -map 1:a -c:v libx264 -preset ultrafast -tune zerolatency -g 25 {SOUND}"
 PRORES = "-map 0:v -map 1:a -map 1:a -c:v prores_aw -profile:v 0 -pix_fmt yuv422p10le -c:a pcm_s24le"
+MPEG2 = "-map 0:v -map 1:a -map 1:a -c:v mpeg2video -g 12 -bf 2 -pix_fmt yuv422p -c:a pcm_s24le"
 KINDS = {
     "fragmented.mp4": (25, f"{H264} {FRAGMENTED} -f mp4"),
     # As hybrid_fragmented leaves it once it is closed.
@@ -35,6 +36,7 @@ KINDS = {
     "old-base.mov": (25, f"{H264} -movflags +empty_moov -frag_duration 100000 -f mov"),
     "h264.mkv": ("30000/1001", f"{H264} -cluster_time_limit 100 -f matroska"),
     "prores.mkv": (25, f"{PRORES} -cluster_time_limit 100 -f matroska"),
+    "mpeg2.mxf": (50, f"{MPEG2} -f mxf"),
     "long-clusters.mkv": (25, f"-map 1:a {SOUND} -map 0:v -c:v libx264 -bf 0 -f matroska"),
 }
 RATES = {25: 25.0, 10: 10.0, 50: 50.0, "30000/1001": 30000 / 1001}
@@ -80,6 +82,7 @@ def test_boxes_tell_what_ffprobe_counts(
     recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, tail_bytes: int
 ) -> None:
     monkeypatch.setattr(module, "TAIL_BYTES", tail_bytes)
+    monkeypatch.setattr(module, "INDEXED_BYTES", tail_bytes)
     whole = recordings / name
     rate = KINDS[name][0]
     assert compare(whole) == round(6 * RATES[rate])
@@ -160,6 +163,36 @@ def test_of_a_days_file_the_head_and_the_tail_are_read(
     assert sum(read) < 2 * module.TAIL_BYTES
 
 
+def test_of_a_days_mxf_the_head_and_what_is_behind_its_last_index_are_read(
+    recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FFmpeg writes an index every 250 pictures, which says how many are before it; the file was cut off later."""
+    content = bytearray((recordings / "mpeg2.mxf").read_bytes())
+    first, footer = found_at(bytes(content), module.INDEX)
+    start = content.find(b"\x3f\x0c\x00\x08", first) + 4
+    assert content[start : start + 8] == bytes(8)
+    content[start : start + 8] = (4_000_000).to_bytes(8, "big")
+    path = tmp_path / "a.mxf"
+    with path.open("wb") as file:
+        file.write(content[:first])
+        file.truncate(500 * 10**9)
+        file.seek(0, os.SEEK_END)
+        file.write(content[first : footer - 3000])
+    pread, read = os.pread, []
+
+    def counted(descriptor: int, count: int, offset: int) -> bytes:
+        read.append(count)
+        return pread(descriptor, count, offset)
+
+    monkeypatch.setattr(os, "pread", counted)
+    found = count_pictures(str(path), "mxf")
+    os.truncate(path, 0)
+    assert found is not None
+    assert 4_000_000 + 295 < found.count <= 4_000_000 + 300
+    assert found.rate == 50
+    assert sum(read) < 2 * module.INDEXED_BYTES
+
+
 def test_where_the_rate_is_not_constant_all_is_walked(
     recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,13 +209,14 @@ def test_where_the_rate_is_not_constant_all_is_walked(
         assert compare(path) == 150
 
 
-@pytest.mark.parametrize("name", ["fragmented.mp4", "closed.mp4", "prores.mov", "h264.mkv"])
+@pytest.mark.parametrize("name", ["fragmented.mp4", "closed.mp4", "prores.mov", "h264.mkv", "mpeg2.mxf"])
 @settings(max_examples=60, deadline=5000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_a_file_holds_it_ends_soon(recordings: Path, tmp_path: Path, name: str, data: st.DataObject) -> None:
     """Sizes and counts that are not true, in any place."""
     content = bytearray((recordings / name).read_bytes()[:60_000])
     marks = [b"moov", b"trak", b"stsz", b"trun", b"tfhd", b"moof", b"mdat", b"\x1f\x43\xb6\x75", b"\xa3", b"\xe7"]
+    marks += [b"\x06\x0e\x2b\x34", b"\x3f\x0c"]
     for _ in range(data.draw(st.integers(1, 4))):
         places = found_at(bytes(content), data.draw(st.sampled_from(marks))) or [0]
         place = data.draw(st.sampled_from(places)) + data.draw(st.integers(-8, 24))
@@ -208,5 +242,5 @@ def test_what_is_no_recording_is_for_ffprobe(
 
 def test_a_walk_without_an_end_is_given_up(recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "STEPS", 200)
-    for name in ("fragmented.mp4", "h264.mkv"):
+    for name in ("fragmented.mp4", "h264.mkv", "mpeg2.mxf"):
         assert count_pictures(str(recordings / name), name.rpartition(".")[2]) is None
