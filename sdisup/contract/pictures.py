@@ -137,24 +137,28 @@ def _count_in_boxes(content: _Content) -> Pictures | None:
     track, after, is_last = _moov(content)
     if track.listed:
         # FFmpeg lists samples in a file that it closed: behind them.
-        if not is_last:
+        if is_last:
+            return Pictures(track.listed, 0.0)
+        # With hybrid_fragmented those of the first fragment too, which follows.
+        length = int.from_bytes(content.whole(after, 8)[:4], "big")
+        if content.at(after + 4, 4) != b"mdat" or length < 8 or after + length > content.size:
             raise Unclear
-        return Pictures(track.listed, 0.0)
     fragments = _fragments(content, track, after)
     # The first picture's time may be another: FFmpeg makes room for the sound's beginning.
     first, second = next(fragments, None), next(fragments, None)
     if first is None or second is None:
-        return Pictures(first.whole if first else 0, 0.0)
+        return Pictures(track.listed + (first.whole if first else 0), 0.0)
     rate = track.timescale / second.ticks if second.ticks else 0.0
     tail_at = content.size - TAIL_BYTES
     if tail_at > second.offset and second.ticks:
         try:
             tail = next(mark - 4 for mark in content.find(b"moof", tail_at) if _is_moof(content, mark - 4))
-            return Pictures(first.whole + _tail_of_boxes(content, track, second, tail), rate)
+            return Pictures(track.listed + first.whole + _tail_of_boxes(content, track, second, tail), rate)
         except (StopIteration, Uneven):
             # All is walked.
             pass
-    return Pictures(first.whole + second.whole + sum(fragment.whole for fragment in fragments), rate)
+    rest = sum(fragment.whole for fragment in fragments)
+    return Pictures(track.listed + first.whole + second.whole + rest, rate)
 
 
 def _is_moof(content: _Content, offset: int) -> bool:

@@ -28,7 +28,10 @@ PRORES = "-map 0:v -map 1:a -map 1:a -c:v prores_aw -profile:v 0 -pix_fmt yuv422
 MPEG2 = "-map 0:v -map 1:a -map 1:a -c:v mpeg2video -g 12 -bf 2 -pix_fmt yuv422p -c:a pcm_s24le"
 KINDS = {
     "fragmented.mp4": (25, f"{H264} {FRAGMENTED} -f mp4"),
-    # As hybrid_fragmented leaves it once it is closed.
+    # As hybrid_fragmented of FFmpeg 7.1 leaves it while it grows: the moov lists the first fragment's samples.
+    "hybrid.mp4": (25, f"{H264} -movflags +delay_moov+default_base_moof+frag_keyframe -frag_duration 100000 -f mp4"),
+    "hybrid.mov": (50, f"{PRORES} -movflags +delay_moov+default_base_moof -frag_duration 100000 -f mov"),
+    # As it leaves it once it is closed.
     "closed.mp4": (25, f"{H264} -f mp4"),
     "sound-first.mp4": ("30000/1001", f"-map 1:a {SOUND} -map 0:v -c:v libx264 -bf 0 {FRAGMENTED} -f mp4"),
     "silent.mp4": (10, f"-map 0:v -c:v libx264 -tune zerolatency {FRAGMENTED} -f mp4"),
@@ -140,10 +143,10 @@ def later(name: str, content: bytes, frames: int, fps: float) -> bytes:
     return bytes(made)
 
 
-TICKS = {"fragmented.mp4": 512, "prores.mov": 256}
+TICKS = {"fragmented.mp4": 512, "hybrid.mp4": 512, "prores.mov": 256}
 
 
-@pytest.mark.parametrize("name", ["fragmented.mp4", "prores.mov", "h264.mkv", "prores.mkv"])
+@pytest.mark.parametrize("name", ["fragmented.mp4", "hybrid.mp4", "prores.mov", "h264.mkv", "prores.mkv"])
 def test_of_a_days_file_the_head_and_the_tail_are_read(
     recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
