@@ -105,6 +105,18 @@ CODEC_SETTINGS = tuple(dict.fromkeys(key for codec in CODECS.values() for key in
 
 PIXEL_FORMATS = tuple(dict.fromkeys(name for codec in CODECS.values() for name in codec.pixel_formats_with("")))
 
+COLOURS = {
+    "source": ("", "", ""),
+    "bt601": ("bt470bg", "smpte170m", "bt470bg"),
+    "bt709": ("bt709", "bt709", "bt709"),
+    "bt2020": ("bt2020", "bt2020-10", "bt2020nc"),
+    "hlg": ("bt2020", "arib-std-b67", "bt2020nc"),
+    "pq": ("bt2020", "smpte2084", "bt2020nc"),
+}
+"""FFmpeg's names of the primaries, the transfer and the matrix (ITU-R BT.601, 709, 2020, 2100)."""
+BT601_525 = ("smpte170m", "smpte170m", "smpte170m")
+"""Those of BT.601 at 29.97 and 59.94 frames a second, where 525 lines are."""
+
 # FFmpeg's name of the muxer, for `-f`: FFmpeg never has to guess the muxer by the file's ending.
 MUXERS = {"mp4": "mp4", "mov": "mov", "mkv": "matroska", "mxf": "mxf"}
 

@@ -51,6 +51,8 @@ class Port(Record):
     prores_profile: str
     dnx_profile: str
     raster: str
+    colour: str
+    encoder_options: tuple[str, ...]
     threads: int
     record_at_boot: bool
     recordings: str
@@ -170,8 +172,8 @@ def override_port(
 ) -> Port:
     """`port` with another codec, container or directory, which one take may ask for.
 
-    Another codec has its default bit rate and pixel format, and its default container where it cannot be in the port's.
-    Raises ConfigError.
+    Another codec has its default bit rate and pixel format, no options of the encoder, and its default container where
+    it cannot be in the port's. Raises ConfigError.
     """
     table = rows(PORT)
     given = {"codec": codec, "container": container, "recordings": recordings}
@@ -189,6 +191,7 @@ def override_port(
     if changed.name != port.codec:
         pixel_formats = changed.pixel_formats_with(getattr(port, changed.profile_setting, ""))
         checked |= {"bitrate_kbps": changed.bitrate_kbps, "quality": 0, "pixel_format": pixel_formats[0]}
+        checked["encoder_options"] = ()
         if port.container not in changed.containers:
             checked.setdefault("container", changed.default_container)
     port = port.replaced(**checked)
@@ -255,6 +258,7 @@ def _build_port(index: int, values: Mapping[str, Any], source: Source, recording
         "quality": 0,
         "gop_frames": 0,
         "pixel_format": codec.pixel_formats_with(values.get(codec.profile_setting, ""))[0],
+        "encoder_options": (),
         "raster": source.options.get("size", rasters.RASTERS[0]),
     }
     given = {key: value for key, value in values.items() if value is not None}

@@ -9,8 +9,9 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from sdisup.config.codecs import CODECS, DNXHR_PROFILES, MUXERS, PIXEL_FORMATS, PRORES_PROFILES, Codec
+from sdisup.config.codecs import CODECS, COLOURS, DNXHR_PROFILES, MUXERS, PIXEL_FORMATS, PRORES_PROFILES, Codec
 from sdisup.config.documents import Findings, Layer
+from sdisup.config.encoder_words import check_encoder_options
 from sdisup.config.rasters import RASTERS
 from sdisup.sources.base import Source, kinds
 from sdisup.sources.values import BOOLEAN, CHOICE, INTEGER, Setting, Type, check_range, check_string, show, suggestion
@@ -84,6 +85,7 @@ def _check_path(setting: Setting, value: object) -> str:
 NUMBER = Type("number", _check_number, "a number")
 LIMIT = Type("limit", _check_limit, "0 for none, or a number")
 NAME = Type("name", _check_name, "a letter, then up to 31 letters, digits, `_`, `.` or `-`")
+ENCODER_WORDS = Type("encoder options", check_encoder_options, "a list of strings")
 PATH = Type("path", _check_path, "an absolute path")
 
 SETTINGS: dict[str, tuple[Setting, ...]] = {
@@ -126,6 +128,11 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
         Setting("raster", CHOICE, None, "For dnxhd and xdcam, the size of the source's pictures; others are not"
                 " recorded.",
                 default_doc=f"the source's, where it has a setting for it; else {RASTERS[0]}", allowed=RASTERS),
+        Setting("colour", CHOICE, "source", "What the recording says of its colours: what the source says, or one of"
+                " these. RGB is converted by it, and other pictures are as they were.", allowed=tuple(COLOURS)),
+        Setting("encoder_options", ENCODER_WORDS, None, 'Further options of FFmpeg\'s encoder, such as'
+                ' ["-x264-params", "aq-mode=2"]. What keeps pictures back, writes a file or is set by sdisup is'
+                " refused.", default_doc="none"),
         Setting("threads", INTEGER, 4,
                 "How many threads encode the picture; each keeps a frame of prores back, which limits them.", minimum=1,
                 maximum=16),

@@ -16,7 +16,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 
-from sdisup.config.codecs import CODECS, MUXERS, PRORES_PROFILES, fragment_duration_s
+from sdisup.config.codecs import BT601_525, CODECS, COLOURS, MUXERS, PRORES_PROFILES, fragment_duration_s
+from sdisup.config.encoder_words import take_parameters
 from sdisup.config.rasters import dnxhd_mbits, xdcam_gop
 from sdisup.config.settings import Port
 from sdisup.config.table import SOURCE_KINDS
@@ -128,17 +129,40 @@ def _video_arguments(port: Port) -> list[str]:
     filters = [_crop(port)]
     if source.is_interlaced:
         # Interlaced arrives marked progressive; the flag alone gives the wrong order (trap 4).
-        # Without interl=1 the conversion to 4:2:0 would mix the colours of the two fields.
-        filters += [f"setfield={source.options['scan']}", "scale=interl=1"]
+        filters.append(f"setfield={source.options['scan']}")
+    filters += _colour_filters(port)
     arguments = ["-map", "0:v:0", "-vf", ",".join(filters)]
     # Constant rate also where the source skips: only so lost frames show in dup_frames (trap 5).
     arguments += ["-fps_mode", "cfr", *_rate_arguments(source.options["rate"])]
     arguments += ["-c:v", CODECS[port.codec].encoder, *_ENCODERS[port.codec](port)]
-    arguments += ["-threads:v", str(port.threads), "-pix_fmt", port.pixel_format]
+    arguments += [*_own_options(port), "-threads:v", str(port.threads), "-pix_fmt", port.pixel_format]
     flags = "+ildct+ilme" if source.is_interlaced else ""
     if CODECS[port.codec].reordered_frames:
         flags += "+cgop"
     return [*arguments, *(["-flags:v", flags] if flags else [])]
+
+
+def _colour_filters(port: Port) -> list[str]:
+    """The conversion to the encoder's samples, and what the recording says of its colours.
+
+    Without interl=1 a conversion to 4:2:0 would mix the colours of the two fields. With one matrix for both sides only
+    RGB is converted. The words come last: each conversion takes the picture's own.
+    """
+    interlaced = ["interl=1"] if port.source.is_interlaced else []
+    primaries, transfer, matrix = COLOURS[port.colour]
+    if not matrix:
+        return [f"scale={option}" for option in interlaced]
+    if port.colour == "bt601" and port.source.options["rate"] in ("30000/1001", "60000/1001"):
+        primaries, transfer, matrix = BT601_525
+    scale = port.colour if port.colour in ("bt601", "bt709") else "bt2020"
+    options = [*interlaced, f"in_color_matrix={scale}", f"out_color_matrix={scale}"]
+    said = f"color_primaries={primaries}:color_trc={transfer}:colorspace={matrix}"
+    return [f"scale={':'.join(options)}", f"format={port.pixel_format}", f"setparams={said}"]
+
+
+def _own_options(port: Port) -> list[str]:
+    """The operator's options of the encoder, but for those that are part of sdisup's own list for x265."""
+    return take_parameters(port.encoder_options, "x265-params")[0] if port.codec == "hevc" else [*port.encoder_options]
 
 
 def _crop(port: Port) -> str:
@@ -195,6 +219,10 @@ def _hevc_options(port: Port) -> list[str]:
     FFmpeg gives its threads to x265 as frame threads. x265 opens a GOP unless told, and logs its options to stderr.
     """
     parameters = f"frame-threads=1:pools={port.threads}:scenecut=0:open-gop=0:lookahead-slices=0:log-level=warning"
+    own = take_parameters(port.encoder_options, "x265-params")[1]
+    if own:
+        # FFmpeg takes the last -x265-params alone, and x265 the last of a key.
+        parameters = f"{own}:{parameters}"
     return [
         *("-preset", port.preset, "-tune", "zerolatency"),
         *_quality_arguments(port),

@@ -86,6 +86,7 @@ SAMPLES: dict[str, list[object]] = {
     "word": ["auto", "Hi50", "yuyv422"],
     "device": ["/dev/video0", "/dev/v4l/by-id/usb-1"],
     "alsa": ["none", "hw:1", "plughw:CARD=U0x,DEV=0"],
+    "encoder options": [[], ["-x264-params", "aq-mode=2"], ["-x265-params", "aq-mode=1", "-trellis:v", "0"]],
     "audio": [True, False, "optional"],
     "arguments": [["-re", "-i", "/srv/a.mkv"], ["-i", "rtp://h:1", "-f", "alsa", "-i", "hw:1"]],
 }
