@@ -370,6 +370,8 @@ def _follow_up(
     # A restart begins with a stop, which takes as long as the source may block FFmpeg.
     for verb, indexes, limit_s in (("Start", start, JOB_LIMIT_S), ("Restart", list(pending), STOP_LIMIT_S)):
         units = [applied.ports[index].unit for index in indexes]
+        if not units:
+            continue
         results: dict[str, str | SystemdError] = dict(systemd.reset_all(units))
         if verb == "Restart":
             for index in indexes:

@@ -7,15 +7,19 @@ from collections.abc import Mapping
 from bench.table import TITLES, Results, goals_table, knowledge_table, main_table
 
 BEGIN, END = "<!-- written by tests/bench/run: begin -->", "<!-- written by tests/bench/run: end -->"
+GROWTH_BEGIN, GROWTH_END = (
+    "<!-- written by tests/bench/growth: begin -->",
+    "<!-- written by tests/bench/growth: end -->",
+)
 
 
-def replace_between(text: str, new: str) -> str:
+def replace_between(text: str, new: str, first: str = BEGIN, last: str = END) -> str:
     """The page with `new` between its markers. Raises ValueError if it has not one pair of them."""
-    head, begin, rest = text.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not begin or not end or BEGIN in rest or END in tail:
-        raise ValueError(f"the page needs these two lines once, in this order:\n{BEGIN}\n{END}")
-    return f"{head}{BEGIN}\n\n{new.strip()}\n\n{END}{tail}"
+    head, begin, rest = text.partition(first)
+    _, end, tail = rest.partition(last)
+    if not begin or not end or first in rest or last in tail:
+        raise ValueError(f"the page needs these two lines once, in this order:\n{first}\n{last}")
+    return f"{head}{first}\n\n{new.strip()}\n\n{last}{tail}"
 
 
 def report(results: Results, facts: Mapping[str, str]) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from fakebus import FakeBus
 
 from sdisup.contract.applied import AppliedPort
 from sdisup.control.bus import UnitState, explain
@@ -50,3 +53,21 @@ def test_every_exit_status_of_systemds_own_has_words() -> None:
     assert [unstarted_reason(status, 1) for status in (0, 1, 78, 137, 199, 255)] == [""] * 6
     assert all(str(status) in unstarted_reason(status, 1) for status in range(200, 255))
     assert all(f"({status}/" in text for status, text in UNSTARTED.items())
+
+
+@pytest.mark.parametrize("count", [2, 8, 64])
+def test_systemd_is_asked_once_however_many_ports_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """And once more, for all of them together, where units have failed."""
+    ports = [PORT.replaced(index=index) for index in range(500, 500 + count)]
+    bus = FakeBus(tmp_path / "bus", {port.unit: ("loaded", "inactive", "dead") for port in ports})
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", bus.address)
+    try:
+        assert {status.state for status in statuses(ports)} == {"stopped"}
+        assert (bus.calls, bus.writes) == (["ListUnitsByPatterns"], 1)
+        bus.units.update({port.unit: ("loaded", "failed", "failed") for port in ports[1:]})
+        assert [status.state for status in statuses(ports)] == ["stopped", *["failed"] * (count - 1)]
+        assert bus.writes == 3
+    finally:
+        bus.close()
