@@ -11,7 +11,7 @@ import fcntl
 import glob
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from sdisup.config.settings import Settings
 from sdisup.contract.applied import APPLIED_PATH, Applied, AppliedPort, load_applied, save_applied
@@ -324,13 +324,38 @@ def _set_boot(systemd: Systemd, prepared: Prepared, say: Callable[[str], None], 
         say(f"disabled {unit} for boot")
     if not os.path.lexists(TARGET_WANT):
         enable.add(TARGET)
-    for on, off in [((unit,), ()) for unit in sorted(enable)] + [((), (unit,)) for unit in sorted(disable)]:
-        try:
-            systemd.set_enabled(on, off)
-        except SystemdError as error:
-            # A masked port must not keep the others from being enabled.
-            warn(str(error))
+    for error in turn(systemd, enable, disable).values():
+        warn(str(error))
     return bool(enable or disable)
+
+
+def turn(systemd: Systemd, enable: Iterable[str], disable: Iterable[str]) -> dict[str, SystemdError]:
+    """Enable and disable units for boot. What keeps one from it (it is masked) keeps no other; returns the errors.
+
+    All are tried at once: systemd looks at each of them before it makes the first link.
+    """
+    errors: dict[str, SystemdError] = {}
+    for units, value in ((sorted(enable), True), (sorted(disable), False)):
+        try:
+            if units:
+                _set(systemd, units, value)
+        except SystemdError as refused:
+            errors |= _one_by_one(systemd, units, value) if len(units) > 1 else {units[0]: refused}
+    return errors
+
+
+def _set(systemd: Systemd, units: Iterable[str], value: bool) -> None:
+    systemd.set_enabled(*((units, ()) if value else ((), units)))
+
+
+def _one_by_one(systemd: Systemd, units: Iterable[str], value: bool) -> dict[str, SystemdError]:
+    errors: dict[str, SystemdError] = {}
+    for unit in units:
+        try:
+            _set(systemd, [unit], value)
+        except SystemdError as error:
+            errors[unit] = error
+    return errors
 
 
 def _due(systemd: Systemd, applied: Applied) -> tuple[list[int], dict[int, str]]:

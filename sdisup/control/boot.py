@@ -15,8 +15,7 @@ from sdisup.config.settings import Settings
 from sdisup.contract.applied import APPLIED_PATH, AppliedPort, load_applied, save_applied
 from sdisup.contract.files import CONFIGURATION_PATH
 from sdisup.contract.records import Record
-from sdisup.control.apply import WANTS_DIRECTORY
-from sdisup.control.bus import SystemdError
+from sdisup.control.apply import WANTS_DIRECTORY, turn
 from sdisup.control.observe import statuses
 from sdisup.control.systemd import Systemd
 from sdisup.errors import SdisupError, root_hint
@@ -50,8 +49,9 @@ def set_record_at_boot(ports: Sequence[AppliedPort], value: bool) -> Change:
         links = _links(ports)
         settings, written = _configure(ports, value, former.port_count)
         try:
-            errors = _turn(systemd, ports, value)
-            done = [port for port in ports if port.index not in errors]
+            units = [port.unit for port in ports]
+            errors = turn(systemd, units if value else (), () if value else units)
+            done = [port for port in ports if port.unit not in errors]
             if errors:
                 written.undo()
             if not done:
@@ -86,17 +86,6 @@ def _configure(ports: Sequence[AppliedPort], value: bool, port_count: int) -> tu
         written.undo()
         raise
     return settings, written
-
-
-def _turn(systemd: Systemd, ports: Sequence[AppliedPort], value: bool) -> dict[int, SystemdError]:
-    """Enable or disable each unit; what keeps one from it (it is masked) keeps no other. Returns the errors."""
-    errors: dict[int, SystemdError] = {}
-    for port in ports:
-        try:
-            systemd.set_enabled(*(((port.unit,), ()) if value else ((), (port.unit,))))
-        except SystemdError as error:
-            errors[port.index] = error
-    return errors
 
 
 def _links(ports: Sequence[AppliedPort]) -> dict[str, str]:

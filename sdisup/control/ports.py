@@ -27,6 +27,9 @@ STOP_LIMIT_S = 260.0
 """Longer than the TimeoutStopSec= of any unit, also of one with the longest limits that a configuration may have."""
 START_LIMIT_S = 30.0
 POLL_S = 0.02
+REST_SHARE = 4
+"""After a look at ports that start it rests for so many times as long as the look took: of hundreds it takes a while,
+and their FFmpegs need the processor."""
 
 RECORDS = "records"
 RECORDED_ALREADY = "recorded already"
@@ -223,7 +226,8 @@ def _wait_for_first_frames(
     ends: dict[int, Outcome] = {}
     while True:
         waiting = [port for port in ports if port.index not in ends]
-        late = monotonic() >= deadline
+        began = monotonic()
+        late = began >= deadline
         for port, status in zip(waiting, statuses(waiting, systemd), strict=True):
             own = requests.get(port.index)
             if own and _is_of_another(status, own, earlier_ids):
@@ -241,7 +245,7 @@ def _wait_for_first_frames(
                 ends[port.index] = Outcome(port, WAITS, text, status)
         if len(ends) == len(ports):
             return ends
-        time.sleep(POLL_S)
+        time.sleep(max(POLL_S, REST_SHARE * (monotonic() - began)))
 
 
 def _by_unit(systemd: Systemd, outcome: Outcome) -> Outcome:

@@ -32,7 +32,7 @@ class FakeSystemd:
 
     def __init__(self, fails_at: int = -1, masked: str = "") -> None:
         self.left, self.masked = fails_at, masked
-        self.reloads = 0
+        self.reloads = self.turns = 0
 
     def __call__(self) -> FakeSystemd:
         self._count()
@@ -51,6 +51,7 @@ class FakeSystemd:
 
     def set_enabled(self, enable: Iterable[str], disable: Iterable[str]) -> None:
         self._count()
+        self.turns += 1
         for unit in (*enable, *disable):
             if unit == self.masked:
                 raise explain("org.freedesktop.systemd1.UnitMasked", "masked", unit)
@@ -114,8 +115,10 @@ def record_at_boot(directory: Path) -> list[list[int]]:
 
 
 def test_enable_and_disable_change_all_three(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(boot, "Systemd", FakeSystemd())
+    systemd = FakeSystemd()
+    monkeypatch.setattr(boot, "Systemd", systemd)
     change = set_record_at_boot(ports_of(machine, 0, 1), True)
+    assert (systemd.turns, systemd.reloads) == (1, 1)
     assert record_at_boot(machine) == [[0, 1, 2]] * 3
     assert [port.index for port in change.due] == [0, 1]
     change = set_record_at_boot(ports_of(machine, 0, 2), False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import threading
 from collections.abc import Callable, Iterable
@@ -304,6 +305,15 @@ def test_a_request_stays_for_a_runner_that_may_be_only_just_starting(
     (outcome,) = start_ports([PORT], 0.0, request=request)
     assert outcome.kind == kind
     assert script.left is not None
+
+
+def test_looking_takes_a_part_of_the_time_however_many_ports_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    Script(monkeypatch, starting)
+    clock, rests = itertools.count(), list[float]()
+    monkeypatch.setattr(ports, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr("time.sleep", rests.append)
+    start_ports([PORT], 9.0)
+    assert rests and set(rests) == {4.0}
 
 
 @pytest.mark.parametrize(
