@@ -133,7 +133,7 @@ def collect(options: argparse.Namespace, arguments: Sequence[str]) -> dict[str, 
         "peers": options.peers,
         "repeats": 1 if options.quick else 3,
         "cpu_s": 5.0 if options.quick else CPU_S,
-        "freeze_s": 25.0,
+        "freeze_s": 20.0,
     }
     started = time.monotonic()
     lines = []

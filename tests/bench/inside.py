@@ -94,7 +94,7 @@ def status_line(peer: Peer) -> str:
     output = subprocess.run(peer.status_command(), capture_output=True, text=True, check=False).stdout
     for line in output.splitlines():
         line = re.sub(r"\x1b\[[0-9;]*m", "", line)
-        if re.match(r"\W*(?:\S*@0\b|p0x?\b|0\b)", line):
+        if re.match(r"\W*(?:\S*@0\b|(?:together:)?p0x?\b|0\b)", line):
             return " ".join(re.sub(r"[^\x20-\x7e]", " ", line).split())
     return ""
 
@@ -118,35 +118,42 @@ class Turn:
     def run(self) -> None:
         """Take all samples that are due in this round."""
         # What takes long, or is the same each time, is not measured in each round.
-        is_even, is_first = self.round % 2 == 0, self.round == 0
-        self.part(self.started, ("start", "kill", "stop", "start4"))
-        if is_even:
-            self.part(self.eight, ("start8", "cpu", "rest", "memory", "status"))
-        else:
-            self.part(self.last_of_eight, ("start8",))
-        if is_even and self.peer.is_supervisor and self.peer.key != "bare":
-            self.part(self.crash_loop, ("crash",))
-        if is_first:
-            self.part(self.freeze, ("frozen",))
-            if self.peer.can_be_killed:
-                self.part(self.survive, ("survival",), runs=True)
+        is_even, is_first, is_supervisor = self.round % 2 == 0, self.round == 0, self.peer.is_supervisor
+        due = [self.started] if self.wants("start", "kill", "stop", "start4") else []
+        if is_even and self.wants("start8", "cpu", "rest", "memory", "status"):
+            due.append(self.eight)
+        elif self.wants("start8"):
+            due.append(self.last_of_eight)
+        if is_even and is_supervisor and self.peer.key != "bare" and self.wants("crash"):
+            due.append(self.crash_loop)
+        if is_first and self.wants("frozen"):
+            due.append(self.freeze)
+        self.measure(due)
+        if is_first and self.peer.can_be_killed and self.wants("survival"):
+            self.measure([self.survive], runs=True)
 
-    def part(self, measure: Callable[[], None], rows: tuple[str, ...], *, runs: bool = False) -> None:
+    def measure(self, due: list[Callable[[], None]], *, runs: bool = False) -> None:
         """Set the peer up, measure, and take it down. What cannot be measured is said, and is no number."""
-        if not self.wants(*rows):
-            return
-        try:
-            self.peer.up(runs=runs)
-            measure()
-        except (NothingCame, RuntimeError, subprocess.SubprocessError, OSError) as error:
-            emit(peer=self.peer.key, rows=rows, round=self.round, failed=f"{measure.__name__}: {error}")
-        finally:
-            self.peer.down()
-            clear()
+        while due:
+            part = "up"
+            try:
+                self.peer.up(runs=runs)
+                while due:
+                    measure = due.pop(0)
+                    part = measure.__name__
+                    measure()
+            except (NothingCame, RuntimeError, subprocess.SubprocessError, OSError) as error:
+                emit(peer=self.peer.key, round=self.round, failed=f"{part}: {error}")
+                if part == "up":
+                    due = []
+            finally:
+                self.peer.down()
+                clear()
 
     def frames(self, ports: Iterable[int]) -> list[Recording]:
         """Start ports, and wait for the first frame of each."""
         wanted = list(ports)
+        self.peer.prepare(wanted)
         known = self.ffmpegs.find()
         self.begun = time.monotonic()
         self.peer.start(wanted)
@@ -228,6 +235,7 @@ class Turn:
         time.sleep(CRASH_S)
         self.sample("crash", cpu_of_all() - before)
         self.peer.stop([CRASHING])
+        self.peer.finish()
 
     def freeze(self) -> None:
         """Stop FFmpeg by SIGSTOP: it lives and does nothing. See who notices, and what the status knows meanwhile."""
@@ -248,6 +256,8 @@ class Turn:
             there[0].close()
         for pid in self.ffmpegs.find() & frozen:
             os.kill(pid, signal.SIGKILL)
+        time.sleep(SETTLED_S)
+        self.time_stop([0])
 
     def await_thaw(self, frozen: set[int]) -> list[Recording]:
         try:

@@ -112,6 +112,9 @@ class Peer:
     def up(self, *, runs: bool = False) -> None:
         """Set it up with all ports and none started. With `runs` port 0 alone is there, and it is started."""
 
+    def prepare(self, ports: Sequence[int]) -> None:
+        """Whatever an operator sets up beforehand to start these ports together by one command."""
+
     def start(self, ports: Sequence[int]) -> None:
         raise NotImplementedError
 
@@ -348,7 +351,11 @@ class Daemon(Peer):
 
 
 class Supervisor(Daemon):
-    """supervisord, with the unit of Debian's package, but for RestartSec=, which is 50 s there."""
+    """supervisord, with the unit of Debian's package, but for RestartSec=, which is 50 s there.
+
+    What is started together is a group: of several programs supervisorctl starts one after the other, and waits a
+    second for each.
+    """
 
     key = "supervisor"
     title = "supervisord"
@@ -359,6 +366,19 @@ class Supervisor(Daemon):
         return text_of(self.program, "--version").strip()
 
     def configure(self, ports: Sequence[int], *, runs: bool) -> str:
+        self._write_configuration(ports, [port for port in ports if port < CRASHING - 1], runs=runs)
+        return (
+            f"[Service]\nExecStart={self.program} -n -c {PLACE}/supervisord.conf\n"
+            f"ExecStop={shlex.join(self.control('shutdown'))}\nKillMode=process\nRestart=on-failure\nRestartSec=5\n"
+        )
+
+    def prepare(self, ports: Sequence[int]) -> None:
+        if list(ports) != self._group and len(ports) > 1:
+            self._write_configuration(range(PORTS + 1), ports, runs=False)
+            text_of(*self.control("update"))
+
+    def _write_configuration(self, ports: Sequence[int], group: Sequence[int], *, runs: bool) -> None:
+        self._group = list(group)
         text = (
             f"[supervisord]\nlogfile={PLACE}/supervisord.log\npidfile={PLACE}/supervisord.pid\nchildlogdir={PLACE}\n"
             f"[unix_http_server]\nfile={PLACE}/supervisor.sock\n"
@@ -371,20 +391,23 @@ class Supervisor(Daemon):
                 f"[program:p{port}]\ncommand={shlex.join(job(self.key, port))}\nautorestart=true\n"
                 f"autostart={'true' if runs else 'false'}\nstartretries=1000000\n"
             )
+        text += f"[group:together]\nprograms={','.join(f'p{port}' for port in group)}\n"
         (PLACE / "supervisord.conf").write_text(text)
-        return (
-            f"[Service]\nExecStart={self.program} -n -c {PLACE}/supervisord.conf\n"
-            f"ExecStop={shlex.join(self.control('shutdown'))}\nKillMode=process\nRestart=on-failure\nRestartSec=5\n"
-        )
+
+    def _names(self, ports: Sequence[int]) -> list[str]:
+        """What supervisorctl calls these ports, which are the group or one of all."""
+        if list(ports) == self._group:
+            return ["together:*"]
+        return [f"together:p{port}" if port in self._group else f"p{port}" for port in ports]
 
     def control(self, *words: str) -> list[str]:
         return [f"{VENV}/supervisorctl", "-c", f"{PLACE}/supervisord.conf", *words]
 
     def start(self, ports: Sequence[int]) -> None:
-        self.spawn(*self.control("start", *(f"p{port}" for port in ports)))
+        self.spawn(*self.control("start", *self._names(ports)))
 
     def stop(self, ports: Sequence[int]) -> None:
-        self.spawn(*self.control("stop", *(f"p{port}" for port in ports)))
+        self.spawn(*self.control("stop", *self._names(ports)))
 
     def status_command(self) -> list[str]:
         return self.control("status")

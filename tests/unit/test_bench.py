@@ -30,7 +30,7 @@ def measured(sdisup_s: float = 0.385) -> Results:
     lines += [sample("unit", "frozen", None, "never"), sample("sdisup", "frozen", 5.9)]
     lines += [sample("sdisup", "python", 0.02), sample("unit", "python", 0.02), sample("sdisup", "status", 0.051)]
     lines += [sample("unit", "knows", None, "bench-unit@0 loaded active running | x")]
-    lines += [{"peer": "pm2", "missing": "no network"}, {"peer": "circus", "rows": ["cpu"], "failed": "eight: no"}]
+    lines += [{"peer": "pm2", "missing": "no network"}, {"peer": "circus", "round": 0, "failed": "eight: no"}]
     return Results([*lines, {"versions": {"systemd": "257", "hand": "7.1.5"}}, {"turn": "hand", "round": 0}])
 
 
