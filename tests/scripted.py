@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
-from sdisup.runner.disk import Closed, Event, Named, News, Opened, Sample
+from sdisup.runner.disk import Closed, Event, Named, News, Opened, Place, Sample
 from sdisup.runner.main import Runner
 
 STDERR, PIDFD, DESCRIPTOR = 10_001, 10_002, 10_003
@@ -112,6 +112,7 @@ class World:
         self.script = deque(sorted(script, key=lambda entry: entry[0]))
         self.ffmpegs: list[FakeFFmpeg] = []
         self.files: list[FakeFile] = []
+        self.places: list[Place] = []
         self.runner: Runner | None = None
         self.turns = 0
         self.on_open: Callable[[FakeFile], None] = lambda file: file.events.extend(
@@ -147,7 +148,8 @@ class World:
     def wall(self) -> float:
         return self.time_s + self.wall_ahead_s
 
-    def open_file(self, *_: object) -> FakeFile:
+    def open_file(self, place: Place, *_: object) -> FakeFile:
+        self.places.append(place)
         self.files.append(FakeFile(self))
         self.on_open(self.file)
         return self.file

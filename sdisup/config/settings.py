@@ -7,10 +7,11 @@ then checks the values together. Whatever the documents hold, the outcome is Set
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import combinations
 from types import MappingProxyType
 from typing import Any
 
-from sdisup.config import codecs, rasters
+from sdisup.config import codecs, names, rasters
 from sdisup.config.documents import (
     Findings,
     Layer,
@@ -24,10 +25,11 @@ from sdisup.config.documents import (
 )
 from sdisup.config.table import APPLIANCE, MAX_PORTS, PORT, SOURCE_LIMITS, check_layer, fold_source, rows
 from sdisup.contract.files import CONFIGURATION_PATH
+from sdisup.contract.names import DEFAULT, replaced
 from sdisup.contract.records import Record
 from sdisup.errors import ConfigError
 from sdisup.sources.base import PROGRESSIVE, Remark, Source
-from sdisup.sources.values import AUTO_RATE, SLOWEST_RATE
+from sdisup.sources.values import AUTO_RATE, SLOWEST_RATE, show
 
 
 class Port(Record):
@@ -56,6 +58,7 @@ class Port(Record):
     threads: int
     record_at_boot: bool
     recordings: str
+    file_name: str
     stall_timeout_s: float
     start_timeout_s: float
     sync_interval_s: float
@@ -143,6 +146,7 @@ def parse_settings(documents: Sequence[tuple[str, Mapping[str, Any]]]) -> Settin
             valid += [port] if len(found.problems) == before else []
     _check_names(ports, tree, found)
     _check_devices(ports, tree, found)
+    _check_files(ports, tree, found)
     main = merge(documents[:1], Findings(found.main_file))
     settings = Settings(
         path=found.main_file,
@@ -290,6 +294,27 @@ def _check_devices(ports: Iterable[Port], tree: Tree, found: Findings) -> None:
                 found.problem(leaf, f"{text}: {port.source.device_word} has one reader")
 
 
+def _check_files(ports: Sequence[Port], tree: Tree, found: Findings) -> None:
+    """Report ports whose files could get one name: nobody could tell whose a file is."""
+    # The default template tells ports apart by their names, which are unique, and their directories.
+    if all(port.file_name == DEFAULT for port in ports):
+        return
+    relative = [names.paths_of(port.file_name, port.index, port.name) for port in ports]
+    absolute = [names.paths_of(port.file_name, port.index, port.name, port.recordings) for port in ports]
+    for (at, port), (other_at, other) in combinations(enumerate(ports), 2):
+        paths = relative if port.recordings == other.recordings else absolute
+        path = names.common_path(paths[at], paths[other_at])
+        # That two ports have one name is said already.
+        if path and port.name.lower() != other.name.lower():
+            wrong = port if other.file_name == DEFAULT else other
+            text = (
+                f"{show(wrong.file_name)} could give files of port {port.index} and of port {other.index} one name,"
+                f" such as {path}; tell them apart, as '{DEFAULT}' does"
+            )
+            found.problem(find_leaf(tree, wrong.index, ("file_name",), found), text)
+            return
+
+
 # ---- The values of a port together ----
 
 
@@ -364,6 +389,9 @@ def _doubts(port: Port, own_keys: set[str]) -> Iterator[Remark]:
     if 0 < channels < tracks:
         text = f"{port.codec} has {tracks} tracks of sound, and the source {channels} channels: the others are silent"
         yield ("source.audio_channels", "codec"), text
+    refused = replaced(port.file_name)
+    if refused:
+        yield ("file_name",), f"has {show(refused)}, which not every disk or Windows share takes: each becomes '_'"
     yield from port.source.doubts({key: getattr(port, key) for key in SOURCE_LIMITS})
     if port.sync_interval_s > 1:
         lost_s = port.sync_interval_s + codecs.HOLD_BACK_LIMIT_S

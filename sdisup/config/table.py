@@ -13,6 +13,7 @@ from sdisup.config.codecs import CODECS, COLOURS, DNXHR_PROFILES, MUXERS, PIXEL_
 from sdisup.config.documents import Findings, Layer
 from sdisup.config.encoder_words import check_encoder_options
 from sdisup.config.rasters import RASTERS
+from sdisup.contract.names import DEFAULT, problem_of
 from sdisup.sources.base import Source, kinds
 from sdisup.sources.values import BOOLEAN, CHOICE, INTEGER, Setting, Type, check_range, check_string, show, suggestion
 
@@ -82,10 +83,19 @@ def _check_path(setting: Setting, value: object) -> str:
     return "/" + "/".join(parts)
 
 
+def _check_template(setting: Setting, value: object) -> str:
+    text = check_string(value)
+    problem = problem_of(text)
+    if problem:
+        raise ValueError(f"{show(text)} {problem}")
+    return text
+
+
 NUMBER = Type("number", _check_number, "a number")
 LIMIT = Type("limit", _check_limit, "0 for none, or a number")
 NAME = Type("name", _check_name, "a letter, then up to 31 letters, digits, `_`, `.` or `-`")
 ENCODER_WORDS = Type("encoder options", check_encoder_options, "a list of strings")
+TEMPLATE = Type("template", _check_template, "text with fields such as `{name}`")
 PATH = Type("path", _check_path, "an absolute path")
 
 SETTINGS: dict[str, tuple[Setting, ...]] = {
@@ -103,6 +113,8 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
         Setting("record_at_boot", BOOLEAN, False, "Whether the port records whenever the machine is up."),
         Setting("recordings", PATH, None, "The directory that this port's recordings go to.",
                 default_doc="that of [appliance]"),
+        Setting("file_name", TEMPLATE, DEFAULT, "How the port's files are named, with folders where it has a `/`; its"
+                " fields are in docs/configuration.md."),
         Setting("codec", CHOICE, "h264", "What the picture is encoded in.", allowed=tuple(CODECS)),
         Setting("container", CHOICE, None, "The file format; each is written so that a crash leaves it playable. An mxf"
                 " has its duration and footer only when it is closed.",

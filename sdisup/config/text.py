@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from sdisup.config.table import APPLIANCE, DEFAULT_SOURCE_KIND, PORT, SOURCE_KINDS, rows
+from sdisup.contract.names import COUNTER, FIELDS, SAMPLES, UNTITLED
 from sdisup.sources.values import REQUIRED, Setting
 
 TITLE = """# Configuration
@@ -20,12 +21,31 @@ names; a later file wins key by key. `sdisup check` checks it all, `sdisup apply
 """
 
 
+FILE_NAMES = """### `file_name`
+
+```toml
+file_name = "{utc_date}/{name}_{utc}"       # /srv/recordings/2026-01-31/CAM3_20260131T120000Z.mp4
+file_name = "{name}/{take}_{counter}"       # /srv/recordings/CAM3/final-1_0001.mp4
+```
+
+A template is relative to the port's `recordings`; the ending is that of the container. What stands before a `/` is a
+folder, which is made with the first frame of a file in it. No file is ever overwritten: where a name is in use, the
+next file gets `_2`, `_3` and so on at its end, unless the template says with `{counter}` where the number is. Where two
+ports could give their files one name, that is an error: `{name}_{utc}` tells them apart, and `{name}{port}` does not
+(port 1 called `A1`, port 11 called `A`). A take that asks for a path or a name of its own is named `{name}_{utc}`.
+
+What Windows shares and some disks refuse becomes `_`: any of `< > : " \\ | ? *`, all but ASCII, a dot or a space at the
+end of a folder's name; and a name that Windows keeps for a device, such as `AUX`, becomes `AUX_`.
+"""
+
+
 def settings_markdown() -> str:
     """The reference of all settings, in Markdown."""
     parts = [TITLE, "## `[appliance]`", "", *_table(rows(APPLIANCE).values()), ""]
     parts += ["## `[defaults]` and `[port.N]`", ""]
     parts += ["`[defaults]` holds for every port (all keys but `name`), `[port.N]` for port N alone.", ""]
     parts += [*_table(rows(PORT).values()), ""]
+    parts += [FILE_NAMES, "| field | such as |", "|---|---|", *_fields(), ""]
     for kind, source in SOURCE_KINDS.items():
         default = " The default kind." if kind == DEFAULT_SOURCE_KIND else ""
         parts += [f'## `source = {{ kind = "{kind}" }}`', "", f"{_capital(source.doc)}.{default}", ""]
@@ -51,6 +71,15 @@ def starter_toml(active: Mapping[str, object] | None = None, ports: Sequence[str
     else:
         lines += ["# One port's own settings: any of the above, and its name.", "# [port.0]", '# name = "CAM1"']
     return "\n".join(lines) + "\n"
+
+
+def _fields() -> list[str]:
+    """The rows of the fields of `file_name`."""
+    samples = {"port": "3", "name": "CAM3", "take": f"final-1; {UNTITLED} where it has no name", "codec": "h264"}
+    count = "0001, then one more than the highest number in the folder; at most once, in the file's name"
+    rest = {**samples, COUNTER: count, **SAMPLES}
+    notes = {"utc": "; UTC when FFmpeg was started", "local": "; the machine's time zone, with its offset from UTC"}
+    return [f"| `{{{field}}}` | {rest[field]}{notes.get(field, '')} |" for field in FIELDS]
 
 
 def _table(settings: Iterable[Setting]) -> list[str]:

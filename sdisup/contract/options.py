@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sdisup.contract.names import problem_of
 from sdisup.contract.records import Record
 
 TYPE_CHECKING = False
@@ -37,7 +38,8 @@ class Options(Record):
     `without_signal` is ENDS or SEARCHES where FFmpeg ends without a signal, which is no failure; empty where a
     missing signal is nothing that FFmpeg tells. `audio_options` are the input's options, separated by commas, that
     ask for the sound in the signal, which a signal may lack (`-nb_channels,-sample_rate`). `sound` is REQUIRED or
-    OPTIONAL, empty where none is recorded.
+    OPTIONAL, empty where none is recorded. `file_name` is the template of its files' names (contract/names.py), empty
+    for the default one.
     Times are in seconds: `stall_timeout_s` without a new frame is a stall; `start_timeout_s` until the
     first; `stop_quit_s` and `stop_term_s` are the patience after `q` and after SIGTERM, and
     `stop_start_quit_s` that after `q` while no frame has come yet. `run_directory` and
@@ -67,10 +69,11 @@ class Options(Record):
     run_directory: str = ""
     unit: str = ""
     sound: str = ""
+    file_name: str = ""
 
 
 _NAMES = {name: kind for name, kind in Options.__annotations__.items() if name != "command"}
-_OPTIONAL = {"without_signal": "", "audio_options": "", "run_directory": "", "unit": "", "sound": ""}
+_OPTIONAL = {"without_signal": "", "audio_options": "", "run_directory": "", "unit": "", "sound": "", "file_name": ""}
 _READ = {"int": int, "float": float, "str": str}
 
 
@@ -123,6 +126,8 @@ def _wrong(name: str, value: str) -> str:
         read = _READ[_NAMES[name]](value)
     except ValueError:
         return "is no number"
+    if name == "file_name":
+        return problem_of(value)
     # Also not NaN: a time-out that no clock passes is a watch that is switched off.
     is_meant = not isinstance(read, int | float) or 0 <= read < 1e9
     return "" if is_meant else "is no number that can be meant"

@@ -16,6 +16,7 @@ import jinja2
 
 from sdisup.config.settings import Port, Settings
 from sdisup.contract.files import stage_file, sync_directory
+from sdisup.contract.names import DEFAULT
 from sdisup.contract.options import Options, format_options
 from sdisup.contract.records import Record
 from sdisup.encode.command import Capabilities, build_ffmpeg_arguments
@@ -169,6 +170,7 @@ def runner_options(port: Port, command: list[str], revision: str, filesystem: st
         stop_quit_s=port.stop_quit_s,
         stop_start_quit_s=port.stop_start_quit_s,
         stop_term_s=port.stop_term_s,
+        file_name="" if port.file_name == DEFAULT else port.file_name,
     )
 
 

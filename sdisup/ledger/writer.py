@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from sdisup.contract.disks import disks_directory, keep_disks
 from sdisup.contract.files import EXHAUSTED, RUN_DIRECTORY, boot_id, open_lock, unix_time, up_seconds
+from sdisup.contract.names import COUNTER, SAMPLES, problem_of, shape
 from sdisup.contract.pictures import count_pictures
 from sdisup.contract.programs import count_frames, ffprobe_beside, says
 from sdisup.contract.status import find_status
@@ -433,23 +434,27 @@ def look(story: Story, event: Event, known: set[str], ledger: str, *, is_new_boo
 
 
 def _unknown_files(event: Event, known: set[str], ledger: str, since: float) -> list[tuple[float, str, int]]:
-    """The files that this port made since then and no ledger knows. A file is known by its name, wherever it is: that
-    has its second in it, and who sorts recordings moves and copies them."""
-    files = list(_recorded_files(str(event.get("recordings", "")), since))
+    """The files that this port made since then and no ledger knows. A file whose name has its second in it is known by
+    that, wherever it is: who sorts recordings moves and copies them."""
+    recordings, template = str(event.get("recordings", "")), str(event.get("file_name", ""))
+    is_named_by = re.compile(_pattern(template), re.ASCII).fullmatch
+    files = list(_recorded_files(recordings, since, is_named_by))
     if not files:
         return []
     read = list(read_ledger(ledger))
     _raise_exhausted(problem.reason for problem in read if isinstance(problem, Problem))
     entries = [entry for entry in read if isinstance(entry, dict)]
-    names = {os.path.basename(path) for path in (*known, *(str(entry.get("path")) for entry in entries))}
+    names = {_mark(path) for path in (*known, *(str(entry.get("path")) for entry in entries))}
     series = {str(event.get("name", "")), *(_name_and_time(name)[0] for name in names)}
     others, began_wall, now = _accounts_of_others(ledger), moment_of(event).wall, time.time()
     found: list[tuple[float, str, int]] = []
     for written, path, size_bytes in files:
-        name = os.path.basename(path)
+        name = _mark(path)
+        beginning = _name_and_time(name)[0]
+        is_of_port = beginning in series if beginning else is_named_by(path.removeprefix(recordings).lstrip("/"))
         # What was written since the runner began is its own new file.
-        is_ours = _name_and_time(name)[0] in series and not began_wall <= written <= now
-        is_known = name in names or any(f'/{name}"'.encode() in account for account in others)
+        is_ours = is_of_port and not began_wall <= written <= now
+        is_known = name in names or any(text in account for account in others for text in _quoted(name))
         if is_ours and size_bytes and not is_known:
             found.append((written, path, size_bytes))
             names.add(name)
@@ -491,27 +496,53 @@ def _looked(answer: object) -> tuple[int, list[Found]]:
     return answer["left_bytes"], found
 
 
-def _recorded_files(directory: str, since: float) -> Iterator[tuple[float, str, int]]:
+def _recorded_files(
+    directory: str, since: float, is_named_by: Callable[[str], object]
+) -> Iterator[tuple[float, str, int]]:
     """The files that a runner may have made since then, at and below its recordings: when written to last, path, bytes.
 
-    The others cost a look at their names alone.
+    `is_named_by` says whether a path relative to the directory is one by the port's template; whether such a file is
+    of that time, its own look tells. The others cost a look at their names alone.
     """
     count = 0
     for place, _, names in os.walk(directory, onerror=lambda error: _raise_exhausted([str(error.strerror)])):
         for name in names:
             path, made = f"{place}/{name}", _name_and_time(name)[1]
-            if made and made >= since:
+            if made >= since if made else is_named_by(path.removeprefix(directory).lstrip("/")):
                 count += 1
                 if count > FOUND_LIMIT:
                     return
                 status = _file_status(path)
                 # The recordings' group may put files there too, whose names are no word of ours.
-                if status is not None and status.st_uid == os.geteuid():
+                if status is not None and status.st_uid == os.geteuid() and (made or status.st_mtime >= since):
                     yield status.st_mtime, path, status.st_size
 
 
+def _pattern(template: str) -> str:
+    """What matches the paths, relative to its recordings, of a port whose files have other names than by default."""
+    if problem_of(template):
+        # Most ports have none.
+        return "(?!)"
+    words = {"take": r"[\w.-]+", "codec": r"\w+", COUNTER: r"\d{4,}"}
+    words.update({field: re.sub(r"\d", r"\\d", sample).replace("+", "[+-]") for field, sample in SAMPLES.items()})
+    path = "".join(re.escape(text) + words.get(field, "") for text, field in shape(template, {}))
+    return path + r"(?:_\d+)?\.[a-z0-9]+"
+
+
+def _mark(path: str) -> str:
+    """What a file is known by: its name where that has its second in it, or else its path."""
+    return os.path.basename(path) if _name_and_time(path)[1] else path
+
+
+def _quoted(mark: str) -> set[bytes]:
+    """How a path ends in a ledger and in an open record, which is ASCII."""
+    if not mark.startswith("/"):
+        return {f'/{mark}"'.encode()}
+    return {json.dumps(mark, ensure_ascii=is_ascii).encode() for is_ascii in (False, True)}
+
+
 def _name_and_time(path: str) -> tuple[str, float]:
-    """What disk.file_name made a file's name of; ("", 0) for any other name."""
+    """A default name's beginning, and its moment; ("", 0) for any other name (contract/names.py)."""
     known = _FILE_NAME.fullmatch(os.path.basename(path))
     if known is None:
         return "", 0.0

@@ -164,7 +164,7 @@ class Attempt:
         self._close_by = 0.0
         self._ending_since: float | None = None
         note = disk_path(options.port, options.run_directory or RUN_DIRECTORY)
-        place = Place(options.recordings, directory, options.name, options.container, options.filesystem, note)
+        place = Place(options.recordings, directory, options.file_name, options.container, options.filesystem, note)
         self.files = [File(open_file(place, options.sync_interval_s, wake))]
 
     def _new_meter(self, now: float) -> Meter:

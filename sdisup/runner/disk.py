@@ -27,9 +27,10 @@ from sdisup.contract.filesystem import (
     open_below,
 )
 from sdisup.contract.media import holds_media
+from sdisup.contract.names import FileName, name_at
 from sdisup.contract.records import Record
 from sdisup.runner.unnamed import Spare, give_name, make_unnamed
-from sdisup.runner.whereabouts import Found, Whereabouts, is_same_at_rest
+from sdisup.runner.whereabouts import Found, Whereabouts, is_same, is_same_at_rest
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 HEAD_BYTES = 1 << 16
@@ -41,28 +42,24 @@ HURRY_S = 10.0
 """For how long one may come after FFmpeg's start, and after each word of it: it logs its output before it writes."""
 CANNOT_SYNC = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 """What some filesystems answer where a directory is to be synced, such as CIFS and FUSE."""
-SAME_NAMES = "ten thousand files of this second's name"
+NAME_TRIES = 100
+NO_NAME = "gives no name that is free"
 SAMPLE_S = 1.0
 """The time between two Samples."""
 
 
-def file_name(name: str, container: str, now: float, attempt: int) -> str:
-    """`CAM3_20260131T120000Z.mp4`, and `…Z_2.mp4` for the second file of that name."""
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
-    suffix = f"_{attempt}" if attempt > 1 else ""
-    return f"{name}_{stamp}{suffix}.{container}"
-
-
 class Place(Record):
-    """Where a file is made, and its name. `directory` is `recordings`, or below it; then it is made if it is missing.
+    """Where a file is made, and how it is named: in `directory`, or in a folder below it by `template`.
 
+    `directory` is `recordings`, or below it. What is missing below the recordings is made. `template` has all of its
+    fields filled in but for the moment and the number (contract/names.py).
     `filesystem` is the identity that the recordings' filesystem has to have. Where it is empty, the note in the file
     `disk_note` counts (contract/disks.py), and without a note any filesystem is right.
     """
 
     recordings: str
     directory: str
-    name: str
+    template: str
     container: str
     filesystem: str = ""
     disk_note: str = ""
@@ -174,11 +171,17 @@ class RecordingFile:
         """What this filesystem cannot do, though recordings go on: worth a word once."""
         self._descriptor = -1
         self._spare = spare
-        self._path = ""
+        self._name = FileName("", "", "", is_counted=False)
+        self._folder = self._path = ""
+        """The directory that it is to be in, and its path there."""
         self._is_named = self._is_refused = False
         """Whether it has this path; whether it could not have it."""
         self._directory = -1
-        """The file's directory, open: its path may lead elsewhere by now."""
+        """The file's directory, open: its path may lead elsewhere by now. While it is missing, the one above it."""
+        self._missing: list[str] = []
+        """The names of the directories that are missing yet, and are made for the file's name."""
+        self._made: list[str] = []
+        """The names of those that this made; the last one is the file's directory."""
         self._unsynced: list[int] = []
         """The directories, open, in which a name was made."""
         self._has_media = self._is_synced = False
@@ -225,7 +228,7 @@ class RecordingFile:
         try:
             problem = self._wrong_place() or self._enter() or self._open()
         except OSError as error:
-            problem = _open_problem(self._place, error)
+            problem = _open_problem(self._place.recordings, self._folder or self._place.directory, error)
             is_disk = error.errno not in EXHAUSTED
         if problem:
             for descriptor in {self._descriptor, self._directory, *self._unsynced} - {-1}:
@@ -259,23 +262,33 @@ class RecordingFile:
         return ""
 
     def _enter(self) -> str:
-        """Open the file's directory, which is made where it is missing below the recordings, and look at its space."""
-        path = self._place.directory
-        self._directory, missing = open_below(self._place.recordings, path)
-        for name in missing:
-            self._enter_new(name)
+        """Open the file's directory, as far as it is there below the recordings, and look at its space."""
+        place = self._place
+        self._name = name_at(place.template, place.container, time.time())
+        self._folder = os.path.join(place.directory, self._name.folder) if self._name.folder else place.directory
+        self._directory, self._missing = open_below(place.recordings, self._folder)
         # Another disk may be mounted below the recordings.
         space = os.fstatvfs(self._directory)
         self._free_bytes = space.f_bavail * space.f_frsize
         if self._free_bytes < LEAST_FREE_BYTES:
-            return f"disk full: {path} has {self._free_bytes / 1e6:.1f} MB free; free some space"
+            return f"disk full: {self._folder} has {self._free_bytes / 1e6:.1f} MB free; free some space"
         return ""
 
-    def _enter_new(self, name: str) -> None:
-        """Make a directory in the one that is open, and open it."""
-        self._unsynced.append(self._directory)
-        _make(name, self._directory)
-        self._directory = os.open(name, DIRECTORY | os.O_NOFOLLOW, dir_fd=self._directory)
+    def _make_directories(self) -> None:
+        """Make what is missing of the file's directory, and open it. Raises OSError; called again, it goes on."""
+        while self._missing:
+            name = self._missing[0]
+            if _make(name, self._directory):
+                self._made.append(name)
+            below = os.open(name, DIRECTORY | os.O_NOFOLLOW, dir_fd=self._directory)
+            try:
+                self._unsynced.append(os.dup(below))
+            except OSError:
+                os.close(below)
+                raise
+            os.close(self._directory)
+            self._directory = below
+            del self._missing[0]
 
     def _open(self) -> str:
         """Make the file, and settle its name; where there are no files without one, it gets it now."""
@@ -286,30 +299,50 @@ class RecordingFile:
         if self._descriptor < 0:
             self._descriptor = make_unnamed(self._directory)
         self._is_named = self._descriptor < 0
+        if self._is_named:
+            self._make_directories()
         if self._take_name(self._make_named if self._is_named else self._is_free):
             return ""
-        return f"{self._place.directory} holds {SAME_NAMES}"
+        return f"{self._folder} {NO_NAME}"
 
     def _take_name(self, take: Callable[[str], bool]) -> bool:
         """Settle the file's path: that of the first name which `take` gets. False where it gets none."""
-        place = self._place
-        for attempt in range(1, 10_000):
-            name = file_name(place.name, place.container, time.time(), attempt)
-            if not take(name):
-                continue
-            self._path = os.path.join(place.directory, name)
-            self._whereabouts = Whereabouts(
-                self._path,
-                self._descriptor,
-                self._directory,
-                directory=place.directory,
-                recordings=place.recordings,
-                filesystem=self._filesystem,
-            )
-            return True
+        number = self._first_number()
+        for _ in range(NAME_TRIES):
+            name = self._name.numbered(number)
+            if take(name):
+                self._path = os.path.join(self._folder, name)
+                self._look_from_here()
+                if self._spare is not None:
+                    self._spare.numbered = (self._name, number)
+                return True
+            number = max(number + 1, self._next_number())
         return False
 
+    def _first_number(self) -> int:
+        """The number to try first. The try before this one may have settled the same, and left no file."""
+        if not self._name.is_counted:
+            return 1
+        if self._spare is not None and self._spare.numbered[0] == self._name:
+            return self._spare.numbered[1]
+        return self._next_number()
+
+    def _next_number(self) -> int:
+        return self._name.next_number([] if self._missing else os.listdir(self._directory))
+
+    def _look_from_here(self) -> None:
+        self._whereabouts = Whereabouts(
+            self._path,
+            self._descriptor,
+            self._directory,
+            directory=self._folder,
+            recordings=self._place.recordings,
+            filesystem=self._filesystem,
+        )
+
     def _is_free(self, name: str) -> bool:
+        if self._missing:
+            return True
         try:
             os.stat(name, dir_fd=self._directory, follow_symlinks=False)
         except FileNotFoundError:
@@ -337,13 +370,16 @@ class RecordingFile:
             return give_name(self._descriptor, self._directory, name)
 
         try:
+            if self._missing:
+                self._make_directories()
+                self._look_from_here()
             is_given = give(os.path.basename(self._path)) or self._take_name(give)
         except OSError:
             self._is_refused = True
             raise
         if not is_given:
             self._is_refused = True
-            raise OSError(errno.EEXIST, SAME_NAMES)
+            raise OSError(errno.EEXIST, f"{self._folder} {NO_NAME}")
         self._is_named = True
         self._tell(Named(self._path))
 
@@ -422,7 +458,7 @@ class RecordingFile:
         self._found = where.look() if self._is_named else where.look_for_directory()
         if had_numbers and not where.has_numbers:
             self.remarks.append(
-                f"{self._place.directory} is on a filesystem that numbers its files anew at each look: where one is "
+                f"{self._folder} is on a filesystem that numbers its files anew at each look: where one is "
                 "replaced by another, nobody notices"
             )
 
@@ -468,7 +504,7 @@ class RecordingFile:
         except OSError as error:
             if error.errno in CANNOT_SYNC and stat.S_ISDIR(os.fstat(descriptor).st_mode):
                 self.remarks.append(
-                    f"{self._place.directory} is on a filesystem that cannot sync directories: after a power cut a new "
+                    f"{self._folder} is on a filesystem that cannot sync directories: after a power cut a new "
                     "file may have no name"
                 )
                 return
@@ -519,7 +555,27 @@ class RecordingFile:
         if not is_same_at_rest(named, ours):
             return False
         os.unlink(name, dir_fd=self._directory)
+        self._remove_directories()
         return True
+
+    def _remove_directories(self) -> None:
+        """Remove those that were made for this file and hold nothing else, where they are still there."""
+        at = os.dup(self._directory)
+        try:
+            for name in reversed(self._made):
+                above = os.open("..", DIRECTORY, dir_fd=at)
+                is_there = is_same(os.stat(name, dir_fd=above, follow_symlinks=False), os.fstat(at))
+                os.close(at)
+                at = above
+                if not is_there:
+                    return
+                os.rmdir(name, dir_fd=at)
+        except OSError as error:
+            # Another port made a file there, or somebody moved it.
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
+                raise
+        finally:
+            os.close(at)
 
 
 def recording_files() -> Callable[[Place, float, Callable[[], None]], RecordingFile]:
@@ -528,16 +584,18 @@ def recording_files() -> Callable[[Place, float, Callable[[], None]], RecordingF
     return lambda place, sync_interval_s, wake: RecordingFile(place, sync_interval_s, wake, spare)
 
 
-def _make(name: str, above: int) -> None:
+def _make(name: str, above: int) -> bool:
+    """Make a directory; False if it is there."""
     try:
         os.mkdir(name, 0o775, dir_fd=above)
     except FileExistsError:
         # Another port made it at the same moment; or it is no directory, and cannot be opened as one.
-        return
+        return False
+    return True
 
 
-def _open_problem(place: Place, error: OSError) -> str:
-    directory = place.recordings
+def _open_problem(directory: str, folder: str, error: OSError) -> str:
+    """Why no file can be made in `folder`, which is `directory`, that of the recordings, or below it."""
     if isinstance(error, FileNotFoundError):
         return f"{directory} does not exist; mount it or make it: install -d -o sdisup -g sdisup -m 2775 {directory}"
     if error.errno == errno.EROFS and is_shut_off(directory):
@@ -546,7 +604,7 @@ def _open_problem(place: Place, error: OSError) -> str:
     if error.errno == errno.EROFS:
         return f"disk error: {directory} is on a filesystem that is read-only; see: dmesg"
     if isinstance(error, PermissionError):
-        return _permission_problem(place.directory)
+        return _permission_problem(folder)
     return f"no file can be made in {directory}: {error.strerror}"
 
 

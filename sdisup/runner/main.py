@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from signal import sigtimedwait
 
+from sdisup.contract import names
 from sdisup.contract.files import (
     RUN_DIRECTORY,
     Exhausted,
@@ -30,7 +31,7 @@ from sdisup.contract.files import (
     utc_text,
 )
 from sdisup.contract.options import OptionError, Options, parse_options
-from sdisup.contract.requests import claim_request, noted_stopper
+from sdisup.contract.requests import Request, claim_request, noted_stopper
 from sdisup.contract.status import PortStatus, read_status, stopped_at, take_lock
 from sdisup.ledger import spool
 from sdisup.runner import decide as steps
@@ -114,8 +115,12 @@ class Runner:
             codec=request.codec or options.codec,
             container=request.container or options.container,
             command=request.argv or options.command,
+            file_name=_file_name(options, request),
         )
         self._directory = request.recording_path or options.recordings
+        own_names = {"port": options.port, "name": options.name}
+        self._names = names.fill(options.file_name, own_names) if options.file_name else ""
+        """How this port's files are named where no take asks for another name."""
         self._run_directory = run_directory
         self._recorded = _recorded(options.port, run_directory, problems)
         """The command lines that have recorded since boot."""
@@ -205,6 +210,7 @@ class Runner:
             name=self._options.name,
             recordings=self._options.recordings,
             container=self._options.container,
+            file_name=self._names,
             **self._left_fields(),
         )
 
@@ -763,6 +769,18 @@ def _begin_take(memory: Memory, options: Options, run_directory: str, directory:
         leave_mark(options.port, run_directory, directory)
     except OSError as error:
         problems.append(f"{directory}: {error.strerror}: the next runner will begin as after a stop")
+
+
+def _file_name(options: Options, request: Request) -> str:
+    """How the take's files are named, but for the moment and the number. A path or a name of its own has no folders."""
+    has_own = request.name or request.recording_path
+    values = {
+        "port": options.port,
+        "name": request.name or options.name,
+        "take": request.take or names.UNTITLED,
+        "codec": request.codec or options.codec,
+    }
+    return names.fill(names.DEFAULT if has_own else options.file_name or names.DEFAULT, values)
 
 
 def _recorded(port_index: int, run_directory: str, problems: list[str]) -> list[list[str]]:

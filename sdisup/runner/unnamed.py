@@ -11,6 +11,7 @@ import os
 from collections import deque
 from contextlib import suppress
 
+from sdisup.contract.names import FileName
 from sdisup.runner.whereabouts import is_same
 
 
@@ -23,6 +24,8 @@ class Spare:
     def __init__(self) -> None:
         self._kept: deque[tuple[int, int]] = deque()
         """Files, each with the directory that it is made in, as descriptors."""
+        self.numbered: tuple[FileName | None, int] = (None, 0)
+        """The name that was settled last, and its number: to find one, the whole directory is read."""
 
     def put(self, descriptor: int, directory: int) -> None:
         """Keep an empty file and the directory that it is made in; both are open, and Spare's from here on."""

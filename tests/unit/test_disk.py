@@ -31,7 +31,6 @@ from sdisup.runner.disk import (
     Place,
     RecordingFile,
     Sample,
-    file_name,
     recording_files,
 )
 from sdisup.runner.unnamed import make_unnamed
@@ -223,12 +222,6 @@ def test_a_walk_never_reads_much(media: dict[str, bytes]) -> None:
         assert sum(asked) <= HEAD_BYTES
 
 
-def test_names() -> None:
-    assert file_name("CAM3", "mp4", 1769860800.9, 1) == "CAM3_20260131T120000Z.mp4"
-    assert file_name("CAM3", "mkv", 1769860800.0, 2) == "CAM3_20260131T120000Z_2.mkv"
-    assert file_name("CAM3", "mp4", 0, 1) == "CAM3_19700101T000000Z.mp4"
-
-
 # ---- The file ----
 
 
@@ -246,9 +239,14 @@ class Recorder:
             self._told.notify_all()
 
     def open(
-        self, container: str = "mkv", directory: Path | None = None, filesystem: str = "", note: str = ""
+        self,
+        container: str = "mkv",
+        directory: Path | None = None,
+        filesystem: str = "",
+        note: str = "",
+        template: str = "CAM3_{utc}",
     ) -> RecordingFile:
-        place = Place(str(self.directory), str(directory or self.directory), "CAM3", container, filesystem, note)
+        place = Place(str(self.directory), str(directory or self.directory), template, container, filesystem, note)
         self.files.append(RecordingFile(place, 0.02, self._wake))
         return self.files[-1]
 
@@ -275,6 +273,10 @@ class Recorder:
 
     def write(self, file: RecordingFile, content: bytes) -> None:
         self.output(file).write_bytes(content)
+
+    def write_when_opened(self, file: RecordingFile, content: bytes) -> None:
+        self.wait(file, Opened)
+        self.write(file, content)
 
     def closed(self, file: RecordingFile) -> Closed:
         file.finish()
@@ -583,9 +585,99 @@ def test_a_directory_that_was_replaced_by_a_file_has_taken_the_recording_along(
     assert recorder.closed(file).kept
 
 
-def test_a_directory_below_the_recordings_is_made(recorder: Recorder, tmp_path: Path) -> None:
+FOLDERS = "{utc_year}/day/{utc_date}_{counter}"
+
+
+@pytest.mark.usefixtures("standing_clock")
+def test_folders_are_made_with_the_first_frame(recorder: Recorder, media: dict[str, bytes], tmp_path: Path) -> None:
+    """A port without a signal tries for months, and is to leave no folder a day, or a second."""
+    for _ in range(2):
+        file = recorder.open(directory=tmp_path / "match", template=FOLDERS)
+        path = Path(recorder.wait(file, Opened).path)
+        assert path == tmp_path / "match/2026/day/2026-01-31_0001.mkv"
+        assert path.parent.exists() is not recorder.is_unnamed
+        assert recorder.closed(file).kept is False
+        assert os.listdir(tmp_path) == []
+    file = recorder.open(directory=tmp_path / "match", template=FOLDERS)
+    recorder.wait(file, Opened)
+    recorder.write(file, media["mkv"])
+    assert Path(recorder.wait(file, Named).path) == path and path.read_bytes() == media["mkv"]
+    assert not recorder.wait(file, Sample).moved
+    assert recorder.closed(file).kept
+
+
+@NAMED
+def test_folders_that_hold_something_else_by_then_stay(recorder: Recorder, tmp_path: Path) -> None:
+    file = recorder.open(template="a/b/c/{utc}")
+    recorder.wait(file, Opened)
+    (tmp_path / "a/notes.txt").touch()
+    assert recorder.closed(file) == Closed(0, kept=False, problem="")
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["a", "a/notes.txt"]
+    file = recorder.open(template="a/b/c/{utc}")
+    recorder.wait(file, Opened)
+    (tmp_path / "a/b").rename(tmp_path / "moved")
+    (tmp_path / "a/b").mkdir()
+    assert recorder.closed(file) == Closed(0, kept=False, problem="")
+    assert sorted(os.listdir(tmp_path)) == ["a", "moved"] and sorted(os.listdir(tmp_path / "a")) == ["b", "notes.txt"]
+
+
+@UNNAMED
+@pytest.mark.parametrize("failing", ["mkdir", "open", "dup"])
+def test_a_folder_that_cannot_be_made_is_made_with_the_next_look(
+    recorder: Recorder, media: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    file = recorder.open(template="a/b/x")
+    recorder.wait(file, Opened)
+    true_one, failed = getattr(os, failing), threading.Event()
+
+    def fail_once(*arguments: object, **options: object) -> object:
+        is_ours = failing == "dup" or arguments[0] == "b"
+        if is_ours and not failed.is_set():
+            failed.set()
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return true_one(*arguments, **options)
+
+    descriptors = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(os, failing, fail_once)
+    recorder.write(file, media["mkv"])
+    recorder.wait(file, FirstMedia)
+    assert failed.is_set()
+    recorder.wait(file, Sample)
+    assert recorder.closed(file) == Closed(len(media["mkv"]), kept=True, problem="")
+    assert (tmp_path / "a/b/x.mkv").is_file()
+    # Its thread that syncs may close the last one a moment later.
+    wait_until(lambda: len(os.listdir("/proc/self/fd")) < descriptors)
+
+
+def test_a_counter_goes_on_after_the_highest_number_in_the_folder(
+    recorder: Recorder, media: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where older ones were moved away, or are in another container."""
+    for name in ("CAM_0004.mov", "CAM_12000.mp4", "CAM_0013_x.mkv", "notes"):
+        (tmp_path / name).touch()
+    for number in (12001, 12002):
+        file = recorder.open(template="CAM_{counter}")
+        recorder.write_when_opened(file, media["mkv"])
+        assert Path(recorder.wait(file, Named).path).name == f"CAM_{number}.mkv"
+        assert recorder.closed(file).kept
+
+
+def test_a_name_without_a_moment_is_numbered_for_ever(
+    recorder: Recorder, media: dict[str, bytes], tmp_path: Path
+) -> None:
+    for name in ("CAM.mkv", "CAM_2.mkv", "CAM_99999.mkv"):
+        (tmp_path / name).touch()
+    file = recorder.open(template="CAM")
+    recorder.write_when_opened(file, media["mkv"])
+    assert Path(recorder.wait(file, Named).path).name == "CAM_100000.mkv"
+    assert recorder.closed(file).kept
+
+
+def test_a_directory_below_the_recordings_is_made(recorder: Recorder, media: dict[str, bytes], tmp_path: Path) -> None:
     file = recorder.open(directory=tmp_path / "match" / "day")
     assert Path(recorder.wait(file, Opened).path).parent == tmp_path / "match" / "day"
+    recorder.write(file, media["mkv"])
+    assert Path(recorder.wait(file, Named).path).parent == tmp_path / "match" / "day"
 
 
 @pytest.mark.parametrize(
@@ -620,7 +712,7 @@ def test_directories_that_are_made_are_made_durable_in_theirs(
 
     monkeypatch.setattr(os, "fsync", sync)
     (tmp_path / existing).mkdir(parents=True, exist_ok=True)
-    place = Place(str(tmp_path), f"{tmp_path}/{below}" if below else str(tmp_path), "CAM3", "mkv")
+    place = Place(str(tmp_path), f"{tmp_path}/{below}" if below else str(tmp_path), "CAM3_{utc}", "mkv")
     file = RecordingFile(place, 0.02, recorder._wake)
     recorder.files.append(file)
     recorder.wait(file, Opened)
@@ -682,6 +774,7 @@ def test_nothing_but_directories_leads_to_the_file(recorder: Recorder, tmp_path:
 
 def test_what_holds_no_frame_is_removed_where_it_was_made(recorder: Recorder, tmp_path: Path) -> None:
     """The directory's path may lead elsewhere by then."""
+    (tmp_path / "match").mkdir()
     file = recorder.open(directory=tmp_path / "match")
     name = Path(recorder.wait(file, Opened).path).name
     (tmp_path / "match").rename(tmp_path / "moved")
@@ -798,7 +891,7 @@ def test_the_directory_that_refuses_is_the_one_that_is_named(tmp_path: Path, mon
     make = "make it so: chown sdisup:sdisup"
 
     def said(directory: str) -> str:
-        return disk._open_problem(Place(recordings, directory, "CAM3", "mp4"), PermissionError(13, "Permission denied"))
+        return disk._open_problem(recordings, directory, PermissionError(13, "Permission denied"))
 
     os.makedirs(f"{closed}/day")
     assert said(recordings) == f"{recordings} is not writable by the user sdisup; {make} {recordings}"
@@ -812,11 +905,11 @@ def test_the_directory_that_refuses_is_the_one_that_is_named(tmp_path: Path, mon
 
 
 @NAMED
-def test_ten_thousand_files_of_one_second_are_told(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_directory_that_takes_no_name_is_told(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         failing_open(patch, FileExistsError(17, "File exists"))
         failed = recorder.wait(recorder.open(), OpenFailed)
-    assert "ten thousand files" in failed.reason and str(recorder.directory) in failed.reason
+    assert failed.reason == f"{recorder.directory} gives no name that is free"
 
 
 def test_a_disk_that_fails_while_recording_is_told_at_the_close_and_the_file_kept(
@@ -979,7 +1072,7 @@ class Spared:
 
     def begin(self, directory: Path) -> tuple[RecordingFile, int]:
         """A try, and the number of its file."""
-        place = Place(str(directory), str(directory), "CAM3", "mkv")
+        place = Place(str(directory), str(directory), "CAM3_{utc}", "mkv")
         file = self.make(place, 0.02, self.recorder._wake)
         self.recorder.files.append(file)
         descriptor = self.recorder.wait(file, Opened).descriptor
@@ -1132,7 +1225,7 @@ def test_a_disk_that_takes_no_file_is_not_the_right_one(
     note = tmp_path / "run" / "disk.json"
     (tmp_path / "recordings").mkdir()
     recordings = str(tmp_path / "recordings")
-    place = Place(recordings, recordings, "CAM3", "mkv", disk_note=str(note))
+    place = Place(recordings, recordings, "CAM3_{utc}", "mkv", disk_note=str(note))
 
     def begin() -> RecordingFile:
         recorder.files.append(RecordingFile(place, 0.02, recorder._wake))

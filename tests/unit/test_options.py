@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sdisup.contract.names import problem_of
 from sdisup.contract.options import ENDS, SEARCHES, OptionError, Options, format_options, parse_options
 
 TEXT = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), max_size=20)
@@ -35,7 +36,7 @@ def test_what_is_written() -> None:
 
 
 LATER = ("--without-signal=", "--audio-options=")
-LATER_NAMES = ("without_signal", "audio_options", "run_directory", "unit", "sound")
+LATER_NAMES = ("without_signal", "audio_options", "run_directory", "unit", "sound", "file_name")
 
 
 def test_units_of_an_older_apply_lack_what_came_later() -> None:
@@ -56,7 +57,12 @@ def test_a_port_of_an_older_unit_records_as_with_a_new_one() -> None:
 
 
 @given(
-    values=st.fixed_dictionaries({name: ANY[kind] for name, kind in KINDS.items()}),
+    values=st.fixed_dictionaries(
+        {
+            **{name: ANY[kind] for name, kind in KINDS.items()},
+            "file_name": st.just("") | TEXT.filter(lambda text: not problem_of(text)),
+        }
+    ),
     command=st.lists(st.one_of(TEXT, st.sampled_from(["--", "--port=9", "-", ""])), min_size=1, max_size=6),
     place=st.integers(0, 6),
 )
@@ -110,6 +116,8 @@ def test_what_does_not_say_what_to_record_is_refused_with_its_word(arguments: li
         (replaced("--stall", "--stall-timeout-s=inf"), "is no number that can", {"stall_timeout_s": 15.0}),
         (replaced("--stall", "--stall-timeout-s=-5"), "is no number that can", {"stall_timeout_s": 15.0}),
         (replaced("--stop-quit", "--stop-quit-s=1e999"), "is no number that can", {"stop_quit_s": 3.0}),
+        (replaced("--file-name", "--file-name=../x"), "'--file-name=../x' leaves the port's", {"file_name": ""}),
+        (replaced("--file-name", "--file-name="), "'--file-name=' has a folder or a file without", {"file_name": ""}),
         (["--flux=1", *format_options(options())], "unknown option '--flux=1'; going on without it", {}),
         (["--command=x", *format_options(options())], "unknown option '--command=x'", {}),
         (["--port", *format_options(options())], "unknown option '--port'", {}),

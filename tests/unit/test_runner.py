@@ -1118,6 +1118,34 @@ def in_a_take(tmp_path: Path) -> None:
     leave_request(3, Request(take="cup", codec="prores", request_id="a1"), str(tmp_path))
 
 
+FOLDERS = "{utc_date}/{port}/{name}_{take}_{codec}"
+
+
+@pytest.mark.parametrize(
+    ("file_name", "request_", "directory", "template"),
+    [
+        ("", Request(), "", "CAM3_{utc}"),
+        ("", Request(take="cup"), "", "CAM3_{utc}"),
+        (FOLDERS, Request(), "", "{utc_date}/3/CAM3_untitled_h264"),
+        (FOLDERS, Request(take="cup", codec="prores"), "", "{utc_date}/3/CAM3_cup_prores"),
+        # Where a program says where the files are to be, or what they are to be called, they are.
+        (FOLDERS, Request(name="FINAL"), "", "FINAL_{utc}"),
+        (FOLDERS, Request(recording_path="/srv/recordings/day"), "/day", "CAM3_{utc}"),
+        (FOLDERS, Request(recording_path="/srv/recordings/day", name="FINAL"), "/day", "FINAL_{utc}"),
+    ],
+)
+def test_how_a_takes_files_are_named(
+    tmp_path: Path, run: Run, told: Told, file_name: str, request_: Request, directory: str, template: str
+) -> None:
+    (tmp_path / "requests").mkdir()
+    leave_request(3, request_, str(tmp_path))
+    world = World(records(1)).at(1.1, stop)
+    run(world, OPTIONS.replaced(file_name=file_name))
+    assert {(place.directory, place.template) for place in world.places} == {(f"/srv/recordings{directory}", template)}
+    # By these the ledger's process knows the port's files, whatever take they are of.
+    assert told()[0]["file_name"] == (file_name and "{utc_date}/3/CAM3_{take}_{codec}")
+
+
 def stop_of_systemd(tmp_path: Path) -> None:
     """systemd removes the run directory at a stop, and at a failure that it gives up."""
     for name in (tmp_path / "port-3").iterdir():

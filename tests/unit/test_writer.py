@@ -883,6 +883,38 @@ def test_a_file_of_another_port_that_has_this_ones_former_name_stays_its_own(
     assert files_after_boot(bench, monkeypatch) == known
 
 
+def made(bench: Bench, cut: tuple[str, int], path: str, ago_s: float = 1.0) -> str:
+    """A file that was written to until so long ago."""
+    whole = bench.recordings / path
+    whole.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(cut[0], whole)
+    os.utime(whole, (time.time() - ago_s, time.time() - ago_s))
+    return str(whole)
+
+
+@pytest.mark.parametrize("accounts_hold", ["nothing", "4.jsonl", "4.open.json"])
+def test_a_file_of_another_name_is_found_by_the_ports_template(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, cut: tuple[str, int], accounts_hold: str
+) -> None:
+    """The same name is in each day's folder, so it is known by its path; how old it is, the disk tells."""
+    bench.recordings = bench.recordings / "Küche"
+    first = made(bench, cut, "2026-01-30/CAM_final_0001.mp4", 8000)
+    bench.begin(file_name=(template := "{utc_date}/CAM_{take}_{counter}")).record(first).close(first).turn()
+    for other in ("2026-01-31/OTHER_final_0001.mp4", "CAM_final_0001.mp4", "2026-01-31/sub/CAM_final_0001.mp4"):
+        made(bench, cut, other)
+    made(bench, cut, "2026-01-31/CAM_of-old_0001.mp4", 8000)
+    unknown = made(bench, cut, "2026-01-31/CAM_final_0001.mp4")
+    is_known = accounts_hold != "nothing"
+    if is_known:
+        text = json.dumps({"path": unknown}, ensure_ascii=accounts_hold.endswith("open.json"))
+        (bench.directory / accounts_hold).write_text(text + "\n")
+    bench.reboot(monkeypatch).begin(file_name=template).record(str(bench.recordings / "new.mp4"))
+    bench.until(lambda: (bench.open()["file"] or {}).get("path", "").endswith("new.mp4"), "it records again")
+    bench.until(lambda: all("number" in item for item in bench.open()["queue"]), "all is counted")
+    found = [entry["path"] for entry in bench.entries() if entry["kind"] == "file"]
+    assert found == [first, *([] if is_known else [unknown])]
+
+
 def test_what_a_member_of_the_group_plants_among_the_recordings_is_in_no_ledger(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, cut: tuple[str, int]
 ) -> None:
