@@ -305,7 +305,13 @@ class Play:
         return bool(self.own.status_file(port)["is_recording"])
 
     def all_record_again(self) -> None:
-        self.own.wait_for(self.is_whole, 90, "all ports record again", poll_s=0.1)
+        try:
+            self.own.wait_for(self.is_whole, 90, "all ports record again", poll_s=0.1)
+        except ApplianceError as error:
+            seen = self.own.run(
+                "sdisup status; ps -eo pid,stat,etimes,wchan:20,args; journalctl -b -n 60 -o short-precise"
+            )
+            raise ApplianceError(f"{error}\n{seen.stdout}") from error
 
     def is_whole(self) -> bool:
         found = self.own.statuses()
