@@ -268,9 +268,8 @@ def pidfd_of(pid: int) -> int:
         raise
 
 
-def monotonic() -> float:
-    """CLOCK_MONOTONIC in seconds; the one clock for durations and liveness."""
-    return time.monotonic()
+monotonic = time.monotonic
+"""CLOCK_MONOTONIC in seconds; the one clock for durations and liveness."""
 
 
 def monotonic_raw() -> float:

@@ -90,9 +90,8 @@ class PortStatus(Record, frozen=False):
 
     def update(self, **values: object) -> None:
         """Set fields by name; an unknown name is a programming error (TypeError), and sets none."""
-        unknown = values.keys() - FIELDS.keys()
-        if unknown:
-            raise TypeError(f"PortStatus has no field {', '.join(sorted(unknown))}")
+        if not values.keys() <= FIELDS.keys():
+            raise TypeError(f"PortStatus has no field {', '.join(sorted(values.keys() - FIELDS.keys()))}")
         for name, value in values.items():
             setattr(self, name, value)
 
@@ -109,9 +108,12 @@ def lock_path(port_index: int, directory: str = RUN_DIRECTORY) -> str:
     return f"{directory}/{port_index}.lock"
 
 
+_as_json = json.JSONEncoder(ensure_ascii=False).encode
+
+
 def write_status(status: PortStatus, directory: str = RUN_DIRECTORY) -> None:
     """Replace the port's status file. Raises OSError."""
-    content = json.dumps(status.as_dict(), ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+    content = _as_json(status.as_dict()).encode("utf-8", "replace") + b"\n"
     path = status_path(status.port_index, directory)
     try:
         replace_file(path, content)

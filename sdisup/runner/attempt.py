@@ -155,7 +155,7 @@ class Attempt:
         self._parser = ProgressParser()
         self._kept: list[tuple[float, float, bytes]] = []
         """What FFmpeg wrote to stderr and nobody has looked at yet, each piece with its times (now, raw)."""
-        self._counting = Counting()
+        self.counting = Counting()
         self._lines: deque[tuple[float, int, str]] = deque(maxlen=LOG_LINES_KEPT)
         self.is_from_zero = is_from_zero(options.command)
         self._ffmpeg: FFmpegProcess | None = None
@@ -207,11 +207,11 @@ class Attempt:
 
     def sight(self, now: float) -> Sight:
         """What is seen of the attempt now, for decide.py."""
-        streams, seen, awake_s = self.streams, self.meter.sight(now), now - self._awake_at
+        streams, awake_s = self.streams, now - self._awake_at
         soundless_s = streams.soundless_s(now)
-        return seen.replaced(
-            frameless_s=min(seen.frameless_s, awake_s),
-            growthless_s=min(seen.growthless_s, awake_s),
+        return self.meter.sight(
+            now,
+            awake_s,
             path=self.path,
             began_s=now - self.began,
             starting_s=now - self._stage_since,
@@ -317,10 +317,6 @@ class Attempt:
             return max(awaited_at + NO_SOUND_S, now + 0.1)
         deaf_at = now + 1.0 if self._ending_since is None else max(now + 0.05, self._ending_since + DEAF_S)
         return min(self._ladder.next_at() or now + 1.0, deaf_at)
-
-    @property
-    def is_amid_mark(self) -> bool:
-        return self._counting.is_amid
 
     def is_steady(self, now: float) -> bool:
         """Whether all that was seen of the attempt is told, and nothing of it waits for its time."""
@@ -466,7 +462,7 @@ class Attempt:
         if self.meter.first_media_at is None:
             self.newest.thread.hurry()
         self._kept.append((now, self._raw(), data))
-        return self._counting.goes_on(data)
+        return self.counting.goes_on(data)
 
     def _take_kept(self) -> None:
         kept, self._kept = self._kept, []

@@ -242,7 +242,7 @@ class Runner:
                     is_said = True
                 elif attempt is not None and not attempt.on_ready(descriptor, now):
                     is_said = True
-            is_due = now >= self._rests_until and not (attempt is not None and attempt.is_amid_mark)
+            is_due = now >= self._rests_until and not (attempt is not None and attempt.counting.is_amid)
             if is_said or is_due:
                 return
 

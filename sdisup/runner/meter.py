@@ -6,6 +6,7 @@ ever, or fall silent (FACTS 3). All times are CLOCK_MONOTONIC seconds.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 from sdisup.runner.decide import Sight
@@ -131,16 +132,18 @@ class Meter:
                 return now - since
         return now - self.started
 
-    def sight(self, now: float) -> Sight:
-        """What decide gets to see of the recording now."""
+    def sight(self, now: float, awake_s: float = math.inf, **seen: object) -> Sight:
+        """What decide gets to see of the recording now, with what else is `seen`. The runner has been awake for
+        `awake_s`: what did not come for longer had no time to come."""
         media_at = self.first_media_at
         return Sight(
             recording_s=None if media_at is None else now - media_at,
             blocks=self.blocks,
             frames=self.frames,
-            frameless_s=self.frameless_s(now),
-            growthless_s=self.growthless_s(now),
+            frameless_s=min(self.frameless_s(now), awake_s),
+            growthless_s=min(self.growthless_s(now), awake_s),
             look_s=self.look_s(now),
             pace=self.pace.remark,
             jump=self.pace.jump(now),
+            **seen,  # type: ignore[arg-type]
         )

@@ -413,7 +413,10 @@ class Pace:
         """The remark on a window; "" if there is none. The rate is shown in steps of 1/`steps` of a frame a second."""
         if rates is None:
             return ""
-        least, stated, got = self.rate * (1 - share), f"{self.rate:.4g}", round(steps * rates.pictures) / steps
+        least = self.rate * (1 - share)
+        if rates.frames >= least and rates.pictures >= least and rates.drops <= self.rate * share:
+            return ""
+        stated, got = f"{self.rate:.4g}", round(steps * rates.pictures) / steps
         if rates.pictures < least and rates.drops > (self.rate - rates.pictures) / 2:
             return f"the timestamps jump: {got:.1f} of {stated} fps are recorded"
         if rates.frames < least:

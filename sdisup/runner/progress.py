@@ -63,7 +63,7 @@ class ProgressParser:
 
     def feed(self, data: bytes) -> list[LogLine | Progress]:
         """The records that `data` completes, in order; `data` may be any bytes of any length."""
-        shape = shape_of(data) if self.is_between_blocks else b""
+        shape = b"" if self._pending or self._block else data.translate(None, NUMBERS)
         if shape and shape == self._shape:
             counted = _progress_of(data)
             if counted.frame is not None:
@@ -115,9 +115,8 @@ _PROGRESS_KEYS = frozenset(
 )
 
 
-def shape_of(piece: bytes) -> bytes:
-    """What is left of a piece without the numbers: two blocks of one shape have the same lines, in one order."""
-    return piece.translate(None, b"0123456789. ")
+NUMBERS = b"0123456789. "
+"""Without these, two blocks of the same lines are the same: of one shape."""
 
 
 def is_whole(piece: bytes) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from sdisup.contract.options import SOUND_MARK
 from sdisup.runner.decide import NO_FRAME_S, NO_GROWTH_S, RUNNING, SOUND_STOPPED_S, Situation
 from sdisup.runner.pace import BLOCK_S
-from sdisup.runner.progress import frames_of, is_whole, shape_of
+from sdisup.runner.progress import NUMBERS, frames_of, is_whole
 
 REST_S = 1.0
 """The time from one turn to the next at the longest, but for half of BLOCK_S: a block's wake-up is the turn's too."""
@@ -40,11 +40,8 @@ class Counting:
         self._frames = -1
         self._begun = b""
         """The beginning of a mark: FFmpeg writes it in two pieces."""
-
-    @property
-    def is_amid(self) -> bool:
+        self.is_amid = False
         """Whether the rest of a mark is to come within moments."""
-        return bool(self._begun)
 
     def goes_on(self, data: bytes) -> bool:
         """Whether a piece is a whole progress block with more frames than the one before it and as many copies and
@@ -53,11 +50,13 @@ class Counting:
             data, self._begun = self._begun + data, b""
             if MARK.startswith(data):
                 self._begun = data if data != MARK else b""
+                self.is_amid = data != MARK
                 return True
+            self.is_amid = False
             data = data.removeprefix(MARK)
         elif data.endswith(MARK):
             data = data[: -len(MARK)]
-        shape, frames, losses = shape_of(data), self._frames, self._losses
+        shape, frames, losses = data.translate(None, NUMBERS), self._frames, self._losses
         if shape != self._shape:
             # Another FFmpeg's block has other lines; the next one is compared with it.
             self._shape = shape if is_whole(data) else b""

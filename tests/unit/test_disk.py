@@ -261,7 +261,8 @@ class Recorder:
                         return event
                 remaining = limit - time.monotonic()
                 assert remaining > 0, f"no {kind.__name__}"
-                self._told.wait(remaining)
+                # A Sample that is no news wakes nobody.
+                self._told.wait(min(remaining, 0.05))
 
     def opened(self, container: str = "mkv") -> tuple[RecordingFile, Path]:
         file = self.open(container)
@@ -1237,3 +1238,15 @@ def test_a_disk_that_takes_no_file_is_not_the_right_one(
     assert not note.exists()
     recorder.wait(begin(), Opened)
     assert note.exists()
+
+
+def test_a_word_of_ffmpeg_makes_the_first_frame_worth_a_look(
+    recorder: Recorder, media: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An input that waits for its source for hours is looked at seldom."""
+    monkeypatch.setattr(disk, "HURRY_S", 0.0)
+    monkeypatch.setattr(disk, "SAMPLE_S", 10 * DEADLINE_S)
+    file, _ = recorder.opened()
+    recorder.write(file, media["mkv"])
+    file.hurry()
+    assert recorder.wait(file, FirstMedia)
