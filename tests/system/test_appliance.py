@@ -35,6 +35,14 @@ def bare() -> Iterator[Appliance]:
         yield machine
 
 
+@pytest.fixture(scope="module")
+def kept() -> Iterator[Appliance]:
+    """One for all tests that leave it as it is."""
+    with Appliance() as machine:
+        assert machine.boot() == "running", machine.run("systemctl --failed", check=False).stdout
+        yield machine
+
+
 def assert_nothing_is_left_of(machine: Appliance) -> None:
     assert not machine.directory.exists()
     assert not [root / machine.name for root in cgroup_roots() if (root / machine.name).exists()]
@@ -45,21 +53,21 @@ def assert_nothing_is_left_of(machine: Appliance) -> None:
 # ---------------------------------------------------------------- booting
 
 
-def test_boots_a_real_systemd(bare: Appliance, capsys: pytest.CaptureFixture[str]) -> None:
+def test_boots_a_real_systemd(kept: Appliance, capsys: pytest.CaptureFixture[str]) -> None:
     with capsys.disabled():
-        print(f" [booted in {bare.boot_seconds:.3f} s]", end="")
-    assert bare.read("/proc/1/comm").strip() == "systemd"
-    assert bare.run("systemctl is-active multi-user.target").stdout.strip() == "active"
-    assert bare.read("/etc/machine-id").strip() == MACHINE_ID
+        print(f" [booted in {kept.boot_seconds:.3f} s]", end="")
+    assert kept.read("/proc/1/comm").strip() == "systemd"
+    assert kept.run("systemctl is-active multi-user.target").stdout.strip() == "active"
+    assert kept.read("/etc/machine-id").strip() == MACHINE_ID
 
 
-def test_first_boot_logs_no_warning(bare: Appliance) -> None:
-    assert [entry["MESSAGE"] for entry in bare.journal("-p", "warning")] == []
+def test_first_boot_logs_no_warning(kept: Appliance) -> None:
+    assert [entry["MESSAGE"] for entry in kept.journal("-p", "warning")] == []
 
 
-def test_everything_that_sdisup_needs_is_installed(bare: Appliance) -> None:
-    bare.run(["python3", "-c", "import jinja2, pydbus, tomli_w, tomllib"])
-    version = bare.run("ffmpeg -version").stdout
+def test_everything_that_sdisup_needs_is_installed(kept: Appliance) -> None:
+    kept.run(["python3", "-c", "import jinja2, pydbus, tomli_w, tomllib"])
+    version = kept.run("ffmpeg -version").stdout
     assert "ffmpeg version 7." in version, version
 
 
@@ -173,29 +181,29 @@ def test_a_frozen_disk_is_thawed_in_time_and_when_the_test_is_killed(new_applian
 # ---------------------------------------------------------------- working in it
 
 
-def test_run_gives_output_exit_code_and_user(bare: Appliance) -> None:
+def test_run_gives_output_exit_code_and_user(kept: Appliance) -> None:
     awkward = ["printf", "%s|", "a b", "$HOME", "'\"", "%s", "\\", "ü"]
-    assert bare.run(awkward).stdout == "a b|$HOME|'\"|%s|\\|ü|"
-    assert bare.run("cat", input="given").stdout == "given"
-    assert bare.run("exit 7", check=False).returncode == 7
-    assert bare.run("id -un", user="nobody").stdout == "nobody\n"
-    assert bare.run("echo $COLOUR", env={"COLOUR": "red"}).stdout == "red\n"
+    assert kept.run(awkward).stdout == "a b|$HOME|'\"|%s|\\|ü|"
+    assert kept.run("cat", input="given").stdout == "given"
+    assert kept.run("exit 7", check=False).returncode == 7
+    assert kept.run("id -un", user="nobody").stdout == "nobody\n"
+    assert kept.run("echo $COLOUR", env={"COLOUR": "red"}).stdout == "red\n"
     with pytest.raises(ApplianceError, match=r"exit code 3\nwhy it failed"):
-        bare.run("echo why it failed >&2; exit 3")
+        kept.run("echo why it failed >&2; exit 3")
 
 
-def test_run_ends_what_takes_too_long(bare: Appliance) -> None:
+def test_run_ends_what_takes_too_long(kept: Appliance) -> None:
     with pytest.raises(ApplianceError, match=r"did not end within 0\.2 s"):
-        bare.run("sleep 4711; true", timeout_s=0.2)
-    assert bare.run("pgrep -f 'sleep 471[1]'", check=False).stdout == ""
+        kept.run("sleep 4711; true", timeout_s=0.2)
+    assert kept.run("pgrep -f 'sleep 471[1]'", check=False).stdout == ""
 
 
-def test_a_command_left_in_the_background_can_be_killed(bare: Appliance) -> None:
-    process = bare.popen(["sleep", "4712"])
-    wait_for(lambda: bare.run("pgrep -x sleep", check=False).stdout, 2, "sleep runs")
+def test_a_command_left_in_the_background_can_be_killed(kept: Appliance) -> None:
+    process = kept.popen(["sleep", "4712"])
+    wait_for(lambda: kept.run("pgrep -x sleep", check=False).stdout, 2, "sleep runs")
     process.kill()
     assert process.wait(2) == -signal.SIGKILL
-    wait_for(lambda: not bare.run("pgrep -x sleep", check=False).stdout, 2, "sleep is gone")
+    wait_for(lambda: not kept.run("pgrep -x sleep", check=False).stdout, 2, "sleep is gone")
 
 
 def test_host_directories_can_be_seen_inside(tmp_path: Path) -> None:
@@ -206,13 +214,13 @@ def test_host_directories_can_be_seen_inside(tmp_path: Path) -> None:
     assert (tmp_path / "file").exists()
 
 
-def test_push_and_pull_keep_modes(bare: Appliance, tmp_path: Path) -> None:
+def test_push_and_pull_keep_modes(kept: Appliance, tmp_path: Path) -> None:
     (tmp_path / "tree/below").mkdir(parents=True)
     (tmp_path / "tree/below/script").write_text("#!/bin/sh\necho ran\n")
     (tmp_path / "tree/below/script").chmod(0o755)
-    bare.push(tmp_path / "tree", "/opt/tree")
-    assert bare.run("/opt/tree/below/script").stdout == "ran\n"
-    bare.pull("/opt/tree", tmp_path / "back")
+    kept.push(tmp_path / "tree", "/opt/tree")
+    assert kept.run("/opt/tree/below/script").stdout == "ran\n"
+    kept.pull("/opt/tree", tmp_path / "back")
     assert os.access(tmp_path / "back/below/script", os.X_OK)
 
 

@@ -65,7 +65,7 @@ def lost_seconds(appliance: Machine, before: dict[int, dict[str, Any]], cut: flo
 def test_everything_killed_at_once_costs_at_most_a_second_in_every_container(appliance: Machine) -> None:
     appliance.configure(EVERY_CONTAINER)
     for port in range(5):
-        appliance.wait_recording(port, frames=75)
+        appliance.wait_recording(port, frames=50)
     before = {port: appliance.status_file(port) for port in range(5)}
     cut = float(appliance.run("date +%s.%N; systemctl kill --signal=KILL 'sdi-record@*'").stdout)
     for port in range(5):
@@ -107,7 +107,7 @@ def test_a_power_cut_that_loses_the_page_cache_costs_at_most_two_seconds(disk_ap
     own = disk_appliance
     own.configure(EVERY_CONTAINER)
     for port in range(5):
-        own.wait_recording(port, frames=150, timeout_s=40)
+        own.wait_recording(port, frames=100, timeout_s=40)
     before = {port: own.status_file(port) for port in range(5)}
     # At the cut the page cache is lost first, and the processes die a moment later.
     cut = time.time()
@@ -270,7 +270,8 @@ def test_a_dead_disk_is_said_in_time_and_the_other_ports_are_configured(fresh_ap
 def test_a_frozen_disk_does_not_disturb_another_disks_port(disk_appliance: Machine) -> None:
     own = disk_appliance
     own.mount_disk("/srv/other", "other")
-    own.configure(small_ports(3, "stall_timeout_s = 3\n[port.1]\nrecordings = '/srv/other'\n"))
+    limits = "stall_timeout_s = 2\nstop_quit_s = 0.5\nstop_term_s = 0.5\n"
+    own.configure(small_ports(3, f"{limits}[port.1]\nrecordings = '/srv/other'\n"))
     own.sdisup("start 0,1")
     own.wait_recording(0, frames=50)
     own.wait_recording(1, frames=50)
@@ -722,10 +723,10 @@ def test_the_clock_may_step_either_way(appliance: Machine, step: str) -> None:
     )
     appliance.run("systemctl daemon-reload")
     appliance.sdisup("start 0")
-    before = appliance.wait_recording(0, frames=50)
+    before = appliance.wait_recording(0, frames=25)
     offset = f"-{int(time.time()) - 86400}" if step == "1970" else step
     appliance.write("/run/faketime", offset)
-    after = appliance.wait_recording(0, frames=100)
+    after = appliance.wait_recording(0, frames=before["frame_count"] + 50)
     assert (after["pid"], after["restarts"]) == (before["pid"], 0)
     assert appliance.status(0)["state"] == "recording"
     assert after["uptime_seconds"] - before["uptime_seconds"] < 10

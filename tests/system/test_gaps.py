@@ -24,7 +24,7 @@ class Incident:
         """The cause, the beginning and the length of each gap."""
 
     def kill(self, what: str, cause: str) -> None:
-        before = self.appliance.wait_recording(0, frames=30)
+        before = self.appliance.wait_recording(0, frames=15)
         # A busy machine takes its time to let the command run.
         at = float(self.appliance.run(f"date +%s.%N; kill -9 {before[what]}").stdout)
         self.await_recording(cause, at, restarts=before["restarts"] + 1)
@@ -63,13 +63,13 @@ def test_an_incident_is_told_as_it_was(fresh_appliance: Machine) -> None:
     own.sdisup("start --all")
     incident.kill("ffmpeg_pid", "killed")
     incident.kill("pid", "runner killed")
-    own.wait_recording(0, frames=30)
+    own.wait_recording(0, frames=15)
     own.sdisup("stop 0")
     stopped_at = time.time()
     while_stopped = asked(own, "gaps 0")
     stopped_s = time.time() - stopped_at
     own.sdisup("start 0")
-    own.wait_recording(0, frames=30)
+    own.wait_recording(0, frames=15)
     at = time.time()
     own.power_cut()
     own.boot()

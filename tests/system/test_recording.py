@@ -166,7 +166,7 @@ def test_the_time_that_a_disk_has_left_is_the_same_for_any_selection(appliance: 
     appliance.configure(small_ports(3))
     appliance.sdisup("start --all")
     for port in range(3):
-        appliance.wait_recording(port, frames=100)
+        appliance.wait_recording(port, frames=50)
     of_all = json.loads(appliance.sdisup("status --json").stdout)[0]["disk_remaining_seconds"]
     of_one = json.loads(appliance.sdisup("status 0 --json").stdout)[0]["disk_remaining_seconds"]
     assert 0.7 < of_one / of_all < 1.4

@@ -144,8 +144,8 @@ def is_whole(one: Filmed) -> bool:
     return (one.reasons, one.gaps, one.seen.missing(), len(one.per_file)) == ([], [], [], 1)
 
 
-LOSSY = Case("lossy", ("--fault", "5:drop=3/10"), container="mpegts")
-SILENT_4 = Case("silent for 4 s", ("--fault", "12:silence=4"))
+LOSSY = Case("lossy", ("--fault", "3:drop=3/10"), container="mpegts")
+SILENT_4 = Case("silent for 4 s", ("--fault", "6:silence=4"))
 OUTLIER = Case("outlier", ("--fault", "10:outlier=37600"), container="flv")
 JUMP_120 = Case("jump by 120 s", ("--fault", "8:jump=120"), container="flv")
 BACK_8 = Case("back by 8 s", ("--fault", "9:jump=-8"))
@@ -154,7 +154,7 @@ BACK_8 = Case("back by 8 s", ("--fault", "9:jump=-8"))
 @pytest.mark.journal_allows("timestamps jumped")
 def test_what_a_source_loses_and_how_its_time_jumps(appliance: Machine) -> None:
     cases = [Case("clean", ()), LOSSY, SILENT_4, OUTLIER, JUMP_120, BACK_8]
-    clean, lossy, silent, outlier, jump, back = film(appliance, cases, 20)
+    clean, lossy, silent, outlier, jump, back = film(appliance, cases, 15)
     for one in (clean, lossy, silent, outlier, jump, back):
         check(one)
     assert is_whole(clean), clean

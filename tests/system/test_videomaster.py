@@ -167,12 +167,12 @@ def test_a_stop_while_the_card_blocks_ends_with_a_complete_file(card: Machine) -
     card.sdisup("start 0")
     before = card.wait_recording(0, frames=25)
     begun = time.monotonic()
-    card.steer(0, "no-signal", lost_s=5)
+    card.steer(0, "no-signal", lost_s=4)
     card.wait_for(lambda: card.status_file(0)["state"] == "stalled", 5, "the loss is seen")
     card.run("systemctl stop sdi-record@0")
-    # FFmpeg waits for the card, here for 5 s (for 10 s: unit/test_replay.py); then it ends as `q` asked, and neither
+    # FFmpeg waits for the card, here for 4 s (for 10 s: unit/test_replay.py); then it ends as `q` asked, and neither
     # SIGTERM nor SIGKILL did it.
-    assert time.monotonic() - begun > 4.5
+    assert time.monotonic() - begun > 3.5
     stopped = card.status(0)
     assert (stopped["state"], stopped["restarts"]) == ("stopped", 0)
     assert is_finished(card, before["current_file"])
