@@ -144,11 +144,14 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the tests in tests/system as `system`; leave out `slow` tests unless --slow is given."""
+    """Mark the tests in tests/system as `system`, those in tests/unit as `beside`, unless they are `alone`; leave out
+    `slow` tests unless --slow is given."""
     unasked = []
     for item in items:
         if item.path.parent.name == "system":
             item.add_marker("system")
+        elif item.path.parent.name == "unit" and not item.get_closest_marker("alone"):
+            item.add_marker("beside")
         if item.get_closest_marker("slow") and not config.getoption("--slow"):
             unasked.append(item)
     if unasked:

@@ -657,6 +657,7 @@ def year(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("command", ["gaps", "recordings"])
 @pytest.mark.parametrize("days", [1, 30])
 def test_a_ledger_of_100_000_lines(year: Path, command: str, days: int) -> None:
@@ -670,6 +671,7 @@ def test_a_ledger_of_100_000_lines(year: Path, command: str, days: int) -> None:
     assert loaded == []
 
 
+@pytest.mark.alone
 def test_all_of_100_000_lines_listed(year: Path) -> None:
     output, code, parts, megabytes, _ = fresh(year, "recordings", "--json")
     document = json.loads(output)

@@ -130,7 +130,7 @@ def run_once(
         filesystem="", rate=25.0, stall_timeout_s=12.0, start_timeout_s=30.0, sync_interval_s=0.01, stop_quit_s=5.0,
         stop_start_quit_s=5.0, stop_term_s=2.0, run_directory=str(place),
     )  # fmt: skip
-    before, descriptors = children(), len(os.listdir("/proc/self/fd"))
+    before, descriptors, threads = children(), len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
     began = monotonic()
     spare = Spare()
     with pytest.MonkeyPatch.context() as patched:
@@ -156,6 +156,8 @@ def run_once(
         assert len(list(recordings.iterdir())) == 1
     for kept in [descriptor for pair in spare._kept for descriptor in pair]:
         os.close(kept)
+    # A thread closes what it has itself.
+    wait_for(lambda: len(os.listdir("/proc/self/task")) <= threads, 20, f"{what}: no thread is left")
     # The spool stays open for as long as the process lives.
     wait_for(lambda: len(os.listdir("/proc/self/fd")) <= descriptors + 1, 5, f"{what}: no descriptor is left")
     for descriptor in [int(name) for name in os.listdir("/proc/self/fd")]:

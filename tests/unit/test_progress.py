@@ -288,6 +288,7 @@ def test_a_line_without_end_costs_little_memory_and_time() -> None:
     assert [fields(record) for record in parser.feed(b"frame=1\nprogress=end\n")] == [("progress", 1, 0, 0, None, True)]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("piece", [b"x", b"[", b"[a]", b"[a] ", b"\n", b"frame=1\n", b"frame=1\nprogress=continue\n"])
 def test_time_grows_with_the_length_and_no_faster(piece: bytes) -> None:
     def seconds(size: int) -> float:

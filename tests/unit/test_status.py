@@ -643,6 +643,7 @@ def test_the_path_of_a_port() -> None:
     assert (status_path(3), lock_path(3)) == ("/run/sdisup/3.json", "/run/sdisup/3.lock")
 
 
+@pytest.mark.alone
 def test_64_statuses_are_read_as_fast_as_files_of_their_size(tmp_path: Path) -> None:
     for port in range(64):
         write_status(a_status(port_index=port), str(tmp_path))
