@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import shlex
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -98,8 +99,16 @@ def machine() -> dict[str, str]:
     return {
         "machine": f"{os.cpu_count()} cores of {model}, {gib:.0f} GiB; Debian 13 in a container (tests/appliance.py)",
         "kernel": platform.release(),
+        "sdisup": commit(),
         "date": datetime.date.today().isoformat(),
     }
+
+
+def commit() -> str:
+    """What of sdisup is measured."""
+    git = ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty=, with changes"]
+    done = subprocess.run(git, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "a checkout without git"
 
 
 def names(text: str) -> list[str]:
@@ -125,8 +134,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def collect(options: argparse.Namespace, arguments: Sequence[str]) -> dict[str, Any]:
-    """Measure; returns the facts and the lines of the run."""
+def collect(options: argparse.Namespace, arguments: Sequence[str], lines: list[dict[str, Any]]) -> None:
+    """Measure, and append each line of the run, so that an interrupted one has all that it measured."""
     plan = {
         "rounds": 1 if options.quick else options.rounds,
         "rows": options.only,
@@ -136,30 +145,37 @@ def collect(options: argparse.Namespace, arguments: Sequence[str]) -> dict[str, 
         "freeze_s": 20.0,
     }
     started = time.monotonic()
-    lines = []
+    lines.append({"facts": {**machine(), "command": f"`{shlex.join(['tests/bench/run', *arguments])}`"}})
     for line in measure(plan):
         tell(line, started)
         lines.append(line)
-    minutes = f"{(time.monotonic() - started) / 60:.0f} minutes"
-    command = shlex.join(["tests/bench/run", *arguments])
-    return {"facts": {**machine(), "command": f"`{command}`, {minutes}"}, "lines": lines}
+    lines.append({"facts": {"took": f"{(time.monotonic() - started) / 60:.0f} minutes"}})
 
 
 def main(arguments: Sequence[str]) -> int:
     options = parse(arguments)
     end_on_sigterm()
+    lines: list[dict[str, Any]] = []
+    code = 0
     try:
-        run = json.loads(options.load.read_text()) if options.load else collect(options, arguments)
+        if options.load:
+            lines = json.loads(options.load.read_text())
+        else:
+            collect(options, arguments, lines)
     except ApplianceError as error:
         say(f"bench: {error}")
-        return 2
+        code = 2
     except KeyboardInterrupt:
-        return 130
+        code = 130
+    except SystemExit as end:
+        code = int(end.code or 0)
     if options.save:
-        options.save.write_text(json.dumps(run) + "\n")
-    results = Results(run["lines"])
-    text = report(results, run["facts"])
+        options.save.write_text(json.dumps(lines) + "\n")
+    results = Results(lines)
+    text = report(results)
     print(text)
+    if code:
+        return code
     if options.write:
         PAGE.write_text(replace_between(PAGE.read_text(encoding="utf-8"), text), encoding="utf-8")
         PLOT.write_text(plot(results), encoding="utf-8")

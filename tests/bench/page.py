@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from bench.table import TITLES, Results, goals_table, knowledge_table, main_table
 
 BEGIN, END = "<!-- written by tests/bench/run: begin -->", "<!-- written by tests/bench/run: end -->"
@@ -11,6 +9,9 @@ GROWTH_BEGIN, GROWTH_END = (
     "<!-- written by tests/bench/growth: begin -->",
     "<!-- written by tests/bench/growth: end -->",
 )
+
+NAMES = {"hand": "FFmpeg", "bare": "Python"}
+"""Of what a peer's version is, where the peer is no program."""
 
 
 def replace_between(text: str, new: str, first: str = BEGIN, last: str = END) -> str:
@@ -22,13 +23,13 @@ def replace_between(text: str, new: str, first: str = BEGIN, last: str = END) ->
     return f"{head}{first}\n\n{new.strip()}\n\n{last}{tail}"
 
 
-def report(results: Results, facts: Mapping[str, str]) -> str:
+def report(results: Results) -> str:
     """All that the bench has to say, as Markdown."""
     parts = [main_table(results), goals_table(results)]
     if results.has("knows"):
         parts.append(knowledge_table(results))
     parts += [f"{TITLES[peer]} is left out: {why}." for peer, why in results.missing.items()]
     parts += [f"Not measured: {what}" for what in results.failed]
-    versions = ", ".join(f"{TITLES.get(key, key)} {version}" for key, version in results.versions.items())
-    parts.append("\n".join(f"- {name}: {fact}" for name, fact in {**facts, "versions": versions}.items()))
+    versions = ", ".join(f"{NAMES.get(key, key)} {version}" for key, version in results.versions.items())
+    parts.append("\n".join(f"- {name}: {fact}" for name, fact in {**results.facts, "versions": versions}.items()))
     return "\n".join(part if part.endswith("\n") else part + "\n" for part in parts)

@@ -227,9 +227,6 @@ class PlainUnit(Units):
     template = "bench-plain@.service"
     can_be_killed = False
 
-    def version(self) -> str:
-        return text_of("systemctl", "--version").split()[1]
-
     def up(self, *, runs: bool = False) -> None:
         write_unit(
             self.template,
@@ -287,9 +284,6 @@ class Sdisup(Units):
     key = "sdisup"
     title = "sdisup"
     template = "sdi-record@.service"
-
-    def version(self) -> str:
-        return "this checkout"
 
     def status_command(self) -> list[str]:
         return ["sdisup", "status"]

@@ -40,6 +40,7 @@ class Results:
     def __init__(self, lines: Iterable[Mapping[str, Any]]) -> None:
         numbers: dict[tuple[str, str], list[float]] = {}
         self.texts: dict[tuple[str, str], str] = {}
+        self.facts: dict[str, str] = {}
         self.versions: dict[str, str] = {}
         self.missing: dict[str, str] = {}
         self.failed: list[str] = []
@@ -54,6 +55,8 @@ class Results:
                 self.failed.append(f"{line['peer']}: {line['failed']}")
             elif "missing" in line:
                 self.missing[line["peer"]] = line["missing"]
+            elif "facts" in line:
+                self.facts.update(line["facts"])
             elif "versions" in line:
                 self.versions.update(line["versions"])
         self._stats = {at: summarize(values) for at, values in numbers.items()}
@@ -129,6 +132,7 @@ class Row(NamedTuple):
 # A difference in the issue is a ratio here: 15 ms beside the 359 and 367 ms that bare took there, and 60 beside 1.0 s.
 ROWS = (
     Row("start", "start → first frame on disk", "ms", True, "bare + 15 ms: ≤ 1.042 of bare", at_most_of("bare", 1.042)),
+    Row("named", "start → that file has a name", "ms", True, "", None),
     Row("start4", "four started → the last one's first frame", "ms", True, "", None),
     Row(
         "start8",

@@ -31,7 +31,14 @@ def measured(sdisup_s: float = 0.385) -> Results:
     lines += [sample("sdisup", "python", 0.02), sample("unit", "python", 0.02), sample("sdisup", "status", 0.051)]
     lines += [sample("unit", "knows", None, "bench-unit@0 loaded active running | x")]
     lines += [{"peer": "pm2", "missing": "no network"}, {"peer": "circus", "round": 0, "failed": "eight: no"}]
-    return Results([*lines, {"versions": {"systemd": "257", "hand": "7.1.5"}}, {"turn": "hand", "round": 0}])
+    return Results(
+        [
+            *lines,
+            {"versions": {"systemd": "257", "hand": "7.1.5"}},
+            {"facts": {"machine": "two cores"}},
+            {"turn": "hand", "round": 0},
+        ]
+    )
 
 
 def test_a_median_comes_with_the_smallest_and_the_largest() -> None:
@@ -64,10 +71,10 @@ def test_a_goal_is_not_judged_without_both_numbers() -> None:
 
 
 def test_the_report_says_what_is_left_out_and_what_failed() -> None:
-    text = report(measured(), {"machine": "two cores"})
+    text = report(measured())
     assert "pm2 is left out: no network." in text
     assert "Not measured: circus: eight: no" in text
-    assert "- versions: systemd 257, FFmpeg by hand 7.1.5" in text
+    assert "- machine: two cores\n- versions: systemd 257, FFmpeg 7.1.5" in text
     assert r"`bench-unit@0 loaded active running \| x`" in text
 
 
