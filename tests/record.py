@@ -117,11 +117,11 @@ class Stage:
         class File(RecordingFile):
             """A file whose events are written down."""
 
-            def _tell(self, event: Event) -> None:
+            def _tell(self, event: Event, *, is_news: bool = True) -> None:
                 text = event_text(event)
                 if text:
                     stage.write(text)
-                super()._tell(event)
+                super()._tell(event, is_news=is_news)
 
         os.environ["RUNTIME_DIRECTORY"] = str(self.directory / "run" / "port-0")
         self.runner = Runner(options, open_file=File, spawn=Process)

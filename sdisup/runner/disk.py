@@ -4,6 +4,9 @@ Invariant 2: the runner's loop waits for nothing but its poll. So the threads he
 filesystem: they make the file, look at its size, make it durable and close it. They tell the loop by `events` and by a
 byte in its wake-up pipe. FFmpeg writes the file; the threads hold the file open besides, because FFmpeg calls no fsync
 (FACTS 3: a power cut after 25 s left 0 bytes). The file gets its name with its first frame (unnamed.py).
+
+Syncs have a thread beside the one that looks: a sync that hangs must not blind the looks, by which a file is found that
+was deleted or does not grow; nor must a look that hangs, since a path may lead to a dead disk by now, end the syncs.
 """
 
 from __future__ import annotations
@@ -219,9 +222,10 @@ class RecordingFile:
         if self._finish.locked():
             self._finish.release()
 
-    def _tell(self, event: Event) -> None:
+    def _tell(self, event: Event, *, is_news: bool = True) -> None:
         self.events.append(event)
-        self._wake()
+        if is_news:
+            self._wake()
 
     def _work(self) -> None:
         is_disk = True
@@ -441,9 +445,7 @@ class RecordingFile:
         sample = Sample(
             ours.st_size, self._free_bytes, filesystem, found.moved, is_deleted, found.place, found.misplaced, seen_at
         )
-        self.events.append(sample)
-        if self._news.is_in(sample):
-            self._wake()
+        self._tell(sample, is_news=self._news.is_in(sample))
         return problem
 
     def _look_for_space(self) -> None:
