@@ -382,12 +382,20 @@ class Attempt:
 
     def on_ready(self, descriptor: int, now: float) -> bool:
         """Read a descriptor that is ready; one that is not FFmpeg's is left alone. Returns whether FFmpeg has only
-        counted on."""
-        if self._ffmpeg is None:
-            return False
-        if descriptor == self._ffmpeg.stderr:
-            return self._read_stderr(now)
-        if descriptor == self._ffmpeg.pidfd:
+        counted on; what it said waits for the next tick."""
+        ffmpeg = self._ffmpeg
+        if ffmpeg is not None and descriptor == ffmpeg.stderr:
+            # Once: a flood of log lines must not delay the watchdog or a stop.
+            data = ffmpeg.read()
+            if data is None:
+                return False
+            if not data:
+                self._poll.unregister(descriptor)
+            if self.meter.first_media_at is None:
+                self.newest.thread.hurry()
+            self._kept.append((now, self._raw(), data))
+            return self.counting.goes_on(data)
+        if ffmpeg is not None and descriptor == ffmpeg.pidfd:
             self._on_exit(now)
         return False
 
@@ -449,20 +457,6 @@ class Attempt:
             return
         self._poll.register(self._ffmpeg.stderr, select.POLLIN)
         self._poll.register(self._ffmpeg.pidfd, select.POLLIN)
-
-    def _read_stderr(self, now: float) -> bool:
-        """Read once: a flood of log lines must not delay the watchdog or a stop. What is read waits for the next tick.
-        Returns whether FFmpeg has only counted on."""
-        assert self._ffmpeg is not None
-        data = self._ffmpeg.read()
-        if data is None:
-            return False
-        if not data:
-            self._poll.unregister(self._ffmpeg.stderr)
-        if self.meter.first_media_at is None:
-            self.newest.thread.hurry()
-        self._kept.append((now, self._raw(), data))
-        return self.counting.goes_on(data)
 
     def _take_kept(self) -> None:
         kept, self._kept = self._kept, []

@@ -228,14 +228,20 @@ class Runner:
     # The one poll.
 
     def _wait_for_events(self) -> None:
-        """Wait for what the next turn is about: while all is well, past what FFmpeg counts (rest.py)."""
+        """Wait for what the next turn is about: while all is well, past what FFmpeg counts (rest.py).
+
+        That wakes the loop five times a second with the caches cold: hence few calls.
+        """
         self._watch_standstill(0.0)
         while True:
             timeout_ms = self._timeout_ms(self._seen_at)
             ready = self._poll.poll(timeout_ms)
-            self._watch_standstill(timeout_ms / 1000)
-            now, attempt = self._seen_at, self._attempt
-            is_said = not ready or self._is_clock_moved(now)
+            now, attempt = self._now(), self._attempt
+            if now - self._seen_at >= STILL_S:
+                self._watch_standstill(timeout_ms / 1000)
+            self._seen_at = now
+            # What was moved is told by the turn.
+            is_said = not ready or abs(self._wall() - now - self._clock_offset) > spool.CLOCK_STEP_S
             for descriptor, _event in ready:
                 if descriptor == self._wake_read:
                     _drain(self._wake_read)
@@ -285,10 +291,6 @@ class Runner:
         self._say(WARNING, f"stood still for {now - before:.1f} s: stopped, frozen, or without processor time")
         if self._attempt is not None:
             self._attempt.stood_still(now)
-
-    def _is_clock_moved(self, now: float) -> bool:
-        """Whether _watch_clock has something to tell. The wall clock shows a suspension too."""
-        return abs(self._wall() - now - self._clock_offset) > spool.CLOCK_STEP_S
 
     def _watch_clock(self) -> None:
         """A wall clock that was moved is told, since the names and times of files follow it. So is a suspension, in

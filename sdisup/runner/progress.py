@@ -140,15 +140,10 @@ def _value(block: bytes, key: bytes) -> bytes:
     return block[start : block.index(b"\n", start)] if found >= 0 else b""
 
 
-def frames_of(block: bytes) -> int | None:
-    """The frames that a whole block counts."""
-    return _whole(_value(block, b"frame="))
-
-
 def _progress_of(block: bytes) -> Progress:
     """The record of a whole block."""
     return Progress(
-        frames_of(block),
+        _whole(_value(block, b"frame=")),
         _whole(_value(block, b"dup_frames=")) or 0,
         _whole(_value(block, b"drop_frames=")) or 0,
         _speed(_value(block, b"\nspeed=")),

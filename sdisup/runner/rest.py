@@ -10,7 +10,7 @@ from __future__ import annotations
 from sdisup.contract.options import SOUND_MARK
 from sdisup.runner.decide import NO_FRAME_S, NO_GROWTH_S, RUNNING, SOUND_STOPPED_S, Situation
 from sdisup.runner.pace import BLOCK_S
-from sdisup.runner.progress import NUMBERS, frames_of, is_whole
+from sdisup.runner.progress import NUMBERS, is_whole
 
 REST_S = 1.0
 """The time from one turn to the next at the longest, but for half of BLOCK_S: a block's wake-up is the turn's too."""
@@ -60,7 +60,7 @@ class Counting:
         if shape != self._shape:
             # Another FFmpeg's block has other lines; the next one is compared with it.
             self._shape = shape if is_whole(data) else b""
-        counted = frames_of(data) if self._shape else None
-        self._frames = -1 if counted is None else counted
+        counted = data[len(b"frame=") : data.find(b"\n")]
+        self._frames = int(counted) if self._shape and counted.isdigit() else -1
         self._losses = data[data.find(b"\ndup_frames=") : data.find(b"\nspeed=")]
         return 0 <= frames < self._frames and losses == self._losses
