@@ -142,7 +142,7 @@ def collect(options: argparse.Namespace, arguments: Sequence[str], lines: list[d
         "peers": options.peers,
         "repeats": 1 if options.quick else 3,
         "cpu_s": 5.0 if options.quick else CPU_S,
-        "freeze_s": 20.0,
+        "freeze_s": 15.0,
     }
     started = time.monotonic()
     lines.append({"facts": {**machine(), "command": f"`{shlex.join(['tests/bench/run', *arguments])}`"}})

@@ -31,7 +31,7 @@ SEEN_AFTER_S = 3.5
 has to be true."""
 EIGHT = range(8)
 CRASH_S = 10.0
-SURVIVAL_S = 12.0
+SURVIVAL_S = 10.0
 STATUS_CALLS = 5
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bench.plot import ABOUT
 from bench.table import TITLES, Results, goals_table, knowledge_table, main_table
 
 BEGIN, END = "<!-- written by tests/bench/run: begin -->", "<!-- written by tests/bench/run: end -->"
@@ -25,7 +26,7 @@ def replace_between(text: str, new: str, first: str = BEGIN, last: str = END) ->
 
 def report(results: Results) -> str:
     """All that the bench has to say, as Markdown."""
-    parts = [main_table(results), goals_table(results)]
+    parts = [main_table(results), f"![{ABOUT}](performance.svg)", goals_table(results)]
     if results.has("knows"):
         parts.append(knowledge_table(results))
     parts += [f"{TITLES[peer]} is left out: {why}." for peer, why in results.missing.items()]

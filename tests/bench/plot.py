@@ -6,6 +6,7 @@ from html import escape
 
 from bench.table import ROWS, TIMES, TITLES, Results, Row, number
 
+ABOUT = "Time to the first frame on disk, in multiples of FFmpeg by hand"
 PLOTTED = ("start", "kill", "start8")
 WIDTH, LABEL, VALUE = 760, 130, 150
 BAR, STEP, HEAD, GAP = 14, 22, 28, 18
@@ -36,10 +37,9 @@ def plot(results: Results) -> str:
         if row.key in PLOTTED and results.stats(row.key, "hand") is not None:
             height = panel(results, row, top, parts)
             top += height + GAP
-    title = "Time to the first frame on disk, in multiples of FFmpeg by hand"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {max(top, 1)}" role="img" '
-        f'aria-label="{title}">\n<title>{title}</title>\n<style>\n{STYLE}</style>\n' + "".join(parts) + "</svg>\n"
+        f'aria-label="{ABOUT}">\n<title>{ABOUT}</title>\n<style>\n{STYLE}</style>\n' + "".join(parts) + "</svg>\n"
     )
 
 

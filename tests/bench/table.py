@@ -156,10 +156,12 @@ ROW_KEYS = tuple(row.key for row in ROWS)
 
 
 def number(value: float, unit: str) -> str:
-    """A value in its unit, without it: ms as whole ones, small seconds with two places."""
+    """A value in its unit, without it: whole milliseconds, and two figures of seconds at least."""
     if unit == "ms":
         return f"{1000 * value:.0f}"
-    return f"{value:.2f}" if unit == "s" and value < 10 else f"{value:.1f}"
+    if unit == "s":
+        return f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
+    return f"{value:.1f}"
 
 
 def cell(results: Results, row: Row, peer: str) -> str:
