@@ -65,7 +65,15 @@ class Codec(Record):
         return (self.profiles[profile],) if profile in self.profiles else all_formats
 
 
-LONG_GOP = ("bitrate_kbps", "quality", "preset", "gop_frames", "pixel_format")
+HARDWARE = ("nvenc", "qsv", "vaapi")
+"""The ways to encode on a graphics card (NVIDIA, Intel, Intel and AMD), the preferred first."""
+SOFTWARE, AUTO = "software", "auto"
+
+HARDWARE_PIXEL_FORMATS = {"h264": ("yuv420p",), "hevc": ("yuv420p", "yuv420p10le")}
+"""What the cards encode, by codec: other pictures, and fields, are encoded by software."""
+
+
+LONG_GOP = ("bitrate_kbps", "quality", "preset", "gop_frames", "pixel_format", "encoder")
 
 # FFmpeg's pixel formats by profile.
 PRORES_PROFILES = dict.fromkeys(("proxy", "lt", "standard", "hq"), "yuv422p10le") | dict.fromkeys(

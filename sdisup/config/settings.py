@@ -48,6 +48,7 @@ class Port(Record):
     bitrate_kbps: int
     quality: int
     gop_frames: int
+    encoder: str
     pixel_format: str
     preset: str
     prores_profile: str
@@ -65,6 +66,22 @@ class Port(Record):
     stop_quit_s: float
     stop_start_quit_s: float
     stop_term_s: float
+
+    @property
+    def codec_has_hardware(self) -> bool:
+        """Whether graphics cards know the codec."""
+        return self.codec in codecs.HARDWARE_PIXEL_FORMATS
+
+    @property
+    def fits_hardware(self) -> bool:
+        """Whether graphics cards encode what the port records."""
+        return self.pixel_format in codecs.HARDWARE_PIXEL_FORMATS.get(self.codec, ()) and not self.source.is_interlaced
+
+    @property
+    def ffmpeg_encoder(self) -> str:
+        """FFmpeg's name of the encoder; software where it is not chosen yet."""
+        is_hardware = self.encoder in codecs.HARDWARE and self.fits_hardware
+        return f"{self.codec}_{self.encoder}" if is_hardware else codecs.CODECS[self.codec].encoder
 
     @property
     def label(self) -> str:
@@ -195,7 +212,7 @@ def override_port(
     if changed.name != port.codec:
         pixel_formats = changed.pixel_formats_with(getattr(port, changed.profile_setting, ""))
         checked |= {"bitrate_kbps": changed.bitrate_kbps, "quality": 0, "pixel_format": pixel_formats[0]}
-        checked["encoder_options"] = ()
+        checked |= {"encoder_options": (), "encoder": codecs.SOFTWARE}
         if port.container not in changed.containers:
             checked.setdefault("container", changed.default_container)
     port = port.replaced(**checked)
@@ -356,6 +373,10 @@ def _picture_problems(port: Port, codec: codecs.Codec) -> Iterator[Remark]:
         others = ", ".join(other.name for other in codecs.CODECS.values() if scan in other.fields)
         text = f"FFmpeg does not encode a picture in fields ({scan}) in {codec.name}; it does in: {others}"
         yield ("codec", "source.scan"), text
+    elif port.encoder in codecs.HARDWARE and port.codec_has_hardware and not port.fits_hardware:
+        taken = f"progressive pictures of {' and '.join(codecs.HARDWARE_PIXEL_FORMATS[codec.name])}"
+        text = f"{port.encoder} takes {taken} alone in {codec.name}; auto takes software for others"
+        yield ("encoder", "codec", "pixel_format", "source.scan"), text
     elif codec.has_raster and (not profile or profile in codec.profiles):
         yield from _raster_problems(port, profile)
 

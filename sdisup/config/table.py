@@ -9,7 +9,18 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from sdisup.config.codecs import CODECS, COLOURS, DNXHR_PROFILES, MUXERS, PIXEL_FORMATS, PRORES_PROFILES, Codec
+from sdisup.config.codecs import (
+    AUTO,
+    CODECS,
+    COLOURS,
+    DNXHR_PROFILES,
+    HARDWARE,
+    MUXERS,
+    PIXEL_FORMATS,
+    PRORES_PROFILES,
+    SOFTWARE,
+    Codec,
+)
 from sdisup.config.documents import Findings, Layer
 from sdisup.config.encoder_words import check_encoder_options
 from sdisup.config.rasters import RASTERS
@@ -131,6 +142,10 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
         Setting("pixel_format", CHOICE, None, "The picture's samples: 8 or 10 bit, 4:2:0, 4:2:2 or 4:4:4. Codecs with a"
                 " profile have that of the profile.",
                 default_doc=_by_codec(lambda codec: next(iter(codec.pixel_formats), None)), allowed=PIXEL_FORMATS),
+        Setting("encoder", CHOICE, SOFTWARE, "Who encodes h264 or hevc: software, or a graphics card by NVENC (NVIDIA),"
+                " QSV (Intel) or VA-API. auto takes the first that works here, which `sdisup apply` tries with a test"
+                " picture, as many at once as ports want it, and software for what is left.",
+                allowed=(SOFTWARE, AUTO, *HARDWARE)),
         Setting("preset", CHOICE, "veryfast",
                 "How hard the encoder of h264 or hevc works: slower is a better picture at the same bit rate.",
                 allowed=X264_PRESETS),

@@ -10,10 +10,13 @@ import contextlib
 import fcntl
 import glob
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 
-from sdisup.config.settings import Settings
+from sdisup.config.codecs import SOFTWARE
+from sdisup.config.settings import Port, Settings
 from sdisup.contract.applied import APPLIED_PATH, Applied, AppliedPort, load_applied, save_applied
 from sdisup.contract.disks import disk_path, forget_disks, remembered_disk
 from sdisup.contract.files import monotonic
@@ -38,6 +41,7 @@ from sdisup.control.units import (
     read_current,
     render,
 )
+from sdisup.encode import hardware
 from sdisup.encode.command import Capabilities, missing_capabilities
 from sdisup.encode.probe import probe_ffmpeg
 from sdisup.errors import SdisupError, root_hint
@@ -118,7 +122,9 @@ def prepare(
     looks_at = {path: looks[path] for path in settings.directories()}
     filesystems = _filesystems(looks_at, _remembered_disks(settings, before), warnings, accept_disks)
     groups = tuple((path, looks[path].group) for path in _nodes(settings) if looks[path].group)
-    machine = Machine(_capabilities(settings, warnings), systemd_version, filesystems, groups)
+    capabilities = _capabilities(settings, warnings)
+    settings = _with_encoders(settings, capabilities, running, warnings)
+    machine = Machine(capabilities, systemd_version, filesystems, groups)
     warnings += _directory_warnings(looks_at, filesystems)
     rendered = render(settings, machine)
     kept = [port for index, port in before.ports.items() if index in running and index not in settings.ports]
@@ -131,7 +137,8 @@ def prepare(
 
 
 def _nodes(settings: Settings) -> list[str]:
-    return [node for port in settings.ports.values() for node in port.source.nodes()]
+    ports = settings.ports.values()
+    return [node for port in ports for node in (*port.source.nodes(), *hardware.candidate_nodes(port))]
 
 
 def _remembered_disks(settings: Settings, before: Applied) -> dict[str, str]:
@@ -185,6 +192,30 @@ def _capabilities(settings: Settings, warnings: list[str]) -> Capabilities:
         return NO_CAPABILITIES
     warnings += missing_capabilities(settings.ports.values(), settings.ffmpeg, capabilities)
     return capabilities
+
+
+def _with_encoders(settings: Settings, capabilities: Capabilities, running: set[int], warnings: list[str]) -> Settings:
+    """The settings with an encoder for each port that leaves it to us; what was chosen, and why, is a warning."""
+    ports = settings.ports
+    if all(port.encoder == SOFTWARE for port in ports.values()) or not capabilities.encoders:
+        return settings
+    from sdisup.encode.trial import choose_encoders, describe
+
+    kept = {index: way for index in running if index in ports and (way := applied_way(ports[index]))}
+    choices = choose_encoders(ports.values(), settings.ffmpeg, capabilities, kept)
+    warnings += describe(ports, choices)
+    chosen = {index: ports[index].replaced(encoder=choice.encoder) for index, choice in choices.items()}
+    return settings.replaced(ports=MappingProxyType({**ports, **chosen}))
+
+
+def applied_way(port: Port) -> str:
+    """How a graphics card encodes the port by its unit of the last apply; "" if none does."""
+    try:
+        with open(drop_in_path(port.index), encoding="utf-8") as file:
+            found = re.search(rf" -c:v {port.codec}_([a-z]+) ", file.read())
+    except OSError:
+        return ""
+    return found[1] if found else ""
 
 
 def running_ports(systemd: Systemd) -> set[int]:

@@ -8,6 +8,7 @@ import pwd
 import shutil
 from collections.abc import Iterator, Mapping
 
+from sdisup.config.codecs import AUTO, SOFTWARE
 from sdisup.config.settings import Settings
 from sdisup.config.table import MAX_PORTS
 from sdisup.contract.applied import load_applied
@@ -48,7 +49,11 @@ def report(settings: Settings, quick: bool = False) -> tuple[list[str], list[str
     for port in settings.ports.values():
         found += [f"{port.label}: {text}" for text in _file_problems(port.source, looks)]
     found += _executable_problems(settings) if quick else _ffmpeg_problems(settings) + _unit_problems(settings)
-    return found, list(filter(None, (directory_doubt(path, looks[path]) for path in directories)))
+    doubts = list(filter(None, (directory_doubt(path, looks[path]) for path in directories)))
+    if not quick:
+        broken, chosen = _encoder_findings(settings)
+        return found + broken, doubts + chosen
+    return found, doubts
 
 
 def pending(settings: Settings, quick: bool = False) -> str:
@@ -138,6 +143,27 @@ def _ffmpeg_problems(settings: Settings) -> list[str]:
         if not (kind.opened_by_listing and anything_records()):
             found += _listing_problems(settings, kind)
     return found
+
+
+def _encoder_findings(settings: Settings) -> tuple[list[str], list[str]]:
+    """Ports whose encoder does not work here, and what those get that leave it to us. Where a port records with a card,
+    its place there is not tried."""
+    if all(port.encoder == SOFTWARE for port in settings.ports.values()):
+        return [], []
+    from sdisup.control.apply import applied_way
+    from sdisup.encode.trial import choose_encoders, describe
+
+    try:
+        capabilities = probe_ffmpeg(settings.ffmpeg)
+    except SdisupError:
+        # _ffmpeg_problems says so.
+        return [], []
+    ports = settings.ports
+    kept = {index: applied_way(port) for index, port in ports.items() if is_alive(find_status(index))}
+    choices = choose_encoders(ports.values(), settings.ffmpeg, capabilities, kept)
+    by_auto = {index: choice for index, choice in choices.items() if ports[index].encoder == AUTO}
+    by_name = {index: choice for index, choice in choices.items() if index not in by_auto}
+    return describe(ports, by_name), describe(ports, by_auto)
 
 
 def _unit_problems(settings: Settings) -> list[str]:

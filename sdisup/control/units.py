@@ -19,6 +19,7 @@ from sdisup.contract.files import stage_file, sync_directory
 from sdisup.contract.names import DEFAULT
 from sdisup.contract.options import Options, format_options
 from sdisup.contract.records import Record
+from sdisup.encode import hardware
 from sdisup.encode.command import Capabilities, build_ffmpeg_arguments
 from sdisup.errors import SdisupError
 from sdisup.sources.values import FPS
@@ -132,7 +133,7 @@ def _render_port(
 ) -> str:
     command = build_ffmpeg_arguments(port, settings.ffmpeg, machine.capabilities)
     filesystem = machine.filesystems.get(port.recordings, "")
-    nodes = port.source.nodes()
+    nodes = [*port.source.nodes(), *hardware.nodes(port)]
     groups = [group for node, group in machine.node_groups if node in nodes]
     runner = [*RUNNER, *format_options(runner_options(port, [], revision, filesystem))]
     return environment.get_template("sdi-record-port.conf.j2").render(
@@ -140,7 +141,7 @@ def _render_port(
         port=port,
         description=f"{port.label}, {port.source}".replace("%", "%%"),
         timeout_stop_s=timeout_stop_s(port),
-        sandbox=port.source.sandbox().directives(groups),
+        sandbox=hardware.sandbox(port).directives(groups),
         recordings=quote(f"-{port.recordings}"),
         runner=quote_all(runner[:-1]),
         command=quote_all(command),

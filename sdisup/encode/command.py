@@ -23,6 +23,7 @@ from sdisup.config.settings import Port
 from sdisup.config.table import SOURCE_KINDS
 from sdisup.contract.options import SOUND_MARK
 from sdisup.contract.records import Record
+from sdisup.encode import hardware
 from sdisup.sources.base import Source
 from sdisup.sources.values import AUTO_RATE, FASTEST_RATE, FPS
 
@@ -32,6 +33,7 @@ OUTPUT = "{output}"
 XDCAM_BUFFER_BITS = "17825792"
 """The decoder's buffer of XDCAM HD422: 1088 units of 16384 bits."""
 
+TRIAL_SIZE = "1920x1080"
 PROGRESS_PERIOD_S = 0.25
 INTERLEAVE_US = "500000"
 
@@ -61,6 +63,7 @@ def build_ffmpeg_arguments(port: Port, ffmpeg: str, capabilities: Capabilities) 
         *(ffmpeg, "-hide_banner", "-loglevel", "repeat+level+info", "-nostats"),
         *("-progress", "pipe:2", "-stats_period", str(PROGRESS_PERIOD_S)),
         *("-dts_error_threshold", str(_wild_timestamp_s(port.source.options["rate"])), "-y"),
+        *hardware.device_arguments(port),
         *port.source.arguments(),
         *_video_arguments(port),
         *_audio_arguments(port),
@@ -76,6 +79,20 @@ def _wild_timestamp_s(rate: str) -> int:
     """
     fps = FPS[FASTEST_RATE if rate == AUTO_RATE else rate]
     return max(SILENT_AT_MOST_S, math.ceil(SILENT_AT_MOST_S * fps / COPIES_A_SECOND))
+
+
+def trial_arguments(port: Port, ffmpeg: str) -> list[str]:
+    """The command line that encodes a second of a test picture as `port` would, in real time, and throws it away."""
+    rate = port.source.options["rate"]
+    rate = FASTEST_RATE if rate == AUTO_RATE else rate
+    graph = f"testsrc2=size={port.source.options.get('size', TRIAL_SIZE)}:rate={rate},realtime"
+    return [
+        *(ffmpeg, "-hide_banner", "-loglevel", "error", "-nostats"),
+        *hardware.device_arguments(port),
+        *("-f", "lavfi", "-i", graph),
+        *_video_arguments(port),
+        *("-frames:v", str(round(FPS[rate])), "-f", "null", "-"),
+    ]
 
 
 def missing_capabilities(ports: Iterable[Port], ffmpeg: str, capabilities: Capabilities) -> list[str]:
@@ -98,7 +115,7 @@ def _lacking(port: Port, ffmpeg: str, capabilities: Capabilities) -> list[str]:
         for demuxer in port.source.demuxers()
         if demuxer not in capabilities.inputs
     ]
-    for encoder in (codec.encoder, *([codec.audio_encoder] if port.source.audio_channel_count() else [])):
+    for encoder in (port.ffmpeg_encoder, *([codec.audio_encoder] if port.source.audio_channel_count() else [])):
         if encoder not in capabilities.encoders:
             texts.append(
                 f"{ffmpeg} has no encoder '{encoder}', which {port.codec} needs:"
@@ -130,11 +147,14 @@ def _video_arguments(port: Port) -> list[str]:
     if source.is_interlaced:
         # Interlaced arrives marked progressive; the flag alone gives the wrong order (trap 4).
         filters.append(f"setfield={source.options['scan']}")
-    filters += _colour_filters(port)
+    filters += [*_colour_filters(port), *hardware.filters(port)]
     arguments = ["-map", "0:v:0", "-vf", ",".join(filters)]
     # Constant rate also where the source skips: only so lost frames show in dup_frames (trap 5).
     arguments += ["-fps_mode", "cfr", *_rate_arguments(source.options["rate"])]
-    arguments += ["-c:v", CODECS[port.codec].encoder, *_ENCODERS[port.codec](port)]
+    if hardware.way(port):
+        quality = [*hardware.options(port), *_key_frame_arguments(port), *_tag_arguments(port)]
+        return [*arguments, "-c:v", port.ffmpeg_encoder, *quality, *_own_options(port)]
+    arguments += ["-c:v", port.ffmpeg_encoder, *_ENCODERS[port.codec](port)]
     arguments += [*_own_options(port), "-threads:v", str(port.threads), "-pix_fmt", port.pixel_format]
     flags = "+ildct+ilme" if source.is_interlaced else ""
     if CODECS[port.codec].reordered_frames:
@@ -228,9 +248,13 @@ def _hevc_options(port: Port) -> list[str]:
         *_quality_arguments(port),
         *_key_frame_arguments(port),
         *("-x265-params", parameters),
-        # Without this tag QuickTime does not play it; Matroska has no tags.
-        *([] if port.container == "mkv" else ["-tag:v", "hvc1"]),
+        *_tag_arguments(port),
     ]
+
+
+def _tag_arguments(port: Port) -> list[str]:
+    """Without this tag QuickTime does not play hevc; Matroska has no tags."""
+    return ["-tag:v", "hvc1"] if port.codec == "hevc" and port.container != "mkv" else []
 
 
 def _prores_options(port: Port) -> list[str]:
