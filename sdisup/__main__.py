@@ -10,9 +10,9 @@ import sys
 def main() -> int:
     """Run the part that the first argument asks for; returns the exit code."""
     if sys.argv[1:2] == ["run"]:
-        import signal
-
         # Before all else is loaded: a stop that comes meanwhile waits for the runner (runner/signals.py).
+        from sdisup.contract.lean import signal
+
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT])
         from sdisup.runner.main import main as run
 

@@ -8,11 +8,14 @@ any port starts. The next apply takes them up. Standard library only.
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable
 
+from sdisup.contract import lean
 from sdisup.contract.files import RUN_DIRECTORY, STATE_DIRECTORY, Unreadable, read_fields, replace_file
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 KEPT_DIRECTORY = f"{STATE_DIRECTORY}/ledger/disks"
 
@@ -28,7 +31,7 @@ def disk_path(port_index: int, run_directory: str = RUN_DIRECTORY) -> str:
 def remember_disk(path: str, recordings: str, filesystem: str) -> None:
     """Note what `recordings` are on, by its identity (filesystem.py). Raises OSError."""
     os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-    replace_file(path, json.dumps({"recordings": recordings, "filesystem": filesystem}).encode())
+    replace_file(path, lean.encode({"recordings": recordings, "filesystem": filesystem}).encode())
 
 
 def remembered_disk(path: str, recordings: str) -> str:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import _thread
 import errno
-import functools
-import json
 import os
-import signal
 import stat
 import time
+
+from sdisup.contract import lean
+from sdisup.contract.lean import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,11 +35,15 @@ def utc_text(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(milliseconds // 1000)) + f".{milliseconds % 1000:03}Z"
 
 
-@functools.cache
 def boot_id() -> str:
-    """The kernel's name for this boot (random(4))."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
-        return file.read().strip()
+    """The kernel's name for this boot (random(4)), which is read once."""
+    if not _boot_id:
+        with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
+            _boot_id.append(file.read().strip())
+    return _boot_id[0]
+
+
+_boot_id: list[str] = []
 
 
 def stage_file(path: str, content: bytes, *, mode: int = 0o644, durable: bool = True) -> str:
@@ -138,7 +142,7 @@ def read_owned_json(path: str, limit_bytes: int = SIZE_LIMIT_BYTES) -> tuple[obj
     """What a file of JSON holds, and the user id of its owner; raises as read_json does."""
     try:
         content, owner = _read_regular(path, limit_bytes)
-        return json.loads(content), owner
+        return lean.decode(content), owner
     except FileNotFoundError:
         raise
     except OSError as error:

@@ -5,14 +5,12 @@ Written by `sdisup apply` into the unit and read by the runner; both know it fro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from sdisup.contract.names import problem_of
 from sdisup.contract.records import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
 ENDS, SEARCHES = "ends", "searches"

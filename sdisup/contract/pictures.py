@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
 
 from sdisup.contract.media import MXF_HEAD_BYTES, MXF_PICTURE, klv
 from sdisup.contract.records import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 TAIL_BYTES = 64 << 20
 """More than a recording of 100 Mbit/s writes within 5 s; files are synced each second or two."""

@@ -9,16 +9,15 @@ from __future__ import annotations
 import errno
 import os
 import select
-import signal
 import stat
-from collections.abc import Sequence
-from contextlib import suppress
 
 from sdisup.contract.files import EXHAUSTED, monotonic, pidfd_of
-from sdisup.contract.trace import shown, trace
+from sdisup.contract.lean import signal
+from sdisup.contract.trace import trace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import NoReturn
 
 CHUNK_BYTES = 1 << 16
@@ -53,7 +52,7 @@ class Program:
         except BaseException as error:
             for descriptor in opened:
                 os.close(descriptor)
-            trace("run %s: cannot be executed: %s", shown(self._command), error)
+            trace("run %s: cannot be executed: %s", self._command, error)
             raise
         os.close(write_end)
         os.close(null)
@@ -85,16 +84,23 @@ class Program:
     def end(self, timeout_s: float = 0.2) -> int:
         """Kill what is left of it; its exit code, 0 of one that the kernel keeps: it is not waited for any longer."""
         # Before it is reaped: afterwards its number may be another's.
-        with suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
+        _kill(self.pid)
         _is_ready(self._pidfd, monotonic() + timeout_s)
         pid, status = os.waitpid(self.pid, os.WNOHANG)
         for descriptor in {self._output, self._pidfd} - {-1}:
             os.close(descriptor)
         code = os.waitstatus_to_exitcode(status) if pid else 0
         how = (f"killed by signal {-code}" if code < 0 else f"exit {code}") if pid else "hangs in the kernel"
-        trace("run %s: %s after %.3f s", shown(self._command), how, monotonic() - self._began)
+        trace("run %s: %s after %.3f s", self._command, how, monotonic() - self._began)
         return code
+
+
+def _kill(group: int) -> None:
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except ProcessLookupError:
+        # Nothing is left of it.
+        return
 
 
 def _is_ready(descriptor: int, deadline: float | None) -> bool:
@@ -118,7 +124,7 @@ def says(command: Sequence[str], limit_bytes: int = 4096, *, given: int | None =
 
 def become(command: Sequence[str]) -> NoReturn:
     """Replace this process by a command, which is looked for on PATH. Raises OSError."""
-    trace("become %s", shown(command))
+    trace("become %s", list(command))
     os.execvp(command[0], list(command))
 
 

@@ -8,9 +8,9 @@ Standard library only: the runner imports this.
 
 from __future__ import annotations
 
-import json
 import os
 
+from sdisup.contract import lean
 from sdisup.contract.files import (
     RUN_DIRECTORY,
     SIZE_LIMIT_BYTES,
@@ -87,7 +87,7 @@ def leave_stop_note(port_index: int, by: str, directory: str = RUN_DIRECTORY) ->
     """Say who is about to stop the port, for its ledger. Without the right to, it is entered as the operator's."""
     note = {"by": by, "created_boottime_ns": boottime_ns()}
     try:
-        replace_file(stop_note_path(port_index, directory), json.dumps(note).encode())
+        replace_file(stop_note_path(port_index, directory), lean.encode(note).encode())
     except OSError:
         return
 
@@ -119,7 +119,7 @@ def leave_request(port_index: int, request: Request, directory: str = RUN_DIRECT
     try:
         with open(descriptor, "w", encoding="utf-8") as file:
             os.fchmod(descriptor, 0o644)
-            json.dump(document, file)
+            file.write(lean.encode(document))
         if not _make_way(path):
             path = f"{path.removesuffix('.json')}.{os.urandom(8).hex()}.json"
         # link(2) makes the name appear with its whole content, or fails because it is taken.

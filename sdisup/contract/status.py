@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
 
+from sdisup.contract import lean
 from sdisup.contract.files import RUN_DIRECTORY, Unreadable, boot_id, open_lock, read_fields, replace_file
 from sdisup.contract.records import Record
 
@@ -108,12 +108,9 @@ def lock_path(port_index: int, directory: str = RUN_DIRECTORY) -> str:
     return f"{directory}/{port_index}.lock"
 
 
-_as_json = json.JSONEncoder(ensure_ascii=False).encode
-
-
 def write_status(status: PortStatus, directory: str = RUN_DIRECTORY) -> None:
     """Replace the port's status file. Raises OSError."""
-    content = _as_json(status.as_dict()).encode("utf-8", "replace") + b"\n"
+    content = lean.encode(status.as_dict(), ensure_ascii=False).encode("utf-8", "replace") + b"\n"
     path = status_path(status.port_index, directory)
     try:
         replace_file(path, content)

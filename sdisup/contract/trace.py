@@ -10,27 +10,18 @@ Secrets are left out: what URLs and options hold that gives access.
 from __future__ import annotations
 
 import os
-import re
-import shlex
 import sys
 import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from typing import Any
 
 LIMIT = 2000
 """Of a line's characters."""
 _CODE = (".py", ".pyc", ".so", ".pth")
 """What Python opens for itself."""
-
-# As FFmpeg takes them: in a URL before the host, in its query or a list of options, and as an option's value.
-_LOGIN = re.compile(r"([a-zA-Z][\w+.-]*://)[^\s'\"]*@")
-_NAMED = re.compile(
-    r"(?<!\w)((?:pass\w*|pwd|\w*key|secret|\w*token|sig\w*|auth\w*|streamid)=)[^&\s'\"]+", re.IGNORECASE
-)
-_OPTION = re.compile(r"-+\w*(pass|secret|token|headers|cookies|auth|key$)", re.IGNORECASE)
 
 _began: float | None = None
 _is_hooked = False
@@ -53,10 +44,14 @@ def stop() -> None:
 
 
 def trace(text: str, *values: object) -> None:
-    """Show a line, `text % values`; nothing happens unless --debug was given."""
+    """Show a line, `text % values`, of which a list is a command; nothing happens unless --debug was given."""
     if _began is None:
         return
-    line = masked(text % values if values else text)
+    # They need the modules re and shlex, which nobody else loads for this.
+    from sdisup.contract.secrets import masked, shown
+
+    words = tuple(shown(value) if isinstance(value, list) else value for value in values)
+    line = masked(text % words if words else text)
     line = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
     line = f"{line[:LIMIT]}…" if len(line) > LIMIT else line
     try:
@@ -64,20 +59,6 @@ def trace(text: str, *values: object) -> None:
     except (OSError, ValueError):
         # Who read stderr has gone; what the command does goes on.
         stop()
-
-
-def masked(text: str) -> str:
-    """A text without what gives access: `rtsp://***@host/…`, `passphrase=***`."""
-    return _NAMED.sub(r"\1***", _LOGIN.sub(r"\1***@", text))
-
-
-def shown(command: Sequence[str]) -> str:
-    """A command as a shell would take it, without secrets."""
-    words = [
-        "***" if _OPTION.match(before) and not word.startswith("-") else masked(word)
-        for before, word in zip(("", *command), command, strict=False)
-    ]
-    return shlex.join(words)
 
 
 # ---- Files ----

@@ -7,13 +7,16 @@ goes on just now is not in it (present.py finds it). Times are UTC texts, which 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from sys import intern
 
 from sdisup.contract.files import unix_time, utc_text
 from sdisup.contract.records import Record
 from sdisup.ledger.lines import TIME, Entry, Problem, decode_chunk, read_chunks
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
 
 TOO_SHORT_S = 0.05
 """Gaps below this are no more than rounding: they are in the sums and not in the list."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from sdisup.contract.files import utc_text
 from sdisup.ledger.lines import VERSION, Entry
 from sdisup.ledger.moments import FileEnd, Interval, Moment, Sleep, TakenFile, later
 from sdisup.ledger.spool import CANNOT_KEEP_UP
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 LEAST_REPEATED = 0.001
 """Fewer copies than this share of the file's frames are in its own entry only (`duplicated`)."""

@@ -5,9 +5,9 @@ Nothing depends on it: a recording and an account are complete without the proce
 
 from __future__ import annotations
 
-import json
 import os
 
+from sdisup.contract import lean
 from sdisup.contract.files import RUN_DIRECTORY, Unreadable, boot_id, monotonic, read_fields, replace_file
 from sdisup.contract.records import Record
 
@@ -32,7 +32,7 @@ class Health(Record):
 def write_health(run_directory: str, problems: dict[str, str], writes_since: float | None) -> None:
     """Say how it goes. Raises OSError."""
     health = Health(os.getpid(), boot_id(), writes_since, problems)
-    replace_file(health_path(run_directory), json.dumps(health.as_dict()).encode())
+    replace_file(health_path(run_directory), lean.encode(health.as_dict()).encode())
 
 
 def ledger_problem(run_directory: str = RUN_DIRECTORY) -> str:

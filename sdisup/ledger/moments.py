@@ -7,7 +7,6 @@ what `document` did not write.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from sdisup.contract import files
 from sdisup.contract.files import unix_time
@@ -15,7 +14,7 @@ from sdisup.contract.records import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import ClassVar, TypeVar
 
     Read = TypeVar("Read")

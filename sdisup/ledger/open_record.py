@@ -6,9 +6,9 @@ next writer knows by their numbers which of them the ledger has.
 
 from __future__ import annotations
 
-import json
 import os
 
+from sdisup.contract import lean
 from sdisup.contract.files import RUN_DIRECTORY, Exhausted, read_json, replace_file
 from sdisup.ledger.cut_off import LIMIT_BYTES, open_path
 from sdisup.ledger.lines import LEDGER_DIRECTORY, Entry, Problem, last_entry, ledger_path
@@ -23,7 +23,7 @@ def former_path(port_index: int, run_directory: str = RUN_DIRECTORY) -> str:
 
 def save_story(path: str, story: Story) -> None:
     """Replace the open record durably. Raises OSError."""
-    replace_file(path, json.dumps(story.as_dict()).encode(), durable=True)
+    replace_file(path, lean.encode(story.as_dict()).encode(), durable=True)
 
 
 def load_story(

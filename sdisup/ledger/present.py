@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
 
 from sdisup.contract.applied import Applied, AppliedPort, is_port_number
 from sdisup.contract.files import RUN_DIRECTORY, boot_id, unix_time, up_seconds, utc_text
@@ -30,6 +29,10 @@ from sdisup.ledger.spool import (
     spool_path,
 )
 from sdisup.ledger.story import Story
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 NOT_COUNTED = "its frames are not counted yet"
 BEHIND = "the port goes on without it, and what came then was not told yet: see sdisup status"

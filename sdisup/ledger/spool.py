@@ -8,14 +8,17 @@ full /run does not hit it later; the events end at the first NUL. The ledger's p
 from __future__ import annotations
 
 import errno
-import json
 import os
 import time
-from collections.abc import Callable, Iterable
 
+from sdisup.contract import lean
 from sdisup.contract.files import RUN_DIRECTORY, Unreadable, boot_id, boottime_ns, read_fields, replace_file
 from sdisup.ledger.lines import Problem
 from sdisup.ledger.moments import Moment, moment_from
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
 
 VERSION = 1
 CLOCK_STEP_S = 0.1
@@ -272,7 +275,7 @@ def _says_the_same(before: Event, event: Event) -> bool:
 
 def encode_event(event: Event) -> bytes:
     """An event as its line."""
-    return json.dumps(event, separators=(",", ":"), default=str).encode() + b"\n"
+    return lean.encode(event, separators=(",", ":"), default=str).encode() + b"\n"
 
 
 def decode_events(path: str, data: bytes) -> tuple[list[Event], list[Problem]]:
@@ -284,7 +287,7 @@ def decode_events(path: str, data: bytes) -> tuple[list[Event], list[Problem]]:
         if not line:
             continue
         try:
-            event = json.loads(line)
+            event = lean.decode(line)
         except (ValueError, RecursionError):
             problems.append(Problem(path, number, "is no JSON; it may have been cut off"))
             continue
@@ -366,7 +369,7 @@ def acknowledged(path: str, boot: str) -> int:
 
 def acknowledge(path: str, boot: str, sequence: int) -> None:
     """Say that all up to this event is safe. Raises OSError."""
-    replace_file(path, json.dumps({"boot": boot, "sequence": sequence}).encode())
+    replace_file(path, lean.encode({"boot": boot, "sequence": sequence}).encode())
 
 
 def moment_of(event: Event) -> Moment:

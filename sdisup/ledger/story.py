@@ -8,7 +8,6 @@ since the gap begins where the file's content ends.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from sdisup.contract.records import Record
 from sdisup.ledger.entries import clock_entry, extent, file_entries, hole_entry, interval_entries, late_entry
@@ -45,6 +44,10 @@ from sdisup.ledger.spool import (
     WAITS,
     Event,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 STOPPING_S = 1.0
 """Ending FFmpeg is part of a stop up to this long; a longer time without frames before it is a gap."""

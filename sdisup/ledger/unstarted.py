@@ -6,7 +6,6 @@ sdi-record-retry@.service runs this, as the user sdisup, before each of its trie
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 
 from sdisup.contract.files import RUN_DIRECTORY, boot_id, replace_file
 from sdisup.ledger.spool import (
@@ -19,6 +18,10 @@ from sdisup.ledger.spool import (
     spool_directory,
     spool_path,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 CAUSE = "unit cannot be started"
 

@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import math
 import os
-import re
 import select
-import signal
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from sdisup.contract import lean
 from sdisup.contract.disks import disks_directory, keep_disks
 from sdisup.contract.files import EXHAUSTED, RUN_DIRECTORY, boot_id, open_lock, unix_time, up_seconds
 from sdisup.contract.names import COUNTER, SAMPLES, problem_of, shape
@@ -28,7 +25,7 @@ from sdisup.contract.programs import count_frames, ffprobe_beside, says
 from sdisup.contract.status import find_status
 from sdisup.ledger.cut_off import open_path
 from sdisup.ledger.health import write_health
-from sdisup.ledger.lines import LEDGER_DIRECTORY, Problem, append_entries, ledger_path, read_ledger
+from sdisup.ledger.lines import LEDGER_DIRECTORY, Problem, append_entries, ledger_path, read_ledger, zeroed
 from sdisup.ledger.moments import Moment, TakenFile
 from sdisup.ledger.open_record import load_story, remove_former, remove_unfinished, save_story
 from sdisup.ledger.spool import (
@@ -47,6 +44,10 @@ from sdisup.ledger.spool import (
     wake_path,
 )
 from sdisup.ledger.story import Found, Story
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 IDLE_S = 60.0
 """How often the spools are looked at when nobody says that there is something in them."""
@@ -77,7 +78,6 @@ FOUND_MARGIN_S = 3600.0
 FOUND_LIMIT = 100_000
 OTHERS_BYTES = 1 << 20
 """Of another port's ledger: some two thousand entries."""
-_FILE_NAME = re.compile(r"(.+)_(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z(?:_\d+)?\.[a-z0-9]+", re.ASCII)
 
 
 class Job:
@@ -100,7 +100,7 @@ class Job:
                     os.close(descriptor)
                 be_gentle()
                 with open(write_end, "wb") as answer:
-                    answer.write(json.dumps(ask()).encode())
+                    answer.write(lean.encode(ask()).encode())
                 status = 0
             finally:
                 os._exit(status)
@@ -125,7 +125,7 @@ class Job:
     def answer(self) -> object:
         """What the child found; None if it failed."""
         try:
-            return json.loads(self._text)
+            return lean.decode(self._text)
         except ValueError:
             return None
 
@@ -369,7 +369,7 @@ def _view(story: Story) -> object:
     """What has to be durable: not the last event's number alone, nor entries that wait to be appended, nor a try."""
     queue = [str(item) for item in story.waiting() if not (isinstance(item, dict) and "number" in item)]
     files = [str(file) for file in story.files if not file.is_only_a_try()]
-    return json.dumps({**story.as_dict(), "boot": "", "sequence": 0, "files": files, "file": None, "queue": queue})
+    return lean.encode({**story.as_dict(), "boot": "", "sequence": 0, "files": files, "file": None, "queue": queue})
 
 
 def _has(events: Sequence[Event], kind: str) -> bool:
@@ -437,7 +437,7 @@ def _unknown_files(event: Event, known: set[str], ledger: str, since: float) -> 
     """The files that this port made since then and no ledger knows. A file whose name has its second in it is known by
     that, wherever it is: who sorts recordings moves and copies them."""
     recordings, template = str(event.get("recordings", "")), str(event.get("file_name", ""))
-    is_named_by = re.compile(_pattern(template), re.ASCII).fullmatch
+    is_named_by = _namer(template)
     files = list(_recorded_files(recordings, since, is_named_by))
     if not files:
         return []
@@ -518,11 +518,20 @@ def _recorded_files(
                     yield status.st_mtime, path, status.st_size
 
 
-def _pattern(template: str) -> str:
-    """What matches the paths, relative to its recordings, of a port whose files have other names than by default."""
+def _namer(template: str) -> Callable[[str], object]:
+    """What knows the paths, relative to its recordings, of a port whose files have other names than by default."""
     if problem_of(template):
         # Most ports have none.
-        return "(?!)"
+        return lambda _: None
+    # For these ports alone: it loads as much as all of the ledger's process.
+    import re
+
+    return re.compile(_pattern(template), re.ASCII).fullmatch
+
+
+def _pattern(template: str) -> str:
+    import re
+
     words = {"take": r"[\w.-]+", "codec": r"\w+", COUNTER: r"\d{4,}"}
     words.update({field: re.sub(r"\d", r"\\d", sample).replace("+", "[+-]") for field, sample in SAMPLES.items()})
     path = "".join(re.escape(text) + words.get(field, "") for text, field in shape(template, {}))
@@ -538,16 +547,21 @@ def _quoted(mark: str) -> set[bytes]:
     """How a path ends in a ledger and in an open record, which is ASCII."""
     if not mark.startswith("/"):
         return {f'/{mark}"'.encode()}
-    return {json.dumps(mark, ensure_ascii=is_ascii).encode() for is_ascii in (False, True)}
+    return {lean.encode(mark, ensure_ascii=is_ascii).encode() for is_ascii in (False, True)}
 
 
 def _name_and_time(path: str) -> tuple[str, float]:
     """A default name's beginning, and its moment; ("", 0) for any other name (contract/names.py)."""
-    known = _FILE_NAME.fullmatch(os.path.basename(path))
-    if known is None:
+    stem, _, ending = os.path.basename(path).rpartition(".")
+    name, _, stamp = stem.rpartition("_")
+    if set(zeroed(stamp)) == {"0"}:
+        # The second file of that name, or a later one.
+        name, _, stamp = name.rpartition("_")
+    is_ending = ending.isascii() and ending.isalnum() and ending == ending.lower()
+    if not name or not is_ending or zeroed(stamp) != "00000000T000000Z":
         return "", 0.0
-    name, year, month, day, hour, minute, second = known.groups()
-    return name, unix_time(f"{year}-{month}-{day}T{hour}:{minute}:{second}.000Z")
+    day, time_of_day = f"{stamp[:4]}-{stamp[4:6]}-{stamp[6:8]}", f"{stamp[9:11]}:{stamp[11:13]}:{stamp[13:15]}"
+    return name, unix_time(f"{day}T{time_of_day}.000Z")
 
 
 def _last_wall(story: Story) -> float | None:
@@ -743,8 +757,8 @@ def main(arguments: Sequence[str]) -> int:
         return 1
     if is_flush:
         return 0 if writer.flush() else 1
-    signal.signal(signal.SIGTERM, _end)
-    signal.signal(signal.SIGINT, _end)
+    lean.signal.signal(lean.signal.SIGTERM, _end)
+    lean.signal.signal(lean.signal.SIGINT, _end)
     writer.run()
     problem = f"{places[1]} has been missing or read-only for {OUT_OF_PLACE_S:.0f} s"
     print(f"{problem}; a new process will look again", file=sys.stderr)

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import math
 import select
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
 
 from sdisup.contract.disks import disk_path
 from sdisup.contract.files import RUN_DIRECTORY, monotonic_raw
+from sdisup.contract.lean import deque
 from sdisup.contract.options import ENDS, REQUIRED, Options
 from sdisup.contract.records import Record
 from sdisup.runner.causes import (
@@ -53,6 +52,10 @@ from sdisup.runner.progress import (
 )
 from sdisup.runner.rest import Counting
 from sdisup.runner.streams import Streams
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
 
 CLOSE_PATIENCE_S = 3.0
 PROBE_S = 8.0

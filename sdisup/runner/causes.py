@@ -10,11 +10,13 @@ text never leads to `fail`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from sdisup.contract.options import ENDS, SEARCHES
 from sdisup.contract.records import Record
 from sdisup.ledger.spool import TERMINATED
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 RETRY, WAIT, FAIL = "retry", "wait", "fail"
 ERROR, WARNING, INFO = 3, 4, 6

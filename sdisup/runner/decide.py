@@ -7,7 +7,6 @@ people are told of the port meanwhile. DESIGN.md, "What restarts what". Times ar
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from sdisup.contract.options import ENDS, OPTIONAL, Options
 from sdisup.contract.records import Record
@@ -28,6 +27,10 @@ from sdisup.runner.causes import (
     Cause,
     Fault,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 # Phases of a runner: without an FFmpeg, or those of its attempt.
 WAITING, OPENING, RUNNING, CLOSING, ENDED = "waiting", "opening", "running", "closing", "ended"

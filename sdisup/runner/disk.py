@@ -16,9 +16,6 @@ import errno
 import os
 import stat
 import time
-from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
 
 from sdisup.contract.disks import remember_disk, remembered_disk
 from sdisup.contract.files import EXHAUSTED
@@ -29,11 +26,16 @@ from sdisup.contract.filesystem import (
     is_system_disk,
     open_below,
 )
+from sdisup.contract.lean import deque
 from sdisup.contract.media import holds_media
 from sdisup.contract.names import FileName, name_at
 from sdisup.contract.records import Record
 from sdisup.runner.unnamed import Spare, give_name, make_unnamed
 from sdisup.runner.whereabouts import Found, Whereabouts, is_same, is_same_at_rest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 HEAD_BYTES = 1 << 16
@@ -240,13 +242,18 @@ class RecordingFile:
             self._tell(OpenFailed(problem, is_disk=is_disk))
             return
         if self._is_new_disk:
-            # A full /run must not end a recording; the next file tries again.
-            with suppress(OSError):
-                remember_disk(self._place.disk_note, self._place.recordings, self._filesystem)
+            self._remember_disk()
         self._tell(Opened(self._path, self._descriptor))
         if self._is_named:
             self._tell(Named(self._path))
         self._close(self._watch())
+
+    def _remember_disk(self) -> None:
+        try:
+            remember_disk(self._place.disk_note, self._place.recordings, self._filesystem)
+        except OSError:
+            # A full /run must not end a recording; the next file tries again.
+            return
 
     def _wrong_place(self) -> str:
         """Why no file may be made here now: it is another filesystem than apply found, or the runners before."""

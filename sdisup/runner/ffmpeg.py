@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import fcntl
 import os
-import signal
-from collections.abc import Sequence
 
 from sdisup.contract.files import pidfd_of
+from sdisup.contract.lean import signal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 READ_BYTES = 1 << 16
 OUTPUT_DESCRIPTOR = 3

@@ -16,8 +16,6 @@ import math
 import os
 import select
 import time
-from collections.abc import Callable, Sequence
-from signal import sigtimedwait
 
 from sdisup.contract import names
 from sdisup.contract.files import (
@@ -30,6 +28,7 @@ from sdisup.contract.files import (
     up_seconds,
     utc_text,
 )
+from sdisup.contract.lean import signal
 from sdisup.contract.options import OptionError, Options, parse_options
 from sdisup.contract.requests import Request, claim_request, noted_stopper
 from sdisup.contract.status import PortStatus, read_status, stopped_at, take_lock
@@ -67,6 +66,10 @@ from sdisup.runner.programmes import with_programme
 from sdisup.runner.report import ERROR, INFO, NOTICE, WARNING, FFmpegLog, Journal, Notifier, Reporter, shell_text
 from sdisup.runner.rest import may_rest
 from sdisup.runner.signals import BOTH, RESTARTS, SYSTEMD, Signals, text_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 EXIT_STOPPED, EXIT_RETRY, EXIT_CANNOT_WORK = 0, 1, 78
 FRUITLESS_ATTEMPTS = 3
@@ -811,7 +814,7 @@ def _wait_for_former_runner(port_index: int, journal: Journal) -> int:
     text = f"port {port_index}: another runner records it already, or was killed and waits for a disk that hangs"
     journal.say(ERROR, text)
     Notifier().send("READY=1", f"STATUS={text}")
-    came = sigtimedwait(BOTH, LOCK_WAIT_S)
+    came = signal.sigtimedwait(BOTH, LOCK_WAIT_S)
     return EXIT_STOPPED if came is not None and came.si_pid == SYSTEMD else EXIT_RETRY
 
 
@@ -847,7 +850,7 @@ def main(arguments: Sequence[str]) -> int:
     except (OSError, Exhausted) as error:
         # Before it has read its take: the next runner has to have it.
         journal.say(ERROR, f"port {options.port}: cannot begin: {error}; it is tried again")
-        sigtimedwait(BOTH, BEGIN_AGAIN_S)
+        signal.sigtimedwait(BOTH, BEGIN_AGAIN_S)
         os._exit(EXIT_RETRY)
     code = runner.run()
     # Not sys.exit: a thread that waits for a hanging disk must not keep the interpreter.

@@ -8,9 +8,9 @@ sdi-record-retry@.service leaves a mark of its own just before it starts the por
 
 from __future__ import annotations
 
-import json
 import os
 
+from sdisup.contract import lean
 from sdisup.contract.files import Unreadable, read_fields, read_json, replace_file
 from sdisup.contract.records import Record
 from sdisup.contract.requests import Request
@@ -50,7 +50,7 @@ class Memory(Record, frozen=False):
         del content["path"], content["lack"]
         try:
             # For nobody else's eyes: a stream's URL may hold a password.
-            replace_file(self.path, json.dumps(content).encode(), mode=0o600)
+            replace_file(self.path, lean.encode(content).encode(), mode=0o600)
         except OSError as error:
             self.lack = f"{os.path.dirname(self.path)}: {error.strerror}"
         else:
@@ -159,4 +159,4 @@ def note_recorded(path: str, command: list[str], before: list[list[str]]) -> Non
     """Note that this command line has recorded, beside those that did before. Raises OSError."""
     commands = [*(other for other in before if other != command), command]
     # For nobody else's eyes, as above.
-    replace_file(path, json.dumps(commands[-COMMANDS_KEPT:]).encode(), mode=0o600)
+    replace_file(path, lean.encode(commands[-COMMANDS_KEPT:]).encode(), mode=0o600)

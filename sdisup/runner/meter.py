@@ -7,8 +7,8 @@ ever, or fall silent (FACTS 3). All times are CLOCK_MONOTONIC seconds.
 from __future__ import annotations
 
 import math
-from collections import deque
 
+from sdisup.contract.lean import deque
 from sdisup.runner.decide import Sight
 from sdisup.runner.pace import BURST_LIMIT_S, SOURCE_SILENT, Pace
 

@@ -10,8 +10,8 @@ CLOCK_MONOTONIC. Both are in seconds.
 from __future__ import annotations
 
 import math
-from collections import deque
 
+from sdisup.contract.lean import deque
 from sdisup.contract.records import Record
 from sdisup.ledger.spool import CANNOT_KEEP_UP, SOURCE_LOSES
 

@@ -15,10 +15,12 @@ FFmpeg's first picture and first sound may belong to different programmes, and t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
 from sdisup.contract.records import Record
 from sdisup.runner.progress import found_size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 LINES_KEPT = 2000
 

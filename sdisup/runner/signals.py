@@ -7,8 +7,8 @@ A thread waits for them, since Python has no signalfd(2); what it gets is looked
 from __future__ import annotations
 
 import _thread
-import signal
 
+from sdisup.contract.lean import signal
 from sdisup.ledger.spool import TERMINATED
 
 TYPE_CHECKING = False
@@ -49,7 +49,7 @@ class Signals:
 
 def text_of(came: signal.struct_siginfo) -> str:
     """In the operator's words what a signal is that systemd did not send."""
-    name = signal.Signals(came.si_signo).name
+    name = "SIGTERM" if came.si_signo == STOPS else "SIGINT"
     if not came.si_pid:
         # The kernel, or a process that this PID namespace does not show (pid_namespaces(7)).
         return f"{TERMINATED}: {name}, nobody knows whose"

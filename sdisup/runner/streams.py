@@ -5,9 +5,7 @@ Times are CLOCK_MONOTONIC seconds.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
-
+from sdisup.contract.lean import deque
 from sdisup.contract.options import SOUND_MARK
 from sdisup.runner.causes import is_format_change, plain
 from sdisup.runner.decide import NO_SOUND_S, sound_input
@@ -24,6 +22,10 @@ from sdisup.runner.progress import (
     picture_stream,
     wild_stream,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 WILD_IN_A_ROW, WILD_S = 3, 1.0
 """So many timestamps that FFmpeg does not believe, within this time, are a jump; fewer are outliers."""

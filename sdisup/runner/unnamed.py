@@ -8,9 +8,8 @@ disk.py alone call it.
 from __future__ import annotations
 
 import os
-from collections import deque
-from contextlib import suppress
 
+from sdisup.contract.lean import deque
 from sdisup.contract.names import FileName
 from sdisup.runner.whereabouts import is_same
 
@@ -60,14 +59,20 @@ def make_unnamed(directory: int) -> int:
 def give_name(descriptor: int, directory: int, name: str) -> bool:
     """Give an unnamed file a name in an open directory; False if something has that name. Raises OSError.
 
-    By its descriptor's name, which needs no capability (open(2), O_TMPFILE). From here on the descriptor is one that
-    was opened by name: of any other the kernel does not tell where the file is by now (proc(5), fd).
+    By its descriptor's name, which needs no capability (open(2), O_TMPFILE).
     """
     try:
         os.link(f"/proc/self/fd/{descriptor}", name, dst_dir_fd=directory, follow_symlinks=True)
     except FileExistsError:
         return False
-    with suppress(OSError):
+    _open_by_name(descriptor, directory, name)
+    return True
+
+
+def _open_by_name(descriptor: int, directory: int, name: str) -> None:
+    """Make the descriptor one that was opened by name: of any other the kernel does not tell where the file is by now
+    (proc(5), fd)."""
+    try:
         by_name = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
         try:
             # Somebody may have put something else there.
@@ -75,4 +80,6 @@ def give_name(descriptor: int, directory: int, name: str) -> bool:
                 os.dup2(by_name, descriptor, inheritable=False)
         finally:
             os.close(by_name)
-    return True
+    except OSError:
+        # It is recorded all the same.
+        return

@@ -224,6 +224,25 @@ def test_what_has_to_be_quick_loads_nothing_costly(module: str) -> None:
     assert loaded & COSTLY == set()
 
 
+TELL_THOSE_IN_PYTHON = """
+print(*(name for name, it in sys.modules.items() if str(getattr(it, "__file__", "")).endswith(".py")))
+"""
+
+
+@pytest.mark.parametrize(("part", "module"), [("run", "runner.main"), ("ledger", "ledger.writer")])
+def test_what_runs_for_ever_loads_the_least(part: str, module: str) -> None:
+    """Each of json, re, enum, signal or collections would cost a runner memory, and its port time at the start."""
+    program = f"""
+from sdisup.__main__ import main
+sys.argv = ["sdisup", {part!r}, "of", "three", "words"]
+main()
+"""
+    bare = run_fresh(f"import __future__, os{TELL_THOSE_IN_PYTHON}")[-1].split()
+    names = run_fresh(program + TELL_THOSE_IN_PYTHON)[-1].split()
+    assert f"sdisup.{module}" in names
+    assert {name for name in names if room_of(name) != "sdisup"} == set(bare)
+
+
 @pytest.mark.parametrize("module", [module for module in MODULES if module not in ENTRIES])
 def test_a_module_loads_only_rooms_that_its_room_may(module: str) -> None:
     """Run by itself, so that no module works only because another one was imported before it."""

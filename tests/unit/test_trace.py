@@ -20,7 +20,8 @@ from sdisup.cli import commands as cli
 from sdisup.contract import trace as module
 from sdisup.contract.files import read_json, replace_file
 from sdisup.contract.programs import Program, says
-from sdisup.contract.trace import masked, shown, trace
+from sdisup.contract.secrets import masked, shown
+from sdisup.contract.trace import trace
 
 PACKAGE = Path(sdisup.__file__).parent
 LINE = re.compile(r"sdisup: debug: \+[0-9]+\.[0-9]{3} s  (read|write|rename|link|remove|make|run|become|D-Bus) \S.*")
