@@ -311,13 +311,13 @@ assemble_code() {
     (cd "$here" && find sdisup -name '*.py' -print0 | xargs -0r cp --parents -t "$tree" -- sdisup/py.typed)
     cp -- "$here"/units/* "$tree/sdisup/units/"
     cat >"$tree/__main__.py" <<'TEXT'
-"""What the units run: python3 -I -S /usr/lib/sdisup run …"""
+"""What the units run: python3 -I -S /usr/lib/sdisup/__main__.py run …"""
 
 import os
 import sys
 
 # /usr/lib/sdisup is a link, and an update points it to another directory. No process may mix the two versions.
-sys.path[0] = os.path.realpath(sys.path[0])
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 from sdisup.__main__ import main
 
 sys.exit(main())
@@ -358,7 +358,7 @@ install_code() {
         undo_by rm -rf -- "$new"
         cp -r -- "$work/code" "$new"
         "$python" -I -m compileall -q -s "$new" -p "$code" "$new" >&2 || die "the code could not be compiled"
-        "$python" -I -S "$new" --version >/dev/null || die "the code does not run; see above"
+        "$python" -I -S "$new/__main__.py" --version >/dev/null || die "the code does not run; see above"
         # After a power cut the link must not point to empty files.
         find "$new" -type f -exec sync -- {} +
         turn_link "$(basename "$new")"

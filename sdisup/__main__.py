@@ -1,18 +1,23 @@
 """The one entry: `run` is the process in a port's unit, `ledger` that of sdi-ledger.service, `unstarted` a part of
 sdi-record-retry@.service, all else the command.
 
-install.sh places a file beside the package that calls this one, for `python3 -I -S /usr/lib/sdisup`.
+install.sh places a file beside the package that calls this one, for `python3 -I -S /usr/lib/sdisup/__main__.py`.
 """
 
 import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+else:
+    # As in contract/lean.py, which is not loaded yet.
+    import _signal as signal
 
 
 def main() -> int:
     """Run the part that the first argument asks for; returns the exit code."""
     if sys.argv[1:2] == ["run"]:
         # Before all else is loaded: a stop that comes meanwhile waits for the runner (runner/signals.py).
-        from sdisup.contract.lean import signal
-
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT])
         from sdisup.runner.main import main as run
 

@@ -25,7 +25,8 @@ from sdisup.errors import SdisupError
 from sdisup.sources.values import FPS
 
 UNIT_DIRECTORY = "/etc/systemd/system"
-PROGRAM = ("/usr/bin/python3", "-I", "-S", "/usr/lib/sdisup")
+PROGRAM = ("/usr/bin/python3", "-I", "-S", "/usr/lib/sdisup/__main__.py")
+"""A file, since for a directory Python loads the module runpy first, which loads as much as a runner: 3 ms, 0.7 MiB."""
 RUNNER = (*PROGRAM, "run")
 LEDGER_WRITER = (*PROGRAM, "ledger")
 TELL_UNSTARTED = (*PROGRAM, "unstarted")

@@ -210,7 +210,7 @@ def test_what_the_runner_is_told_stands_in_the_unit() -> None:
     text = result.files[drop_in_path(3)]
     assert "--port=3 --name=CAM3 " in text
     assert f"--revision={result.revisions[3]} " in text
-    assert "\nExecStart=\nExecStart=:/usr/bin/python3 -I -S /usr/lib/sdisup run " in text
+    assert "\nExecStart=\nExecStart=:/usr/bin/python3 -I -S /usr/lib/sdisup/__main__.py run " in text
     assert text.rstrip().endswith("{output}")
 
 
