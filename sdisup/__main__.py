@@ -19,7 +19,7 @@ def main() -> int:
     if sys.argv[1:2] == ["run"]:
         # Before all else is loaded: a stop that comes meanwhile waits for the runner (runner/signals.py).
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT])
-        from sdisup.runner.main import main as run
+        from sdisup.runner.begin import main as run
 
         return run(sys.argv[2:])
     if sys.argv[1:2] == ["ledger"]:

@@ -48,6 +48,7 @@ from sdisup.control.units import runner_options  # noqa: E402
 from sdisup.encode.command import build_ffmpeg_arguments  # noqa: E402
 from sdisup.encode.probe import probe_ffmpeg  # noqa: E402
 from sdisup.runner import report  # noqa: E402
+from sdisup.runner.begin import Beginning  # noqa: E402
 from sdisup.runner.disk import Closed, Event, FirstMedia, OpenFailed, RecordingFile, Sample  # noqa: E402
 from sdisup.runner.ffmpeg import FFmpegProcess  # noqa: E402
 from sdisup.runner.main import Runner  # noqa: E402
@@ -124,7 +125,8 @@ class Stage:
                 super()._tell(event, is_news=is_news)
 
         os.environ["RUNTIME_DIRECTORY"] = str(self.directory / "run" / "port-0")
-        self.runner = Runner(options, open_file=File, spawn=Process)
+        self.beginning = Beginning(options, open_file=File, spawn=Process)
+        self.runner = Runner(self.beginning)
         actor = threading.Thread(target=act, args=(self,), daemon=True)
         actor.start()
         with mock.patch.object(report.Journal, "_write", lambda *_: None):
@@ -172,7 +174,7 @@ class Stage:
         assert self.runner is not None
         self.write("stop")
         self.runner.stop()
-        os.write(self.runner.wake_write, b"\0")
+        self.beginning.wake()
 
 
 def event_text(event: Event) -> str:

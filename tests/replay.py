@@ -18,6 +18,7 @@ from scripted import DESCRIPTOR, FakeFFmpeg, FakeFile, World
 
 from sdisup.contract.options import Options
 from sdisup.runner import main, report
+from sdisup.runner.begin import Beginning
 from sdisup.runner.decide import END_FFMPEG, NOTHING, Decision, Situation, decide, describe
 from sdisup.runner.disk import Closed, Event, FirstMedia, Opened, OpenFailed, Sample
 from sdisup.runner.main import Runner
@@ -94,7 +95,8 @@ class Replay:
                 os.environ.pop(name, None)
             options = self.recording.options.replaced(run_directory=self._run_directory)
             edges: dict[str, Any] = {"poll": world, "open_file": world.open_file, "spawn": world.spawn}
-            world.runner = Runner(options, now=world.now, wall=world.wall, raw=world.now, **edges)
+            beginning = Beginning(options, now=world.now, wall=world.wall, **edges)
+            world.runner = Runner(beginning, raw=world.now)
             status = world.runner.run()
         self._say(f"exit {status}")
         return "\n".join([*self.said, *self._events()]) + "\n"

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
+from sdisup.contract.options import Options
+from sdisup.runner.begin import Beginning
 from sdisup.runner.disk import Closed, Event, Named, News, Opened, Place, Sample
 from sdisup.runner.main import Runner
 
@@ -139,6 +142,14 @@ class World:
             self.script.append((second, action))
         self.script = deque(sorted(self.script, key=lambda entry: entry[0]))
         return self
+
+    def start(self, options: Options, signals: Any = None) -> Runner:
+        """A runner in this world that has spawned its first FFmpeg, as far as that may be."""
+        edges: dict[str, Any] = {"poll": self, "open_file": self.open_file, "spawn": self.spawn}
+        beginning = Beginning(options, now=self.now, wall=self.wall, asleep=lambda: self.asleep_s, **edges)
+        beginning.spawn_first()
+        self.runner = Runner(beginning, raw=self.now, signals=signals and (lambda _: signals))
+        return self.runner
 
     # What the runner is given.
 

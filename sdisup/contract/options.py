@@ -75,6 +75,11 @@ _OPTIONAL = {"without_signal": "", "audio_options": "", "run_directory": "", "un
 _READ = {"int": int, "float": float, "str": str}
 
 
+def unit_of(options: Options) -> str:
+    """The unit that a runner of these options is the process of."""
+    return options.unit or f"sdi-record@{options.port}.service"
+
+
 def format_options(options: Options) -> list[str]:
     """The arguments that parse_options reads back."""
     names = [name for name in _NAMES if name not in _OPTIONAL or getattr(options, name)]

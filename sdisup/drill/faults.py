@@ -12,7 +12,8 @@ from sdisup.contract.status import PortStatus
 from sdisup.drill.report import ROOM_S, ROOM_STARTS, Limit, Limits
 from sdisup.drill.stage import PLAIN_PORT, RECORDINGS, SIGNAL, SIGNAL_PORT, unit
 from sdisup.errors import SdisupError
-from sdisup.runner.decide import BACKOFF_S, NO_FRAME_S, NO_SIGNAL_RETRY_S
+from sdisup.runner.decide import NO_FRAME_S, NO_SIGNAL_RETRY_S
+from sdisup.runner.memory import BACKOFF_S
 
 KILL_TO_RECORDING = Limit(least_s=0.150, starts=2.0)
 """From kill -9 of FFmpeg until the port records again, on top of FFmpeg's own start.

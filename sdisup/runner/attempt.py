@@ -7,10 +7,12 @@ descriptors that are ready and with the time (CLOCK_MONOTONIC, seconds), and it 
 from __future__ import annotations
 
 import math
+
+# os.wait4 loads it, at the latest (posixmodule.c): nothing is to be loaded once a port records.
+import resource  # noqa: F401
 import select
 
-from sdisup.contract.disks import disk_path
-from sdisup.contract.files import RUN_DIRECTORY, monotonic_raw
+from sdisup.contract.files import monotonic_raw
 from sdisup.contract.lean import deque
 from sdisup.contract.options import ENDS, REQUIRED, Options
 from sdisup.contract.records import Record
@@ -28,6 +30,7 @@ from sdisup.runner.causes import (
     classify,
     file_verdict,
 )
+from sdisup.runner.command import is_from_zero, with_output
 from sdisup.runner.decide import (
     CLOSING,
     ENDED,
@@ -36,11 +39,20 @@ from sdisup.runner.decide import (
     RUNNING,
     Ended,
     Sight,
-    is_from_zero,
     sound_remark,
-    with_output,
 )
-from sdisup.runner.disk import Closed, Event, FirstMedia, Named, Opened, OpenFailed, Place, RecordingFile, Sample
+from sdisup.runner.disk import (
+    Closed,
+    Event,
+    FirstMedia,
+    Named,
+    Opened,
+    OpenFailed,
+    Place,
+    RecordingFile,
+    Sample,
+    place_of,
+)
 from sdisup.runner.ffmpeg import OUTPUT_NAME, FFmpegProcess, Ladder
 from sdisup.runner.meter import Meter
 from sdisup.runner.pace import SIGNAL_LOST, SOURCE_SILENT
@@ -166,9 +178,7 @@ class Attempt:
         self._exit_status = 0
         self._close_by = 0.0
         self._ending_since: float | None = None
-        note = disk_path(options.port, options.run_directory or RUN_DIRECTORY)
-        place = Place(options.recordings, directory, options.file_name, options.container, options.filesystem, note)
-        self.files = [File(open_file(place, options.sync_interval_s, wake))]
+        self.files = [File(open_file(place_of(options, directory), options.sync_interval_s, wake))]
 
     def _new_meter(self, now: float) -> Meter:
         silent = SIGNAL_LOST if self.options.without_signal == ENDS else SOURCE_SILENT

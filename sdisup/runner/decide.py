@@ -27,10 +27,12 @@ from sdisup.runner.causes import (
     Cause,
     Fault,
 )
+from sdisup.runner.command import sound_input
+from sdisup.runner.memory import BACKOFF_S, backoff_s
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    pass
 
 # Phases of a runner: without an FFmpeg, or those of its attempt.
 WAITING, OPENING, RUNNING, CLOSING, ENDED = "waiting", "opening", "running", "closing", "ended"
@@ -75,8 +77,6 @@ INTERVAL_FRAMES = 4
 NO_FRAME_S, NO_GROWTH_S = 2.0, 5.0
 """From when on a port that recorded is said to have stalled, without a new frame and with a file that does not grow."""
 
-BACKOFF_S = (0.0, 0.0, 1.0, 2.0, 4.0, 8.0, 10.0)
-"""The wait before a start, by how many ends in a row came before it; the last one is the cap."""
 LOOPS_A_RUNNER, DISK_LOOPS_A_RUNNER, DISK_LOOPS = 6, 2, 10
 HOPELESS_EAGER_LOOPS, HOPELESS_RETRY_S = 60, 60.0
 """An FFmpeg that worked and cannot is being replaced, most likely: it is tried as in any crash loop for ten minutes,
@@ -355,11 +355,6 @@ def _is_loop(situation: Situation, ended: Ended) -> bool:
     )
 
 
-def backoff_s(failures: int) -> float:
-    """How long to wait before a start that follows `failures` ends without a good minute between them."""
-    return BACKOFF_S[min(failures, len(BACKOFF_S) - 1)]
-
-
 def loop_wait_s(failures: int, cpu_s: float) -> float:
     """How long to wait in a crash loop at its slowest, where FFmpeg's failing start cost `cpu_s` of a core."""
     return max(backoff_s(failures), min(cpu_s / LOOP_SHARE, LOOP_LIMIT_S))
@@ -458,74 +453,3 @@ def sound_remark(sight: Sight) -> str:
     if sight.soundless_s > SOUND_STOPPED_S + sight.frameless_s:
         return f"no sound for {sight.soundless_s:.0f} s"
     return ""
-
-
-# Other commands than the configured one.
-
-OUTPUT, MUXERS = "{output}", {"mkv": "matroska"}
-"""The place for the file in a command line, and FFmpeg's names of the muxers that are not called as their files end."""
-
-
-def with_output(command: Sequence[str], container: str, name: str) -> list[str]:
-    """The command that records to `name`, by which FFmpeg cannot tell the muxer: a unit written by hand may lack it."""
-    at = command.index(OUTPUT)
-    last_input = max((index for index in range(at) if command[index] == "-i"), default=0)
-    muxer = [] if "-f" in command[last_input:at] else ["-f", MUXERS.get(container, container)]
-    return [*command[:at], *muxer, *(name if word == OUTPUT else word for word in command[at:])]
-
-
-def with_size(command: Sequence[str], size: str) -> list[str]:
-    """The same command for a file of that size, `640x360`, whatever the first pictures are. FFmpeg's scaling would mix
-    the fields of interlaced pictures."""
-    if any("setfield=" in word for word in command):
-        return [*command]
-    width, height = (int(number) // 2 * 2 for number in size.split("x"))
-    return [*command[:-1], "-s", f"{width}x{height}", command[-1]]
-
-
-FROM_ZERO = "setpts=PTS-STARTPTS"
-
-
-def from_zero(command: Sequence[str]) -> list[str]:
-    """The same command with picture and sound beginning at zero each, wherever their timestamps begin."""
-    made = [*command] if "-vf" in command else [*command[:-1], "-vf", "null", command[-1]]
-    for index, option in enumerate(made):
-        if option == "-vf":
-            made[index + 1] = f"{FROM_ZERO},{made[index + 1]}"
-        elif option == "-af" or option.startswith("-filter:a"):
-            made[index + 1] = f"asetpts=PTS-STARTPTS,{made[index + 1]}"
-    return made
-
-
-def is_from_zero(command: Sequence[str]) -> bool:
-    """Whether it is a command of from_zero."""
-    return any(word.startswith(FROM_ZERO) for word in command)
-
-
-_SOUND_OPTIONS = ("-af", "-c:a", "-b:a")
-
-
-def sound_input(command: Sequence[str]) -> int:
-    """The number of the input that the sound has for itself; 0 if it comes with the picture, or there is none."""
-    for index, word in enumerate(command[:-1]):
-        if word == "-map" and ":a:" in command[index + 1]:
-            return int(command[index + 1].partition(":")[0])
-    return 0
-
-
-def without_audio(command: Sequence[str], audio_options: str) -> list[str]:
-    """The same command without a track for the sound, an input for it alone, and the input's audio options."""
-    unwanted = {*_SOUND_OPTIONS, *audio_options.split(",")}
-    kept: list[str] = []
-    index = 0
-    if sound_input(command):
-        end_of_picture = command.index("-i") + 2
-        command = [*command[:end_of_picture], *command[command.index("-map") :]]
-    while index < len(command):
-        is_audio_map = command[index] == "-map" and ":a:" in "".join(command[index + 1 : index + 2])
-        if command[index] in unwanted or command[index].startswith("-filter:a:") or is_audio_map:
-            index += 2
-        else:
-            kept.append(command[index])
-            index += 1
-    return kept

@@ -17,8 +17,8 @@ import os
 import stat
 import time
 
-from sdisup.contract.disks import remember_disk, remembered_disk
-from sdisup.contract.files import EXHAUSTED
+from sdisup.contract.disks import disk_path, remember_disk, remembered_disk
+from sdisup.contract.files import EXHAUSTED, RUN_DIRECTORY
 from sdisup.contract.filesystem import (
     filesystem_identity,
     is_same_filesystem,
@@ -36,6 +36,8 @@ from sdisup.runner.whereabouts import Found, Whereabouts, is_same, is_same_at_re
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from sdisup.contract.options import Options
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 HEAD_BYTES = 1 << 16
@@ -68,6 +70,12 @@ class Place(Record):
     container: str
     filesystem: str = ""
     disk_note: str = ""
+
+
+def place_of(options: Options, directory: str) -> Place:
+    """Where a port's next file belongs, in the directory of its take."""
+    note = disk_path(options.port, options.run_directory or RUN_DIRECTORY)
+    return Place(options.recordings, directory, options.file_name, options.container, options.filesystem, note)
 
 
 class Opened(Record):

@@ -14,134 +14,87 @@ from __future__ import annotations
 
 import math
 import os
-import select
-import time
 
-from sdisup.contract import names
-from sdisup.contract.files import (
-    RUN_DIRECTORY,
-    Exhausted,
-    Unreadable,
-    asleep_seconds,
-    monotonic,
-    monotonic_raw,
-    up_seconds,
-    utc_text,
-)
+from sdisup.contract.files import Exhausted, Unreadable, monotonic_raw
 from sdisup.contract.lean import signal
-from sdisup.contract.options import OptionError, Options, parse_options
-from sdisup.contract.requests import Request, claim_request, noted_stopper
-from sdisup.contract.status import PortStatus, read_status, stopped_at, take_lock
+from sdisup.contract.requests import noted_stopper
 from sdisup.ledger import spool
 from sdisup.runner import decide as steps
 from sdisup.runner.attempt import Attempt, File
 from sdisup.runner.causes import COMPLETE, NO_SOUND, OTHER_PROGRAMME, TIMESTAMPS
+from sdisup.runner.command import next_options
 from sdisup.runner.decide import (
     Decision,
     Ended,
     Sight,
     Situation,
-    backoff_s,
     decide,
     describe,
-    from_zero,
     next_limit_s,
     sound_remark,
-    with_size,
-    without_audio,
 )
-from sdisup.runner.disk import RecordingFile, recording_files
-from sdisup.runner.ffmpeg import FFmpegProcess
-from sdisup.runner.memory import (
-    Memory,
-    leave_mark,
-    memory_path,
-    note_recorded,
-    recorded_commands,
-    recorded_path,
-    take_up,
-)
+from sdisup.runner.memory import backoff_s, note_recorded, recorded_commands, recorded_path
+from sdisup.runner.notify import Notifier
 from sdisup.runner.pace import BLOCK_S
-from sdisup.runner.programmes import with_programme
-from sdisup.runner.report import ERROR, INFO, NOTICE, WARNING, FFmpegLog, Journal, Notifier, Reporter, shell_text
+from sdisup.runner.report import ERROR, INFO, NOTICE, WARNING, FFmpegLog, Journal, Reporter, shell_text
 from sdisup.runner.rest import may_rest
 from sdisup.runner.signals import BOTH, RESTARTS, SYSTEMD, Signals, text_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import NoReturn
+
+    from sdisup.contract.options import OptionError, Options
+    from sdisup.runner.begin import Beginning, First
+    from sdisup.runner.disk import RecordingFile
+    from sdisup.runner.ffmpeg import FFmpegProcess
 
 EXIT_STOPPED, EXIT_RETRY, EXIT_CANNOT_WORK = 0, 1, 78
 FRUITLESS_ATTEMPTS = 3
 """A server may take some seconds before it lets the same client in again."""
 STILL_S, STILLS_KEPT = 2.0, 4
 """A loop that turns by so much later than it should has stood still."""
-SILENT_S = 6.0
-"""A runner that was killed, and last wrote its status longer ago, stood still: systemd's watchdog kills it 6.7 s after
-the last sign of life at the earliest, and starts the next one at once."""
 BEGIN_AGAIN_S = 1.0
 LOCK_WAIT_S = 8.0
 """Below the unit's WatchdogSec=."""
 FORGETS = "after a crash the port may go on without its take"
-WANTS_DIRECTORY = "/etc/systemd/system/sdi-record.target.wants"
 
 
 class Runner:
     """One port's life between its start and its stop, as an event loop over one poll.
 
-    `now`, `wall` and `raw` are its clocks; `open_file` and `spawn` make a file's threads and FFmpeg's process, and
-    `signals` waits for SIGTERM and SIGINT.
+    It goes on with what `beginning` has; `raw` is a clock, and `signals` waits for SIGTERM and SIGINT.
     """
 
     def __init__(
         self,
-        options: Options,
+        beginning: Beginning,
         *,
-        poll: select.poll | None = None,
-        now: Callable[[], float] = monotonic,
-        wall: Callable[[], float] = time.time,
         raw: Callable[[], float] = monotonic_raw,
-        asleep: Callable[[], float] = asleep_seconds,
-        open_file: Callable[..., RecordingFile] | None = None,
-        spawn: Callable[[Sequence[str], int], FFmpegProcess] = FFmpegProcess,
         signals: Callable[[Callable[[], None]], Signals] | None = None,
     ) -> None:
-        run_directory = options.run_directory or RUN_DIRECTORY
-        directory = os.environ.get("RUNTIME_DIRECTORY") or f"{run_directory}/port-{options.port}"
-        problems: list[str] = []
-        memory = _recall(options.port, run_directory, directory, problems)
-        _begin_take(memory, options, run_directory, directory, problems)
-        request = memory.request
-        self._memory = memory
-        self._options = options.replaced(
-            name=request.name or options.name,
-            codec=request.codec or options.codec,
-            container=request.container or options.container,
-            command=request.argv or options.command,
-            file_name=_file_name(options, request),
-        )
-        self._directory = request.recording_path or options.recordings
-        own_names = {"port": options.port, "name": options.name}
-        self._names = names.fill(options.file_name, own_names) if options.file_name else ""
-        """How this port's files are named where no take asks for another name."""
-        self._run_directory = run_directory
-        self._recorded = _recorded(options.port, run_directory, problems)
+        self._beginning = beginning
+        self._options, self._memory, self._run_directory = beginning.options, beginning.memory, beginning.run_directory
+        self._spool, self._poll = beginning.spool, beginning.poll
+        self._recorded = _recorded(self._options.port, self._run_directory, beginning.problems)
         """The command lines that have recorded since boot."""
-        self._status_before = _status_before(options.port, run_directory, problems)
-        self._reporter = Reporter(self._options, memory, run_directory, self._status_before)
+        self._reporter = Reporter(
+            self._options, self._memory, self._run_directory, beginning.status_before, beginning.notifier
+        )
         self._log = FFmpegLog(self._reporter.journal)
         self._say = self._reporter.say
-        self._spool = spool.Spool(options.port, run_directory, wall=wall, monotonic=now)
-        self._now, self._wall, self._raw, self._asleep = now, wall, raw, asleep
-        self._clock_offset, self._asleep_s = wall() - now(), asleep()
-        self._seen_at = now()
+        self._now, self._wall, self._raw, self._asleep = beginning.now, beginning.wall, raw, beginning.asleep
+        self._clock_offset, self._asleep_s = self._wall() - self._now(), beginning.asleep_s
+        self._seen_at = self._now()
         """When the loop was last seen to turn."""
         self._still: list[tuple[float, float]] = []
         """From when to when the loop stood still, of late."""
-        self._open_file, self._spawn = open_file or recording_files(), spawn
         self._exit_code: int | None = None
         self._attempt: Attempt | None = None
         self._begun_at: float | None = None
+        self._told_path = ""
+        """The path of the attempt's file that the ledger was told of."""
         self._has_run = False
         self._no_signal_since: float | None = None
         self._is_stopping = self._is_restarting = False
@@ -154,12 +107,9 @@ class Runner:
         """When no frame will have come for too long."""
         self._waits_for = ""
         """Why there is no FFmpeg just now, in the operator's words."""
-        self._poll = poll or select.poll()
-        self._wake_read, self.wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._poll.register(self._wake_read, select.POLLIN)
-        self._signals = signals(self._wake) if signals else None
-        self._wait_until = now() + backoff_s(memory.failures)
-        for problem in problems:
+        self._signals = signals(beginning.wake) if signals else None
+        self._wait_until = self._now() + backoff_s(self._memory.failures)
+        for problem in beginning.problems:
             self._say(ERROR, problem)
 
     def stop(self) -> None:
@@ -175,7 +125,6 @@ class Runner:
     def run(self) -> int:
         """Run until stopped or until FFmpeg ended unasked; returns the exit code."""
         self._announce_wait()
-        self._tell_begun()
         while self._exit_code is None:
             self._wait_for_events()
             # Before anything is told by a clock that was moved.
@@ -186,8 +135,8 @@ class Runner:
         if self._is_stopping and self._exit_code == EXIT_RETRY:
             # The stop came while FFmpeg's own end was being dealt with; it is a stop all the same.
             self._exit_stopped(self._now())
-        os.close(self._wake_read)
-        os.close(self.wake_write)
+        os.close(self._beginning.wake_read)
+        os.close(self._beginning.wake_write)
         return self._exit_code
 
     def _announce_wait(self) -> None:
@@ -196,33 +145,6 @@ class Runner:
             self._waits_for = self._memory.reason
             self._reporter.is_ready = True
             self._say(NOTICE, f"waits {delay_s:.0f} s before the next try ({self._waits_for or 'ended unasked'})")
-
-    def _tell_begun(self) -> None:
-        now, boot = self._now(), self._reporter.status.boot_id
-        self._tell(
-            spool.BEGAN,
-            now,
-            is_restart=self._memory.is_restart,
-            records_at_boot=os.path.lexists(f"{WANTS_DIRECTORY}/{self._reporter.status.unit}"),
-            boot_at=now - up_seconds(),
-            stopped_at=None if self._memory.is_restart else stopped_at(self._status_before, boot),
-            asleep_s=round(self._asleep_s, 3),
-            stood_still=_stood_still(self._status_before, boot, now),
-            take=self._memory.request.take,
-            ffmpeg=self._options.command[0],
-            name=self._options.name,
-            recordings=self._options.recordings,
-            container=self._options.container,
-            file_name=self._names,
-            **self._left_fields(),
-        )
-
-    def _left_fields(self) -> dict[str, object]:
-        """What the runner before had recorded by its last word, where it was killed: nobody may find its file."""
-        left = self._status_before
-        if left is None or left.current_file is None or left.boot_id != self._reporter.status.boot_id:
-            return {}
-        return {"left_path": left.current_file, "left_frames": left.frame_count, "left_bytes": left.bytes_written}
 
     def _tell(self, kind: str, now: float, **fields: object) -> None:
         """Tell the ledger; what it is told, and what it makes of it, never keeps the recording waiting."""
@@ -246,8 +168,8 @@ class Runner:
             # What was moved is told by the turn.
             is_said = not ready or abs(self._wall() - now - self._clock_offset) > spool.CLOCK_STEP_S
             for descriptor, _event in ready:
-                if descriptor == self._wake_read:
-                    _drain(self._wake_read)
+                if descriptor == self._beginning.wake_read:
+                    _drain(descriptor)
                     is_said = True
                 elif attempt is not None and not attempt.on_ready(descriptor, now):
                     is_said = True
@@ -275,13 +197,6 @@ class Runner:
                 self.stop()
             else:
                 self.terminate(text_of(came))
-
-    def _wake(self) -> None:
-        try:
-            os.write(self.wake_write, b"\0")
-        except OSError:
-            # The pipe is full of wake-ups already, or the runner ends without waiting for its disk.
-            return
 
     def _watch_standstill(self, expected_s: float) -> None:
         """Find out that this process did not run: it was stopped or frozen, most likely with its FFmpeg, or the machine
@@ -323,6 +238,8 @@ class Runner:
     # One turn of the loop.
 
     def _turn(self, now: float) -> None:
+        if self._beginning.first is not None:
+            self._adopt(self._beginning.first)
         attempt = self._attempt
         if attempt is not None:
             self._follow(attempt, now)
@@ -431,32 +348,25 @@ class Runner:
         if self._begun_at is None:
             self._begun_at = now
         self._log.is_quiet = self._is_retry()
-        options = self._options
-        if self._memory.without_audio:
-            options = options.replaced(command=without_audio(options.command, options.audio_options))
-        if self._memory.programme:
-            options = options.replaced(command=with_programme(options.command, self._memory.programme))
-        if self._memory.from_zero:
-            # For this attempt: at the next start the source may be well again.
-            options = options.replaced(command=from_zero(options.command))
-            self._memory.from_zero = False
-            self._memory.save()
-        if self._memory.size:
-            # A server that begins each connection with a slate of another size would make a new file of each.
-            options = options.replaced(command=with_size(options.command, self._memory.size))
-            self._memory.size = ""
-            self._memory.save()
-        self._attempt = Attempt(
-            options,
-            self._directory,
-            now,
-            self._poll,
-            self._wake,
-            self._log.take,
-            self._open_file,
-            self._spawn,
-            self._raw,
-        )
+        self._told_path = ""
+        begun, options = self._beginning, next_options(self._options, self._memory)
+        self._attempt = self._new_attempt(options, now, begun.open_file, begun.spawn)
+
+    def _adopt(self, first: First) -> None:
+        """Go on with the attempt that was begun before there was this runner."""
+        self._beginning.first = None
+        self._begun_at, self._told_path = first.began, first.path
+        self._attempt = self._new_attempt(first.options, first.began, first.give_file, first.give_ffmpeg)
+
+    def _new_attempt(
+        self,
+        options: Options,
+        now: float,
+        open_file: Callable[..., RecordingFile],
+        spawn: Callable[[Sequence[str], int], FFmpegProcess],
+    ) -> Attempt:
+        begun, log = self._beginning, self._log.take
+        return Attempt(options, begun.directory, now, self._poll, begun.wake, log, open_file, spawn, self._raw)
 
     def _is_retry(self) -> bool:
         return self._no_signal_since is not None or self._memory.failures > 1
@@ -465,15 +375,16 @@ class Runner:
 
     def _follow(self, attempt: Attempt, now: float) -> None:
         """Let an attempt go on, and tell what has become of it."""
-        had_media, pid, path = attempt.meter.first_media_at is not None, attempt.ffmpeg_pid, attempt.path
+        had_media, pid = attempt.meter.first_media_at is not None, attempt.ffmpeg_pid
         step = attempt.tick(now)
         if step in ("term", "kill"):
             self._say(WARNING, f"FFmpeg does not answer; sending SIG{step.upper()}")
-        if attempt.path != path:
-            if path:
+        if attempt.path != self._told_path:
+            if self._told_path:
                 # Something had the name by then, and is not this port's.
-                self._tell(spool.CLOSED, now, path=path, verdict=COMPLETE, cause="")
+                self._tell(spool.CLOSED, now, path=self._told_path, verdict=COMPLETE, cause="")
             self._tell_opened(attempt, now)
+            self._told_path = attempt.path
         if attempt.ffmpeg_pid and not pid:
             self._on_spawned(attempt)
         media_at = attempt.meter.first_media_at
@@ -492,17 +403,8 @@ class Runner:
             self._reporter.is_ready = True
 
     def _tell_opened(self, attempt: Attempt, now: float) -> None:
-        options, is_retry = attempt.options, self._is_retry()
-        self._tell(
-            spool.OPENED,
-            now,
-            path=attempt.path,
-            take=self._memory.request.take,
-            codec=options.codec,
-            rate=options.rate,
-            is_retry=is_retry,
-            attempt=round(attempt.began * 1000),
-        )
+        is_retry = self._is_retry()
+        self._beginning.tell_opened(attempt.options, attempt.path, now, began=attempt.began, is_retry=is_retry)
 
     def _tell_media(self, attempt: Attempt, now: float) -> None:
         """The ledger gets the first frame's own moment, which the progress blocks tell once FFmpeg has written what
@@ -735,57 +637,9 @@ class Runner:
         return remarks
 
 
-def _stood_still(before: PortStatus | None, boot: str, now: float) -> bool:
-    """Whether the former runner recorded, and had said nothing for a while: systemd's watchdog kills it then."""
-    is_silent = before is not None and before.boot_id == boot and now - before.updated_monotonic > SILENT_S
-    return is_silent and before is not None and before.pid is not None and before.is_recording
-
-
 def _is_within(start: float, end: float, still: Sequence[tuple[float, float]]) -> bool:
     """Whether most of a time lies in one in which the runner stood still."""
     return any(min(end, until) - max(start, since) > (end - start) / 2 for since, until in still)
-
-
-def _recall(port_index: int, run_directory: str, directory: str, problems: list[str]) -> Memory:
-    """The memory that the runner before left; a new one where it cannot be read."""
-    try:
-        return take_up(port_index, run_directory, directory)
-    except Exhausted:
-        raise
-    except Unreadable as error:
-        problems.append(f"{error}; begins as after a stop")
-        return Memory(memory_path(port_index, run_directory))
-
-
-def _begin_take(memory: Memory, options: Options, run_directory: str, directory: str, problems: list[str]) -> None:
-    """Claim the request for a take at a first start; at a restart the memory holds it."""
-    if not memory.is_restart:
-        memory.take_started_at = utc_text(time.time())
-        try:
-            claim_request(options.port, options.recordings, run_directory, memory.begin)
-        except Exhausted:
-            raise
-        except Unreadable as error:
-            problems.append(f"{error}; recording as it is configured")
-        except OSError as error:
-            problems.append(f"{error.strerror}: its take cannot be kept; recording as it is configured")
-    memory.save()
-    try:
-        leave_mark(options.port, run_directory, directory)
-    except OSError as error:
-        problems.append(f"{directory}: {error.strerror}: the next runner will begin as after a stop")
-
-
-def _file_name(options: Options, request: Request) -> str:
-    """How the take's files are named, but for the moment and the number. A path or a name of its own has no folders."""
-    has_own = request.name or request.recording_path
-    values = {
-        "port": options.port,
-        "name": request.name or options.name,
-        "take": request.take or names.UNTITLED,
-        "codec": request.codec or options.codec,
-    }
-    return names.fill(names.DEFAULT if has_own else options.file_name or names.DEFAULT, values)
 
 
 def _recorded(port_index: int, run_directory: str, problems: list[str]) -> list[list[str]]:
@@ -797,27 +651,6 @@ def _recorded(port_index: int, run_directory: str, problems: list[str]) -> list[
         return []
 
 
-def _status_before(port_index: int, run_directory: str, problems: list[str]) -> PortStatus | None:
-    """The last word of the runner before; None if it left none, or none that can be read."""
-    try:
-        return read_status(port_index, run_directory)
-    except Unreadable as error:
-        problems.append(f"{error}; the take's frames are counted anew")
-        return None
-
-
-def _wait_for_former_runner(port_index: int, journal: Journal) -> int:
-    """A runner that was killed is not gone while a thread of it waits for a hanging disk, and keeps its lock.
-
-    Without a wait systemd would start the next one at once, and again.
-    """
-    text = f"port {port_index}: another runner records it already, or was killed and waits for a disk that hangs"
-    journal.say(ERROR, text)
-    Notifier().send("READY=1", f"STATUS={text}")
-    came = signal.sigtimedwait(BOTH, LOCK_WAIT_S)
-    return EXIT_STOPPED if came is not None and came.si_pid == SYSTEMD else EXIT_RETRY
-
-
 def _drain(descriptor: int) -> None:
     try:
         while os.read(descriptor, 4096):
@@ -826,32 +659,49 @@ def _drain(descriptor: int) -> None:
         return
 
 
-def main(arguments: Sequence[str]) -> int:
-    """`run OPTIONS -- FFMPEG ARGUMENTS… {output}`; the exit code is the unit's."""
+# What begin.py goes on with, once this module is loaded.
+
+
+def _journal(passed_over: Sequence[str]) -> Journal:
+    """The journal, which says first what was passed over of the command line."""
     journal = Journal()
+    for text in passed_over:
+        journal.say(WARNING, f"{text}; sdisup apply writes the unit anew")
+    return journal
+
+
+def refuse(error: OptionError, passed_over: Sequence[str]) -> int:
+    """End for good: nobody knows what to record."""
+    _journal(passed_over).say(ERROR, f"{error}; this command line is written by: sdisup apply")
+    return EXIT_CANNOT_WORK
+
+
+def wait_for_former_runner(port_index: int, passed_over: Sequence[str]) -> int:
+    """A runner that was killed is not gone while a thread of it waits for a hanging disk, and keeps its lock.
+
+    Without a wait systemd would start the next one at once, and again.
+    """
+    text = f"port {port_index}: another runner records it already, or was killed and waits for a disk that hangs"
+    _journal(passed_over).say(ERROR, text)
+    Notifier().send("READY=1", f"STATUS={text}")
+    came = signal.sigtimedwait(BOTH, LOCK_WAIT_S)
+    return EXIT_STOPPED if came is not None and came.si_pid == SYSTEMD else EXIT_RETRY
+
+
+def begin_again(port_index: int, error: Exception, passed_over: Sequence[str]) -> NoReturn:
+    """Let systemd start the next runner, in a second."""
+    _journal(passed_over).say(ERROR, f"port {port_index}: cannot begin: {error}; it is tried again")
+    signal.sigtimedwait(BOTH, BEGIN_AGAIN_S)
+    os._exit(EXIT_RETRY)
+
+
+def go_on(beginning: Beginning, passed_over: Sequence[str]) -> NoReturn:
+    """Run the port."""
+    _journal(passed_over)
     try:
-        options = parse_options(
-            arguments, lambda text: journal.say(WARNING, f"{text}; sdisup apply writes the unit anew")
-        )
-    except OptionError as error:
-        journal.say(ERROR, f"{error}; this command line is written by: sdisup apply")
-        return EXIT_CANNOT_WORK
-    run_directory = options.run_directory or RUN_DIRECTORY
-    try:
-        # Held, not closed, until this process ends.
-        take_lock(options.port, run_directory)
-    except BlockingIOError:
-        return _wait_for_former_runner(options.port, journal)
-    except OSError as error:
-        hint = "make it: systemd-tmpfiles --create sdisup.conf"
-        journal.say(ERROR, f"port {options.port}: no lock in {run_directory}: {error.strerror}; {hint}")
-    try:
-        runner = Runner(options, signals=Signals)
+        runner = Runner(beginning, signals=Signals)
     except (OSError, Exhausted) as error:
-        # Before it has read its take: the next runner has to have it.
-        journal.say(ERROR, f"port {options.port}: cannot begin: {error}; it is tried again")
-        signal.sigtimedwait(BOTH, BEGIN_AGAIN_S)
-        os._exit(EXIT_RETRY)
+        begin_again(beginning.options.port, error, ())
     code = runner.run()
     # Not sys.exit: a thread that waits for a hanging disk must not keep the interpreter.
     os._exit(code)

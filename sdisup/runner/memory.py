@@ -16,6 +16,9 @@ from sdisup.contract.records import Record
 from sdisup.contract.requests import Request
 from sdisup.contract.status import again_path
 
+BACKOFF_S = (0.0, 0.0, 1.0, 2.0, 4.0, 8.0, 10.0)
+"""The wait before a start, by how many ends in a row came before it; the last one is the cap."""
+
 
 class Memory(Record, frozen=False):
     """The runner's memory. `failures` are the ends in a row without a minute of good recording between them.
@@ -77,6 +80,11 @@ class Memory(Record, frozen=False):
         At a stop nobody will read it.
         """
         Memory(self.path, take_started_at=self.take_started_at, request=self.request, was_asked=True).save()
+
+
+def backoff_s(failures: int) -> float:
+    """How long to wait before a start that follows `failures` ends without a good minute between them."""
+    return BACKOFF_S[min(failures, len(BACKOFF_S) - 1)]
 
 
 def memory_path(port_index: int, run_directory: str) -> str:

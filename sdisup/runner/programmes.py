@@ -20,7 +20,7 @@ from sdisup.runner.progress import found_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
 LINES_KEPT = 2000
 
@@ -101,13 +101,3 @@ def _leading_digits(text: str) -> Iterable[str]:
         if not character.isdecimal():
             return
         yield character
-
-
-def with_programme(command: Sequence[str], number: str) -> list[str]:
-    """`command` with -map for the picture and the sound of that programme of the first input."""
-    kept = list(command)
-    for index, word in enumerate(command[:-1]):
-        value = command[index + 1]
-        if word == "-map" and value.startswith(("0:v:", "0:a:")):
-            kept[index + 1] = f"0:p:{number}{value.removeprefix('0')}"
-    return kept

@@ -10,15 +10,16 @@ import os
 import time
 
 # The module `socket` would load four more, for what is not needed here.
-from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_DGRAM, SOCK_STREAM, socket
+from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socket
 
 from sdisup import __version__
 from sdisup.contract.files import boot_id, utc_text
-from sdisup.contract.options import Options
+from sdisup.contract.options import Options, unit_of
 from sdisup.contract.status import PortStatus, write_status
 from sdisup.runner.attempt import Attempt
 from sdisup.runner.memory import Memory
 from sdisup.runner.meter import Meter
+from sdisup.runner.notify import Notifier
 from sdisup.runner.pace import BLOCK_S
 from sdisup.runner.rest import REST_S
 
@@ -153,48 +154,18 @@ class FFmpegLog:
         self._held_back = []
 
 
-class Notifier:
-    """The service's end of systemd's notification socket.
-
-    Taking the variables out of the environment keeps FFmpeg from inheriting them: a child that
-    holds NOTIFY_SOCKET can speak in the runner's name.
-    """
-
-    def __init__(self) -> None:
-        address = os.environ.pop("NOTIFY_SOCKET", "")
-        watchdog_us = os.environ.pop("WATCHDOG_USEC", "")
-        os.environ.pop("WATCHDOG_PID", None)
-        self.watchdog_interval_s = int(watchdog_us) / 3e6 if watchdog_us.isdecimal() else None
-        """How often to send WATCHDOG=1, in seconds; None when systemd does not ask for it."""
-        self._socket: socket | None = None
-        # A leading @ stands for the abstract namespace's NUL byte (sd_notify(3)).
-        self._address = "\0" + address[1:] if address.startswith("@") else address
-
-    def send(self, *assignments: str) -> bool:
-        """Send assignments such as `READY=1`; False when systemd could not take them just now."""
-        if not self._address:
-            return True
-        message = "\n".join(line.replace("\n", " ") for line in assignments)
-        try:
-            if self._socket is None:
-                self._socket = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC)
-                self._socket.setblocking(False)
-            self._socket.sendto(message.encode("utf-8", "replace"), self._address)
-        except OSError:
-            return False
-        return True
-
-
 class Reporter:
     """One port's status, written when its state changes and once a second, less often while it only waits.
 
     Times are CLOCK_MONOTONIC.
     """
 
-    def __init__(self, options: Options, memory: Memory, run_directory: str, before: PortStatus | None) -> None:
+    def __init__(
+        self, options: Options, memory: Memory, run_directory: str, before: PortStatus | None, notifier: Notifier
+    ) -> None:
         self._options = options
         self._run_directory = run_directory
-        self._notifier = Notifier()
+        self._notifier = notifier
         self.status = _first_status(options, memory, before)
         self.journal = Journal(identifier=self.status.unit.removesuffix(".service"))
         self.is_ready = False
@@ -295,7 +266,7 @@ def _first_status(options: Options, memory: Memory, before: PortStatus | None) -
     return PortStatus(
         port_index=options.port,
         name=options.name,
-        unit=options.unit or f"sdi-record@{options.port}.service",
+        unit=unit_of(options),
         state="starting",
         codec=options.codec,
         boot_id=boot_id(),

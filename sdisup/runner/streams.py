@@ -8,7 +8,8 @@ from __future__ import annotations
 from sdisup.contract.lean import deque
 from sdisup.contract.options import SOUND_MARK
 from sdisup.runner.causes import is_format_change, plain
-from sdisup.runner.decide import NO_SOUND_S, sound_input
+from sdisup.runner.command import sound_input
+from sdisup.runner.decide import NO_SOUND_S
 from sdisup.runner.meter import Meter
 from sdisup.runner.programmes import LINES_KEPT, Choice, choose
 from sdisup.runner.progress import (

@@ -24,10 +24,10 @@ from sdisup.runner.causes import (
     Cause,
     Fault,
 )
+from sdisup.runner.command import from_zero
 from sdisup.runner.decide import (
     AWAIT_RETRY,
     AWAIT_SIGNAL,
-    BACKOFF_S,
     BEGIN,
     CLOSING,
     DISK_LOOPS,
@@ -51,8 +51,8 @@ from sdisup.runner.decide import (
     Situation,
     decide,
     describe,
-    from_zero,
 )
+from sdisup.runner.memory import BACKOFF_S
 
 PATH = "/srv/recordings/CAM3.mkv"
 OPTIONS = Options(

@@ -20,6 +20,7 @@ from appliance import wait_for
 from sdisup.contract.files import Exhausted, boot_id, monotonic
 from sdisup.contract.options import Options
 from sdisup.runner import disk, report
+from sdisup.runner.begin import Beginning
 from sdisup.runner.main import EXIT_RETRY, EXIT_STOPPED, Runner
 from sdisup.runner.unnamed import Spare
 
@@ -75,7 +76,7 @@ class Quick(Runner):
         super()._turn(now)
         if self._loops or (self._attempt is not None and self._attempt.meter.first_media_at is not None):
             self.stop()
-            self._wake()
+            self._beginning.wake()
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +139,9 @@ def run_once(
         patched.setenv("RUNTIME_DIRECTORY", str(place / "port-3"))
         made = exhaustion(patched, number, goes_on=goes_on)
         try:
-            code = Quick(options).run()
+            beginning = Beginning(options)
+            beginning.spawn_first()
+            code = Quick(beginning).run()
         except (OSError, Exhausted):
             # Before there is a runner: main() ends for a restart, and a process takes its descriptors with it.
             assert made.failed in ("pipe2", "open"), made.failed

@@ -167,13 +167,13 @@ def test_nothing_imports_the_command_but_main() -> None:
 
 
 def test_what_records_needs_the_standard_library_alone() -> None:
-    assert {name: libraries(name) for name in reach("runner.main") if libraries(name)} == {}
+    assert {name: libraries(name) for name in reach("runner.begin") if libraries(name)} == {}
 
 
 def test_the_runner_loads_everything_before_it_records() -> None:
     """An upgrade underneath a running port must not mix versions."""
-    lazy = [(name, entry.name) for name in reach("runner.main") for entry in imports_of(name) if entry.is_lazy]
-    assert lazy == []
+    lazy = [(name, entry.name) for name in reach("runner.begin") for entry in imports_of(name) if entry.is_lazy]
+    assert lazy == [("runner.begin", "runner.main")]
 
 
 def test_one_module_alone_knows_d_bus() -> None:
@@ -243,6 +243,57 @@ main()
     assert {name for name in names if room_of(name) != "sdisup"} == set(bare)
 
 
+BEFORE_THE_SPAWN = {
+    "", "contract", "contract.disks", "contract.files", "contract.filesystem", "contract.lean", "contract.media",
+    "contract.names", "contract.options", "contract.records", "contract.requests", "contract.status", "ledger",
+    "ledger.lines", "ledger.moments", "ledger.spool", "runner", "runner.begin", "runner.command", "runner.disk",
+    "runner.ffmpeg", "runner.memory", "runner.notify", "runner.unnamed", "runner.whereabouts",
+}  # fmt: skip
+"""Whatever is added here is loaded while nothing is recorded. begin.py says what belongs there."""
+WATCHED = f"""
+import os, sys
+sys.path.insert(0, {str(PACKAGE.parent)!r})
+from sdisup.runner import begin
+def told(what, function):
+    def called(*arguments, **more):
+        if what != "ready" or "READY=1" in arguments:
+            print(what, *sys.modules, flush=True)
+        return function(*arguments, **more)
+    return called
+os.posix_spawnp = told("spawn", os.posix_spawnp)
+os._exit = told("exit", os._exit)
+begin.Notifier.send = told("ready", begin.Notifier.send)
+begin.signal.pthread_sigmask(begin.signal.SIG_BLOCK, [begin.signal.SIGTERM, begin.signal.SIGINT])
+begin.main(sys.argv[1:])
+"""
+PICTURE = "-f lavfi -i testsrc2=size=64x36:rate=25,realtime -c:v libx264 -preset ultrafast -g 5 -f matroska"
+
+
+def test_a_runner_loads_the_rest_after_the_spawn_and_nothing_after_ready(tmp_path: Path) -> None:
+    for name in ("port-3", "recordings"):
+        (tmp_path / name).mkdir()
+    command = [*"ffmpeg -hide_banner -loglevel repeat+level+info -nostats -progress pipe:2".split(), *PICTURE.split()]
+    options = [f"--run-directory={tmp_path}", f"--recordings={tmp_path}/recordings", "--port=3"]
+    python = [sys.executable, "-I", "-S", "-c", WATCHED, *options, "--", *command, "{output}"]
+    environment = {**os.environ, "RUNTIME_DIRECTORY": f"{tmp_path}/port-3"}
+    with subprocess.Popen(
+        python, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as runner:
+        assert runner.stdout is not None
+        loaded = {}
+        for line in runner.stdout:
+            what, *names = line.split()
+            loaded[what] = set(names)
+            if what == "ready":
+                runner.terminate()
+    assert list(loaded) == ["spawn", "ready", "exit"]
+    ours = {name.removeprefix("sdisup").removeprefix(".") for name in loaded["spawn"] if room_of(name) == "sdisup"}
+    assert ours == BEFORE_THE_SPAWN
+    assert {room_of(name) for name in loaded["ready"] - loaded["spawn"]} == {"sdisup", "resource"}
+    assert "sdisup.runner.main" in loaded["ready"]
+    assert loaded["exit"] == loaded["ready"]
+
+
 @pytest.mark.parametrize("module", [module for module in MODULES if module not in ENTRIES])
 def test_a_module_loads_only_rooms_that_its_room_may(module: str) -> None:
     """Run by itself, so that no module works only because another one was imported before it."""
@@ -305,8 +356,8 @@ sys.stdin.read()
 
 # What `sdisup status` loads, and not a module more: ours, and those of the standard library.
 STATUS_MODULES = {
-    "cli.main", "cli.status", "control.observe", "contract.applied", "contract.files", "contract.records",
-    "contract.status", "errors", "ledger.health",
+    "cli.main", "cli.status", "control.observe", "contract.applied", "contract.files", "contract.lean",
+    "contract.records", "contract.status", "errors", "ledger.health",
 }  # fmt: skip
 STATUS_LIBRARIES = {
     "__future__", "_collections", "_collections_abc", "_functools", "_json", "_operator", "_sre", "_stat",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sdisup.runner.report import Notifier
+from sdisup.runner.notify import Notifier
 
 VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from test_hold_back import FFMPEGS
 
-from sdisup.runner.programmes import Choice, choose, with_programme
+from sdisup.runner.command import with_programme
+from sdisup.runner.programmes import Choice, choose
 
 NUMBERS = {"v": "Video: h264 (Main), yuv420p(tv, progressive), {} [SAR 1:1 DAR 16:9], 25 fps", "a": "Audio: aac, fltp"}
 

@@ -22,7 +22,6 @@ from sdisup.contract.options import SOUND_MARK
 from sdisup.runner import decide, main, report
 from sdisup.runner.decide import CLOSING, NOTHING, RUNNING, Sight, Situation
 from sdisup.runner.disk import Event, FirstMedia, Sample
-from sdisup.runner.main import Runner
 from sdisup.runner.pace import BLOCK_S
 from sdisup.runner.rest import REST_S, Counting, may_rest
 
@@ -285,10 +284,7 @@ def play(world: World) -> tuple[int, list[dict[str, Any]], list[tuple[float, str
         mock.patch.object(os, "set_blocking", lambda *_: None),
     ):
         os.mkdir(f"{directory}/port-3")
-        edges: dict[str, Any] = {"poll": world, "open_file": world.open_file, "spawn": world.spawn}
-        edges.update(now=world.now, wall=world.wall, raw=world.now, asleep=lambda: 0.0)
-        world.runner = Runner(SOUND.replaced(run_directory=directory), **edges)
-        code = world.runner.run()
+        code = world.start(SOUND.replaced(run_directory=directory)).run()
         spooled = Path(directory, "ports/3/spool").read_bytes().rstrip(b"\0")
     events = [json.loads(line) for line in spooled.splitlines()]
     # What differs between two runs anyway.

@@ -25,7 +25,7 @@ from sdisup.ledger.story import Story
 from sdisup.runner import memory, report
 from sdisup.runner.disk import Closed, FirstMedia, Named, Opened, OpenFailed, Sample
 from sdisup.runner.ffmpeg import OUTPUT_NAME
-from sdisup.runner.main import EXIT_CANNOT_WORK, EXIT_RETRY, EXIT_STOPPED, Runner
+from sdisup.runner.main import EXIT_CANNOT_WORK, EXIT_RETRY, EXIT_STOPPED
 from sdisup.runner.memory import COMMANDS_KEPT, note_recorded, recorded_commands
 
 RATE = 25
@@ -99,13 +99,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     (tmp_path / "port-3").mkdir()
     monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "port-3"))
 
-    def play(world: World, options: Options = OPTIONS, signals: Came | None = None) -> int:
-        edges: dict[str, Any] = {"poll": world, "open_file": world.open_file, "spawn": world.spawn}
-        edges["signals"] = signals and (lambda _: signals)
-        placed = options.replaced(run_directory=str(tmp_path))
-        edges.update(now=world.now, wall=world.wall, raw=world.now, asleep=lambda: world.asleep_s)
-        world.runner = Runner(placed, **edges)
-        return world.runner.run()
+    def play(world: World, options: Options = OPTIONS, signals: Any = None) -> int:
+        return world.start(options.replaced(run_directory=str(tmp_path)), signals).run()
 
     return play
 

@@ -8,7 +8,9 @@ from sdisup.config.settings import Port, parse_settings
 from sdisup.control.units import runner_options
 from sdisup.encode.command import Capabilities, build_ffmpeg_arguments
 from sdisup.runner.causes import End, file_verdict, is_format_change
-from sdisup.runner.decide import backoff_s, loop_wait_s, no_signal_wait_s, with_output, with_size, without_audio
+from sdisup.runner.command import with_output, with_size, without_audio
+from sdisup.runner.decide import loop_wait_s, no_signal_wait_s
+from sdisup.runner.memory import backoff_s
 from sdisup.runner.progress import changed_size, found_size, muxer_version
 
 CAPABLE = Capabilities("7.1", frozenset(), frozenset(), hybrid_fragmented=True)

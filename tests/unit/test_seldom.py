@@ -19,7 +19,7 @@ from test_runner import CARD, NO_SIGNAL, OPTIONS, stop
 
 from sdisup.contract.options import Options
 from sdisup.ledger import spool
-from sdisup.runner import report
+from sdisup.runner import notify, report
 from sdisup.runner.disk import Closed, FirstMedia, News, Sample
 from sdisup.runner.main import Runner
 
@@ -51,14 +51,11 @@ def count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         counts(World, "poll", "wake-ups")
         counts(World, "spawn", "tries")
         counts(report, "write_status", "status")
-        counts(report.Notifier, "send", "notifications", answer=True)
+        counts(notify.Notifier, "send", "notifications", answer=True)
         counts(report.Journal, "_write", "journal", answer=0)
         counts(spool.Spool, "tell", "events")
-        edges: dict[str, Any] = {"poll": world, "open_file": world.open_file, "spawn": world.spawn}
-        edges.update(now=world.now, wall=world.wall, raw=world.now, asleep=lambda: 0.0)
         world.at(since + COUNTED_S + 1, stop)
-        world.runner = Runner(options.replaced(run_directory=str(tmp_path)), **edges)
-        world.runner.run()
+        world.start(options.replaced(run_directory=str(tmp_path))).run()
         return counted
 
     yield play

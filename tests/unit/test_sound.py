@@ -15,6 +15,7 @@ from sdisup.contract.options import OPTIONAL, REQUIRED, Options
 from sdisup.control.units import runner_options
 from sdisup.encode.command import build_ffmpeg_arguments
 from sdisup.runner.causes import NO_FRAME, NO_SOUND, RETRY, STALLED, Cause, Fault
+from sdisup.runner.command import sound_input, without_audio
 from sdisup.runner.decide import (
     EXIT_FOR_RETRY,
     GO_ON_WITHOUT_AUDIO,
@@ -23,9 +24,7 @@ from sdisup.runner.decide import (
     Situation,
     decide,
     find_fault,
-    sound_input,
     sound_remark,
-    without_audio,
 )
 from sdisup.runner.progress import is_sound_mapping
 

@@ -1,0 +1,134 @@
+"""A port's start: what comes before the spawn of FFmpeg, in which order, and when FFmpeg is not spawned there."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scripted import DESCRIPTOR, FakeFile, World
+from test_runner import OPTIONS, records, stop
+
+from sdisup.contract.lean import signal
+from sdisup.contract.requests import Request, leave_request
+from sdisup.contract.status import read_status
+from sdisup.runner import begin, report
+from sdisup.runner.begin import Beginning
+from sdisup.runner.disk import Named, Opened, OpenFailed
+from sdisup.runner.main import EXIT_RETRY, EXIT_STOPPED, Runner
+from sdisup.runner.memory import Memory, memory_path, recall
+
+
+@pytest.fixture(autouse=True)
+def quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report.Journal, "_write", lambda *_: None)
+    monkeypatch.setattr(os, "set_blocking", lambda *_: None)
+    for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("port-3", "requests"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "port-3"))
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Callable[[World], Beginning]:
+    def begin_in(world: World) -> Beginning:
+        edges: dict[str, Any] = {"poll": world, "open_file": world.open_file, "spawn": world.spawn}
+        edges.update(now=world.now, wall=world.wall, asleep=lambda: 0.0)
+        beginning = Beginning(OPTIONS.replaced(run_directory=str(tmp_path)), **edges)
+        beginning.spawn_first()
+        return beginning
+
+    return begin_in
+
+
+Start = Callable[[World], Beginning]
+
+
+def told(directory: Path) -> list[str]:
+    text = (directory / "ports/3/spool").read_bytes().rstrip(b"\0")
+    return [json.loads(line)["kind"] for line in text.splitlines()]
+
+
+def run(beginning: Beginning, world: World) -> int:
+    world.runner = Runner(beginning, raw=world.now)
+    return world.runner.run()
+
+
+def test_all_that_the_next_runner_and_the_ledger_need_is_there_before_the_spawn(tmp_path: Path, start: Start) -> None:
+    """A runner that is killed at any moment after it leaves an FFmpeg, and its file."""
+    leave_request(3, Request(take="derby", request_id="r1"), str(tmp_path))
+    seen: list[Any] = []
+    world = World()
+    world.on_spawn = lambda _: seen.append(
+        (told(tmp_path), os.listdir(tmp_path / "requests"), recall(memory_path(3, str(tmp_path))).request.take)
+    )
+    start(world)
+    assert seen == [(["began", "opened"], [], "derby")]
+    assert (tmp_path / "port-3/began").exists()
+    # The status is what the rest of the runner has to say.
+    assert read_status(3, str(tmp_path)) is None
+
+
+def test_the_runner_goes_on_with_what_was_begun(tmp_path: Path, start: Start) -> None:
+    world = World(records(3)).at(3.5, stop)
+    assert run(start(world), world) == EXIT_STOPPED
+    assert (len(world.files), len(world.ffmpegs)) == (1, 1)
+    assert told(tmp_path) == ["began", "opened", "media", "closed", "stopped"]
+
+
+def test_a_disk_that_takes_its_time_is_left_to_the_loop(tmp_path: Path, start: Start) -> None:
+    world = World(records(3, since=3.0)).at(6.5, stop)
+
+    def open_late(file: FakeFile) -> None:
+        opened = (Opened(world.path(file), DESCRIPTOR), Named(world.path(file)))
+        world.at(2.0, lambda _: file.events.extend(opened))
+
+    world.on_open = open_late
+    beginning = start(world)
+    assert (world.time_s, world.ffmpegs, told(tmp_path)) == (begin.FILE_S, [], ["began"])
+    assert run(beginning, world) == EXIT_STOPPED
+    assert (len(world.files), len(world.ffmpegs)) == (1, 1)
+    assert told(tmp_path) == ["began", "opened", "media", "closed", "stopped"]
+
+
+@pytest.mark.parametrize(("failures", "spawns"), [(-1, True), (0, True), (1, False)])
+def test_a_port_that_has_to_wait_waits_before_it_makes_a_file(
+    tmp_path: Path, start: Start, failures: int, spawns: bool
+) -> None:
+    """`failures` are those of the runner before, whose own end is one more."""
+    Memory(memory_path(3, str(tmp_path)), failures=failures).save()
+    (tmp_path / "port-3/began").touch()
+    world = World()
+    start(world)
+    assert (len(world.files), len(world.ffmpegs)) == (int(spawns), int(spawns))
+
+
+def test_a_port_that_is_stopped_already_makes_no_file(monkeypatch: pytest.MonkeyPatch, start: Start) -> None:
+    monkeypatch.setattr(signal, "sigpending", lambda: {15})
+    world = World()
+    start(world)
+    assert (world.files, world.ffmpegs) == ([], [])
+
+
+def test_an_ffmpeg_that_cannot_be_spawned_is_an_end_like_any_other(tmp_path: Path, start: Start) -> None:
+    def refuse(_: object) -> None:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    world = World()
+    world.on_spawn = refuse
+    assert run(start(world), world) in (1, 78)
+    assert len(world.ffmpegs) == 1, "it is tried once"
+    assert told(tmp_path) == ["began", "opened", "closed", "waits"]
+
+
+def test_a_file_that_cannot_be_made_is_said_at_once(start: Start) -> None:
+    """By the runner's first turn: nothing wakes it for a second one."""
+    world = World()
+    world.on_open = lambda file: file.events.append(OpenFailed("/srv/recordings does not exist"))
+    beginning = start(world)
+    assert run(beginning, world) == EXIT_RETRY
+    assert world.time_s < 0.1
