@@ -39,7 +39,7 @@ hypothesis.settings.register_profile("any machine", deadline=None)
 hypothesis.settings.load_profile("any machine")
 
 PRISTINE = "/root/pristine.tar"
-LONG_RUN_S = 720
+LONG_RUN_S = 480
 BEGAN = pytest.StashKey[float]()
 
 # What tests change, beside the recordings and /run/sdisup: put back from an archive.
