@@ -76,6 +76,12 @@ found["runner_cpu"] = 1000 * used
 found["runner_mib"] = sum(map(pss_mib, runners)) / count
 found["status_calls"], found["status_files"] = shown(["status"])
 found["apply_calls"], found["apply_files"] = shown(["apply"])
+# Half of them stopped: of those the files do not tell whether they failed.
+half = f"0-{{max(count // 2 - 1, 0)}}"
+found["stop"] = cost(["sdisup", "stop", half])[0]
+found["status_half"] = statistics.median(cost(["sdisup", "status"])[0] for _ in range(rounds))
+found["half_calls"], found["half_files"] = shown(["status"])
+found["start"] = cost(["sdisup", "start", half, "--wait", "60"])[0]
 print(json.dumps(found))
 """
 
@@ -84,9 +90,13 @@ ROWS = (
     ("a runner's memory, MiB PSS", "runner_mib", "{:.2f}"),
     ("a runner's CPU, ms each second", "runner_cpu", "{:.2f}"),
     ("`sdisup status`, CPU ms", "status", "{:.0f}"),
+    ("`sdisup status`, half of them stopped, CPU ms", "status_half", "{:.0f}"),
+    ("`sdisup stop` of half of them, CPU ms", "stop", "{:.0f}"),
+    ("`sdisup start` of these, CPU ms", "start", "{:.0f}"),
     ("`sdisup apply` with nothing to change, CPU ms", "apply", "{:.0f}"),
     ("`python3 -I -S -c pass`, CPU ms", "bare", "{:.0f}"),
     ("D-Bus calls of `status`", "status_calls", "{:.0f}"),
+    ("D-Bus calls of `status`, half of them stopped", "half_calls", "{:.0f}"),
     ("D-Bus calls of `apply`", "apply_calls", "{:.0f}"),
     ("files that `status` reads", "status_files", "{:.0f}"),
     ("files that `apply` reads", "apply_files", "{:.0f}"),
@@ -180,7 +190,7 @@ def main(words: Sequence[str]) -> int:
     lines = table(found)
     print("\n".join([where, "", *lines]))
     if len(found) > 1:
-        for key in ("status", "apply"):
+        for key in ("status", "status_half", "stop", "start", "apply"):
             say(f"a port's part of {key} among the most, over that among fewer: {growth_of(found, key, True):.2f}")
     if options.write:
         text = "\n".join([where, "", *lines])
