@@ -9,6 +9,7 @@ import os
 import sys
 
 from sdisup.contract.applied import load_applied
+from sdisup.contract.lean import encode
 from sdisup.contract.records import Record
 from sdisup.errors import UnknownPortError, UsageError
 
@@ -83,9 +84,7 @@ def status(arguments: argparse.Namespace | StatusArguments) -> int:
     code = EXIT_DONE if all(records_as_it_should(port) for port in found) else EXIT_NOT_RECORDING
     arguments.code = code
     if arguments.json:
-        import json
-
-        print(json.dumps([port.as_dict() for port in found], ensure_ascii=False, indent=2))
+        print(json_text([port.as_dict() for port in found]))
     elif found:
         from sdisup.cli.tables import status_table
         from sdisup.contract.files import monotonic
@@ -95,3 +94,18 @@ def status(arguments: argparse.Namespace | StatusArguments) -> int:
     for text in (*dict.fromkeys(text for port in ports for text in port.overridden), *all_problems()):
         remark(text)
     return code
+
+
+def json_text(value: object, indent: str = "") -> str:
+    """As json.dumps(value, ensure_ascii=False, indent=2) has it, whose module would take as long as all else."""
+    inner = f"{indent}  "
+    if isinstance(value, dict):
+        items = [f"{encode(name, ensure_ascii=False)}: {json_text(item, inner)}" for name, item in value.items()]
+        brackets = "{}"
+    elif isinstance(value, list | tuple):
+        items = [json_text(item, inner) for item in value]
+        brackets = "[]"
+    else:
+        return encode(value, ensure_ascii=False)
+    text = ",".join(f"\n{inner}{item}" for item in items)
+    return f"{brackets[0]}{text}\n{indent}{brackets[1]}" if items else brackets

@@ -6,7 +6,6 @@ and looking at ports. Standard library only: `sdisup status` reads it.
 
 from __future__ import annotations
 
-import json
 import os
 
 from sdisup.contract.files import STATE_DIRECTORY, Fields, Unreadable, read_fields, replace_file
@@ -121,6 +120,9 @@ def applied_from(fields: Fields) -> Applied:
 
 def save_applied(applied: Applied, path: str = APPLIED_PATH) -> bool:
     """Write it durably, if it differs from what is there; whether it did. Raises OSError."""
+    # Only apply and its kin write it; all others read it quickly.
+    import json
+
     document = {
         "schema": SCHEMA,
         "ports": {

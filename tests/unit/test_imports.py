@@ -360,10 +360,8 @@ STATUS_MODULES = {
     "contract.records", "contract.status", "errors", "ledger.health",
 }  # fmt: skip
 STATUS_LIBRARIES = {
-    "__future__", "_collections", "_collections_abc", "_functools", "_json", "_operator", "_sre", "_stat",
-    "collections", "copyreg", "enum", "errno", "fcntl", "functools", "genericpath", "itertools", "json", "keyword",
-    "operator", "os",
-    "posixpath", "re", "reprlib", "signal", "stat", "types",
+    "__future__", "_collections", "_collections_abc", "_json", "_operator", "_stat", "errno", "fcntl", "genericpath",
+    "os", "posixpath", "stat",
 }  # fmt: skip
 TABLE_MODULES = {"cli.tables"}
 
