@@ -7,6 +7,7 @@ ever need while FFmpeg starts, and before READY, so that an upgrade underneath c
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import time
@@ -249,6 +250,7 @@ def the_rest() -> ModuleType:
     """All that a runner needs besides."""
     from sdisup.runner import main as rest
 
+    gc.enable()
     return rest
 
 

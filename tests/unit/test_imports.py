@@ -251,13 +251,14 @@ BEFORE_THE_SPAWN = {
 }  # fmt: skip
 """Whatever is added here is loaded while nothing is recorded. begin.py says what belongs there."""
 WATCHED = f"""
-import os, sys
+import gc, os, sys
+gc.disable()
 sys.path.insert(0, {str(PACKAGE.parent)!r})
 from sdisup.runner import begin
 def told(what, function):
     def called(*arguments, **more):
         if what != "ready" or "READY=1" in arguments:
-            print(what, *sys.modules, flush=True)
+            print(what, *sys.modules, *["collects"] * gc.isenabled(), flush=True)
         return function(*arguments, **more)
     return called
 os.posix_spawnp = told("spawn", os.posix_spawnp)
@@ -289,7 +290,7 @@ def test_a_runner_loads_the_rest_after_the_spawn_and_nothing_after_ready(tmp_pat
     assert list(loaded) == ["spawn", "ready", "exit"]
     ours = {name.removeprefix("sdisup").removeprefix(".") for name in loaded["spawn"] if room_of(name) == "sdisup"}
     assert ours == BEFORE_THE_SPAWN
-    assert {room_of(name) for name in loaded["ready"] - loaded["spawn"]} == {"sdisup", "resource"}
+    assert {room_of(name) for name in loaded["ready"] - loaded["spawn"]} == {"sdisup", "resource", "collects"}
     assert "sdisup.runner.main" in loaded["ready"]
     assert loaded["exit"] == loaded["ready"]
 
