@@ -86,10 +86,10 @@ CODECS = {
     codec.name: codec
     for codec in (
         Codec("h264", "libx264", ("mp4", "mov", "mkv"), 8000, ("yuv420p", "yuv420p10le", "yuv422p", "yuv422p10le"),
-              False, "aac", 8, {}, settings=LONG_GOP),
+              False, "aac", 16, {}, settings=LONG_GOP),
         # x265 encodes fields as pictures of half the height, which players show as such.
         Codec("hevc", "libx265", ("mp4", "mov", "mkv"), 6000, ("yuv420p", "yuv420p10le", "yuv422p", "yuv422p10le"),
-              False, "aac", 8, {}, fields=(), settings=LONG_GOP),
+              False, "aac", 16, {}, fields=(), settings=LONG_GOP),
         # prores_ks encodes better and cannot do 1080p in real time on four cores (FACTS 3, Cost).
         Codec("prores", "prores_aw", ("mov", "mkv"), 0, (), True, "pcm_s24le", 16, PRORES_PROFILES,
               settings=("prores_profile",)),

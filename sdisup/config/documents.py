@@ -203,6 +203,9 @@ def _merge_port(layer: PortLayer, table: Leaf, found: Findings) -> None:
         layer.sources.append(_entries(source, found))
     if table.path == "defaults" and "name" in entries:
         found.problem(entries.pop("name"), "a name is unique: it belongs in a [port.N]")
+    audio = entries.pop("audio", None)
+    if audio is not None:
+        entries.update({f"audio.{key}": leaf for key, leaf in _entries(audio, found).items()})
     layer.values.update(entries)
 
 

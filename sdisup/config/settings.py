@@ -23,6 +23,7 @@ from sdisup.config.documents import (
     overridden,
     read_documents,
 )
+from sdisup.config.sound import sound_problems
 from sdisup.config.table import APPLIANCE, MAX_PORTS, PORT, SOURCE_LIMITS, check_layer, fold_source, rows
 from sdisup.contract.files import CONFIGURATION_PATH
 from sdisup.contract.names import DEFAULT, replaced
@@ -37,7 +38,8 @@ class Port(Record):
 
     `bitrate_kbps` is 0 where the codec's profile or `quality` alone decides the bit rate, `quality` where it does not,
     and `gop_frames` for a second's. `stop_start_quit_s` counts in place of `stop_quit_s` while FFmpeg has not delivered
-    a frame.
+    a frame. `audio_codec`, `audio_tracks` and `audio_channels` are empty where they depend on the codec and the source
+    (config/sound.py).
     """
 
     index: int
@@ -60,6 +62,9 @@ class Port(Record):
     record_at_boot: bool
     recordings: str
     file_name: str
+    audio_codec: str
+    audio_tracks: str
+    audio_channels: tuple[int, ...]
     stall_timeout_s: float
     start_timeout_s: float
     sync_interval_s: float
@@ -274,6 +279,9 @@ def _build_port(index: int, values: Mapping[str, Any], source: Source, recording
         "stop_start_quit_s": max(limits_s["stop_start_quit_s"], stop_quit_s),
         "name": f"port{index}",
         "recordings": recordings,
+        "audio_codec": "",
+        "audio_tracks": "",
+        "audio_channels": (),
         "container": codec.default_container,
         "bitrate_kbps": 0 if values["quality"] else codec.bitrate_kbps,
         "quality": 0,
@@ -282,7 +290,7 @@ def _build_port(index: int, values: Mapping[str, Any], source: Source, recording
         "encoder_options": (),
         "raster": source.options.get("size", rasters.RASTERS[0]),
     }
-    given = {key: value for key, value in values.items() if value is not None}
+    given = {key.replace(".", "_"): value for key, value in values.items() if value is not None}
     if codec.bitrate_kbps == 0:
         given["bitrate_kbps"] = 0
     return Port(index=index, source=source, **{**derived, **given})
@@ -351,10 +359,7 @@ def _combination_problems(port: Port) -> Iterator[Remark]:
             f" {codecs.HOLD_BACK_LIMIT_S} s, which a crash would lose: at most {threads_max}"
         )
         yield ("threads", "codec", "source.rate"), text
-    channels = port.source.audio_channel_count()
-    if channels > codec.audio_channels_max:
-        text = f"{port.codec} is recorded with at most {codec.audio_channels_max} channels, not {channels}"
-        yield ("source.audio_channels", "codec"), text
+    yield from sound_problems(port)
 
 
 def _picture_problems(port: Port, codec: codecs.Codec) -> Iterator[Remark]:

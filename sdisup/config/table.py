@@ -24,6 +24,7 @@ from sdisup.config.codecs import (
 from sdisup.config.documents import Findings, Layer
 from sdisup.config.encoder_words import check_encoder_options
 from sdisup.config.rasters import RASTERS
+from sdisup.config.sound import CHANNELS_MAX, ENCODERS, MONO, ONE, PAIRS
 from sdisup.contract.names import DEFAULT, problem_of
 from sdisup.sources.base import Source, kinds
 from sdisup.sources.values import BOOLEAN, CHOICE, INTEGER, Setting, Type, check_range, check_string, show, suggestion
@@ -94,6 +95,17 @@ def _check_path(setting: Setting, value: object) -> str:
     return "/" + "/".join(parts)
 
 
+def _check_channels(setting: Setting, value: object) -> tuple[int, ...]:
+    channels = tuple(value) if isinstance(value, (list, tuple)) else ()
+    if not all(type(channel) is int and 1 <= channel <= CHANNELS_MAX for channel in channels) or not channels:
+        raise ValueError(
+            f"must be a list of channels, counted from 1 to {CHANNELS_MAX}, as in [1, 2], not {show(value)}"
+        )
+    if len(set(channels)) < len(channels):
+        raise ValueError("has a channel twice")
+    return channels
+
+
 def _check_template(setting: Setting, value: object) -> str:
     text = check_string(value)
     problem = problem_of(text)
@@ -107,6 +119,7 @@ LIMIT = Type("limit", _check_limit, "0 for none, or a number")
 NAME = Type("name", _check_name, "a letter, then up to 31 letters, digits, `_`, `.` or `-`")
 ENCODER_WORDS = Type("encoder options", check_encoder_options, "a list of strings")
 TEMPLATE = Type("template", _check_template, "text with fields such as `{name}`")
+CHANNELS = Type("channels", _check_channels, f"a list of numbers, 1 to {CHANNELS_MAX}, each once")
 PATH = Type("path", _check_path, "an absolute path")
 
 SETTINGS: dict[str, tuple[Setting, ...]] = {
@@ -163,6 +176,13 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
         Setting("threads", INTEGER, 4,
                 "How many threads encode the picture; each keeps a frame of prores back, which limits them.", minimum=1,
                 maximum=16),
+        Setting("audio.codec", CHOICE, None, "What the sound is encoded in. Not every FFmpeg has PCM in mp4; `sdisup"
+                " check` tries.", default_doc=_by_codec(lambda codec: codec.audio_encoder), allowed=tuple(ENCODERS)),
+        Setting("audio.tracks", CHOICE, None, "Whether all channels are in one track, in a track a pair, or in a track"
+                " each. AAC has at most five in one: it cuts the high frequencies off one of six.",
+                default_doc="one; pairs for aac of six and more; mono for xdcam", allowed=(ONE, PAIRS, MONO)),
+        Setting("audio.channels", CHANNELS, None, "Which of the source's channels are recorded, and in which order.",
+                default_doc="all of the source's"),
         Setting("stall_timeout_s", NUMBER, None, "FFmpeg is restarted when no frame has come for so long.",
                 default_doc=_limits_doc("stall_timeout_s"), minimum=1, maximum=600, unit="s"),
         Setting("start_timeout_s", LIMIT, 30.0,

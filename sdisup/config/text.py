@@ -44,6 +44,7 @@ def settings_markdown() -> str:
     parts = [TITLE, "## `[appliance]`", "", *_table(rows(APPLIANCE).values()), ""]
     parts += ["## `[defaults]` and `[port.N]`", ""]
     parts += ["`[defaults]` holds for every port (all keys but `name`), `[port.N]` for port N alone.", ""]
+    parts += ['`audio = { codec = "aac" }` and `audio.codec = "aac"` are the same to TOML.', ""]
     parts += [*_table(rows(PORT).values()), ""]
     parts += [FILE_NAMES, "| field | such as |", "|---|---|", *_fields(), ""]
     for kind, source in SOURCE_KINDS.items():

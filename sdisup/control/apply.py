@@ -43,7 +43,7 @@ from sdisup.control.units import (
 )
 from sdisup.encode import hardware
 from sdisup.encode.command import Capabilities, missing_capabilities
-from sdisup.encode.probe import probe_ffmpeg
+from sdisup.encode.probe import pcm_in_mp4_problems, probe_ffmpeg
 from sdisup.errors import SdisupError, root_hint
 
 TARGET = "sdi-record.target"
@@ -191,6 +191,10 @@ def _capabilities(settings: Settings, warnings: list[str]) -> Capabilities:
         warnings.append(str(error))
         return NO_CAPABILITIES
     warnings += missing_capabilities(settings.ports.values(), settings.ffmpeg, capabilities)
+    try:
+        warnings += pcm_in_mp4_problems(settings.ports.values(), settings.ffmpeg)
+    except SdisupError as error:
+        warnings.append(str(error))
     return capabilities
 
 

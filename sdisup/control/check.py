@@ -16,7 +16,7 @@ from sdisup.contract.programs import ffprobe_beside
 from sdisup.contract.status import find_status, is_alive
 from sdisup.control.look import USER, Look, directory_doubt, directory_problem, look_at
 from sdisup.encode.command import missing_capabilities
-from sdisup.encode.probe import list_sources, probe_ffmpeg
+from sdisup.encode.probe import list_sources, pcm_in_mp4_problems, probe_ffmpeg
 from sdisup.errors import SdisupError
 from sdisup.sources.base import Source
 
@@ -136,7 +136,8 @@ def _ffmpeg_problems(settings: Settings) -> list[str]:
     except SdisupError as error:
         return [str(error)]
     ports = settings.ports.values()
-    found = missing_capabilities(ports, settings.ffmpeg, capabilities) + _ffprobe_problems(settings)
+    found = missing_capabilities(ports, settings.ffmpeg, capabilities) + pcm_in_mp4_problems(ports, settings.ffmpeg)
+    found += _ffprobe_problems(settings)
     listed = [kind for kind in _kinds(settings) if kind.ffmpeg_lists and kind.demuxer in capabilities.inputs]
     # First the kinds whose inputs FFmpeg can list without disturbing a recording.
     for kind in sorted(listed, key=lambda kind: bool(kind.opened_by_listing)):

@@ -20,10 +20,11 @@ from sdisup.config.codecs import BT601_525, CODECS, COLOURS, MUXERS, PRORES_PROF
 from sdisup.config.encoder_words import take_parameters
 from sdisup.config.rasters import dnxhd_mbits, xdcam_gop
 from sdisup.config.settings import Port
+from sdisup.config.sound import audio_encoder
 from sdisup.config.table import SOURCE_KINDS
-from sdisup.contract.options import SOUND_MARK
 from sdisup.contract.records import Record
 from sdisup.encode import hardware
+from sdisup.encode.sound import audio_arguments
 from sdisup.sources.base import Source
 from sdisup.sources.values import AUTO_RATE, FASTEST_RATE, FPS
 
@@ -66,7 +67,7 @@ def build_ffmpeg_arguments(port: Port, ffmpeg: str, capabilities: Capabilities) 
         *hardware.device_arguments(port),
         *port.source.arguments(),
         *_video_arguments(port),
-        *_audio_arguments(port),
+        *audio_arguments(port),
         *_container_arguments(port, capabilities),
         OUTPUT,
     ]
@@ -104,18 +105,17 @@ def missing_capabilities(ports: Iterable[Port], ffmpeg: str, capabilities: Capab
     for port in ports:
         for text in _lacking(port, ffmpeg, capabilities):
             lacking.setdefault(text, []).append(port)
-    return [f"{_label(affected)}: {text}" for text, affected in lacking.items()]
+    return [f"{label_of(affected)}: {text}" for text, affected in lacking.items()]
 
 
 def _lacking(port: Port, ffmpeg: str, capabilities: Capabilities) -> list[str]:
-    codec = CODECS[port.codec]
     remedies = {kind.demuxer: kind.remedy for kind in SOURCE_KINDS.values()}
     texts = [
         f"{ffmpeg} has no input '{demuxer}': {remedies.get(demuxer, Source.remedy)}"
         for demuxer in port.source.demuxers()
         if demuxer not in capabilities.inputs
     ]
-    for encoder in (port.ffmpeg_encoder, *([codec.audio_encoder] if port.source.audio_channel_count() else [])):
+    for encoder in (port.ffmpeg_encoder, *([audio_encoder(port)] if port.source.audio_channel_count() else [])):
         if encoder not in capabilities.encoders:
             texts.append(
                 f"{ffmpeg} has no encoder '{encoder}', which {port.codec} needs:"
@@ -124,7 +124,7 @@ def _lacking(port: Port, ffmpeg: str, capabilities: Capabilities) -> list[str]:
     return texts
 
 
-def _label(ports: Sequence[Port]) -> str:
+def label_of(ports: Sequence[Port]) -> str:
     """`port 3 (CAM3)`, `ports 0-2, 5`."""
     if len(ports) == 1:
         return ports[0].label
@@ -308,53 +308,6 @@ _ENCODERS: dict[str, Callable[[Port], list[str]]] = {
     "v210": _no_options,
     "xdcam": _xdcam_options,
 }
-
-AAC_KBPS_PER_CHANNEL = 96
-
-AAC_FULL_CHANNELS = 5
-"""From six channels on AAC takes one for that of the low frequencies, and cuts it off above 120 Hz (FACTS 7)."""
-
-# FFmpeg's progress tells nothing of the sound. So an expression that selects all of it logs a number once a second (of
-# twenty pieces where they carry no time). A branch of the graph for it would hold the sound back for that second (7.1).
-_IS_DUE = "not(n)+gte(abs(t-ld(0)),1)+isnan(t)*not(mod(n,20))"
-_SOUND_WATCH = f"aselect='1+0*if({_IS_DUE},st(0,t)+print({SOUND_MARK}))',"
-# After a loss of pictures the sound would run early without it (VIDEOMASTER 5).
-_SOUND_IN_STEP = "aresample=async=1"
-
-
-def _audio_arguments(port: Port) -> list[str]:
-    channels = port.source.audio_channel_count()
-    if not channels:
-        return []
-    encoder = CODECS[port.codec].audio_encoder
-    mapped = ["-map", port.source.audio_map()]
-    if CODECS[port.codec].mono_tracks:
-        return _mono_arguments(port)
-    if encoder != "aac":
-        return [*mapped, "-af", _SOUND_WATCH + _SOUND_IN_STEP, "-c:a", encoder]
-    if channels <= AAC_FULL_CHANNELS:
-        bit_rate = ["-b:a", f"{AAC_KBPS_PER_CHANNEL * channels}k"]
-        return [*mapped, "-af", _SOUND_WATCH + _SOUND_IN_STEP, "-c:a", encoder, *bit_rate]
-    pairs = [_pair_filter(first, channels) for first in range(0, channels, 2)]
-    arguments = mapped * len(pairs)
-    for track, pair in enumerate(pairs):
-        arguments += [f"-filter:a:{track}", f"{'' if track else _SOUND_WATCH}{pair},{_SOUND_IN_STEP}"]
-    return [*arguments, "-c:a", encoder, "-b:a", f"{AAC_KBPS_PER_CHANNEL * 2}k"]
-
-
-def _mono_arguments(port: Port) -> list[str]:
-    """A track for each channel, as cameras and servers have them, at 48 kHz. Pan makes silence of what is not there."""
-    codec = CODECS[port.codec]
-    arguments = ["-map", port.source.audio_map()] * codec.mono_tracks
-    for track in range(codec.mono_tracks):
-        watch = "" if track else _SOUND_WATCH
-        arguments += [f"-filter:a:{track}", f"{watch}pan=mono|c0=c{track},{_SOUND_IN_STEP}:osr=48000"]
-    return [*arguments, "-c:a", codec.audio_encoder]
-
-
-def _pair_filter(first: int, channels: int) -> str:
-    """Two of the channels as a stereo track, as broadcasters pair them; the last one of an odd number alone."""
-    return f"pan=stereo|c0=c{first}|c1=c{first + 1}" if first + 1 < channels else f"pan=mono|c0=c{first}"
 
 
 def _container_arguments(port: Port, capabilities: Capabilities) -> list[str]:

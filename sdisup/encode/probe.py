@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from sdisup.config.settings import Port
+from sdisup.config.sound import audio_encoder, tracks_of
 from sdisup.contract.programs import Program
-from sdisup.encode.command import Capabilities
+from sdisup.encode.command import Capabilities, label_of
 from sdisup.errors import SdisupError
 from sdisup.sources.base import Found
 
@@ -36,6 +38,25 @@ def probe_ffmpeg(path: str, timeout_s: float = 10.0) -> Capabilities:
         inputs=parse_names(demuxers),
         hybrid_fragmented=has_hybrid_fragmented(mov),
     )
+
+
+def pcm_in_mp4_problems(ports: Iterable[Port], path: str, timeout_s: float = 10.0) -> list[str]:
+    """The ports whose sound this FFmpeg does not put into their mp4, with the next step. FFmpeg is asked by trying it,
+    and only where a port wants it: 5.1 cannot, 7.1 can. Raises SdisupError where it does not answer."""
+    wanting: dict[str, list[Port]] = {}
+    for port in ports:
+        if port.container == "mp4" and tracks_of(port) and audio_encoder(port).startswith("pcm_"):
+            wanting.setdefault(audio_encoder(port), []).append(port)
+    silence = ("-v", "error", "-f", "s16le", "-t", "0.1", "-i", "/dev/zero")
+    tries = [
+        (*silence, "-c:a", encoder, "-movflags", "+empty_moov", "-f", "mp4", "-y", "/dev/null") for encoder in wanting
+    ]
+    answers = _ask(path, tries, timeout_s) if tries else []
+    return [
+        f'{label_of(affected)}: {path} cannot put {encoder} into mp4: choose container = "mov", or audio.codec = "aac"'
+        for (encoder, affected), answer in zip(wanting.items(), answers, strict=True)
+        if answer.strip()
+    ]
 
 
 def parse_version(answer: str) -> str:

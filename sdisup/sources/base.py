@@ -78,6 +78,7 @@ class Source(Record):
     FFmpeg: `demuxer` is FFmpeg's name of the input device, if the kind has one; `remedy` says what to do where FFmpeg
     lacks it. `without_signal` is what FFmpeg does without a signal (contract/options.py); what FFmpeg logs then is in
     the table of runner/causes.py.
+    `knows_channels`: audio_channel_count() is no guess.
     Discovery: `ffmpeg_lists` is whether `ffmpeg -sources DEMUXER` lists the inputs; `opened_by_listing` names what
     FFmpeg opens for that list, since this could disturb a recording. `node_hint` is a command that lists device nodes.
     """
@@ -96,6 +97,7 @@ class Source(Record):
     demuxer: ClassVar[str] = ""
     remedy: ClassVar[str] = "install an FFmpeg that has it, or choose another source"
     without_signal: ClassVar[str] = ""
+    knows_channels: ClassVar[bool] = True
     ffmpeg_lists: ClassVar[bool] = False
     opened_by_listing: ClassVar[str] = ""
     node_hint: ClassVar[str] = ""

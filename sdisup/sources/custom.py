@@ -55,6 +55,7 @@ class Custom(Source):
     # A stream may pause and go on by itself: an HLS segment of up to 10 s comes at once and then nothing, a lost packet
     # costs the pictures until the next key frame, a sender restarts. A new connection would take as long.
     stall_timeout_s = 15
+    knows_channels = False
 
     @property
     def inputs(self) -> tuple[Input, ...]:

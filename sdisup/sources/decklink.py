@@ -50,7 +50,7 @@ class DeckLink(Source):
         Setting("audio_input", CHOICE, "embedded", "The connector of the sound.",
                 allowed=("embedded", "aes_ebu", "analog", "analog_xlr", "analog_rca", "microphone")),
         Setting("audio_channels", INTEGER, 2,
-                "How many audio channels are recorded; 0 for none. h264 has eight as pairs, a track each.",
+                "How many audio channels are recorded; 0 for none.",
                 allowed=(0, 2, 8, 16)),
         Setting("sample_size", INTEGER, 32, "The audio's sample size.", allowed=(16, 32), unit="bit"),
         Setting("queue_mib", INTEGER, 256,

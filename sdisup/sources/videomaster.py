@@ -29,8 +29,7 @@ class Videomaster(Source):
             "YUV422_8", "YUV422_10", "RGB_24", "RGB_32", "RGBA_32", "RGB_64", "PLANAR_NV12", "PLANAR_P010",
         )),
         Setting("audio_channels", INTEGER, 2,
-                "How many embedded audio channels are recorded, from the first; 0 for none. h264 has six and more as"
-                " pairs, a track each.", maximum=16),
+                "How many embedded audio channels are recorded, from the first; 0 for none.", maximum=16),
         Setting("sample_size", INTEGER, 24, "The audio's sample size.", allowed=(16, 24), unit="bit"),
         Setting("sample_rate", INTEGER, 48000, "The audio's sample rate.", allowed=(32000, 44100, 48000), unit="Hz"),
         Setting("timestamp_source", CHOICE, "osc",

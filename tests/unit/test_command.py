@@ -87,6 +87,7 @@ SAMPLES: dict[str, list[object]] = {
     "device": ["/dev/video0", "/dev/v4l/by-id/usb-1"],
     "alsa": ["none", "hw:1", "plughw:CARD=U0x,DEV=0"],
     "encoder options": [[], ["-x264-params", "aq-mode=2"], ["-x265-params", "aq-mode=1", "-trellis:v", "0"]],
+    "channels": [[1], [2, 1], [1, 2, 3, 4, 5, 6]],
     "audio": [True, False, "optional"],
     "arguments": [["-re", "-i", "/srv/a.mkv"], ["-i", "rtp://h:1", "-f", "alsa", "-i", "hw:1"]],
 }
@@ -123,11 +124,14 @@ def test_every_list_upholds_the_promises(table: dict[str, Any], capabilities: Ca
     assert not any("faststart" in word for word in arguments)
     assert value_of(arguments, "-flush_packets") == "1"
     channels = port.source.audio_channel_count()
-    has_pairs = channels > 5 and codecs.CODECS[port.codec].audio_encoder == "aac"
-    tracks = (channels + 1) // 2 if has_pairs else min(channels, 1)
+    recorded = len(port.audio_channels) or channels
+    has_limits = "aac" in (port.audio_codec or codecs.CODECS[port.codec].audio_encoder)
+    at_most = 2 if port.source.kind == "custom" else 5
+    split = port.audio_tracks or ("pairs" if has_limits and recorded > at_most else "one")
+    tracks = {"one": 1, "pairs": (recorded + 1) // 2, "mono": recorded}[split]
     if port.codec == "xdcam":
-        tracks = 8 if channels else 0
-    assert arguments.count("-map") == 1 + tracks
+        tracks = 8
+    assert arguments.count("-map") == 1 + (tracks if channels else 0)
     assert "".join(arguments).count(SOUND_MARK) == (channels > 0)
     if port.container in ("mp4", "mov"):
         assert "frag" in value_of(arguments, "-movflags") or "empty_moov" in value_of(arguments, "-movflags")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import time
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdisup.encode.probe import has_hybrid_fragmented, parse_names, parse_version, probe_ffmpeg
+from sdisup.config.settings import Port, parse_settings
+from sdisup.encode.command import build_ffmpeg_arguments
+from sdisup.encode.probe import has_hybrid_fragmented, parse_names, parse_version, pcm_in_mp4_problems, probe_ffmpeg
 from sdisup.errors import SdisupError
 
 VERSION_5_1 = """\
@@ -186,3 +189,38 @@ def wait_until_gone(pid: int) -> None:
             return
         time.sleep(0.01)
     pytest.fail(f"process {pid} is still there")
+
+
+def mp4_ports(**audio: object) -> list[Port]:
+    defaults = {"source": {"kind": "test"}, "audio": audio}
+    table = {
+        "appliance": {"ports": 3},
+        "defaults": defaults,
+        "port": {"1": {"container": "mov"}, "2": {"name": "CAM2"}},
+    }
+    return list(parse_settings([("x.toml", table)]).ports.values())
+
+
+@pytest.mark.parametrize("says", ["", "[mp4 @ 0x1] Could not find tag for codec pcm_s24le in stream #0"])
+def test_whether_pcm_goes_into_mp4_is_tried(tmp_path: Path, says: str) -> None:
+    script = tmp_path / "ffmpeg"
+    script.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/asked\n[ -z "{says}" ] || echo "{says}" >&2\n')
+    script.chmod(0o755)
+    found = pcm_in_mp4_problems(mp4_ports(codec="pcm_s24le"), str(script))
+    wrong = f'ports 0, 2: {script} cannot put pcm_s24le into mp4: choose container = "mov", or audio.codec = "aac"'
+    assert found == ([wrong] if says else [])
+    assert (tmp_path / "asked").read_text().count("-c:a pcm_s24le -movflags +empty_moov -f mp4") == 1
+
+
+def test_an_ffmpeg_is_not_asked_for_what_nobody_wants() -> None:
+    assert pcm_in_mp4_problems(mp4_ports(codec="aac"), "/nothing") == []
+
+
+@pytest.mark.parametrize("ffmpeg", REAL)
+def test_what_the_try_says_is_so(ffmpeg: str, tmp_path: Path) -> None:
+    """A recording of the same tracks, by the port's own command line."""
+    port = mp4_ports(codec="pcm_s16le")[0]
+    is_refused = bool(pcm_in_mp4_problems([port], ffmpeg))
+    words = [*build_ffmpeg_arguments(port, ffmpeg, probe_ffmpeg(ffmpeg))[:-1], "-t", "0.2", str(tmp_path / "x.mp4")]
+    done = subprocess.run(words, capture_output=True, timeout=60, check=False)
+    assert (done.returncode != 0) is is_refused
