@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from appliance import CHECKOUT
-from bench.page import BEGIN, END, replace_between, report
+from bench.page import BEGIN, END, GROWTH_BEGIN, GROWTH_END, replace_between, report
 from bench.peers import KINDS, without_directives
 from bench.plot import PLOTTED, plot
 from bench.table import ROW_KEYS, ROWS, TITLES, Results, goals_table, main_table, summarize, verdicts
@@ -92,7 +92,9 @@ def test_a_page_without_one_pair_of_markers_is_left_alone(page: str) -> None:
 
 
 def test_the_page_of_the_repository_has_its_markers() -> None:
-    replace_between((CHECKOUT / "docs/performance.md").read_text(encoding="utf-8"), "new")
+    page = (CHECKOUT / "docs/performance.md").read_text(encoding="utf-8")
+    replace_between(page, "new")
+    replace_between(page, "new", GROWTH_BEGIN, GROWTH_END)
 
 
 def test_the_plot_has_a_bar_for_each_peer_within_the_picture() -> None:
