@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bench.plot import ABOUT
-from bench.table import TITLES, Results, goals_table, knowledge_table, main_table
+from bench.plot import ABOUT, PLOTTED
+from bench.table import TITLES, Results, goals_table, knowledge_table, main_table, verdicts
 
 BEGIN, END = "<!-- written by tests/bench/run: begin -->", "<!-- written by tests/bench/run: end -->"
 GROWTH_BEGIN, GROWTH_END = (
@@ -26,7 +26,11 @@ def replace_between(text: str, new: str, first: str = BEGIN, last: str = END) ->
 
 def report(results: Results) -> str:
     """All that the bench has to say, as Markdown."""
-    parts = [main_table(results), f"![{ABOUT}](performance.svg)", goals_table(results)]
+    parts = [main_table(results)]
+    if any(results.stats(row, "hand") for row in PLOTTED):
+        parts.append(f"![{ABOUT}](performance.svg)")
+    if verdicts(results):
+        parts.append(goals_table(results))
     if results.has("knows"):
         parts.append(knowledge_table(results))
     parts += [f"{TITLES[peer]} is left out: {why}." for peer, why in results.missing.items()]

@@ -73,9 +73,16 @@ def test_a_goal_is_not_judged_without_both_numbers() -> None:
 def test_the_report_says_what_is_left_out_and_what_failed() -> None:
     text = report(measured())
     assert "pm2 is left out: no network." in text
+    assert "(performance.svg)" in text and "| to reach |" in text
     assert "Not measured: circus: eight: no" in text
     assert "- machine: two cores\n- versions: systemd 257, FFmpeg 7.1.5" in text
     assert r"`bench-unit@0 loaded active running \| x`" in text
+
+
+def test_a_part_of_a_run_is_reported_without_empty_tables_and_without_the_plot() -> None:
+    text = report(Results([sample("pm2", "stop", 0.4)]))
+    assert "| stop → FFmpeg gone | 400 ms |" in text
+    assert "to reach" not in text and "svg" not in text
 
 
 def test_only_what_is_between_the_markers_is_replaced() -> None:
