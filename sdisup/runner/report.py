@@ -204,7 +204,8 @@ class Reporter:
         elif has_changed:
             self._notifier.send(f"STATUS={self._text}")
         interval_s = self._notifier.watchdog_interval_s
-        if interval_s and now >= self._watchdog_at - PUBLISH_INTERVAL_S / 2 and self._notifier.send("WATCHDOG=1"):
+        # The next turn may come as late as the status is due again.
+        if interval_s and self.next_at() > self._watchdog_at and self._notifier.send("WATCHDOG=1"):
             self._watchdog_at = now + interval_s
 
     def finish(self, now: float, state: str, reason: str) -> None:
