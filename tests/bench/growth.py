@@ -59,6 +59,11 @@ def shown(words):
     lines = [line.partition(" s  ")[2] for line in said if line.startswith("sdisup: debug: ")]
     return [sum(line.startswith(kind) for line in lines) for kind in ("D-Bus ", ("read ", "write "))]
 
+# What the boot took beside the ports' own processes.
+ledger = json.load(open("/run/sdisup/ledger.json"))["pid"]
+main_pid = ["systemctl", "show", "-p", "MainPID", "--value", "systemd-journald"]
+journal = int(subprocess.run(main_pid, capture_output=True, text=True).stdout)
+found = {{name: 1000 * cpu_s(pid) / count for name, pid in (("pid_1", 1), ("ledger", ledger), ("journal", journal))}}
 statuses = [json.load(open(f"/run/sdisup/{{port}}.json")) for port in range(count)]
 runners = [status["pid"] for status in statuses]
 time.sleep(3)
@@ -70,7 +75,7 @@ cpu = {{name: [] for name in commands}}
 for _ in range(rounds):
     for name, command in commands.items():
         cpu[name].append(cost(command)[0])
-found = {{name: statistics.median(values) for name, values in cpu.items()}}
+found |= {{name: statistics.median(values) for name, values in cpu.items()}}
 found["apply_says"] = subprocess.run(["sdisup", "apply"], capture_output=True, text=True).stdout
 found["runner_cpu"] = 1000 * used
 found["runner_mib"] = sum(map(pss_mib, runners)) / count
@@ -87,6 +92,9 @@ print(json.dumps(found))
 
 ROWS = (
     ("boot to all recording, s", "boot_s", "{:.1f}"),
+    ("of that systemd's CPU (PID 1), ms a port", "pid_1", "{:.0f}"),
+    ("the journal's CPU, ms a port", "journal", "{:.0f}"),
+    ("the CPU of the ledger's process, ms a port", "ledger", "{:.0f}"),
     ("a runner's memory, MiB PSS", "runner_mib", "{:.2f}"),
     ("a runner's CPU, ms each second", "runner_cpu", "{:.2f}"),
     ("`sdisup status`, CPU ms", "status", "{:.0f}"),
