@@ -13,7 +13,7 @@ import stat
 
 from sdisup.contract.files import EXHAUSTED, monotonic, pidfd_of
 from sdisup.contract.lean import signal
-from sdisup.contract.trace import trace
+from sdisup.contract.trace import trace_command
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Program:
         except BaseException as error:
             for descriptor in opened:
                 os.close(descriptor)
-            trace("run %s: cannot be executed: %s", self._command, error)
+            trace_command("run %s: cannot be executed: %s", self._command, error)
             raise
         os.close(write_end)
         os.close(null)
@@ -91,7 +91,7 @@ class Program:
             os.close(descriptor)
         code = os.waitstatus_to_exitcode(status) if pid else 0
         how = (f"killed by signal {-code}" if code < 0 else f"exit {code}") if pid else "hangs in the kernel"
-        trace("run %s: %s after %.3f s", self._command, how, monotonic() - self._began)
+        trace_command("run %s: %s after %.3f s", self._command, how, monotonic() - self._began)
         return code
 
 
@@ -124,7 +124,7 @@ def says(command: Sequence[str], limit_bytes: int = 4096, *, given: int | None =
 
 def become(command: Sequence[str]) -> NoReturn:
     """Replace this process by a command, which is looked for on PATH. Raises OSError."""
-    trace("become %s", list(command))
+    trace_command("become %s", command)
     os.execvp(command[0], list(command))
 
 

@@ -15,7 +15,7 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
 LIMIT = 2000
@@ -44,14 +44,13 @@ def stop() -> None:
 
 
 def trace(text: str, *values: object) -> None:
-    """Show a line, `text % values`, of which a list is a command; nothing happens unless --debug was given."""
+    """Show a line, `text % values`; nothing happens unless --debug was given."""
     if _began is None:
         return
-    # They need the modules re and shlex, which nobody else loads for this.
-    from sdisup.contract.secrets import masked, shown
+    # It needs the modules re and shlex, which nobody else loads for this.
+    from sdisup.contract.secrets import masked
 
-    words = tuple(shown(value) if isinstance(value, list) else value for value in values)
-    line = masked(text % words if words else text)
+    line = masked(text % values if values else text)
     line = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
     line = f"{line[:LIMIT]}…" if len(line) > LIMIT else line
     try:
@@ -59,6 +58,15 @@ def trace(text: str, *values: object) -> None:
     except (OSError, ValueError):
         # Who read stderr has gone; what the command does goes on.
         stop()
+
+
+def trace_command(text: str, command: Sequence[str], *values: object) -> None:
+    """The same, of which the first value is a command, without its secrets."""
+    if _began is None:
+        return
+    from sdisup.contract.secrets import shown
+
+    trace(text, shown(command), *values)
 
 
 # ---- Files ----

@@ -55,7 +55,9 @@ def cost(command):
     return 1000 * (used.ru_utime + used.ru_stime), status
 
 def shown(words):
-    said = subprocess.run(["sdisup", *words, "--debug"], capture_output=True, text=True).stderr.splitlines()
+    done = subprocess.run(["sdisup", *words, "--debug"], capture_output=True, text=True)
+    assert done.returncode in (0, 3) and "Traceback" not in done.stderr, done.stderr
+    said = done.stderr.splitlines()
     lines = [line.partition(" s  ")[2] for line in said if line.startswith("sdisup: debug: ")]
     return [sum(line.startswith(kind) for line in lines) for kind in ("D-Bus ", ("read ", "write "))]
 

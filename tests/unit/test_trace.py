@@ -129,6 +129,15 @@ MASKED = [
 ]  # fmt: skip
 
 
+def test_what_a_call_answers_is_shown_whatever_it_is(lines: Lines) -> None:
+    trace("D-Bus %s: %.200r after %.3f s", "/x List()", [("unit", 1)], 0.1)
+    trace("D-Bus %s: %.200r after %.3f s", "/x Get('password=1')", ["a", "b"], 0.1)
+    assert lines.collect() == [
+        "D-Bus /x List(): [('unit', 1)] after 0.100 s",
+        "D-Bus /x Get('password=***'): ['a', 'b'] after 0.100 s",
+    ]
+
+
 @pytest.mark.parametrize(("text", "shown_text"), MASKED)
 def test_what_gives_access_is_not_shown(text: str, shown_text: str) -> None:
     assert masked(text) == shown_text
