@@ -244,7 +244,19 @@ def _check(arguments: argparse.Namespace) -> int:
         remark(state)
     if not found:
         remark(f"{settings.path} is valid, and this machine has what it needs")
-    return EXIT_FAILED if found else EXIT_DONE
+    has_all = not arguments.probe or _show_inputs(settings)
+    return EXIT_FAILED if found or not has_all else EXIT_DONE
+
+
+def _show_inputs(settings: Settings) -> bool:
+    """Print what there is to choose of each input; whether all inputs could be opened."""
+    from sdisup.control.streams import listings
+
+    has_all = True
+    for listing in listings(settings.ports.values(), settings.ffmpeg):
+        print("\n".join([f"{listing.label}: {listing.problem}".rstrip(": "), *(f"  {line}" for line in listing.lines)]))
+        has_all = has_all and not listing.problem
+    return has_all
 
 
 def _check_machine(settings: Settings, quick: bool) -> list[str]:
@@ -368,6 +380,7 @@ def _config_argument(command: argparse.ArgumentParser) -> None:
 
 def _check_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--quick", action="store_true", help="within a second: without running FFmpeg")
+    command.add_argument("--probe", action="store_true", help="open custom inputs, and show what there is to choose")
     _config_argument(command)
 
 

@@ -148,7 +148,7 @@ def _video_arguments(port: Port) -> list[str]:
         # Interlaced arrives marked progressive; the flag alone gives the wrong order (trap 4).
         filters.append(f"setfield={source.options['scan']}")
     filters += [*_colour_filters(port), *hardware.filters(port)]
-    arguments = ["-map", "0:v:0", "-vf", ",".join(filters)]
+    arguments = ["-map", source.video_map(), "-vf", ",".join(filters)]
     # Constant rate also where the source skips: only so lost frames show in dup_frames (trap 5).
     arguments += ["-fps_mode", "cfr", *_rate_arguments(source.options["rate"])]
     if hardware.way(port):

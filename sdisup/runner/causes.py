@@ -333,7 +333,10 @@ def _in_words(row: Row, text: str, end: End) -> str:
     """What a line of the log says; in other words where FFmpeg's own lead an operator astray."""
     if row.name == STREAM_MISSING:
         # FFmpeg 7.1: Stream map '' matches no streams.
-        track = _missing_track(end)
+        track, asked = _missing_track(end)
+        if asked:
+            kind = {"audio": "sound", "video": "picture"}[track]
+            return f"there is no {kind} {asked}; sdisup check --probe shows what there is"
         # The other kinds of source, which know what they do without a signal, know themselves whether there is sound.
         without = '; audio = "optional" records without it' if not end.without_signal else ""
         words = {"audio": f"the source has no sound{without}", "video": "the source has no picture"}
@@ -400,8 +403,15 @@ _MAP_WORDS = ("Stream map '", "Failed to set value '")
 """FFmpeg 5.1 names a stream that is missing in the first, 7.1 in the second: `'0:a:0'`."""
 
 
-def _missing_track(end: End) -> str:
-    return next(filter(None, (_track(text) for _, text in end.lines if text.startswith(_MAP_WORDS))), "")
+def _missing_track(end: End) -> tuple[str, str]:
+    """`audio` or `video`, and the stream by FFmpeg's name where it is not the first of an input that was asked for."""
+    for _, text in end.lines:
+        track = _track(text) if text.startswith(_MAP_WORDS) else ""
+        if track:
+            asked = text.partition("'")[2].partition("'")[0].rstrip("?")
+            is_first = len(asked.split(":")) == 3 and asked.endswith(":0")
+            return track, "" if is_first else asked
+    return "", ""
 
 
 def _track(text: str) -> str:
@@ -411,7 +421,8 @@ def _track(text: str) -> str:
     """
     if text.startswith(_MAP_WORDS):
         specifier = text.partition("'")[2].partition("'")[0]
-        return {"a": "audio", "v": "video"}.get(specifier.partition(":")[2][:1], "")
+        kinds = {"a": "audio", "v": "video"}
+        return next((kinds[part] for part in specifier.split(":") if part in kinds), "")
     first = _speaker(text)[1:].partition("#")[0]
     if first in ("aost", "aist", "af"):
         return "audio"

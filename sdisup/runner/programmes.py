@@ -20,7 +20,7 @@ from sdisup.runner.progress import found_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 LINES_KEPT = 2000
 
@@ -47,19 +47,50 @@ class Choice(Record):
     remark: str = ""
 
 
-def choose(lines: Iterable[str], *, with_sound: bool) -> Choice:
+class Asked(Record):
+    """What a command line asks of its first input: a programme by its number, "" for none; which picture and sound."""
+
+    programme: str = ""
+    picture: int = 0
+    sound: int = 0
+
+    @property
+    def is_choice(self) -> bool:
+        """Whether there is nothing left to choose. A sound is one of the programme that is chosen."""
+        return bool(self.programme or self.picture)
+
+
+def asked_by(command: Sequence[str]) -> Asked:
+    """What a command line asks by -map: `0:v:0`, `0:p:7:a:1?`."""
+    values = [command[at + 1].rstrip("?").split(":") for at, word in enumerate(command[:-1]) if word == "-map"]
+    of_first = [value for value in values if value[0] == "0" and value[-1].isdecimal()]
+    programme = next((value[2] for value in of_first if value[1] == "p"), "")
+    picture, sound = (next((int(value[-1]) for value in of_first if kind in value), 0) for kind in "va")
+    return Asked(programme, picture, sound)
+
+
+def choose(lines: Iterable[str], *, with_sound: bool, asked: Asked | None = None) -> Choice:
     """Choose by the log lines of the first input's opening. `with_sound`: the sound is recorded from this input too."""
+    asked = asked or Asked()
     everything, found = _read(lines)
     wanted = [one for one in found if one.pictures and (one.sounds or not with_sound)]
-    if len(found) > 1 and wanted:
+    if len(found) > 1 and asked.programme:
+        size = next((f", {one.size}" for one in found if one.number == asked.programme and one.size), "")
+        return Choice("", f"records programme {asked.programme} of {len(found)}{size}")
+    if len(found) > 1 and wanted and not asked.is_choice:
         # Of equal programmes max() gives the first.
         best = max(wanted, key=lambda one: one.rank)
         is_first = best.pictures[:1] == everything.pictures[:1]
         is_first = is_first and (not with_sound or best.sounds[:1] == everything.sounds[:1])
         size = f", {best.size}" if best.size else ""
         return Choice("" if is_first else best.number, f"records programme {best.number} of {len(found)}{size}")
-    others = [("pictures", everything.pictures), ("sounds", everything.sounds if with_sound else [])]
-    words = [f"the first of {len(streams)} {name}" for name, streams in others if len(streams) > 1]
+    sounds = everything.sounds if with_sound else []
+    others = [("picture", everything.pictures, asked.picture), ("sound", sounds, asked.sound)]
+    words = [
+        f"{name} {number + 1} of {len(streams)}" if number else f"the first of {len(streams)} {name}s"
+        for name, streams, number in others
+        if len(streams) > 1
+    ]
     return Choice("", f"records {' and '.join(words)}" if words else "")
 
 

@@ -11,7 +11,7 @@ from sdisup.runner.causes import is_format_change, plain
 from sdisup.runner.command import sound_input
 from sdisup.runner.decide import NO_SOUND_S
 from sdisup.runner.meter import Meter
-from sdisup.runner.programmes import LINES_KEPT, Choice, choose
+from sdisup.runner.programmes import LINES_KEPT, Choice, asked_by, choose
 from sdisup.runner.progress import (
     changed_size,
     found_rate,
@@ -36,8 +36,7 @@ class Streams:
     """What one FFmpeg has logged of its streams. `command` is its command line."""
 
     def __init__(self, command: Sequence[str]) -> None:
-        self.has_choice = any(word.startswith("0:p:") for word in command)
-        """Whether the command line chooses a programme."""
+        self._asked = asked_by(command)
         self.has_sound_input = sound_input(command) > 0
         """Whether the sound has an input of its own."""
         self.ffmpeg_version = ""
@@ -66,6 +65,11 @@ class Streams:
         self._format_change = ""
         self._picture = ""
         self._wild: deque[float] = deque(maxlen=WILD_IN_A_ROW)
+
+    @property
+    def has_choice(self) -> bool:
+        """Whether the command line chooses a programme, or the picture itself."""
+        return self._asked.is_choice
 
     @property
     def is_half_open(self) -> bool:
@@ -119,7 +123,9 @@ class Streams:
             self._picture = picture_stream(text)
         elif text == "Stream mapping:":
             self.are_open = True
-            self.choice = choose(self._opening, with_sound=self._maps_sound and not self.has_sound_input)
+            self.choice = choose(
+                self._opening, with_sound=self._maps_sound and not self.has_sound_input, asked=self._asked
+            )
         elif is_sound_unknown(text):
             self._is_sound_unknown = True
         elif self.sound_awaited_at is None and self._is_watched and is_sound_mapping(text):

@@ -141,6 +141,10 @@ class Source(Record):
         """REQUIRED or OPTIONAL (contract/options.py), "" where no sound is recorded."""
         return REQUIRED if self.audio_channel_count() else ""
 
+    def video_map(self) -> str:
+        """The picture's stream, as a value for FFmpeg's -map."""
+        return "0:v:0"
+
     def audio_map(self) -> str:
         """The sound's stream, as a value for FFmpeg's -map."""
         return "0:a:0"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from sdisup.contract.options import OPTIONAL
 from sdisup.sources.arguments import DEVICE_FORMATS, Input, parse_inputs
 from sdisup.sources.base import SIGNAL_SCAN, Remark, Sandbox, Source
-from sdisup.sources.values import AUTO_RATE, RATE, RATES, REQUIRED, Setting, Type, show
+from sdisup.sources.values import AUTO_RATE, INTEGER, RATE, RATES, REQUIRED, Setting, Type, show
 
 
 def _check_arguments(setting: Setting, value: object) -> tuple[Input, ...]:
@@ -27,6 +27,8 @@ def _check_audio(setting: Setting, value: object) -> bool | str:
 ANALYSIS_US, OPTIONAL_ANALYSIS_US = "5000000", "2000000"
 SOUND_TIMEOUT_US = "2000000"
 TIMED_PROTOCOLS = ("http", "https", "rtmp", "rtmps", "tcp", "tls")
+
+NOT_CHOSEN = -1
 
 ARGUMENTS = Type("arguments", _check_arguments, "a list of strings")
 AUDIO = Type("audio", _check_audio, 'true, false or "optional"')
@@ -50,6 +52,15 @@ class Custom(Source):
                 "Whether the sound of the last input is recorded; an input without any then fails to start. Optional"
                 " sound is left out until the next start where none comes for 2 s after FFmpeg opened its inputs, and"
                 " where an input of its own does not open or stalls."),
+        Setting("program", INTEGER, None,
+                "The programme of an MPEG-TS, or the variant of an HLS stream, that is recorded, by its number; `sdisup"
+                " check --probe` shows what there is.", default_doc="the one with the largest picture", maximum=65535),
+        Setting("video_stream", INTEGER, 0,
+                "Which picture is recorded, counted from 0: of the programme, or of all where none is named.",
+                maximum=999),
+        Setting("audio_stream", INTEGER, 0,
+                "Which sound is recorded, counted from 0: of the picture's programme, or of the last input.",
+                maximum=999),
     )  # fmt: skip
     node_hint = "ls -l /dev/dri /dev/video*"
     # A stream may pause and go on by itself: an HLS segment of up to 10 s comes at once and then nothing, a lost packet
@@ -91,6 +102,10 @@ class Custom(Source):
             words += entry.arguments
         return words
 
+    @classmethod
+    def defaults(cls, index: int) -> dict[str, object]:
+        return {"program": NOT_CHOSEN}
+
     def demuxers(self) -> list[str]:
         return [entry.format for entry in self.inputs if entry.format]
 
@@ -103,7 +118,18 @@ class Custom(Source):
 
     def audio_map(self) -> str:
         """The sound of the last input: an operator names an input of the sound alone after that of the picture."""
-        return f"{len(self.inputs) - 1}:a:0" + ("?" if self.sound() == OPTIONAL else "")
+        own_input = len(self.inputs) - 1
+        place = f"{own_input}:a:" if own_input else f"{self._place}:a:"
+        return f"{place}{self.options['audio_stream']}" + ("?" if self.sound() == OPTIONAL else "")
+
+    @property
+    def _place(self) -> str:
+        """Where the picture is, for -map."""
+        program = self.options["program"]
+        return "0" if program == NOT_CHOSEN else f"0:p:{program}"
+
+    def video_map(self) -> str:
+        return f"{self._place}:v:{self.options['video_stream']}"
 
     def sandbox(self) -> Sandbox:
         network = any(entry.needs_network for entry in self.inputs)

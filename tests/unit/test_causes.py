@@ -593,6 +593,13 @@ def test_only_a_source_that_has_the_setting_is_told_of_it() -> None:
     assert said.reason == "stream missing: the source has no sound"
     picture = classify(End(1, 0, lines=((3, "Stream map '0:v:0' matches no streams."),)))
     assert picture.reason == "stream missing: the source has no picture"
+    for words in (
+        "Stream map '0:p:7:v:0' matches no streams.",
+        "Failed to set value '0:p:7:v:0' for option 'map': Invalid",
+    ):
+        both = ((3, words), (3, "Stream map '' matches no streams."))
+        asked = classify(End(1, 0, lines=both)).reason
+        assert asked == "stream missing: there is no picture 0:p:7:v:0; sdisup check --probe shows what there is"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ import pytest
 from test_hold_back import FFMPEGS
 
 from sdisup.runner.command import with_programme
-from sdisup.runner.programmes import Choice, choose
+from sdisup.runner.programmes import Choice, asked_by, choose
+from sdisup.runner.streams import Streams
 
 NUMBERS = {"v": "Video: h264 (Main), yuv420p(tv, progressive), {} [SAR 1:1 DAR 16:9], 25 fps", "a": "Audio: aac, fltp"}
 
@@ -52,6 +53,29 @@ def log(text: str) -> list[str]:
 )
 def test_what_is_chosen(text: str, number: str, remark: str) -> None:
     assert choose(log(text), with_sound=True) == Choice(number, remark)
+
+
+TWO = "P1 v160x90 a a P7 v320x180 a"
+
+
+@pytest.mark.parametrize(
+    ("text", "maps", "number", "remark"),
+    [
+        (TWO, "0:p:1:v:0 0:p:1:a:1", "", "records programme 1 of 2, 160x90"),
+        (TWO, "0:p:9:v:0", "", "records programme 9 of 2"),
+        (TWO, "0:v:0 0:a:1", "7", "records programme 7 of 2, 320x180"),
+        # Who names a picture names one of all.
+        (TWO, "0:v:1 0:a:0?", "", "records picture 2 of 2 and the first of 3 sounds"),
+        ("v160x90 v320x180 a a a", "0:v:0 0:a:2?", "", "records the first of 2 pictures and sound 3 of 3"),
+        ("v160x90 a a", "0:v:0 1:a:1", "", "records the first of 2 sounds"),
+        ("v160x90 a", "[v]", "", ""),
+    ],
+)
+def test_what_is_asked_is_recorded(text: str, maps: str, number: str, remark: str) -> None:
+    command = ["ffmpeg", *(word for value in maps.split() for word in ("-map", value)), "{output}"]
+    asked = asked_by(command)
+    assert choose(log(text), with_sound=True, asked=asked) == Choice(number, remark)
+    assert asked.is_choice is Streams(command).has_choice is (maps.startswith(("0:p:", "0:v:1")))
 
 
 def test_another_input_counts_for_nothing() -> None:
