@@ -81,9 +81,9 @@ class Recording:
             assert self.process.poll() is None and time.monotonic() < deadline, text
             time.sleep(0.05)
 
-    def is_settled(self) -> bool:
-        """Whether the source pauses, and nothing more comes into the file."""
-        return self.received_frames() >= FRAMES and time.time() - self.file.stat().st_mtime > SETTLED_S
+    def is_settled(self, frames: int = FRAMES) -> bool:
+        """Whether the source pauses after so many pictures, and nothing more comes into the file."""
+        return self.received_frames() >= frames and time.time() - self.file.stat().st_mtime > SETTLED_S
 
     def has_reported_all(self) -> bool:
         return self.reported_frames() >= FRAMES
