@@ -32,6 +32,7 @@ TIMESTAMPS, MISPLACED = "timestamps jumped", "directory moved"
 DISK, DISK_FULL, DISK_ERROR = "disk", "disk full", "disk error"
 TOO_LARGE = "too large"
 STREAM_MISSING = "stream missing"
+OTHER_RASTER = "other picture size"
 BOARD_FAULT, BOARD_MISSING = "board fault", "board missing"
 
 
@@ -183,6 +184,9 @@ TABLE = (
     Row("no signal", WAIT, ("Stream map '' matches no streams", "matches no streams",
                             "Output file does not contain any stream", "does not contain any stream"),
         without_signal=ENDS, needs_frames=False),
+    # encode/command.py, _crop: dnxhd and xdcam take pictures of one size, and those of another get the width 0.
+    # [Parsed_crop_0 @ 0x…] [error] Invalid too big or non positive size for width '0' or height '720'
+    Row(OTHER_RASTER, RETRY, ("Invalid too big or non positive size for width '0'",)),
     # An input may deliver the stream later; FFmpeg 7.1 calls this "Error parsing options" as well.
     Row(STREAM_MISSING, RETRY, ("matches no streams",), needs_frames=False),
     # libavdevice/decklink_dec.cpp: at the start, after FFmpeg looked for a format for 3 s. A signal that is lost
@@ -341,6 +345,9 @@ def _in_words(row: Row, text: str, end: End) -> str:
         without = '; audio = "optional" records without it' if not end.without_signal else ""
         words = {"audio": f"the source has no sound{without}", "video": "the source has no picture"}
         return words.get(track, plain(text))
+    if row.name == OTHER_RASTER:
+        height = text.rpartition(" height ")[2].strip("'")
+        return f"the source's pictures, {height} lines, are not of the raster that the codec is to take; see: raster"
     input_name = _input_of(text, end.command) if row.outcome == FAIL else ""
     if input_name:
         whose = f"this FFmpeg has no input '{input_name}', or a version of it without that option"

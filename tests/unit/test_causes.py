@@ -318,6 +318,13 @@ To ignore this, add a trailing '?' to the map.
     Sample("a busy device", """
 [video4linux2,v4l2 @ 0x5612f97eb500] [error] ioctl(VIDIOC_STREAMON): Device or resource busy
 """, "device busy", RETRY, 240),
+    Sample("pictures of another size than dnxhd or xdcam is to take, 7.1", """
+[Parsed_crop_0 @ 0x7ff4d4001bc0] [error] Invalid too big or non positive size for width '0' or height '720'
+[Parsed_crop_0 @ 0x7ff4d4001bc0] [error] Failed to configure input pad on Parsed_crop_0
+[vf#0:0 @ 0x555566fae240] [error] Error reinitializing filters!
+[vf#0:0 @ 0x555566fae240] [error] Task finished with error code: -22 (Invalid argument)
+[vost#0:0/dnxhd @ 0x555566fadbc0] [error] Could not open encoder before EOF
+""", "other picture size", RETRY, 234),
     Sample("a library is missing, both", """
 /usr/bin/ffmpeg: error while loading shared libraries: libVideoMasterHD.so: cannot open shared object file: No such file
 """, "library missing", RETRY, 127),
