@@ -15,6 +15,7 @@ from sdisup.contract.applied import load_applied
 from sdisup.contract.programs import ffprobe_beside
 from sdisup.contract.status import find_status, is_alive
 from sdisup.control.look import USER, Look, directory_doubt, directory_problem, look_at
+from sdisup.encode import hardware
 from sdisup.encode.command import missing_capabilities
 from sdisup.encode.probe import list_sources, pcm_in_mp4_problems, probe_ffmpeg
 from sdisup.errors import SdisupError
@@ -52,7 +53,7 @@ def report(settings: Settings, quick: bool = False) -> tuple[list[str], list[str
     doubts = list(filter(None, (directory_doubt(path, looks[path]) for path in directories)))
     if not quick:
         broken, chosen = _encoder_findings(settings)
-        return found + broken, doubts + chosen
+        return found + broken + _option_problems(settings), doubts + chosen
     return found, doubts
 
 
@@ -144,6 +145,19 @@ def _ffmpeg_problems(settings: Settings) -> list[str]:
         if not (kind.opened_by_listing and anything_records()):
             found += _listing_problems(settings, kind)
     return found
+
+
+def _option_problems(settings: Settings) -> list[str]:
+    """What FFmpeg does not take of the operators' options for software encoders, tried with a second of pictures. Those
+    for graphics cards are tried when the card is chosen."""
+    ports = [port for port in settings.ports.values() if port.encoder_options and not hardware.way(port)]
+    if not ports:
+        return []
+    from sdisup.encode.trial import try_ports
+
+    reasons = try_ports([port.replaced(encoder=SOFTWARE) for port in ports], settings.ffmpeg)
+    text = "encoder_options: FFmpeg does not take them"
+    return [f"{port.label}: {text}: {reason}" for port, reason in zip(ports, reasons, strict=True) if reason]
 
 
 def _encoder_findings(settings: Settings) -> tuple[list[str], list[str]]:

@@ -86,7 +86,8 @@ def trial_arguments(port: Port, ffmpeg: str) -> list[str]:
     """The command line that encodes a second of a test picture as `port` would, in real time, and throws it away."""
     rate = port.source.options["rate"]
     rate = FASTEST_RATE if rate == AUTO_RATE else rate
-    graph = f"testsrc2=size={port.source.options.get('size', TRIAL_SIZE)}:rate={rate},realtime"
+    size = port.raster if CODECS[port.codec].has_raster else port.source.options.get("size", TRIAL_SIZE)
+    graph = f"testsrc2=size={size}:rate={rate},realtime"
     return [
         *(ffmpeg, "-hide_banner", "-loglevel", "error", "-nostats"),
         *hardware.device_arguments(port),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sdisup.config.encoder_words import FILES, KEEP_BACK, OWN
 from sdisup.config.settings import Port, parse_settings
+from sdisup.control.check import _option_problems
 from sdisup.encode.command import Capabilities, build_ffmpeg_arguments
 from sdisup.errors import ConfigError
 
@@ -95,3 +96,19 @@ def test_ffmpeg_takes_them() -> None:
         arguments = [FFMPEG, *arguments[1 : arguments.index("-movflags")], "-frames:v", "3", "-f", "null", "-"]
         done = subprocess.run(arguments, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=100)
         assert done.returncode == 0, done.stderr
+
+
+def test_check_says_what_ffmpeg_does_not_take() -> None:
+    tables: list[dict[str, object]] = [
+        {"encoder_options": ["-no-such-option", "1"]},
+        {"encoder_options": ["-aq-mode", "moon"]},
+        {"encoder_options": ["-x264-params", "aq-mode=2"], "codec": "h264"},
+        {},
+    ]
+    source = {"source": {"kind": "test", "size": "64x64"}}
+    ports = {str(index): source | table for index, table in enumerate(tables)}
+    settings = parse_settings([("a.toml", {"appliance": {"ports": 4, "ffmpeg": FFMPEG}, "port": ports})])
+    first, second = _option_problems(settings)
+    said = "encoder_options: FFmpeg does not take them: "
+    assert first.startswith(f"port 0: {said}Unrecognized option 'no-such-option'")
+    assert second.startswith(f"port 1: {said}") and "moon" in second

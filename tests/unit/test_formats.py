@@ -14,6 +14,7 @@ import random
 import shutil
 import subprocess
 from dataclasses import dataclass, field
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -207,3 +208,29 @@ def test_of_an_odd_picture_a_line_and_a_column_are_left_out(codec: str, ffmpeg: 
     picture = probe(file, "-show_streams", "-count_frames")["streams"][0]
     height = 478 if "420" in port.pixel_format else 479
     assert (picture["width"], picture["height"], picture["nb_read_frames"]) == (852, height, "5")
+
+
+@pytest.mark.parametrize("ffmpeg", FFMPEGS)
+@pytest.mark.parametrize("rate", ["24000/1001", "30000/1001", "60000/1001"])
+@pytest.mark.parametrize(("codec", "container"), [("h264", "mp4"), ("h264", "mov"), ("h264", "mkv"), ("xdcam", "mxf")])
+def test_fractional_rates_stay_exact(codec: str, container: str, rate: str, ffmpeg: str, tmp_path: Path) -> None:
+    """A picture's time is its number times 1001/30000 s, to the millisecond also at the end: nothing adds up."""
+    size = {"xdcam": "1280x720" if rate == "60000/1001" else HD}.get(codec, "64x64")
+    if codec == "xdcam" and rate == "24000/1001":
+        pytest.skip("there is no such xdcam")
+    graph = f"testsrc2=size={size}:rate={rate}"
+    source = {"kind": "custom", "input": ["-f", "lavfi", "-i", graph], "rate": rate, "audio": False}
+    values = {"source": source, "codec": codec, "container": container, "preset": "ultrafast"}
+    values |= {"raster": size} if codec == "xdcam" else {}
+    port = parse_settings([("test.toml", {"appliance": {"ports": 1}, "defaults": values})]).ports[0]
+    file = tmp_path / f"a.{container}"
+    pictures = 60 if codec == "xdcam" else 3000
+    arguments = build_ffmpeg_arguments(port, ffmpeg, probe_ffmpeg(ffmpeg))
+    arguments = [*arguments[:-1], "-frames:v", str(pictures), str(file)]
+    subprocess.run(arguments, stdin=subprocess.DEVNULL, capture_output=True, check=True, timeout=100)
+    packets = probe(file, "-show_packets", "-select_streams", "v:0")["packets"]
+    times = sorted(float(packet["pts_time"]) for packet in packets if "pts_time" in packet)
+    assert len(packets) == pictures
+    assert all(abs(time - times[0] - number / float(Fraction(rate))) < 0.0011 for number, time in enumerate(times))
+    # Of the milliseconds of mkv ffprobe makes 19001/317.
+    assert abs(Fraction(probe(file, "-show_streams")["streams"][0]["r_frame_rate"]) - Fraction(rate)) < 0.0001
