@@ -23,7 +23,7 @@ from sdisup.config.documents import (
     overridden,
     read_documents,
 )
-from sdisup.config.sound import sound_problems
+from sdisup.config.sound import channels_of, sound_problems
 from sdisup.config.table import APPLIANCE, MAX_PORTS, PORT, SOURCE_LIMITS, check_layer, fold_source, rows
 from sdisup.contract.files import CONFIGURATION_PATH
 from sdisup.contract.names import DEFAULT, replaced
@@ -411,10 +411,10 @@ def _doubts(port: Port, own_keys: set[str]) -> Iterator[Remark]:
     if port.container == "mxf" and port.record_at_boot:
         text = "an mxf file that a crash or power cut ends has neither footer nor duration, and some programs refuse it"
         yield ("codec", "container", "record_at_boot"), text
-    channels, tracks = port.source.options.get("audio_channels", 0), codecs.CODECS[port.codec].mono_tracks
+    channels, tracks = len(channels_of(port)), codecs.CODECS[port.codec].mono_tracks
     if 0 < channels < tracks:
-        text = f"{port.codec} has {tracks} tracks of sound, and the source {channels} channels: the others are silent"
-        yield ("source.audio_channels", "codec"), text
+        text = f"{port.codec} has {tracks} tracks of sound, and {channels} channels are recorded: the others are silent"
+        yield ("audio.channels", "source.audio_channels", "codec"), text
     refused = replaced(port.file_name)
     if refused:
         yield ("file_name",), f"has {show(refused)}, which not every disk or Windows share takes: each becomes '_'"

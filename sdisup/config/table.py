@@ -132,7 +132,8 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
     ),
     PORT: (
         Setting("enabled", BOOLEAN, True, "Whether the port is configured at all."),
-        Setting("name", NAME, None, "What operators call the port; unique, and the beginning of its files' names.",
+        Setting("name", NAME, None, "What operators call the port; unique, and what begins its files' names unless"
+                " `file_name` is otherwise.",
                 default_doc="portN"),
         Setting("record_at_boot", BOOLEAN, False, "Whether the port records whenever the machine is up."),
         Setting("recordings", PATH, None, "The directory that this port's recordings go to.",
