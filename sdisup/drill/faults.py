@@ -108,7 +108,7 @@ def known_faults(plain: Port) -> list[Fault]:
               port=SIGNAL_PORT, is_told=lambda status: status.state == "no-signal", repair=give_signal),
         Fault("runner-killed", "runner killed", "runner killed", Limits(Limit(), Limit()),
               send("pid", signal.SIGKILL), receives_on=True),
-        Fault("runner-frozen", "runner frozen", "runner killed", Limits(Limit(WATCHDOG_S), _twice(WATCHDOG_S)),
+        Fault("runner-frozen", "runner frozen", "stood still", Limits(Limit(WATCHDOG_S), _twice(WATCHDOG_S)),
               send("pid", signal.SIGSTOP), receives_on=True),
         Fault("disk-full", "disk full, then room", "disk full",
               Limits(Limit(NO_FRAME_S), Limit(max(BACKOFF_S))), fill_disk, receives_on=True,
