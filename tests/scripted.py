@@ -90,7 +90,7 @@ class Events(deque[Event]):
 class FakeFile:
     """What the runner sees of a file's threads."""
 
-    sync_problem = watch_problem = ""
+    sync_problem = watch_problem = refusal = ""
 
     def __init__(self, world: World) -> None:
         self.events = Events()

@@ -236,6 +236,7 @@ class Attempt:
             soundless_s=None if soundless_s is None else min(soundless_s, awake_s),
             has_sounded=streams.sound_at is not None,
             is_deleted=self.newest.is_deleted,
+            refusal=self.newest.thread.refusal,
             is_misplaced=self.newest.sample is not None and self.newest.sample.misplaced,
         )
 

@@ -99,7 +99,8 @@ class Sight(Record):
     none is watched, and `has_sounded` whether any ever came. `recording_s` is for how long frames are on disk, None
     before the first one; `starting_s` is for how long it has come no further than to FFmpeg's start, its input's
     opening, or its first frame. `is_spared` is whether FFmpeg is to be ended for want of a frame, and does not know of
-    it yet. `pace` is what is wrong with the number of pictures, `jump` how their timestamps have jumped just now.
+    it yet. `refusal` is why a file that counts as deleted could have no name. `pace` is what is wrong with the number
+    of pictures, `jump` how their timestamps have jumped just now.
     """
 
     path: str = ""
@@ -121,6 +122,7 @@ class Sight(Record):
     soundless_s: float | None = None
     has_sounded: bool = False
     is_deleted: bool = False
+    refusal: str = ""
     is_misplaced: bool = False
 
 
@@ -233,7 +235,8 @@ def find_fault(sight: Sight, options: Options) -> Fault | None:
     if sight.programme:
         return Fault(OTHER_PROGRAMME, "another programme is the best one")
     if sight.is_deleted:
-        return Fault(FILE_DELETED, f"file deleted: {sight.path} was removed while it was recorded")
+        what = f"could have no name: {sight.refusal}" if sight.refusal else "was removed while it was recorded"
+        return Fault(FILE_DELETED, f"file deleted: {sight.path} {what}")
     fault = _sound_fault(sight, options)
     if fault:
         return fault

@@ -187,8 +187,10 @@ class RecordingFile:
         self._name = FileName("", "", "", is_counted=False)
         self._folder = self._path = ""
         """The directory that it is to be in, and its path there."""
-        self._is_named = self._is_refused = False
-        """Whether it has this path; whether it could not have it."""
+        self._is_named = False
+        """Whether it has this path."""
+        self.refusal = ""
+        """Why the file could not have a name; empty if it could."""
         self._directory = -1
         """The file's directory, open: its path may lead elsewhere by now. While it is missing, the one above it."""
         self._missing: list[str] = []
@@ -393,12 +395,11 @@ class RecordingFile:
                 self._make_directories()
                 self._look_from_here()
             is_given = give(os.path.basename(self._path)) or self._take_name(give)
-        except OSError:
-            self._is_refused = True
+            if not is_given:
+                raise OSError(errno.EEXIST, f"{self._folder} {NO_NAME}")
+        except OSError as error:
+            self.refusal = str(error.strerror)
             raise
-        if not is_given:
-            self._is_refused = True
-            raise OSError(errno.EEXIST, f"{self._folder} {NO_NAME}")
         self._is_named = True
         self._tell(Named(self._path))
 
@@ -456,7 +457,7 @@ class RecordingFile:
         filesystem = f"{os.major(ours.st_dev)}:{os.minor(ours.st_dev)}"
         # Some filesystems count no links (FUSE): what its path leads to is not deleted.
         found = self._found
-        is_deleted = (found.moved or self._is_refused) and ours.st_nlink == 0
+        is_deleted = (found.moved or bool(self.refusal)) and ours.st_nlink == 0
         sample = Sample(
             ours.st_size, self._free_bytes, filesystem, found.moved, is_deleted, found.place, found.misplaced, seen_at
         )

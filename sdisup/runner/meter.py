@@ -50,6 +50,8 @@ class Meter:
         self.first_media_at: float | None = None
         self.last_frame_at: float | None = None
         self.silent = silent
+        self._first_frame_at = math.inf
+        """When the first frame came at the latest, by each block so far."""
         self._last_growth_at = self._sized_at = started
         self._frame_rate = Rate()
         self._byte_rate = Rate()
@@ -85,6 +87,8 @@ class Meter:
         if new:
             self.last_frame_at = now
             self.frames = frame
+            if self.rate:
+                self._first_frame_at = min(self._first_frame_at, now - frame / self.rate)
         self.dup_frames = max(self.dup_frames, dup_frames)
         self.drop_frames = max(self.drop_frames, drop_frames)
         self.speed = speed
@@ -93,10 +97,13 @@ class Meter:
         return new
 
     def first_frame_at(self, now: float) -> float:
-        """When the first frame came, by what FFmpeg has counted; now where it has counted none."""
+        """When the first frame came, by what FFmpeg has counted; now where it has counted none.
+
+        What FFmpeg still buffers, and what it has not filled yet after a hole, let it seem to have come later.
+        """
         if not self.rate or self.last_frame_at is None:
             return now
-        return max(self.started, self.last_frame_at - self.frames / self.rate)
+        return max(self.started, min(self._first_frame_at, self.last_frame_at - self.frames / self.rate))
 
     def growthless_s(self, now: float) -> float:
         """For how long the file has not grown, in seconds."""

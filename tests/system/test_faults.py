@@ -452,17 +452,27 @@ def test_output_of_any_bytes_at_any_rate(appliance: Machine) -> None:
     assert appliance.count_frames(appliance.recordings()[0]) >= 50
 
 
-@pytest.mark.journal_allows(r"was removed while")
-def test_a_file_that_is_taken_away_before_its_first_frame_costs_no_more_than_a_moment(appliance: Machine) -> None:
-    """What FFmpeg would write into a file that has no name any more is lost."""
+@pytest.mark.journal_allows(r"could have no name|not writable by")
+def test_a_directory_that_is_closed_before_the_first_frame_is_named_and_costs_what_it_was_closed(
+    appliance: Machine,
+) -> None:
+    """The file gets its name with its first frame: what FFmpeg writes into one that can have none is lost."""
     appliance.configure(small_ports(1))
     # The first time only.
-    take_away = '[ -e /run/sdisup/once ] || rm "$(readlink "${@: -1}")"'
-    script = f'#!/bin/bash\n{take_away}\ntouch /run/sdisup/once\nexec ffmpeg "$@"\n'
-    replace_ffmpeg(appliance, 0, script)
-    appliance.run("systemctl start sdi-record@0")
+    close = f"[ -e /run/sdisup/once ] || chmod a-w {RECORDINGS}"
+    replace_ffmpeg(appliance, 0, f'#!/bin/bash\n{close}\ntouch /run/sdisup/once\nexec ffmpeg "$@"\n')
+    try:
+        appliance.run("systemctl start --no-block sdi-record@0")
+        appliance.wait_for(lambda: "not writable by" in appliance.status(0)["reason"], 20, "it is named", poll_s=0.1)
+    finally:
+        appliance.run(f"chmod u+w,g+w {RECORDINGS}")
     found = appliance.wait_recording(0, frames=25)
-    assert found["restarts"] == 1
+    assert appliance.recordings() == [found["current_file"]]
+    appliance.sdisup("stop 0")
+    (file,) = [line for line in appliance.ledger(0) if line["kind"] == "file"]
+    assert (file["path"], file["ended"]) == (found["current_file"], "complete")
+    causes = [line["cause"] for line in appliance.ledger(0) if line["kind"] == "gap"]
+    assert any("could have no name: Permission denied" in cause for cause in causes)
     appliance.run("rm /run/sdisup/once")
 
 

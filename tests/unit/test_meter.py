@@ -221,3 +221,15 @@ def test_a_meter_says_of_a_slow_encoder_what_it_reaches() -> None:
         meter.progress(now, frames, 0, 0, 0.8)
         meter.size(now, frames)
     assert state(meter, 10.25) == ("recording", "cannot keep up: 20.0 of 25 fps")
+
+
+@pytest.mark.parametrize("hole_s", [1.5, 3.7])
+def test_a_hole_at_the_beginning_moves_no_first_frame(hole_s: float) -> None:
+    """FFmpeg writes the copies that fill it a block after the first picture behind it."""
+    meter = Meter(0.0, 25.0)
+    for number in range(1, 5):
+        meter.progress(1.0 + number / 4, number * 25 // 4, 0, 0, 1.0)
+    meter.media(1.3)
+    back_at = 2.0 + hole_s
+    meter.progress(back_at, 26, 0, 0, 1.0)
+    assert meter.first_frame_at(back_at) == pytest.approx(1.0, abs=0.02)

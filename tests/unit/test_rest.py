@@ -47,7 +47,8 @@ SITUATION_ELSE = {
     "now", "wait_until", "failures", "is_forgetful", "loops", "has_recorded", "cut_at", "cuts", "from_zero", "ended",
 }  # fmt: skip
 SIGHT_ELSE = {
-    "path", "began_s", "starting_s", "is_spared", "blocks", "frames", "interval_s", "opening_s", "has_sounded",
+    "path", "refusal", "began_s", "starting_s", "is_spared", "blocks", "frames", "interval_s", "opening_s",
+    "has_sounded",
 }  # fmt: skip
 
 
