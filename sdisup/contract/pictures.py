@@ -344,7 +344,6 @@ SEGMENT, CLUSTER, TRACKS, TRACK = b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75", b"\x
 INFO, SCALE, CUES = b"\x15\x49\xa9\x66", b"\x2a\xd7\xb1", b"\x1c\x53\xbb\x6b"
 NUMBER, KIND, DURATION, VIDEO = b"\xd7", b"\x83", b"\x23\xe3\x83", 1
 TIME, SIMPLE_BLOCK, GROUP, BLOCK = b"\xe7", b"\xa3", b"\xa0", b"\xa1"
-BLOCK_HEAD_BYTES = 12
 DEFAULT_SCALE_NS = 1_000_000
 UNKNOWN = -1
 
