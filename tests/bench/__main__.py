@@ -165,6 +165,11 @@ def main(arguments: Sequence[str]) -> int:
     except ApplianceError as error:
         say(f"bench: {error}")
         code = 2
+    except (OSError, ValueError) as error:
+        if not options.load:
+            raise
+        say(f"bench: {options.load} has no samples that --save wrote: {error}")
+        return 2
     except KeyboardInterrupt:
         code = 130
     except SystemExit as end:
