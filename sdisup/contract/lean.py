@@ -4,11 +4,12 @@
 here: a runner of eight would be 1.6 MiB larger, and start 6 ms later. The modules below are those that they call
 (CPython's Lib/json/decoder.py and encoder.py, Lib/signal.py, Lib/collections/__init__.py); tests/unit/test_lean.py
 compares them.
+
+`_json` is CPython's own affair and may change with any version. Where it does not do what it does today, `json` itself
+is loaded: a port that starts a little later is better than one that does not start.
 """
 
 from __future__ import annotations
-
-from _json import encode_basestring, encode_basestring_ascii, make_encoder, make_scanner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,10 +33,6 @@ class _Context:
     object_hook = object_pairs_hook = None
     parse_float, parse_int = float, int
     parse_constant = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": -float("inf")}.__getitem__
-
-
-_context: Any = _Context
-_scan = make_scanner(_context)
 
 
 def decode(text: str | bytes) -> Any:
@@ -68,3 +65,26 @@ def encode(
     quote = encode_basestring_ascii if ensure_ascii else encode_basestring
     between, after_name = separators
     return "".join(make_encoder({}, default, quote, None, after_name, between, False, False, True)(value, 0))
+
+
+def _do_as_json() -> bool:
+    """Whether the two above do what `json` does."""
+    value = {"a": [1.5, "\xe4", None], "b": {}}
+    ascii_text, text = '{"a": [1.5, "\\u00e4", null], "b": {}}', '{"a": [1.5, "\xe4", null], "b": {}}'
+    is_written = encode(value) == ascii_text and encode(value, ensure_ascii=False) == text
+    return is_written and decode(ascii_text) == decode(text.encode()) == value
+
+
+try:
+    from _json import encode_basestring, encode_basestring_ascii, make_encoder, make_scanner
+
+    _context: Any = _Context
+    _scan = make_scanner(_context)
+    _is_json = _do_as_json()
+except Exception:
+    # No `_json`, other names in it, or other arguments: whatever it is, `json` knows it.
+    _is_json = False
+if not _is_json:
+    import json
+
+    decode, encode = json.loads, json.dumps  # type: ignore[assignment]
