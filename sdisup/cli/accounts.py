@@ -49,24 +49,29 @@ def _joined(rows: Iterable[Row]) -> list[Row]:
 
 
 def file_lines(found: Sequence[PortAccount]) -> Iterator[str]:
-    """A header and a line a file. MB are 10^6 bytes."""
+    """A header and a line a file, and behind them a line a mark. MB are 10^6 bytes."""
     lines = _Lines(found)
-    width = max((len(row.path or "") for _, _, account in found for row in account.rows), default=4)
+    width = max((len(row.path or "") for _, _, account in found for row in (*account.rows, *account.marks)), default=4)
     yield f"{lines.header}{'MB':>9}  {'FILE':<{width}}  ENDED"
     for port_index, name, account in found:
         begin = lines.begin(port_index, name)
         for row in account.rows:
             size = NOTHING if row.size_bytes is None else f"{row.size_bytes / 1e6:.1f}"
             ended = row.note or ("is being recorded" if row.is_open else row.what)
+            part = f" (frames from {row.first_frame} on)" if row.is_part else ""
             path = _printable(row.path or NOTHING).ljust(width)
-            yield f"{begin}{lines.row(row)}{size:>9}  {path}  {_printable(ended)}"
+            yield f"{begin}{lines.row(row)}{size:>9}  {path}  {_printable(ended)}{part}"
+        for row in account.marks:
+            path = _printable(row.path or NOTHING).ljust(width)
+            yield f"{begin}{lines.row(row)}{NOTHING:>9}  {path}  mark: the take begins with this frame"
 
 
 class _Lines:
     """The columns that files and gaps have in common, as wide as the widest name and take."""
 
     def __init__(self, found: Sequence[PortAccount]) -> None:
-        takes = max((len(row.take) for _, _, account in found for row in account.rows if row.take), default=0)
+        rows = (row for _, _, account in found for row in (*account.rows, *account.marks))
+        takes = max((len(row.take) for row in rows if row.take), default=0)
         self._name_width, self._take_width = _name_width(found), max(4, takes)
         self._no_take = NOTHING.ljust(self._take_width)
         self._local = LocalTexts().text
@@ -135,6 +140,10 @@ def document_lines(name: str, found: Sequence[PortAccount]) -> Iterator[str]:
             last = "  " + encode(document(port_index, port_name, row))
     if last:
         yield last
+    if name != "gaps":
+        marks = [mark_document(index, port, row) for index, port, account in found for row in account.marks]
+        yield '], "marks": ['
+        yield ",\n".join(f"  {encode(mark)}" for mark in marks)
     sums = (encode(document) for document in sum_documents(found))
     yield '], "sums": ['
     yield ",\n".join(f"  {text}" for text in sums)
@@ -176,6 +185,20 @@ def file_document(port_index: int, name: str, row: Row) -> dict[str, object]:
         "take": row.take,
         "ongoing": row.is_open,
         "note": row.note,
+        "first_frame": row.first_frame,
+    }
+
+
+def mark_document(port_index: int, name: str, row: Row) -> dict[str, object]:
+    """A mark for programs: with this frame of the file `former_take` ends and `take` begins."""
+    return {
+        "port_index": port_index,
+        "name": name,
+        "at": row.start,
+        "path": row.path,
+        "frame": row.frames,
+        "take": row.take,
+        "former_take": row.what or None,
     }
 
 

@@ -35,6 +35,8 @@ class Known:
         self.files: dict[str, Row] = {}
         self.open: dict[str, Row] = {}
         self.deleted: set[str] = set()
+        self.takes: dict[str, list[str | None]] = {}
+        """The takes that begin inside of files, by the files' paths."""
         self.problems: list[Problem] = []
 
 
@@ -61,10 +63,13 @@ def known_files(ports: Sequence[AppliedPort], window: Window, directory: str = L
 def _add(known: Known, entry: Entry, window: Window) -> None:
     if entry["kind"] == "delete":
         known.deleted.add(str(entry.get("path")))
+    elif entry["kind"] == "mark":
+        known.takes.setdefault(str(entry.get("path")), []).append(line_of(entry)[1] or None)
     elif entry["kind"] == "file":
         start, end = str(entry["start"]), str(entry["end"])
         row = row_of(line_of(entry), start, end, 0.0)
-        if row.path and window.cut(start, end, 0.0) and window.has_take(row.take):
+        takes = [row.take, *known.takes.get(row.path or "", ())]
+        if row.path and window.cut(start, end, 0.0) and any(map(window.has_take, takes)):
             known.files.setdefault(row.path, row)
 
 

@@ -26,19 +26,20 @@ START, CANNOT_WORK = "start", "cannot work"
 REPEATS_WITHIN = 600
 """A crash can have entered at most what waited at once (story.QUEUE_LIMIT) a second time."""
 
-Line = tuple[str, str, str, str, str, str, str, str, str, str, str, str, str, str, str]
-"""An entry as texts, empty for what it has not: kind, take, start, end, start_monotonic, seconds, a gap's cause or
-a stop's by, frames_missing, path, frames, duplicated, dropped, bytes, codec, ended. Without seconds nobody knows
-how long it was."""
+Line = tuple[str, str, str, str, str, str, str, str, str, str, str, str, str, str, str, str]
+"""An entry as texts, empty for what it has not: kind, take, start, end, start_monotonic, seconds, a gap's cause, a
+stop's by or a mark's former take, frames_missing, path, a mark's frame, frames, duplicated, dropped, bytes, codec,
+ended. Without seconds nobody knows how long it was."""
 WHAT, MISSING, PATH = 6, 7, 8
 
 # A line as sdisup itself writes it, without a backslash. Any other way to write an entry is decoded.
 _OWN_LINES = re.compile(
     (
-        r'^\{"v":1,"kind":"(file|gap|stop|clock)","port_index":(?:0|[1-9][0-9]?),"take":(?:null|"(TEXT)"),'
+        r'^\{"v":1,"kind":"(file|gap|stop|clock|mark)","port_index":(?:0|[1-9][0-9]?),"take":(?:null|"(TEXT)"),'
         r'"boot_id":"TEXT","start":"(TIME)","end":"(TIME)",'
         r'"start_monotonic":(NUMBER),"end_monotonic":NUMBER,"seconds":(NUMBER)'
-        r'(?:,"(?:cause|by)":"(TEXT)")?(?:,"frames_missing":(COUNT))?(?:,"path":"(TEXT)")?(?:,"frames":(COUNT),'
+        r'(?:,"(?:cause|by|former_take)":(?:null|"(TEXT)"))?(?:,"frames_missing":(COUNT))?(?:,"path":"(TEXT)")?'
+        r'(?:,"frame":(COUNT))?(?:,"frames":(COUNT),'
         r'"duplicated":(COUNT),"dropped":(COUNT),"bytes":(COUNT),"codec":"(TEXT)","ended":"(TEXT)",'
         r'"ffmpeg_version":"TEXT")?(?:,"number":COUNT)?\}$'
     )
@@ -79,9 +80,10 @@ def line_of(entry: Entry) -> Line:
         str(entry["end"]),
         str(get("start_monotonic")),
         "" if get("length") == "unknown" else str(entry["seconds"]),
-        "" if is_file else _text(get("cause" if kind == "gap" else "by")),
+        "" if is_file else _text(get({"gap": "cause", "mark": "former_take"}.get(str(kind), "by"))),
         _whole(get("frames_missing")),
         _text(get("path")),
+        _whole(get("frame")),
         _whole(get("frames")),
         _whole(get("duplicated")),
         _whole(get("dropped")),
@@ -145,11 +147,13 @@ class Window:
 
 
 class Row(Record, frozen=False):
-    """A file, a gap or a stop. `start` or `end` is None where it is not known, and then `seconds` too.
+    """A file, a gap, a stop or a mark. `start` or `end` is None where it is not known, and then `seconds` too.
 
     `what` is a gap's cause, who stopped the port, or how a file ended; `frames` are a file's, or those that a gap
     in a file misses. `is_open` says that it goes on; `note` what has to be known beside. `not_before` is what is
-    known of a `start` that is not.
+    known of a `start` that is not. A mark's `what` is the take that ended, and its `frames` the number in the file of
+    the first frame of its `take`, from 0 on. Of a file that is cut, the take has those `frames` (`is_part`) that begin
+    with `first_frame`.
     """
 
     kind: str
@@ -169,20 +173,23 @@ class Row(Record, frozen=False):
     not_before: str = ""
     is_again: bool = False
     """Whether a gap is of a port that could not work before it either, and has not recorded since."""
+    first_frame: int = 0
+    is_part: bool = False
 
 
 def row_of(line: Line, start: str, end: str, seconds: float | None) -> Row:
     """A line's row, in the part that is asked for. By the order of its fields, since there may be very many."""
-    kind, take, _, _, _, _, what, missing, path, frames, duplicated, dropped, size_bytes, codec, ended = line
+    kind, take, _, _, _, _, what, missing, path, frame, frames, duplicated, dropped, size_bytes, codec, ended = line
+    missing = missing or frame
     if kind != "file":
         return Row(
             kind, intern(what), start, end, seconds, path or None, take or None, "", int(missing) if missing else None,
-            False, "", None, None, None, "", False,
+            False, "", None, None, None, "", False, 0, False,
         )  # fmt: skip
     counts = [int(text) if text else None for text in (frames, duplicated, dropped, size_bytes)]
     return Row(
         kind, intern(ended), start, end, seconds, path or None, take or None, intern(codec), counts[0], False, "",
-        counts[1], counts[2], counts[3], "", False,
+        counts[1], counts[2], counts[3], "", False, 0, False,
     )  # fmt: skip
 
 
@@ -196,6 +203,9 @@ class Account:
         self.gaps = self.files = self.short_gaps = 0
         self.unknown = 0
         """How many files, gaps and stops are in no sum, since their length is not known."""
+        self.marks: list[Row] = []
+        """The marks at which a take that is asked for begins or ends, in the ledger's order."""
+        self._cuts: dict[str, list[tuple[int, str | None]]] = {}
         self._with_short = with_short
         self._has_failed = False
 
@@ -225,11 +235,55 @@ class Account:
             return False
         return seconds < TOO_SHORT_S or (what == START and seconds <= SHORT_START_S)
 
+    def cut(self, path: str, frame: int, take: str | None) -> None:
+        """A mark: with this frame of the file `take` begins."""
+        self._cuts.setdefault(path, []).append((frame, take))
+
+    def is_cut(self, path: str) -> bool:
+        """Whether the file has a mark."""
+        return path in self._cuts
+
+    def parts(self, row: Row) -> list[Row]:
+        """A file's parts, each of a take of its own: as many as it has marks, and one more."""
+        marks = sorted(self._cuts.get(row.path or "", ()), key=lambda mark: mark[0])
+        ends = [frame for frame, _ in marks] + [row.frames]
+        takes = [row.take, *(take for _, take in marks)]
+        firsts = [0, *(frame for frame, _ in marks)]
+        return [_part(row, *part) for part in zip(takes, firsts, ends, strict=True)] if marks else [row]
+
     def list(self, row: Row) -> None:
         """Put a row into the list."""
         if row.what == CANNOT_WORK and row.kind == "gap":
             row.is_again, self._has_failed = self._has_failed, True
         self.rows.append(row)
+
+
+def _part(row: Row, take: str | None, first: int, end: int | None) -> Row:
+    """The frames of a file from `first` on and before `end`, which is None where nobody knows yet."""
+    count = row.frames
+    part = row.replaced(take=take, first_frame=first, is_part=True)
+    if count is None or end is None:
+        part.frames, part.seconds, part.start = None, None, None if first else row.start
+    else:
+        first, end = min(first, count), min(end, count)
+        part.frames = max(0, end - first)
+        part.start, part.end = _at(row, first / count if count else 0.0), _at(row, end / count if count else 1.0)
+        part.seconds = row.seconds and row.seconds * part.frames / max(1, count)
+    if part.start is None:
+        part.not_before = row.start or row.not_before
+    return part
+
+
+def _at(row: Row, share: float) -> str | None:
+    """When so much of a file was recorded."""
+    if row.start is None or row.end is None or share in (0.0, 1.0):
+        return row.end if share == 1.0 else row.start
+    try:
+        start, end = unix_time(row.start), unix_time(row.end)
+    except ValueError:
+        # It looks like a time and is none.
+        return row.start
+    return utc_text(start + (end - start) * share)
 
 
 class Recent:
@@ -298,6 +352,12 @@ def _add_lines(account: Account, lines: list[Line], window: Window) -> None:
     since, until = window.since, window.until
     for line in lines:
         kind, take, start, end, _, length = line[:6]
+        if kind == "mark":
+            _add_mark(account, line, window)
+            continue
+        if kind == "file" and account.is_cut(line[PATH]) and window.take is not None:
+            _add_row(account, row_of(line, start, end, float(length) if length else None), window)
+            continue
         if not window.has_take(take):
             continue
         if start >= until or (end <= since and start < end) or kind not in ("file", "gap", "stop"):
@@ -312,8 +372,25 @@ def _add_lines(account: Account, lines: list[Line], window: Window) -> None:
             account.list(row_of(line, start, end, seconds))
 
 
+def _add_mark(account: Account, line: Line, window: Window) -> None:
+    take, start, former = line[1] or None, line[2], line[WHAT] or None
+    row = row_of(line, start, line[3], 0.0)
+    if row.path is None or row.frames is None or row.frames < 0:
+        return
+    account.cut(row.path, row.frames, take)
+    is_asked = window.has_take(take) or window.has_take(former)
+    if account.kind == "file" and is_asked and window.since <= start < window.until:
+        account.marks.append(row)
+
+
 def _add_row(account: Account, row: Row, window: Window) -> None:
-    """A row of what goes on, or waits to be entered: one whose length is not known is in no sum."""
+    """A row of what goes on, or waits to be entered: one whose length is not known is in no sum. Of a file that holds
+    several takes, the parts of the take that is asked for."""
+    if row.kind == "file" and not row.is_part and window.take is not None and account.is_cut(row.path or ""):
+        for one in account.parts(row):
+            if one.frames != 0:
+                _add_row(account, one, window)
+        return
     if not window.has_take(row.take):
         return
     if row.start is not None and row.end is not None and row.seconds is not None:

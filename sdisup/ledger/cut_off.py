@@ -57,7 +57,7 @@ def _cut_off(port_index: int, this_boot: str, record: object) -> Interval | None
         return None
     for file in story.files:
         if file.start is not None and file.start.boot != this_boot:
-            return Interval("gap", "power", file.start, file.take)
+            return Interval("gap", "power", file.start, file.take_at_end)
     found = story.interval
     if found is None or found.kind != "gap" or found.start.boot == this_boot or found.what in ENDED_BEFORE:
         return None

@@ -95,6 +95,13 @@ def clock_entry(port_index: int, before: Moment, now: Moment, step_s: float) -> 
     return _entry(port_index, "clock", None, before, now, step_s)
 
 
+def mark_entry(port_index: int, path: str, frame: int, take: str | None, former: str | None, at: Moment) -> Entry:
+    """A cut: the take `former` ends, and `take` begins with this frame of the file, counted from 0."""
+    entry = _entry(port_index, "mark", take, at, at, 0.0)
+    entry.update(former_take=former, path=path, frame=frame)
+    return entry
+
+
 def _entry(port_index: int, kind: str, take: str | None, start: Moment, end: Moment, seconds: float) -> Entry:
     return {
         "v": VERSION,

@@ -102,7 +102,8 @@ class TakenFile(Record, frozen=False):
     `missed` frames are those of its holes, which have entries of their own; of these, `filled` are there as copies.
     `missing` and `repeated` are as of FileEnd, as far as its runner has told while it lived. `place` is where the file
     was moved to, empty for its path; `is_hidden`: it is there, and no path leads to it, such as below a mount. Then
-    `told_frames`, which are those of the last word of a runner that was killed, are all that is known.
+    `told_frames`, which are those of the last word of a runner that was killed, are all that is known. `is_cut`: it
+    holds another take too, `last_take`, from a mark on to its end.
     """
 
     path: str
@@ -125,6 +126,13 @@ class TakenFile(Record, frozen=False):
     place: str = ""
     is_hidden: bool = False
     told_frames: int = 0
+    is_cut: bool = False
+    last_take: str | None = None
+
+    @property
+    def take_at_end(self) -> str | None:
+        """The take to which what comes after the file belongs."""
+        return self.last_take if self.is_cut else self.take
 
     def is_only_a_try(self) -> bool:
         """Whether it is one of many tries, and has no frame yet."""

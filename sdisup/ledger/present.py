@@ -237,7 +237,7 @@ def _alive(file: TakenFile, start: Moment, present: Present) -> list[Row]:
     last, rows = present.now, []
     if status.state == "stalled" and status.last_frame_at:
         last = present.now.plus(-_age_s(status))
-        rows = [_interval(Interval("gap", "stalled", last, file.take), present.now, "", is_open=True)]
+        rows = [_interval(Interval("gap", "stalled", last, file.take_at_end), present.now, "", is_open=True)]
     seconds = max(0.0, start.seconds_to(last) - short_s - missed_s)
     recorded = _open_file(file, start, seconds, utc_text(last.wall))
     recorded.frames, recorded.size_bytes = status.frame_count, status.bytes_written
@@ -282,10 +282,10 @@ def _left(file: TakenFile, present: Present) -> list[Row]:
     row = _open_file(file, file.start, None, None)
     row.note = f"recording when {'the power went' if is_power else 'its runner ended'}; its end {UNTIL_STARTED}"
     gap = Row("gap", "power" if is_power else "runner killed", start=None, end=utc_text(present.now.wall), seconds=None)
-    gap.take, gap.is_open, gap.not_before = file.take, True, utc_text(file.start.wall)
+    gap.take, gap.is_open, gap.not_before = file.take_at_end, True, utc_text(file.start.wall)
     gap.note = f"since the end of {file.path}, which {UNTIL_STARTED}"
     stopped = present.stopped_at
     if stopped is None:
         return [row, gap]
     gap.is_open, gap.end = False, utc_text(stopped.wall)
-    return [row, gap, _interval(Interval("stop", "operator", stopped, file.take), present.now, "", is_open=True)]
+    return [row, gap, _interval(Interval("stop", "operator", stopped, file.take_at_end), present.now, "", is_open=True)]

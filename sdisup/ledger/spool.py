@@ -25,7 +25,7 @@ CLOCK_STEP_S = 0.1
 """Slewing moves both clocks alike (clock_gettime(2)): only a step changes how far they are apart. What is less than
 this is the time between the reading of the one and of the other."""
 BEGAN, OPENED, MEDIA, CLOSED, WAITS, STOPPED, CLOCK = "began", "opened", "media", "closed", "waits", "stopped", "clock"
-MISSED, LOSING, MOVED, SLEPT = "missed", "losing", "moved", "slept"
+MISSED, LOSING, MOVED, SLEPT, MARK = "missed", "losing", "moved", "slept", "mark"
 TERMINATED = "terminated from outside"
 """A cause of gaps that the runner and the ledger both say."""
 CANNOT_KEEP_UP, SOURCE_LOSES = "cannot keep up", "source loses frames"
@@ -33,7 +33,7 @@ CANNOT_KEEP_UP, SOURCE_LOSES = "cannot keep up", "source loses frames"
 SUSPENDED, STOOD_STILL = "suspended", "stood still"
 """The system was suspended (CLOCK_BOOTTIME went on, CLOCK_MONOTONIC did not); a runner, and most likely its FFmpeg, got
 no processor time."""
-KINDS = (BEGAN, OPENED, MEDIA, MISSED, LOSING, MOVED, CLOSED, WAITS, STOPPED, CLOCK, SLEPT)
+KINDS = (BEGAN, OPENED, MEDIA, MISSED, LOSING, MOVED, CLOSED, WAITS, STOPPED, CLOCK, SLEPT, MARK)
 ROOM_BYTES = 1 << 20
 """A port's events while its ledger cannot be written: some three thousand, and those that say the same are summed."""
 MEMORY_LIMIT = 2000

@@ -10,7 +10,15 @@ from __future__ import annotations
 import math
 
 from sdisup.contract.records import Record
-from sdisup.ledger.entries import clock_entry, extent, file_entries, hole_entry, interval_entries, late_entry
+from sdisup.ledger.entries import (
+    clock_entry,
+    extent,
+    file_entries,
+    hole_entry,
+    interval_entries,
+    late_entry,
+    mark_entry,
+)
 from sdisup.ledger.lines import VERSION, Entry, wrong_entry
 from sdisup.ledger.moments import (
     Fields,
@@ -32,6 +40,7 @@ from sdisup.ledger.spool import (
     CLOCK_STEP_S,
     CLOSED,
     LOSING,
+    MARK,
     MEDIA,
     MISSED,
     MOVED,
@@ -212,7 +221,7 @@ class Story:
         following = next((item for item in self._queue[at:] if isinstance(item, Interval)), self.interval)
         if following is not None and following.kind == "stop":
             # A stop begins with the stop: what was received before it and is not in the file is missing.
-            lost = Interval("gap", "cut off", last, file.take)
+            lost = Interval("gap", "cut off", last, file.take_at_end)
             lost.end = following.start
             if lost.seconds(following.start) > STOPPING_S:
                 found.append(lost)
@@ -281,6 +290,8 @@ class Story:
             moved = self._open_file(fields.text("path"))
             if moved is not None:
                 moved.place, moved.is_hidden = fields.text("place"), fields.flag("is_hidden")
+        elif kind == MARK:
+            self.marked(fields.text("path"), fields.whole("frame"), fields.text_or_none("take"), at)
         elif kind == CLOSED:
             last_frame = fields.moment_or_none("last_frame_at", boot)
             end = file_end_from({**event, "last_frame": None})
@@ -413,6 +424,14 @@ class Story:
         file.filled += filled
         self._queue.append(hole_entry(self.port_index, file, start, end, frames, cause))
 
+    def marked(self, path: str, frame: int, take: str | None, at: Moment) -> None:
+        """From this frame of the file on, which came at `at`, the recording is another take."""
+        file = self._open_file(path)
+        former = file.take_at_end if file is not None else None
+        self._queue.append(mark_entry(self.port_index, path, frame, take, former, at))
+        if file is not None:
+            file.is_cut, file.last_take = True, take
+
     def _open_file(self, path: str) -> TakenFile | None:
         return next((file for file in self.files if file.path == path), None)
 
@@ -441,7 +460,7 @@ class Story:
             self._queue.append(file)
             after = end.last_frame or file.start
         if not self.is_recording():
-            self.interval = Interval("gap", end.cause, after, file.take, apart_s=self._apart_s(after))
+            self.interval = Interval("gap", end.cause, after, file.take_at_end, apart_s=self._apart_s(after))
 
     def waits(self, cause: str, now: Moment, take: str | None) -> None:
         """The port should record and does not, for `cause`.

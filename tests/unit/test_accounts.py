@@ -551,7 +551,7 @@ def test_the_document_is_json_in_utc(name: str) -> None:
     for entries in ([], NIGHT[:1], NIGHT):
         found = account(entries, "gap" if name == "gaps" else "file")
         document = json.loads("\n".join(accounts_table.document_lines(name, [(3, "CAM3", found), (4, "b", found)])))
-        assert list(document) == [name, "sums"]
+        assert list(document) == [name, *(["marks"] if name == "recordings" else []), "sums"]
         assert len(document[name]) == 2 * len(found.rows)
         assert all(row["start"].endswith("Z") and row["ongoing"] is False for row in document[name])
         assert document["sums"][0]["missing_seconds"] == round(found.missing_s, 3)
@@ -830,6 +830,82 @@ def test_what_belongs_to_a_take(tmp_path: Path) -> None:
     going_on = rows_of(story(file=recorded()), present(40))
     assert account([], "file", rows=going_on, window=Window(take="final")).files == 1
     assert account([], "file", rows=going_on, window=Window(take="cup")).files == 0
+
+
+def mark(at: float, path: str, frame: int, former: str | None, take: str | None) -> Entry:
+    found = entry("mark", at, at, path=path, frame=frame, take=take, former_take=former)
+    del found["x"]
+    return found
+
+
+CUTS = [
+    entry("file", 0, 40, "complete", take="one"),
+    mark(44, "/r/40.mp4", 100, "one", "two"),
+    mark(60, "/r/40.mp4", 500, "two", "three"),
+    entry("file", 40, 80, "cut off: power", take="one"),
+    entry("gap", 80, 82, "power", take="three"),
+    entry("file", 82, 92, "complete", take="three"),
+]
+"""A take of a file and a tenth of the next, a second of 16 s in the middle of that, and a third."""
+
+
+@pytest.mark.parametrize(
+    ("take", "files", "marks", "recorded_s"),
+    [
+        ("one", [("/r/0.mp4", 0, 1000, False), ("/r/40.mp4", 0, 100, True)], [100], 44),
+        ("two", [("/r/40.mp4", 100, 400, True)], [100, 500], 16),
+        ("three", [("/r/40.mp4", 500, 500, True), ("/r/82.mp4", 0, 250, False)], [500], 30),
+        (None, [("/r/0.mp4", 0, 1000, False), ("/r/40.mp4", 0, 1000, False), ("/r/82.mp4", 0, 250, False)],
+         [100, 500], 90),
+        ("four", [], [], 0),
+    ],
+)  # fmt: skip
+def test_a_take_has_the_files_and_parts_of_files_between_its_marks(
+    take: str | None, files: list[Any], marks: list[int], recorded_s: float
+) -> None:
+    for entries, waiting in ((CUTS, []), (CUTS[:1], CUTS[1:])):
+        found = account(entries, "file", window=Window(take=take), waiting=waiting)
+        assert [(row.path, row.first_frame, row.frames, row.is_part) for row in found.rows] == files
+        assert [row.frames for row in found.marks] == marks
+        assert found.recorded_s == pytest.approx(recorded_s)
+    assert account(CUTS, window=Window(take=take)).marks == []
+
+
+def test_a_file_is_verified_for_each_take_that_it_holds(tmp_path: Path) -> None:
+    append_entries(ledger_path(3, str(tmp_path)), CUTS)
+    for take, files in (("one", ["/r/0.mp4", "/r/40.mp4"]), ("two", ["/r/40.mp4"]), ("four", [])):
+        assert list(known_files([port()], Window(take=take), str(tmp_path)).files) == files
+
+
+def test_a_part_of_a_file_has_its_own_time() -> None:
+    (row,) = account(CUTS, "file", window=Window(take="two")).rows
+    assert (row.start, row.end, row.seconds) == (utc_text(T + 44), utc_text(T + 60), 16.0)
+    (late,) = account(CUTS, "file", window=Window(T + 50, take="two")).rows
+    assert (late.start, late.end, late.seconds) == (utc_text(T + 50), utc_text(T + 60), 10.0)
+
+
+def test_a_file_that_goes_on_belongs_to_the_takes_of_its_marks() -> None:
+    going_on = rows_of(story(file=recorded()), present(40))
+    path = going_on[0].path
+    assert path is not None
+    marks = [mark(20, path, 10, None, "cup")]
+    found = account(marks, "file", rows=going_on, window=Window(take="cup"))
+    assert [(row.path, row.first_frame, row.is_open) for row in found.rows] == [(path, 10, True)]
+
+
+def test_marks_are_listed(paris: None) -> None:
+    found = [(3, "CAM3", account(CUTS, "file", window=Window(take="two")))]
+    lines = list(accounts_table.file_lines(found))
+    assert [line[line.index("/r/40") :] for line in lines[1:]] == [
+        "/r/40.mp4  cut off: power (frames from 100 on)",
+        "/r/40.mp4  mark: the take begins with this frame",
+        "/r/40.mp4  mark: the take begins with this frame",
+    ]
+    document = json.loads("".join(accounts_table.document_lines("recordings", found)))
+    assert [row["first_frame"] for row in document["recordings"]] == [100]
+    assert [(row["frame"], row["former_take"], row["take"]) for row in document["marks"]] == [
+        (100, "one", "two"), (500, "two", "three"),
+    ]  # fmt: skip
 
 
 def test_a_missing_ffprobe_is_an_error(tmp_path: Path) -> None:

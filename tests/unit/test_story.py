@@ -30,7 +30,21 @@ from sdisup.ledger.moments import (
     moment_from,
     taken_file_from,
 )
-from sdisup.ledger.spool import BEGAN, CLOCK, CLOSED, LOSING, MEDIA, MISSED, OPENED, SLEPT, STOPPED, WAITS, Event, after
+from sdisup.ledger.spool import (
+    BEGAN,
+    CLOCK,
+    CLOSED,
+    LOSING,
+    MARK,
+    MEDIA,
+    MISSED,
+    OPENED,
+    SLEPT,
+    STOPPED,
+    WAITS,
+    Event,
+    after,
+)
 from sdisup.ledger.story import QUEUE_LIMIT, Found, Story
 
 RATE = 25.0
@@ -1085,3 +1099,32 @@ def test_when_an_entry_ended_can_be_read_back(wall: float, monotonic: float) -> 
 @pytest.mark.parametrize("entry", [{}, {"end": 7}, {"end": "soon"}, {"end": "2026-01-31T12:00:00.000Z"}])
 def test_an_entry_without_a_usable_end(entry: Entry) -> None:
     assert end_of(entry) is None
+
+
+def test_a_mark_is_entered_and_what_comes_after_it_belongs_to_the_new_take() -> None:
+    """A cut (`sdisup cut`): the file goes on, and holds the end of one take and the beginning of the next."""
+    port = Port().begin(take="first").record(10.0, take="first")
+    port.tell(MARK, path=port.path, frame=250, take="second").wait(4.0)
+    port.tell(MARK, path=port.path, frame=350, take=None).wait(4.0)
+    port.counts[port.path] = 450
+    port.restart_writer()
+    port.fail(port.end("killed"))
+    marks = [entry for entry in port.entered if entry["kind"] == "mark"]
+    assert [(mark["path"], mark["frame"], mark["former_take"], mark["take"]) for mark in marks] == [
+        ("/r/1.mp4", 250, "first", "second"), ("/r/1.mp4", 350, "second", None),
+    ]  # fmt: skip
+    assert all(wrong_entry(mark) == "" for mark in marks)
+    assert port.story.interval is not None
+    assert (port.story.interval.kind, port.story.interval.take) == ("gap", None)
+
+
+def test_a_mark_in_a_file_that_nobody_knows_is_entered_all_the_same() -> None:
+    port = Port().begin().record(10.0).tell(MARK, path="/r/other.mp4", frame=3, take="cup")
+    assert [entry["former_take"] for entry in port.entered if entry["kind"] == "mark"] == [None]
+
+
+@pytest.mark.parametrize("wrong", [{"frame": -1}, {"frame": "3"}, {"path": None}, {"take": 4}])
+def test_a_mark_that_is_none_is_told(wrong: dict[str, Any]) -> None:
+    port = Port().begin().record(10.0)
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        port.tell(MARK, **{"path": port.path, "frame": 3, "take": "cup", **wrong})
