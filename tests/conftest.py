@@ -34,6 +34,8 @@ import pytest
 from appliance import installed_layer, leftovers_of
 from drive import Machine
 
+pytest_plugins = ["played"]
+
 # Its own 200 ms for an example fail on a machine that does something else.
 hypothesis.settings.register_profile("any machine", deadline=None)
 hypothesis.settings.load_profile("any machine")

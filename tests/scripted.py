@@ -18,6 +18,16 @@ from sdisup.runner.main import Runner
 STDERR, PIDFD, DESCRIPTOR = 10_001, 10_002, 10_003
 LONG_S = 10_000.0
 
+RATE = 25
+OPTIONS = Options(
+    ["/usr/bin/ffmpeg", "-i", "x", "{output}"],
+    port=3, name="CAM3", codec="h264", container="mkv", source="test", input="FFmpeg's test picture",
+    without_signal="", audio_options="", recordings="/srv/recordings", revision="r1", filesystem="",
+    rate=float(RATE), stall_timeout_s=5.0, start_timeout_s=30.0, sync_interval_s=1.0, stop_quit_s=3.0,
+    stop_start_quit_s=4.0, stop_term_s=2.0,
+)  # fmt: skip
+"""Those of a port that records."""
+
 Action = Callable[["World"], object]
 
 

@@ -65,6 +65,8 @@ class Port(Record):
     audio_codec: str
     audio_tracks: str
     audio_channels: tuple[int, ...]
+    segment_s: float
+    segment_on_clock: bool
     stall_timeout_s: float
     start_timeout_s: float
     sync_interval_s: float
@@ -87,6 +89,11 @@ class Port(Record):
         """FFmpeg's name of the encoder; software where it is not chosen yet."""
         is_hardware = self.encoder in codecs.HARDWARE and self.fits_hardware
         return f"{self.codec}_{self.encoder}" if is_hardware else codecs.CODECS[self.codec].encoder
+
+    @property
+    def file_s(self) -> float:
+        """How long a file is, in seconds; 0 where the recording is one file."""
+        return 0.0 if self.container in codecs.ONE_FILE else self.segment_s
 
     @property
     def label(self) -> str:
@@ -360,6 +367,21 @@ def _combination_problems(port: Port) -> Iterator[Remark]:
         )
         yield ("threads", "codec", "source.rate"), text
     yield from sound_problems(port)
+    yield from _segment_problems(port)
+
+
+def _segment_problems(port: Port) -> Iterator[Remark]:
+    """Lengths of files that FFmpeg cannot keep: it begins a file with a key frame."""
+    if not port.file_s:
+        return
+    rate = port.source.options["rate"]
+    gop_s = port.gop_frames / codecs.slowest_fps(rate)
+    if gop_s > port.file_s:
+        text = f"a key frame comes each {gop_s:.4g} s at {rate} frames a second, and a file is to be {port.file_s:g} s"
+        yield ("gop_frames", "segment_s", "source.rate"), f"{text} and begin with one"
+    if port.segment_on_clock and codecs.LONGEST_SEGMENT_S % port.file_s:
+        text = f"a day is no multiple of {port.file_s:g} s, so that files would begin at other times each day"
+        yield ("segment_s", "segment_on_clock"), f"{text}; choose such as 600, 900, 1800 or 3600"
 
 
 def _picture_problems(port: Port, codec: codecs.Codec) -> Iterator[Remark]:
@@ -403,6 +425,12 @@ def _raster_problems(port: Port, profile: str) -> Iterator[Remark]:
         yield ("codec", "dnx_profile", "raster", "source.rate", "source.scan"), text
 
 
+def _one_file(port: Port) -> str:
+    if port.container in codecs.ONE_FILE:
+        return f"FFmpeg loses a picture between two files of {port.container}, so that the recording is one file"
+    return "the recording is one file, without segment_s"
+
+
 def _doubts(port: Port, own_keys: set[str]) -> Iterator[Remark]:
     """Settings that are valid and hardly do what the operator meant. `own_keys` are those of the port's own table."""
     for key in codecs.CODEC_SETTINGS:
@@ -411,6 +439,10 @@ def _doubts(port: Port, own_keys: set[str]) -> Iterator[Remark]:
     if port.container == "mxf" and port.record_at_boot:
         text = "an mxf file that a crash or power cut ends has neither footer nor duration, and some programs refuse it"
         yield ("codec", "container", "record_at_boot"), text
+    if port.segment_on_clock and not port.file_s:
+        yield ("segment_on_clock", "segment_s", "container"), f"{_one_file(port)}; this has no effect"
+    elif port.container in codecs.ONE_FILE and port.segment_s and "segment_s" in own_keys:
+        yield ("segment_s", "container"), f"{_one_file(port)}; this has no effect"
     channels, tracks = len(channels_of(port)), codecs.CODECS[port.codec].mono_tracks
     if 0 < channels < tracks:
         text = f"{port.codec} has {tracks} tracks of sound, and {channels} channels are recorded: the others are silent"

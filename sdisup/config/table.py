@@ -15,9 +15,12 @@ from sdisup.config.codecs import (
     COLOURS,
     DNXHR_PROFILES,
     HARDWARE,
+    LONGEST_SEGMENT_S,
     MUXERS,
     PIXEL_FORMATS,
     PRORES_PROFILES,
+    SEGMENT_S,
+    SHORTEST_SEGMENT_S,
     SOFTWARE,
     Codec,
 )
@@ -184,6 +187,11 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
                 default_doc="one; pairs for aac of six and more; mono for xdcam", allowed=(ONE, PAIRS, MONO)),
         Setting("audio.channels", CHANNELS, None, "Which of the source's channels are recorded, and in which order.",
                 default_doc="all of the source's"),
+        Setting("segment_s", LIMIT, SEGMENT_S, "How long a file is, and up to the next key frame, before the recording"
+                " goes on in another one without a lost frame. 0 is for one file; mxf is one in any case.",
+                minimum=SHORTEST_SEGMENT_S, maximum=LONGEST_SEGMENT_S, unit="s"),
+        Setting("segment_on_clock", BOOLEAN, False, "Whether files begin by the clock, in local time: with `segment_s ="
+                " 600` at 10:00:00, 10:10:00 and so on, so that the first one is shorter."),
         Setting("stall_timeout_s", NUMBER, None, "FFmpeg is restarted when no frame has come for so long.",
                 default_doc=_limits_doc("stall_timeout_s"), minimum=1, maximum=600, unit="s"),
         Setting("start_timeout_s", LIMIT, 30.0,

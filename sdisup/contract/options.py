@@ -139,6 +139,8 @@ def _wrong(name: str, value: str) -> str:
 def _usual(command: Sequence[str], known: dict[str, Any]) -> dict[str, Any]:
     """What an option that is missing is taken to be. A card that blocks FFmpeg is left its time (VIDEOMASTER.md 8)."""
     muxers = [command[index + 1] for index, word in enumerate(command[:-1]) if word == "-f"]
+    # The muxer of several files has that of each as an option.
+    muxers += [command[index + 1] for index, word in enumerate(command[:-1]) if word == "-segment_format"]
     container = "mkv" if muxers[-1:] in ([], ["matroska"]) else muxers[-1]
     quit_s, start_quit_s = (12.0, 22.0) if known["without_signal"] == ENDS else (3.0, 3.0)
     return {

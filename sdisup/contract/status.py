@@ -37,10 +37,11 @@ class PortStatus(Record, frozen=False):
     """One port's status; the fields are those of the status file and of `sdisup status --json`.
 
     `files` are those that are being recorded, of which `current_file` is the newest.
-    Frame counts, bytes and uptime are of the running FFmpeg, 0 or None when there is none; `take_…`
-    and `restarts` count since the start, through restarts. `fps` and `bitrate_mbps` (10^6 bit/s) are
-    those of the last seconds. Times ending in `_at` are UTC, ISO 8601; `…_monotonic` is CLOCK_MONOTONIC
-    in seconds. `disk_remaining_seconds` counts the bit rates of all ports on that filesystem.
+    Frame counts and uptime are of the running FFmpeg, 0 or None when there is none; `file_…` are the part of them in
+    `current_file`, None where that is all of them, and `bytes_written` is its size. `take_…` and `restarts` count since
+    the start, through restarts. `fps` and `bitrate_mbps` (10^6 bit/s) are those of the last seconds. Times ending in
+    `_at` are UTC, ISO 8601; `…_monotonic` is CLOCK_MONOTONIC in seconds. `disk_remaining_seconds` counts the bit rates
+    of all ports on that filesystem.
     """
 
     schema: int = SCHEMA
@@ -62,6 +63,11 @@ class PortStatus(Record, frozen=False):
     duplicated_frames: int = 0
     missing_frames: int = 0
     short_frames: int = 0
+    file_frame_count: int | None = None
+    file_dropped_frames: int | None = None
+    file_duplicated_frames: int | None = None
+    file_missing_frames: int | None = None
+    file_short_frames: int | None = None
     is_losing: bool = False
     uptime_seconds: float = 0.0
     started_at: str | None = None

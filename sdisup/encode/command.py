@@ -16,7 +16,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 
-from sdisup.config.codecs import BT601_525, CODECS, COLOURS, MUXERS, PRORES_PROFILES, fragment_duration_s
+from sdisup.config.codecs import (
+    BT601_525,
+    CODECS,
+    COLOURS,
+    MUXERS,
+    PRORES_PROFILES,
+    SHORTEST_SEGMENT_S,
+    fragment_duration_s,
+)
 from sdisup.config.encoder_words import take_parameters
 from sdisup.config.rasters import dnxhd_mbits, xdcam_gop
 from sdisup.config.settings import Port
@@ -36,6 +44,9 @@ XDCAM_BUFFER_BITS = "17825792"
 
 TRIAL_SIZE = "1920x1080"
 PROGRESS_PERIOD_S = 0.25
+STEP_S = 120.0
+"""A clock that is put forward by less, past the moment at which a file should begin, lets it begin then. One that is
+put back within a file lets none begin."""
 INTERLEAVE_US = "500000"
 
 SILENT_AT_MOST_S = 10
@@ -49,13 +60,15 @@ class Capabilities(Record):
     """What an installed FFmpeg can do, as probe.py finds it.
 
     `inputs` are the names of its demuxers and input devices. `hybrid_fragmented`: its mov and mp4
-    muxers have that movflag (FFmpeg 7.1 and later).
+    muxers have that movflag (FFmpeg 7.1 and later). `shortest_segment`: its segment muxer can be told how short a file
+    may be (the same).
     """
 
     version: str
     encoders: frozenset[str]
     inputs: frozenset[str]
     hybrid_fragmented: bool
+    shortest_segment: bool = False
 
 
 def build_ffmpeg_arguments(port: Port, ffmpeg: str, capabilities: Capabilities) -> list[str]:
@@ -66,7 +79,7 @@ def build_ffmpeg_arguments(port: Port, ffmpeg: str, capabilities: Capabilities) 
         *("-dts_error_threshold", str(_wild_timestamp_s(port.source.options["rate"])), "-y"),
         *hardware.device_arguments(port),
         *port.source.arguments(),
-        *_video_arguments(port),
+        *_video_arguments(port, capabilities),
         *audio_arguments(port),
         *_container_arguments(port, capabilities),
         OUTPUT,
@@ -92,7 +105,7 @@ def trial_arguments(port: Port, ffmpeg: str) -> list[str]:
         *(ffmpeg, "-hide_banner", "-loglevel", "error", "-nostats"),
         *hardware.device_arguments(port),
         *("-f", "lavfi", "-i", graph),
-        *_video_arguments(port),
+        *_video_arguments(port, None),
         *("-frames:v", str(round(FPS[rate])), "-f", "null", "-"),
     ]
 
@@ -142,8 +155,10 @@ def label_of(ports: Sequence[Port]) -> str:
 # ---- Output ----
 
 
-def _video_arguments(port: Port) -> list[str]:
+def _video_arguments(port: Port, capabilities: Capabilities | None) -> list[str]:
     source = port.source
+    if capabilities is not None:
+        port = _with_long_gop(port, capabilities)
     filters = [_crop(port)]
     if source.is_interlaced:
         # Interlaced arrives marked progressive; the flag alone gives the wrong order (trap 4).
@@ -161,6 +176,16 @@ def _video_arguments(port: Port) -> list[str]:
     if CODECS[port.codec].reordered_frames:
         flags += "+cgop"
     return [*arguments, *(["-flags:v", flags] if flags else [])]
+
+
+def _with_long_gop(port: Port, capabilities: Capabilities) -> Port:
+    """Where FFmpeg cannot be told how short a file by the clock may be, the first one and one after a step of the clock
+    are at least a GOP, since a file begins with a key frame. A codec that has key frames alone has no such limit."""
+    rate = port.source.options["rate"]
+    is_by_gop = port.segment_on_clock and port.file_s > 0 and "gop_frames" in CODECS[port.codec].settings
+    if not is_by_gop or capabilities.shortest_segment or port.gop_frames or rate == AUTO_RATE:
+        return port
+    return port.replaced(gop_frames=math.ceil(SHORTEST_SEGMENT_S * FPS[rate]))
 
 
 def _colour_filters(port: Port) -> list[str]:
@@ -316,6 +341,24 @@ def _container_arguments(port: Port, capabilities: Capabilities) -> list[str]:
 
     Where one stream stops, the muxer would hold the other one back for 10 s (FACTS 7), which a kill would lose.
     """
+    options = [*_muxer_options(port, capabilities), "-max_interleave_delta", INTERLEAVE_US, "-flush_packets", "1"]
+    muxer = MUXERS[port.container]
+    if not port.file_s:
+        return [*options, "-f", muxer]
+    # What is not among these does not reach the muxer of the files (FACTS 7).
+    inner = ":".join(f"{option.removeprefix('-')}={value}" for option, value in zip(*[iter(options)] * 2, strict=True))
+    # Without a shift of the timestamps, which the muxer of each file does, the list of files has the pictures' times.
+    outer = ["-max_interleave_delta", INTERLEAVE_US, "-avoid_negative_ts", "disabled", "-f", "segment"]
+    files = ["-segment_format", muxer, "-segment_time", f"{port.file_s:g}", "-reset_timestamps", "1"]
+    if port.segment_on_clock:
+        files += ["-segment_atclocktime", "1", "-segment_clocktime_wrap_duration", f"{min(STEP_S, port.file_s / 2):g}"]
+        files += ["-min_seg_duration", str(SHORTEST_SEGMENT_S)] if capabilities.shortest_segment else []
+    # How the runner names files and hears of them: runner/segments.py.
+    told = ["-segment_wrap", "10", "-segment_list", "pipe:2", "-segment_list_type", "csv"]
+    return [*outer, *files, *told, "-segment_format_options", inner]
+
+
+def _muxer_options(port: Port, capabilities: Capabilities) -> list[str]:
     fragment_s = fragment_duration_s(CODECS[port.codec], port.threads, port.source.options["rate"])
     if port.container == "mkv":
         options = ["-cluster_time_limit", str(max(1, round(fragment_s * 1000)))]
@@ -329,4 +372,4 @@ def _container_arguments(port: Port, capabilities: Capabilities) -> list[str]:
             # What players need to know of it stands in its first picture.
             flags += "+delay_moov"
         options = ["-movflags", flags, "-frag_duration", str(round(fragment_s * 1_000_000))]
-    return [*options, "-max_interleave_delta", INTERLEAVE_US, "-flush_packets", "1", "-f", MUXERS[port.container]]
+    return options

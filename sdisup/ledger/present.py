@@ -233,24 +233,31 @@ def _alive(file: TakenFile, start: Moment, present: Present) -> list[Row]:
         row = _open_file(file, start, None, None)
         row.note = BEHIND
         return [row]
-    short_s, missed_s = (status.short_frames / file.rate, file.missed / file.rate) if file.rate else (0.0, 0.0)
+    counts = _file_counts(status)
+    short_s, missed_s = (counts.short_frames / file.rate, file.missed / file.rate) if file.rate else (0.0, 0.0)
     last, rows = present.now, []
     if status.state == "stalled" and status.last_frame_at:
         last = present.now.plus(-_age_s(status))
         rows = [_interval(Interval("gap", "stalled", last, file.take_at_end), present.now, "", is_open=True)]
     seconds = max(0.0, start.seconds_to(last) - short_s - missed_s)
     recorded = _open_file(file, start, seconds, utc_text(last.wall))
-    recorded.frames, recorded.size_bytes = status.frame_count, status.bytes_written
-    recorded.duplicated, recorded.dropped = status.duplicated_frames, status.dropped_frames
+    recorded.frames, recorded.size_bytes = counts.frame_count, counts.bytes_written
+    recorded.duplicated, recorded.dropped = counts.duplicated_frames, counts.dropped_frames
     # Those of a hole that is just over are the next event's.
-    repeated = max(0, status.missing_frames - status.short_frames - file.missed)
+    repeated = max(0, counts.missing_frames - counts.short_frames - file.missed)
     why = file.repeated_cause or SOURCE_LOSES
-    for lost_s, frames, cause in ((short_s, status.short_frames, CANNOT_KEEP_UP), (0.0, repeated, why)):
-        if frames > LEAST_REPEATED * status.frame_count:
+    for lost_s, frames, cause in ((short_s, counts.short_frames, CANNOT_KEEP_UP), (0.0, repeated, why)):
+        if frames > LEAST_REPEATED * counts.frame_count:
             gap = Row("gap", cause, start=recorded.start, end=recorded.end, seconds=lost_s, is_open=True)
             gap.frames, gap.take, gap.path = frames, file.take, file.path
             rows.append(gap)
     return [recorded, *rows]
+
+
+def _file_counts(status: PortStatus) -> PortStatus:
+    """The status with the counts of its current file in place of those of FFmpeg, which may have written others."""
+    own = {name.removeprefix("file_"): value for name, value in status.as_dict().items() if name.startswith("file_")}
+    return status.replaced(**{name: value for name, value in own.items() if value is not None})
 
 
 def _age_s(status: PortStatus) -> float:

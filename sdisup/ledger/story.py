@@ -219,6 +219,9 @@ class Story:
             self._note_crossed(before)
         found: list[Item] = [*file_entries(self.port_index, file, end, frames, size_bytes, start, last)]
         following = next((item for item in self._queue[at:] if isinstance(item, Interval)), self.interval)
+        if self._goes_on(at):
+            # What follows begins where the next file ends.
+            following = None
         if following is not None and following.kind == "stop":
             # A stop begins with the stop: what was received before it and is not in the file is missing.
             lost = Interval("gap", "cut off", last, file.take_at_end)
@@ -230,6 +233,12 @@ class Story:
         elif following is not None:
             following.start, following.apart_s = last, self._apart_s(last)
         self._queue[at : at + 1] = found
+
+    def _goes_on(self, at: int) -> bool:
+        """Whether the file at this place of the queue was followed by the next one of its recording."""
+        items = [*self._queue[at:], *self.files]
+        files = [item for item in items if isinstance(item, TakenFile)]
+        return any(_is_one_recording(files[0], file) and file.start for file in files[1:])
 
     def _forget(self, at: int) -> None:
         """A file that nobody saw a frame of holds none: the gap before it and the gap after it are one."""
@@ -408,8 +417,10 @@ class Story:
         """Its first frame came: what went before is over."""
         if file.start is not None:
             return
-        # A source that delivers faster than time would begin before it was opened.
-        file.start = at.not_before(file.opened)
+        # A source that delivers faster than time would begin before it was opened. A file that follows another one is
+        # opened when its first frame has come.
+        is_next = any(_is_one_recording(file, other) and other.start for other in self.files if other is not file)
+        file.start = at if is_next else at.not_before(file.opened)
         if self.sleeps and self.interval is not None and self.interval.start == self.sleeps[-1].until:
             # What was before the suspension is entered; a picture may have been on its way.
             file.start = file.start.not_before(self.interval.start)
@@ -587,6 +598,11 @@ class Story:
     def _note_crossed(self, interval: Interval) -> None:
         if interval.end is not None and interval.end.boot != interval.start.boot:
             self.crossed = interval.replaced()
+
+
+def _is_one_recording(file: TakenFile, other: TakenFile) -> bool:
+    """Whether one FFmpeg wrote both, one after the other."""
+    return file.attempt > 0 and file.attempt == other.attempt
 
 
 def _item_from(value: object) -> Item:

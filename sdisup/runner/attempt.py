@@ -7,6 +7,7 @@ descriptors that are ready and with the time (CLOCK_MONOTONIC, seconds), and it 
 from __future__ import annotations
 
 import math
+import os
 
 # os.wait4 loads it, at the latest (posixmodule.c): nothing is to be loaded once a port records.
 import resource  # noqa: F401
@@ -17,6 +18,7 @@ from sdisup.contract.lean import deque
 from sdisup.contract.options import ENDS, REQUIRED, Options
 from sdisup.contract.records import Record
 from sdisup.runner.causes import (
+    COMPLETE,
     DISK,
     NO_FRAME,
     NO_SOUND,
@@ -30,7 +32,7 @@ from sdisup.runner.causes import (
     classify,
     file_verdict,
 )
-from sdisup.runner.command import is_from_zero, with_output
+from sdisup.runner.command import is_from_zero, is_segmented, with_output
 from sdisup.runner.decide import (
     CLOSING,
     ENDED,
@@ -48,12 +50,19 @@ from sdisup.runner.disk import (
     Named,
     Opened,
     OpenFailed,
-    Place,
     RecordingFile,
     Sample,
     place_of,
 )
-from sdisup.runner.ffmpeg import OUTPUT_NAME, FFmpegProcess, Ladder
+from sdisup.runner.ffmpeg import (
+    OUTPUT_NAME,
+    FFmpegProcess,
+    Ladder,
+    descriptor_of,
+    lend,
+    output_name,
+    take_back,
+)
 from sdisup.runner.meter import Meter
 from sdisup.runner.pace import SIGNAL_LOST, SOURCE_SILENT
 from sdisup.runner.progress import (
@@ -63,6 +72,7 @@ from sdisup.runner.progress import (
     ProgressParser,
 )
 from sdisup.runner.rest import Counting
+from sdisup.runner.segments import AHEAD, Account, closed, is_list, opened
 from sdisup.runner.streams import Streams
 
 TYPE_CHECKING = False
@@ -81,20 +91,35 @@ UNSAFE_CONTAINERS = ("mxf",)
 LOAD_S, BUSY = 4.0, 0.9
 """How long FFmpeg's threads are watched, and the share of this time from which on a thread has no idle time."""
 LOG_LINES_KEPT = 80
+AHEAD_AGAIN_S = 5.0
+"""The time to the next try to make the next file."""
 LAST_WORDS_S = 15.0
 """What FFmpeg logged longer ago than this, before its end or before it was told to end, does not explain the end. It
 logs a lost SDI signal after 10 s, and an end by the ladder may take as long again."""
 
 
 class File(Record, frozen=False):
-    """One file of an attempt: what its disk thread has reported so far."""
+    """One file of an attempt: what its disk thread has reported so far, and what the ledger was told.
+
+    It is FFmpeg's `index`-th file, counted from 0. It begins with FFmpeg's frame `first_frame`, counted from 0 too, and
+    the next file with `end_frame`; None where that is not known yet. `path_told` is the path that the ledger knows, and
+    `begun_at` is when its first frame came, by what the ledger was told. `closed_at` is when FFmpeg had closed it.
+    """
 
     thread: RecordingFile
+    index: int = 0
+    first_frame: int | None = 0
+    end_frame: int | None = None
+    path_told: str = ""
+    begun_at: float | None = None
+    closed_at: float | None = None
     path: str = ""
     is_named: bool = False
+    is_ready: bool = False
     sample: Sample | None = None
     is_closed: bool = False
     kept: bool = False
+    problem: str = ""
     size_bytes: int = 0
     whereabouts_told: tuple[str, bool] = ("", False)
 
@@ -111,12 +136,23 @@ class File(Record, frozen=False):
 
     @property
     def is_deleted(self) -> bool:
-        """Whether the file was removed while it was recorded."""
-        return self.sample is not None and self.sample.deleted
+        """Whether the file was removed while it was recorded, or could have no name when FFmpeg wrote to it already."""
+        is_refused = self.index > 0 and not self.is_named and bool(self.thread.refusal)
+        return is_refused or (self.sample is not None and self.sample.deleted)
+
+    @property
+    def verdict(self) -> str:
+        """How a file ended that FFmpeg has closed."""
+        return f"incomplete: {self.problem}" if self.problem else COMPLETE
+
+    def frames_of(self, frames: int) -> int:
+        """How many of FFmpeg's `frames` are in the file."""
+        end = frames if self.end_frame is None else self.end_frame
+        return 0 if self.first_frame is None else max(0, end - self.first_frame)
 
 
 class Attempt:
-    """One try to record, into `files`, of which the last one is the newest.
+    """One try to record, into `files`: those that are recorded or not told of to their end, the newest last.
 
     `log` gets FFmpeg's log lines as (now, priority, text). `fault` is why the runner ends FFmpeg. `problem` is why
     there is no FFmpeg or no proper end, in the operator's words. `open_file` makes a file and its disk thread, `spawn`
@@ -131,7 +167,7 @@ class Attempt:
         poll: select.poll,
         wake: Callable[[], None],
         log: Callable[[float, int, str], None],
-        open_file: Callable[[Place, float, Callable[[], None]], RecordingFile] = RecordingFile,
+        open_file: Callable[..., RecordingFile] = RecordingFile,
         spawn: Callable[[Sequence[str], int], FFmpegProcess] = FFmpegProcess,
         raw: Callable[[], float] = monotonic_raw,
     ) -> None:
@@ -145,8 +181,9 @@ class Attempt:
         self.cpu_s = 0.0
         self.lost_told = 0
         """How many lost pictures the ledger was told of."""
-        self.is_told = False
-        """Whether the ledger was told of the attempt's first frame."""
+        self.account = Account()
+        self.holes_told = 0
+        """How many frames were missing in the holes when the last file was told of to its end."""
         self.fault: Fault | None = None
         self.problem = ""
         self.could_open = True
@@ -154,6 +191,8 @@ class Attempt:
         self.is_ending = False
         self.is_abandoned = False
         """Whether a thread still waits for the disk: then the process cannot end."""
+        self.ahead_problem = ""
+        """Why the next file cannot be made yet, in the operator's words; "" if it can."""
         self._poll = poll
         self._log = log
         self._spawn_ffmpeg = spawn
@@ -178,7 +217,21 @@ class Attempt:
         self._exit_status = 0
         self._close_by = 0.0
         self._ending_since: float | None = None
-        self.files = [File(open_file(place_of(options, directory), options.sync_interval_s, wake))]
+        self._is_segmented = is_segmented(options.command)
+        self._ahead: deque[File] = deque()
+        """The files that FFmpeg opens next."""
+        self._lent: deque[int] = deque()
+        """The indexes of the files that FFmpeg may open, or has just opened, by this process' descriptors."""
+        self._opened = 0
+        """How many files FFmpeg has opened."""
+        self._ahead_at = -math.inf
+        """When the next file is to be made."""
+        self._told_bytes = 0
+        self._has_kept = False
+        """Whether a file that was told of to its end holds frames, and how many bytes those have."""
+        self._open = open_file
+        self._place = (place_of(options, directory), options.sync_interval_s, wake)
+        self.files = [File(open_file(*self._place))]
 
     def _new_meter(self, now: float) -> Meter:
         silent = SIGNAL_LOST if self.options.without_signal == ENDS else SOURCE_SILENT
@@ -196,13 +249,23 @@ class Attempt:
         return self.newest.path
 
     @property
+    def is_told(self) -> bool:
+        """Whether the ledger was told of the attempt's first frame."""
+        return self.files[0].begun_at is not None or self.files[0].index > 0
+
+    @property
+    def current(self) -> File:
+        """The newest file of whose first frame the ledger was told; else the first one."""
+        return next((file for file in reversed(self.files) if file.begun_at is not None), self.files[0])
+
+    @property
     def ffmpeg_pid(self) -> int | None:
         return self._ffmpeg.pid if self._ffmpeg else None
 
     @property
     def kept(self) -> bool:
         """Whether any of the attempt's files holds frames."""
-        return any(file.kept for file in self.files)
+        return self._has_kept or any(file.kept for file in self.files)
 
     @property
     def sync_problem(self) -> str:
@@ -277,7 +340,7 @@ class Attempt:
 
     def _verdict(self, end: End) -> str:
         verdict = file_verdict(end, self.meter.frames)
-        problem = self.problem or self.sync_problem
+        problem = self.problem or self._first_of(file.problem for file in self.files) or self.sync_problem
         return f"incomplete: {problem}" if verdict == "complete" and problem else verdict
 
     # What the runner does with the attempt.
@@ -336,7 +399,7 @@ class Attempt:
         """Whether all that was seen of the attempt is told, and nothing of it waits for its time."""
         pace = self.meter.pace
         is_between = not self._kept and self._parser.is_between_blocks
-        is_all_told = self.is_told and not (pace.holes or pace.is_settling)
+        is_all_told = self.is_told and len(self.files) == 1 and not (pace.holes or pace.is_settling)
         return is_between and is_all_told and self.next_at(now) is None
 
     def tick(self, now: float) -> str:
@@ -344,6 +407,7 @@ class Attempt:
         Returns that step."""
         self._take_kept()
         self._take_disk_events(now)
+        self._make_ahead(now)
         if self.phase == CLOSING and now >= self._close_by:
             self.problem = "the disk has not closed the file in time; going on without waiting for it"
             self.phase, self.is_abandoned = ENDED, True
@@ -416,12 +480,16 @@ class Attempt:
     # The disk.
 
     def _take_disk_events(self, now: float) -> None:
-        for file in self.files:
+        for file in [*self.files, *self._ahead]:
             while file.thread.events:
                 self._take_disk_event(file, file.thread.events.popleft(), now)
+        if self.phase == CLOSING and all(file.is_closed for file in self.files):
+            self.phase = ENDED
 
     def _take_disk_event(self, file: File, event: Event, now: float) -> None:
-        if isinstance(event, Opened):
+        if file in self._ahead:
+            self._take_ahead(file, event, now)
+        elif isinstance(event, Opened):
             file.path = event.path
             self._spawn(now, event.descriptor)
         elif isinstance(event, Named):
@@ -436,21 +504,121 @@ class Attempt:
         elif isinstance(event, Sample):
             file.sample = event
             file.size_bytes = event.size_bytes
-            self.meter.size(event.seen_at or now, sum(file.size_bytes for file in self.files))
-        elif isinstance(event, Closed) and self.phase == CLOSING:
+            self.meter.size(event.seen_at or now, self._told_bytes + sum(file.size_bytes for file in self.files))
+        elif isinstance(event, Closed) and (self.phase == CLOSING or file.closed_at is not None):
             file.is_closed, file.kept, file.size_bytes = True, event.kept, event.size_bytes
-            self.problem = self.problem or event.problem
-            if all(file.is_closed for file in self.files):
-                self.phase = ENDED
+            file.problem = event.problem
 
     def _close_files(self, now: float) -> None:
         self.phase = CLOSING
         self._close_by = now + CLOSE_PATIENCE_S
+        frames = self.meter.frames
+        if self._finished:
+            # FFmpeg counts the frames of its last file itself.
+            self.newest.end_frame = None
         for file in self.files:
-            file.thread.finish(is_empty=self._has_counted_none())
+            if file.closed_at is None:
+                is_empty = self._counted_none if file.index == 0 else self._finished
+                file.thread.finish(is_empty=is_empty and not file.frames_of(frames))
+        while self._ahead:
+            self._ahead.popleft().thread.discard()
+        while self._lent:
+            take_back(self._lent.popleft())
 
     def _has_counted_none(self) -> bool:
         return self._counted_none and self.meter.frames == 0
+
+    # The files after the first one.
+
+    def _lend(self, output: int) -> int:
+        """Let FFmpeg have its first file. Returns the descriptor that it is to inherit; -1 if it opens the files."""
+        if not self._is_segmented:
+            return output
+        lend(output, 0)
+        self._lent.append(0)
+        return -1
+
+    @property
+    def _output_name(self) -> str:
+        return output_name() if self._is_segmented else OUTPUT_NAME
+
+    def _with_paths(self, text: str) -> str:
+        """A line of FFmpeg's with the paths of the files in place of its names for them."""
+        text = text.replace(self._output_name, self.path)
+        if self._is_segmented:
+            for file in self.files:
+                text = text.replace(f"/proc/{os.getpid()}/fd/{descriptor_of(file.index)}", file.path)
+        return text
+
+    def _make_ahead(self, now: float) -> None:
+        """Make the files that FFmpeg opens next, one after the other."""
+        is_recording = self.phase == RUNNING and not self.is_ending and self.meter.first_media_at is not None
+        is_making = bool(self._ahead) and not self._ahead[-1].is_ready
+        if not self._is_segmented or not is_recording or is_making or len(self._ahead) >= AHEAD or now < self._ahead_at:
+            return
+        index = self._opened + len(self._ahead)
+        self._ahead.append(File(self._open(*self._place, is_ahead=True), index, None))
+
+    def _take_ahead(self, file: File, event: Event, now: float) -> None:
+        problem = ""
+        if isinstance(event, Opened):
+            try:
+                lend(event.descriptor, file.index)
+            except OSError as error:
+                problem = str(error.strerror)
+                file.thread.discard()
+            else:
+                self._lent.append(file.index)
+                file.is_ready = True
+        elif isinstance(event, OpenFailed):
+            problem = event.reason
+        self.ahead_problem = problem and f"the next file cannot be made yet: {problem}"
+        if problem:
+            self._ahead.remove(file)
+            self._ahead_at = now + AHEAD_AGAIN_S
+
+    def _take_segment(self, text: str, now: float) -> bool:
+        """Take what FFmpeg logs of its files. Returns whether it was that, and no line for people."""
+        number = opened(text)
+        if number is not None:
+            self._begin_next(number)
+            return True
+        closing = closed(text)
+        if closing is None:
+            return is_list(text)
+        file = self.newest
+        rate, first = self.meter.rate, file.first_frame
+        end_frame = round(closing.end_s * rate) if rate else self.meter.frames
+        if closing.descriptor != descriptor_of(file.index) or file.closed_at is not None or first is None:
+            return True
+        # An empty one is closed when FFmpeg has ended.
+        if end_frame > first:
+            file.end_frame, file.closed_at = end_frame, now
+            file.thread.finish()
+        return True
+
+    def _begin_next(self, number: int) -> None:
+        """FFmpeg opens its next file."""
+        index, before = self._opened, self.newest
+        if number != descriptor_of(index):
+            return
+        self._opened += 1
+        # It logs this before it opens the file: the one before is open by now.
+        while self._lent and self._lent[0] < index:
+            take_back(self._lent.popleft())
+        if index and self._ahead and self._ahead[0].is_ready:
+            file = self._ahead.popleft()
+            file.first_frame = before.end_frame
+            self.files.append(file)
+            file.thread.begin()
+
+    def forget(self, file: File) -> None:
+        """Let go of a file that the ledger was told of to its end."""
+        self.files.remove(file)
+        pace = self.meter.pace
+        self.holes_told = pace.missing - pace.short - pace.repeated
+        self._has_kept = self._has_kept or file.kept
+        self._told_bytes += file.size_bytes
 
     # FFmpeg.
 
@@ -462,11 +630,12 @@ class Attempt:
         if self.is_ending:
             self._close_files(now)
             return
-        command = with_output(self.options.command, self.options.container, OUTPUT_NAME)
         try:
+            output = self._lend(output)
+            command = with_output(self.options.command, self.options.container, self._output_name)
             self._ffmpeg = self._spawn_ffmpeg(command, output)
         except OSError as error:
-            self.fault = Fault(NOT_EXECUTED, f"{command[0]} cannot be executed: {error.strerror}")
+            self.fault = Fault(NOT_EXECUTED, f"{self.options.command[0]} cannot be executed: {error.strerror}")
             self._close_files(now)
             return
         self._poll.register(self._ffmpeg.stderr, select.POLLIN)
@@ -480,7 +649,9 @@ class Attempt:
     def _take_records(self, records: Sequence[LogLine | Progress], now: float, raw: float | None = None) -> None:
         for record in records:
             if isinstance(record, LogLine):
-                text = record.text.replace(OUTPUT_NAME, self.path)
+                if self._is_segmented and self._take_segment(record.text, now):
+                    continue
+                text = self._with_paths(record.text)
                 if self.streams.take(now, text, self.meter):
                     self._lines.append((now, record.priority, text))
                     self._log(now, record.priority, text)

@@ -29,9 +29,9 @@ from sdisup.contract.records import Record
 from sdisup.contract.requests import Request, claim_request
 from sdisup.contract.status import PortStatus, read_status, stopped_at, take_lock
 from sdisup.ledger import spool
-from sdisup.runner.command import next_options, with_output
+from sdisup.runner.command import is_segmented, next_options, with_output
 from sdisup.runner.disk import Opened, RecordingFile, place_of, recording_files
-from sdisup.runner.ffmpeg import OUTPUT_NAME, FFmpegProcess
+from sdisup.runner.ffmpeg import OUTPUT_NAME, FFmpegProcess, lend, output_name
 from sdisup.runner.memory import Memory, backoff_s, leave_mark, memory_path, take_up
 from sdisup.runner.notify import Notifier
 
@@ -58,13 +58,14 @@ class First(Record, frozen=False):
     began: float
     file: RecordingFile
     spawn: Callable[[Sequence[str], int], FFmpegProcess]
+    open_file: Callable[..., RecordingFile]
     path: str = ""
     ffmpeg: FFmpegProcess | None = None
     refusal: OSError | None = None
 
-    def give_file(self, *_: object) -> RecordingFile:
-        """The file, to whom would make it."""
-        return self.file
+    def give_file(self, *place: object, **ahead: bool) -> RecordingFile:
+        """The file, to whom would make it; those that follow it are made as they come."""
+        return self.open_file(*place, **ahead) if ahead else self.file
 
     def give_ffmpeg(self, command: Sequence[str], output: int) -> FFmpegProcess:
         """The FFmpeg, to whom would spawn it; it is spawned now where the disk took its time. Raises OSError."""
@@ -135,7 +136,7 @@ class Beginning:
             return
         options, now = next_options(self.options, self.memory), self.now()
         file = self.open_file(place_of(options, self.directory), options.sync_interval_s, self.wake)
-        self.first = first = First(options, now, file, self.spawn)
+        self.first = first = First(options, now, file, self.spawn, self.open_file)
         self.poll.poll(FILE_S * 1000)
         event = first.file.events[0] if first.file.events else None
         if not isinstance(event, Opened):
@@ -143,8 +144,11 @@ class Beginning:
         self.tell_opened(first.options, event.path, now, began=now, is_retry=False)
         first.path = event.path
         try:
-            command = with_output(options.command, options.container, OUTPUT_NAME)
-            first.ffmpeg = self.spawn(command, event.descriptor)
+            output, name = event.descriptor, OUTPUT_NAME
+            if is_segmented(options.command):
+                lend(output, 0)
+                output, name = -1, output_name()
+            first.ffmpeg = self.spawn(with_output(options.command, options.container, name), output)
         except OSError as error:
             first.refusal = error
 
@@ -186,7 +190,8 @@ def _left_fields(left: PortStatus | None, boot: str) -> dict[str, object]:
     """What the runner before had recorded by its last word, where it was killed: nobody may find its file."""
     if left is None or left.current_file is None or left.boot_id != boot:
         return {}
-    return {"left_path": left.current_file, "left_frames": left.frame_count, "left_bytes": left.bytes_written}
+    frames = left.frame_count if left.file_frame_count is None else left.file_frame_count
+    return {"left_path": left.current_file, "left_frames": frames, "left_bytes": left.bytes_written}
 
 
 def _stood_still(before: PortStatus | None, boot: str, now: float) -> bool:

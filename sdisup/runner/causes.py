@@ -135,6 +135,9 @@ def _names(word: str, named: str) -> bool:
 
 
 TABLE = (
+    # [segment @ 0x…] [error] Failed to open segment '/proc/4711/fd/103'
+    # Consequences follow, such as: Error writing trailer of …: Invalid argument
+    Row(DISK, RETRY, ("Failed to open segment '",)),
     # libavdevice/v4l2.c: [video4linux2,v4l2 @ 0x…] [error] ioctl(VIDIOC_STREAMON): No space left on device
     # The USB bus has no bandwidth for one more camera (Documentation/driver-api/usb/error-codes.rst).
     Row("no USB bandwidth", RETRY, ("ioctl(VIDIOC_STREAMON): No space left on device",)),
@@ -345,6 +348,8 @@ def _in_words(row: Row, text: str, end: End) -> str:
         without = '; audio = "optional" records without it' if not end.without_signal else ""
         words = {"audio": f"the source has no sound{without}", "video": "the source has no picture"}
         return words.get(track, plain(text))
+    if row.name == DISK:
+        return "the next file was not ready in time: the disk, or the machine, is too slow"
     if row.name == OTHER_RASTER:
         height = text.rpartition(" height ")[2].strip("'")
         return f"the source's pictures, {height} lines, are not of the raster that the codec is to take; see: raster"

@@ -13,6 +13,10 @@ OUTPUT, MUXERS = "{output}", {"mkv": "matroska"}
 """The place for the file in a command line, and FFmpeg's names of the muxers that are not called as their files end."""
 
 
+SEGMENTS = "segment"
+"""FFmpeg's muxer of several files."""
+
+
 def next_options(options: Options, memory: Memory) -> Options:
     """The options with the command of the next attempt, after what was found of the input."""
     command = options.command
@@ -30,6 +34,11 @@ def next_options(options: Options, memory: Memory) -> Options:
         memory.from_zero, memory.size = False, ""
         memory.save()
     return options if command is options.command else options.replaced(command=command)
+
+
+def is_segmented(command: Sequence[str]) -> bool:
+    """Whether a command records into several files."""
+    return any(word == "-f" and command[index + 1] == SEGMENTS for index, word in enumerate(command[:-1]))
 
 
 def with_output(command: Sequence[str], container: str, name: str) -> list[str]:

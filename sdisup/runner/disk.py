@@ -30,7 +30,7 @@ from sdisup.contract.lean import deque
 from sdisup.contract.media import holds_media
 from sdisup.contract.names import FileName, name_at
 from sdisup.contract.records import Record
-from sdisup.runner.unnamed import Spare, give_name, make_unnamed
+from sdisup.runner.unnamed import Hidden, Spare, give_name, make_unnamed
 from sdisup.runner.whereabouts import Found, Whereabouts, is_same, is_same_at_rest
 
 TYPE_CHECKING = False
@@ -70,16 +70,20 @@ class Place(Record):
     container: str
     filesystem: str = ""
     disk_note: str = ""
+    port: int = 0
 
 
 def place_of(options: Options, directory: str) -> Place:
     """Where a port's next file belongs, in the directory of its take."""
     note = disk_path(options.port, options.run_directory or RUN_DIRECTORY)
-    return Place(options.recordings, directory, options.file_name, options.container, options.filesystem, note)
+    return Place(
+        options.recordings, directory, options.file_name, options.container, options.filesystem, note, options.port
+    )
 
 
 class Opened(Record):
-    """The file exists, is empty, and was made by this runner. Its name is to be `path`, from its first frame on.
+    """The file exists, is empty, and was made by this runner. Its name is to be `path`, from its first frame on; that
+    of a file which was made ahead is not settled yet, and empty.
 
     `descriptor` is open until finish() is called.
     """
@@ -161,11 +165,18 @@ class RecordingFile:
     """One recording's file, from its making to its closing, in threads beside the runner's loop.
 
     The threads call `wake` after each event, but for a Sample that is no news; the loop drains `events`. The loop calls
-    `finish()` when FFmpeg has ended, and waits for Closed no longer than it wants to.
+    `finish()` when FFmpeg has closed the file, and waits for Closed no longer than it wants to. A file that is made
+    ahead gets its name when `begin()` is called, as FFmpeg opens it; until then it has no thread.
     """
 
     def __init__(
-        self, place: Place, sync_interval_s: float, wake: Callable[[], None], spare: Spare | None = None
+        self,
+        place: Place,
+        sync_interval_s: float,
+        wake: Callable[[], None],
+        spare: Spare | None = None,
+        *,
+        is_ahead: bool = False,
     ) -> None:
         self.events: deque[Event] = deque()
         self._place = place
@@ -174,6 +185,9 @@ class RecordingFile:
         self._finish = _thread.allocate_lock()
         self._finish.acquire()
         self._is_finishing = False
+        self._is_ahead = is_ahead
+        self._hidden: Hidden | None = None
+        """The name of a file that was made ahead where there are no files without one."""
         self._hurried_at = time.monotonic()
         self._is_empty = False
         self.sync_problem = ""
@@ -224,6 +238,20 @@ class RecordingFile:
         self._is_finishing = True
         self._rouse()
 
+    def begin(self) -> None:
+        """Give a file that was made ahead its name, and look after it: FFmpeg writes to it from now on."""
+        try:
+            _thread.start_new_thread(self._go_on, ())
+        except RuntimeError as error:
+            self.refusal = f"no thread for the file: {error} (TasksMax= of the unit limits them)"
+
+    def discard(self) -> None:
+        """Let go of a file that was made ahead and is not needed."""
+        try:
+            _thread.start_new_thread(self._discard, ())
+        except RuntimeError as error:
+            self.remarks.append(f"an empty file stays open: no thread to close it: {error}")
+
     def hurry(self) -> None:
         """Look for the first frame at once, and often for a while: FFmpeg has said something."""
         if time.monotonic() - self._hurried_at > HURRY_S / 2:
@@ -253,10 +281,38 @@ class RecordingFile:
             return
         if self._is_new_disk:
             self._remember_disk()
+        if self._is_ahead:
+            self._tell(Opened("", self._descriptor))
+            return
         self._tell(Opened(self._path, self._descriptor))
         if self._is_named:
             self._tell(Named(self._path))
         self._close(self._watch())
+
+    def _go_on(self) -> None:
+        """Name a file that was made ahead by this moment, in the folder of this moment, and look after it."""
+        try:
+            os.close(self._directory)
+            self._directory = -1
+            # That the disk is full is FFmpeg's to find out.
+            self._enter()
+            self._unsynced.append(os.dup(self._directory))
+            if not self._take_name(self._is_free):
+                raise OSError(errno.EEXIST, f"{self._folder} {NO_NAME}")
+            self._give_name()
+        except OSError as error:
+            self.refusal = self.refusal or str(error.strerror)
+            self._wake()
+        self._close(self._watch())
+
+    def _discard(self) -> None:
+        try:
+            if self._hidden is not None:
+                self._hidden.remove()
+        except OSError as error:
+            self.remarks.append(f"{self._hidden}: {error.strerror}")
+        for descriptor in {self._descriptor, self._directory, *self._unsynced} - {-1}:
+            os.close(descriptor)
 
     def _remember_disk(self) -> None:
         try:
@@ -313,6 +369,12 @@ class RecordingFile:
 
     def _open(self) -> str:
         """Make the file, and settle its name; where there are no files without one, it gets it now."""
+        if self._is_ahead:
+            self._descriptor = make_unnamed(self._directory)
+            if self._descriptor < 0:
+                self._hidden = Hidden(os.dup(self._directory), self._place.port)
+                self._descriptor = self._hidden.make()
+            return ""
         # All descriptors come before the file: one that has a name, nobody would remove.
         self._unsynced.append(os.dup(self._directory))
         if self._spare is not None:
@@ -388,6 +450,8 @@ class RecordingFile:
             return
 
         def give(name: str) -> bool:
+            if self._hidden is not None:
+                return self._hidden.rename(self._directory, name)
             return give_name(self._descriptor, self._directory, name)
 
         try:
@@ -555,9 +619,9 @@ class RecordingFile:
         """Close what is open; an empty file without a name is for the next try."""
         for directory in [] if self._is_synced else self._unsynced:
             os.close(directory)
-        if self._spare is None or self._is_named:
-            os.close(self._descriptor)
-            os.close(self._directory)
+        if self._spare is None or self._is_named or self._hidden is not None or self._directory < 0:
+            for descriptor in {self._descriptor, self._directory} - {-1}:
+                os.close(descriptor)
             return
         # FFmpeg may have written a header.
         os.ftruncate(self._descriptor, 0)
@@ -596,10 +660,10 @@ class RecordingFile:
             os.close(at)
 
 
-def recording_files() -> Callable[[Place, float, Callable[[], None]], RecordingFile]:
+def recording_files() -> Callable[..., RecordingFile]:
     """What makes a runner's files: an empty one is used again by the next try."""
     spare = Spare()
-    return lambda place, sync_interval_s, wake: RecordingFile(place, sync_interval_s, wake, spare)
+    return lambda place, sync_interval_s, wake, **ahead: RecordingFile(place, sync_interval_s, wake, spare, **ahead)
 
 
 def _make(name: str, above: int) -> bool:

@@ -22,8 +22,30 @@ OUTPUT_DESCRIPTOR = 3
 OUTPUT_NAME = f"/proc/self/fd/{OUTPUT_DESCRIPTOR}"
 """What FFmpeg opens as its output: the file that the runner has made. By the file's own name FFmpeg would open whatever
 somebody has put in its place meanwhile."""
+FIRST, FILES = 100, 10
+"""The descriptors of the files that FFmpeg opens itself, which it counts from 100 to 109 and again (-segment_wrap)."""
 FIONREAD = 0x541B
 """How many bytes nobody has read (ioctl_tty(2), pipe(7)); the module that names it would be loaded for it alone."""
+
+
+def output_name(pid: int | None = None) -> str:
+    """What FFmpeg takes as its output: the descriptors of a process, by default of this one (proc(5), fd)."""
+    return f"/proc/{pid or os.getpid()}/fd/{FIRST // FILES}%d"
+
+
+def descriptor_of(index: int) -> int:
+    """The descriptor by which FFmpeg opens its `index`-th file, counted from 0."""
+    return FIRST + index % FILES
+
+
+def lend(descriptor: int, index: int) -> None:
+    """Let FFmpeg open a file as its `index`-th one. Raises OSError."""
+    os.dup2(descriptor, descriptor_of(index), inheritable=False)
+
+
+def take_back(index: int) -> None:
+    """Close the descriptor by which FFmpeg has opened its `index`-th file."""
+    os.close(descriptor_of(index))
 
 
 class Ladder:
@@ -59,7 +81,7 @@ class Ladder:
 class FFmpegProcess:
     """A running FFmpeg; poll its `stderr` and `pidfd`. Raises OSError if the program cannot be executed.
 
-    `output` is the descriptor that FFmpeg gets as OUTPUT_DESCRIPTOR.
+    `output` is the descriptor that FFmpeg gets as OUTPUT_DESCRIPTOR; -1 for none.
     """
 
     def __init__(self, arguments: Sequence[str], output: int) -> None:
@@ -78,7 +100,7 @@ class FFmpegProcess:
                     (os.POSIX_SPAWN_DUP2, null, 1),
                     (os.POSIX_SPAWN_DUP2, stderr_write, 2),
                     # The last one: each of the others may have this number itself.
-                    (os.POSIX_SPAWN_DUP2, output, OUTPUT_DESCRIPTOR),
+                    *([(os.POSIX_SPAWN_DUP2, output, OUTPUT_DESCRIPTOR)] if output >= 0 else []),
                 ],
                 # Python ignores SIGPIPE, and an ignored signal stays ignored across exec.
                 setsigdef=[signal.SIGPIPE],

@@ -58,6 +58,10 @@ STILL_S, STILLS_KEPT = 2.0, 4
 BEGIN_AGAIN_S = 1.0
 LOCK_WAIT_S = 8.0
 """Below the unit's WatchdogSec=."""
+HOLE_PATIENCE_S = 10.0
+"""How long the end of a file waits to be told for a hole whose end is not known yet."""
+NEXT_FILE = "next file"
+"""What follows a file that ended at its length."""
 FORGETS = "after a crash the port may go on without its take"
 
 
@@ -93,8 +97,6 @@ class Runner:
         self._exit_code: int | None = None
         self._attempt: Attempt | None = None
         self._begun_at: float | None = None
-        self._told_path = ""
-        """The path of the attempt's file that the ledger was told of."""
         self._has_run = False
         self._no_signal_since: float | None = None
         self._is_stopping = self._is_restarting = False
@@ -227,7 +229,7 @@ class Runner:
             untold: dict[str, object] = {}
             if attempt is not None and attempt.meter.frames and not attempt.is_told:
                 # The file has begun before, and its beginning is told later.
-                untold = {"path": attempt.path, "first_frame_at": attempt.meter.first_frame_at(now)}
+                untold = {"path": attempt.files[0].path, "first_frame_at": attempt.meter.first_frame_at(now)}
             self._tell(spool.SLEPT, now, asleep_s=round(asleep_s, 3), **untold)
             self._say(NOTICE, f"the system was suspended for {slept_s:.1f} s")
         step_s, self._clock_offset = offset - self._clock_offset - slept_s, offset
@@ -348,15 +350,15 @@ class Runner:
         if self._begun_at is None:
             self._begun_at = now
         self._log.is_quiet = self._is_retry()
-        self._told_path = ""
         begun, options = self._beginning, next_options(self._options, self._memory)
         self._attempt = self._new_attempt(options, now, begun.open_file, begun.spawn)
 
     def _adopt(self, first: First) -> None:
         """Go on with the attempt that was begun before there was this runner."""
         self._beginning.first = None
-        self._begun_at, self._told_path = first.began, first.path
+        self._begun_at = first.began
         self._attempt = self._new_attempt(first.options, first.began, first.give_file, first.give_ffmpeg)
+        self._attempt.files[0].path_told = first.path
 
     def _new_attempt(
         self,
@@ -379,19 +381,15 @@ class Runner:
         step = attempt.tick(now)
         if step in ("term", "kill"):
             self._say(WARNING, f"FFmpeg does not answer; sending SIG{step.upper()}")
-        if attempt.path != self._told_path:
-            if self._told_path:
-                # Something had the name by then, and is not this port's.
-                self._tell(spool.CLOSED, now, path=self._told_path, verdict=COMPLETE, cause="")
-            self._tell_opened(attempt, now)
-            self._told_path = attempt.path
+        self._tell_opened(attempt, now)
         if attempt.ffmpeg_pid and not pid:
             self._on_spawned(attempt)
         media_at = attempt.meter.first_media_at
         if not had_media and media_at is not None:
             self._on_first_media(attempt, now)
         if not attempt.is_told and media_at is not None and not attempt.meter.is_beginning(now):
-            self._tell_media(attempt, now)
+            self._tell_media(attempt, attempt.files[0], attempt.meter.first_frame_at(now), now)
+        self._tell_next(attempt, now)
         self._tell_holes(attempt, now)
         self._tell_losing(attempt, now)
         self._tell_moved(attempt, now)
@@ -403,21 +401,44 @@ class Runner:
             self._reporter.is_ready = True
 
     def _tell_opened(self, attempt: Attempt, now: float) -> None:
+        """Tell of files that have a path, or have got another one: something had theirs, and is not this port's."""
         is_retry = self._is_retry()
-        self._beginning.tell_opened(attempt.options, attempt.path, now, began=attempt.began, is_retry=is_retry)
+        for file in attempt.files:
+            if file.path == file.path_told:
+                continue
+            if file.path_told:
+                self._tell(spool.CLOSED, now, path=file.path_told, verdict=COMPLETE, cause="")
+            self._beginning.tell_opened(attempt.options, file.path, now, began=attempt.began, is_retry=is_retry)
+            file.path_told = file.path
 
-    def _tell_media(self, attempt: Attempt, now: float) -> None:
+    def _tell_media(self, attempt: Attempt, file: File, first_frame_at: float, now: float) -> None:
         """The ledger gets the first frame's own moment, which the progress blocks tell once FFmpeg has written what
         it buffered: what is on disk by now came earlier."""
-        attempt.is_told = True
+        file.begun_at = first_frame_at
         self._tell(
             spool.MEDIA,
             now,
-            path=attempt.path,
-            first_frame_at=attempt.meter.first_frame_at(now),
+            path=file.path,
+            first_frame_at=first_frame_at,
             ffmpeg_version=attempt.streams.ffmpeg_version,
             rate=attempt.meter.rate,
         )
+
+    def _tell_next(self, attempt: Attempt, now: float) -> None:
+        """Tell of the files that follow the first one: a file begins, by the ledger, when the one before it ends."""
+        for file in attempt.files if attempt.is_told else []:
+            first_at = None if file.first_frame is None else attempt.meter.moment_of(file.first_frame)
+            if file.begun_at is not None or first_at is None or not file.path_told:
+                continue
+            self._tell_media(attempt, file, max(first_at, attempt.current.begun_at or 0.0), now)
+        while len(attempt.files) > 1 and attempt.files[0].is_closed and attempt.files[1].begun_at is not None:
+            file, is_late = attempt.files[0], now - (attempt.files[0].closed_at or now) > HOLE_PATIENCE_S
+            if attempt.meter.pace.is_settling and not is_late:
+                # What a hole lacks, and in which file, is known in a moment.
+                return
+            self._tell_holes(attempt, now)
+            self._tell_closed(attempt, file, file.verdict, NEXT_FILE, now)
+            attempt.forget(file)
 
     def _tell_losing(self, attempt: Attempt, now: float) -> None:
         """A runner that is killed after months leaves its last word on what its file lacks, which is a quarter off."""
@@ -426,9 +447,10 @@ class Runner:
         if not attempt.is_told or pace.is_settling or lost <= 1.25 * attempt.lost_told + steps.LOSS_IS_TOLD:
             return
         attempt.lost_told = lost
+        file, part = attempt.current, attempt.account.part(attempt.meter)
         cause = pace.repeated_cause
         self._tell(
-            spool.LOSING, now, path=attempt.path, missing=pace.short, repeated=pace.repeated, repeated_cause=cause
+            spool.LOSING, now, path=file.path, missing=part.missing, repeated=part.repeated, repeated_cause=cause
         )
 
     def _tell_moved(self, attempt: Attempt, now: float) -> None:
@@ -451,12 +473,13 @@ class Runner:
         holes = attempt.meter.pace.holes
         while holes and attempt.is_told:
             hole = holes.pop(0)
+            file = next((file for file in reversed(attempt.files) if (file.begun_at or math.inf) <= hole.start), None)
             cause = spool.STOOD_STILL if _is_within(hole.start, hole.end, self._still) else hole.cause
             self._say(WARNING, f"{cause}: {hole.end - hole.start:.1f} s without pictures; recording went on")
             self._tell(
                 spool.MISSED,
                 now,
-                path=attempt.path,
+                path=(file or attempt.files[0]).path,
                 first_at=hole.start,
                 last_at=hole.end,
                 frames=hole.frames,
@@ -501,38 +524,48 @@ class Runner:
     def _conclude(self, attempt: Attempt, ended: Ended, now: float) -> None:
         """Tell how an attempt's files ended, and let go of it."""
         self._attempt = None
+        self._tell_opened(attempt, now)
         if not attempt.is_told and attempt.meter.first_media_at is not None:
-            self._tell_media(attempt, now)
+            self._tell_media(attempt, attempt.files[0], attempt.meter.first_frame_at(now), now)
+        self._tell_next(attempt, now)
         self._tell_holes(attempt, now)
-        for file in attempt.files:
+        cause = (attempt.silence or "stop") if self._is_stopping else ended.cause.name
+        for file in list(attempt.files):
             if file.path:
-                self._tell_closed(attempt, file, ended, now)
-            if file.kept:
-                words = f"closed {file.path}: {ended.frames} frames, {file.size_bytes} bytes, {ended.verdict}"
-                self._say(INFO if ended.verdict == COMPLETE else WARNING, words)
+                verdict = ended.verdict if file.closed_at is None else file.verdict
+                self._tell_closed(attempt, file, verdict, cause, now)
         if attempt.problem and attempt.could_open:
             self._say(WARNING, attempt.problem)
         if not self._is_stopping:
             self._tell(spool.WAITS, now, cause=ended.cause.name, take=self._memory.request.take)
 
-    def _tell_closed(self, attempt: Attempt, file: File, ended: Ended, now: float) -> None:
-        meter, pace, verdict, counts = attempt.meter, attempt.meter.pace, ended.verdict, {}
+    def _tell_closed(self, attempt: Attempt, file: File, verdict: str, cause: str, now: float) -> None:
+        meter, counts = attempt.meter, {}
+        part, frames, end_frame = attempt.account.part(meter), file.frames_of(meter.frames), file.end_frame
+        attempt.account.enter(part)
+        last_at = None if end_frame is None else meter.moment_of(end_frame)
+        following = next((other for other in attempt.files if other.index == file.index + 1), None)
+        if following is not None and following.begun_at is not None:
+            last_at = following.begun_at
         if file.is_deleted:
             # What it held counts for nothing: its time is a gap.
             verdict = "lost: deleted while it was recorded"
         else:
             counts = {
-                "frames": meter.frames,
-                "duplicated": meter.dup_frames,
-                "dropped": meter.drop_frames,
-                "missing": pace.short,
-                "repeated": pace.repeated,
-                "repeated_cause": pace.repeated_cause,
-                "last_frame_at": meter.last_frame_at,
+                "frames": frames,
+                "duplicated": part.duplicated,
+                "dropped": part.dropped,
+                "missing": part.missing,
+                "repeated": part.repeated,
+                "repeated_cause": meter.pace.repeated_cause,
+                "last_frame_at": meter.last_frame_at if last_at is None else last_at,
                 "size_bytes": file.size_bytes if file.kept or attempt.is_abandoned else 0,
             }
-        cause = (attempt.silence or "stop") if self._is_stopping else ended.cause.name
         self._tell(spool.CLOSED, now, path=file.path, verdict=verdict, cause=cause, **counts)
+        if file.kept:
+            words = f"closed {file.path}: {frames} frames, {file.size_bytes} bytes, {verdict}"
+            words += f"; goes on in {following.path}" if following is not None and following.path else ""
+            self._say(INFO if verdict == COMPLETE else WARNING, words)
 
     def _go_on_without_audio(self, now: float) -> None:
         """VIDEOMASTER.md 3: what FFmpeg held in memory is written out; the same start would hang again."""
@@ -633,7 +666,7 @@ class Runner:
             remarks.append(f"the picture is scaled: it is {attempt.streams.scaling}")
         remarks += [attempt.streams.cropped, attempt.watch_problem]
         remarks += [f"{file.path} was moved away; recording goes on in it" for file in attempt.files if file.is_moved]
-        remarks += [attempt.sync_problem, self._spool.problem]
+        remarks += [attempt.sync_problem, attempt.ahead_problem, self._spool.problem]
         return remarks
 
 

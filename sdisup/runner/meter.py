@@ -105,6 +105,12 @@ class Meter:
             return now
         return max(self.started, min(self._first_frame_at, self.last_frame_at - self.frames / self.rate))
 
+    def moment_of(self, frame: int) -> float | None:
+        """When FFmpeg's frame of this number came, counted from 0; None before it is counted."""
+        if frame >= self.frames or self.last_frame_at is None:
+            return None
+        return self.last_frame_at - (self.frames - frame) / self.rate if self.rate else self.last_frame_at
+
     def growthless_s(self, now: float) -> float:
         """For how long the file has not grown, in seconds."""
         return now - self._last_growth_at

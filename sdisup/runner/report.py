@@ -236,10 +236,11 @@ class Reporter:
             fps=round(meter.fps(now), 2),
             speed=meter.speed,
             bitrate_mbps=round(meter.bitrate_mbps(now), 3),
-            bytes_written=meter.size_bytes,
+            bytes_written=attempt.newest.size_bytes if attempt is not None and is_running else 0,
             dropped_frames=meter.drop_frames,
             missing_frames=meter.pace.missing,
             short_frames=meter.pace.short,
+            **self._file_counts(attempt if is_running else None, meter),
             is_losing=attempt is not None and is_running and attempt.is_losing(now),
             duplicated_frames=meter.dup_frames,
             uptime_seconds=round(now - meter.started, 3) if is_running else 0.0,
@@ -261,6 +262,25 @@ class Reporter:
             self._write_problem = problem
         else:
             self._write_problem = ""
+
+    @staticmethod
+    def _file_counts(attempt: Attempt | None, meter: Meter) -> dict[str, object]:
+        """The counts that are the newest file's. Where there was no other one they are FFmpeg's, and not written."""
+        if attempt is None or attempt.newest.index == 0:
+            return dict.fromkeys(_FILE_COUNTS)
+        part = attempt.account.part(meter)
+        holes = meter.pace.missing - meter.pace.short - meter.pace.repeated
+        counts = (
+            attempt.newest.frames_of(meter.frames),
+            part.dropped,
+            part.duplicated,
+            part.missing + part.repeated + max(0, holes - attempt.holes_told),
+            part.missing,
+        )
+        return dict(zip(_FILE_COUNTS, counts, strict=True))
+
+
+_FILE_COUNTS = tuple(name for name in PortStatus.__annotations__ if name.startswith("file_"))
 
 
 def _first_status(options: Options, memory: Memory, before: PortStatus | None) -> PortStatus:

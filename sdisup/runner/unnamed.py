@@ -7,6 +7,7 @@ disk.py alone call it.
 
 from __future__ import annotations
 
+import errno
 import os
 
 from sdisup.contract.lean import deque
@@ -42,6 +43,57 @@ class Spare:
             else:
                 os.close(descriptor)
         return found
+
+
+HIDDEN_TRIES = 100
+
+
+class Hidden:
+    """A name for a file that has none yet, on a filesystem without such files: nobody takes it for a recording.
+
+    `directory` is open, and Hidden's from here on; the file is `port`'s.
+    """
+
+    def __init__(self, directory: int, port: int) -> None:
+        self._directory = directory
+        self._port = port
+        self._name = ""
+
+    def make(self) -> int:
+        """Make the file; its descriptor. Raises OSError."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        for number in range(HIDDEN_TRIES):
+            self._name = f".sdisup-next-{self._port}-{os.getpid()}-{number}"
+            try:
+                return os.open(self._name, flags, 0o664, dir_fd=self._directory)
+            except FileExistsError:
+                continue
+        raise FileExistsError(errno.EEXIST, "there are too many files named .sdisup-next-…")
+
+    def rename(self, directory: int, name: str) -> bool:
+        """Give the file a name in an open directory of its filesystem; False if something has that name.
+
+        A filesystem without hard links gets an empty file of that name first, which the file then replaces.
+        """
+        try:
+            os.link(self._name, name, src_dir_fd=self._directory, dst_dir_fd=directory, follow_symlinks=False)
+        except FileExistsError:
+            return False
+        except OSError:
+            try:
+                os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o664, dir_fd=directory))
+            except FileExistsError:
+                return False
+            os.rename(self._name, name, src_dir_fd=self._directory, dst_dir_fd=directory)
+            os.close(self._directory)
+        else:
+            self.remove()
+        return True
+
+    def remove(self) -> None:
+        """Remove the name."""
+        os.unlink(self._name, dir_fd=self._directory)
+        os.close(self._directory)
 
 
 def make_unnamed(directory: int) -> int:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted import DESCRIPTOR, FakeFile, World
-from test_runner import OPTIONS, records, stop
+from scripted import DESCRIPTOR, OPTIONS, FakeFile, World
+from test_runner import records, stop
 
 from sdisup.contract.lean import signal
 from sdisup.contract.requests import Request, leave_request

@@ -468,6 +468,20 @@ MESSAGES = [
 
 MESSAGES.append(
     Sample(
+        "the next file is not ready",
+        """
+[segment @ 0x564] [error] Failed to open segment '/proc/14752/fd/103'
+[error] av_interleaved_write_frame(): No such file or directory
+[error] Error writing trailer of /proc/14752/fd/10%d: Invalid argument
+""",
+        "disk",
+        RETRY,
+        1,
+        150,
+    )
+)
+MESSAGES.append(
+    Sample(
         "videomaster: the signal became a smaller one",
         """
 [rawvideo @ 0x55d1] [error] Invalid buffer size, packet size 414720 < expected frame_size 4147200
@@ -736,7 +750,7 @@ STALL = Fault(STALLED, "stalled: no new frame for 12 s")
 def test_a_stall_is_what_ffmpeg_says_of_a_signal_or_a_disk(sample: Sample) -> None:
     """A cable pulled: FFmpeg says so after 10 s, and may still be closing its file when the runner's 12 s are over."""
     cause = classify(end_of(sample).replaced(fault=STALL))
-    if sample.outcome == WAIT or sample.name in ("disk full", "disk error", "board missing", "board fault"):
+    if sample.outcome == WAIT or sample.name in ("disk", "disk full", "disk error", "board missing", "board fault"):
         assert (cause.name, cause.outcome) == (sample.name, sample.outcome)
     else:
         assert (cause.outcome, cause.reason) == (RETRY, STALL.text)

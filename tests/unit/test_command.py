@@ -122,7 +122,9 @@ def test_every_list_upholds_the_promises(table: dict[str, Any], capabilities: Ca
     assert all(word and word.isprintable() for word in arguments)
     assert not {"-nostdin", "-n", "-use_wallclock_as_timestamps", "-shortest"}.intersection(arguments)
     assert not any("faststart" in word for word in arguments)
+    arguments = of_the_file(arguments)
     assert value_of(arguments, "-flush_packets") == "1"
+    assert value_of(arguments, "-max_interleave_delta") == "500000"
     channels = port.source.audio_channel_count()
     recorded = len(port.audio_channels) or channels
     has_limits = "aac" in (port.audio_codec or codecs.CODECS[port.codec].audio_encoder)
@@ -136,6 +138,16 @@ def test_every_list_upholds_the_promises(table: dict[str, Any], capabilities: Ca
     if port.container in ("mp4", "mov"):
         assert "frag" in value_of(arguments, "-movflags") or "empty_moov" in value_of(arguments, "-movflags")
     assert 0 < fragment_s(arguments) + held_back_elsewhere_s(port) <= codecs.HOLD_BACK_LIMIT_S + 0.001
+
+
+def of_the_file(arguments: list[str]) -> list[str]:
+    """The arguments with the options of the files' muxer in place of those of the segment muxer, which has none."""
+    if "segment" not in arguments:
+        return arguments
+    at = arguments.index("-max_interleave_delta")
+    inner = value_of(arguments, "-segment_format_options").split(":")
+    options = [word for option in inner for word in (f"-{option.partition('=')[0]}", option.partition("=")[2])]
+    return [*arguments[:at], *options, "-f", value_of(arguments, "-segment_format"), arguments[-1]]
 
 
 def fragment_s(arguments: list[str]) -> float:

@@ -255,7 +255,7 @@ def test_values_that_the_table_allows_arrive_or_are_an_impossible_combination(ta
     except ConfigError as error:
         impossible = ("cannot hold", "threads of", " has no ", "in fields", "there is no dnxhd", "there is no xdcam",
                       " takes p", " to take pictures of ", "channels, not",
-                      "tracks of one channel each")  # fmt: skip
+                      "tracks of one channel each", "and begin with one", "is no multiple of")  # fmt: skip
         assert all(any(words in text for words in impossible) for text in error.problems), error.problems
         return
     assert not (port.codec in ("hevc", "dnxhr") and port.source.is_interlaced)

@@ -245,9 +245,11 @@ class Recorder:
         filesystem: str = "",
         note: str = "",
         template: str = "CAM3_{utc}",
+        *,
+        is_ahead: bool = False,
     ) -> RecordingFile:
         place = Place(str(self.directory), str(directory or self.directory), template, container, filesystem, note)
-        self.files.append(RecordingFile(place, 0.02, self._wake))
+        self.files.append(RecordingFile(place, 0.02, self._wake, is_ahead=is_ahead))
         return self.files[-1]
 
     def wait(self, file: RecordingFile, kind: type[Found]) -> Found:
@@ -1250,3 +1252,94 @@ def test_a_word_of_ffmpeg_makes_the_first_frame_worth_a_look(
     recorder.write(file, media["mkv"])
     file.hurry()
     assert recorder.wait(file, FirstMedia)
+
+
+# ---- Files that are made ahead of FFmpeg ----
+
+
+def names_in(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.rglob("*"))
+
+
+def test_a_file_that_is_made_ahead_is_named_when_ffmpeg_opens_it(
+    recorder: Recorder, media: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By that moment, and in the folder of that moment, which may not be there when it is made."""
+    moments = [1_800_000_000.0]
+    monkeypatch.setattr(time, "time", lambda: moments[0])
+    file = recorder.open(template="{utc_date}/CAM3_{utc}", is_ahead=True)
+    opened = recorder.wait(file, Opened)
+    assert opened.path == "" and opened.descriptor >= 0
+    assert all(name.startswith(".") for name in names_in(recorder.directory))
+    moments[0] += 86400
+    file.begin()
+    named = recorder.wait(file, Named)
+    assert named.path == f"{recorder.directory}/2027-01-16/CAM3_20270116T080000Z.mkv"
+    recorder.write(file, media["mkv"])
+    recorder.wait(file, FirstMedia)
+    assert recorder.closed(file) == Closed(len(media["mkv"]), True, "")
+    assert names_in(recorder.directory) == ["2027-01-16", "CAM3_20270116T080000Z.mkv"]
+    assert Path(named.path).read_bytes() == media["mkv"]
+
+
+def test_a_file_that_is_made_ahead_takes_no_name_that_is_in_use(
+    recorder: Recorder, media: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1_800_000_000.0)
+    taken = recorder.directory / "CAM3_20270115T080000Z.mkv"
+    taken.write_bytes(b"somebody's")
+    file = recorder.open(is_ahead=True)
+    recorder.wait(file, Opened)
+    file.begin()
+    assert recorder.wait(file, Named).path.endswith("CAM3_20270115T080000Z_2.mkv")
+    recorder.write(file, media["mkv"])
+    assert recorder.closed(file).kept
+    assert taken.read_bytes() == b"somebody's"
+
+
+def test_a_file_that_was_made_ahead_in_vain_leaves_nothing(recorder: Recorder) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    file = recorder.open(is_ahead=True)
+    recorder.wait(file, Opened)
+    file.discard()
+    wait_until(lambda: names_in(recorder.directory) == [])
+    wait_until(lambda: len(os.listdir("/proc/self/fd")) == before)
+
+
+def test_a_file_that_was_made_ahead_and_begun_in_vain_leaves_nothing(recorder: Recorder) -> None:
+    """FFmpeg was killed between its opening and its first byte."""
+    file = recorder.open(is_ahead=True)
+    recorder.wait(file, Opened)
+    file.begin()
+    assert recorder.closed(file) == Closed(0, False, "")
+    assert names_in(recorder.directory) == []
+
+
+def test_a_directory_that_is_gone_when_ffmpeg_opens_the_file_refuses_its_name(recorder: Recorder) -> None:
+    file = recorder.open(is_ahead=True)
+    recorder.wait(file, Opened)
+    moved = recorder.directory.with_name("moved")
+    recorder.directory.rename(moved)
+    file.begin()
+    wait_until(lambda: bool(file.refusal))
+    recorder.closed(file)
+    moved.rename(recorder.directory)
+    assert file.refusal == os.strerror(errno.ENOENT)
+
+
+def test_a_file_that_was_made_ahead_is_named_without_hard_links(
+    recorder: Recorder, media: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(disk, "make_unnamed", lambda directory: -1)
+    file = recorder.open(is_ahead=True)
+    recorder.wait(file, Opened)
+    monkeypatch.setattr(os, "link", refuse)
+    recorder.write(file, media["mkv"])
+    file.begin()
+    path = Path(recorder.wait(file, Named).path)
+    assert recorder.closed(file).kept
+    assert names_in(recorder.directory) == [path.name]
+    assert path.read_bytes() == media["mkv"]

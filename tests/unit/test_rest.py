@@ -16,7 +16,7 @@ import test_runner as script
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from replay import RECORDINGS, is_same, replayed
-from scripted import Action, FakeFFmpeg, World
+from scripted import OPTIONS, Action, FakeFFmpeg, World
 
 from sdisup.contract.options import SOUND_MARK
 from sdisup.ledger import spool
@@ -105,7 +105,7 @@ SIGHTS = st.builds(
     is_deleted=st.booleans(), is_misplaced=st.booleans(),
 )  # fmt: skip
 PORTS = st.builds(
-    lambda limit_s, start_s, sound, audio: script.OPTIONS.replaced(
+    lambda limit_s, start_s, sound, audio: OPTIONS.replaced(
         stall_timeout_s=limit_s, start_timeout_s=start_s, sound=sound, audio_options=audio
     ),
     st.sampled_from([2.0, 5.0, 12.0]), st.sampled_from([0.0, 30.0]), st.sampled_from(["", "required", "optional"]),
@@ -253,7 +253,7 @@ KINDS = (
     "full",
     "moved",
 )
-SOUND = script.OPTIONS.replaced(
+SOUND = OPTIONS.replaced(
     command=["/usr/bin/ffmpeg", "-i", "x", "-map", "0:a:0", "-af", f"print({SOUND_MARK})", "{output}"], sound="required"
 )
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import errno
 import functools
 import itertools
-import json
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from scripted import DESCRIPTOR, Action, FakeFFmpeg, FakeFile, World, close_well, quit_well
+from scripted import DESCRIPTOR, OPTIONS, RATE, Action, FakeFFmpeg, FakeFile, World, close_well, quit_well
 
 from sdisup.contract import files
 from sdisup.contract import status as status_module
@@ -27,8 +26,6 @@ from sdisup.runner.disk import Closed, FirstMedia, Named, Opened, OpenFailed, Sa
 from sdisup.runner.ffmpeg import OUTPUT_NAME
 from sdisup.runner.main import EXIT_CANNOT_WORK, EXIT_RETRY, EXIT_STOPPED
 from sdisup.runner.memory import COMMANDS_KEPT, note_recorded, recorded_commands
-
-RATE = 25
 
 
 def records(seconds: float, *, since: float = 0.0, first: int = 0) -> list[tuple[float, Action]]:
@@ -67,13 +64,6 @@ class Came:
         return taken
 
 
-OPTIONS = Options(
-    ["/usr/bin/ffmpeg", "-i", "x", "{output}"],
-    port=3, name="CAM3", codec="h264", container="mkv", source="test", input="FFmpeg's test picture",
-    without_signal="", audio_options="", recordings="/srv/recordings", revision="r1", filesystem="",
-    rate=float(RATE), stall_timeout_s=5.0, start_timeout_s=30.0, sync_interval_s=1.0, stop_quit_s=3.0,
-    stop_start_quit_s=4.0, stop_term_s=2.0,
-)  # fmt: skip
 CARD = OPTIONS.replaced(
     input="board 0 channel 3", without_signal=ENDS, stall_timeout_s=12.0, audio_options="-nb_channels,-sample_rate",
     command=["/usr/bin/ffmpeg", "-nb_channels", "2", "-sample_rate", "48000", "-i", "x", "-map", "0:a:0", "{output}"],
@@ -82,38 +72,7 @@ NO_SIGNAL = "[error] Stream map '' matches no streams.\n"
 LOST = "[error] Timeout while waiting for slot lock\n[error] Failed to get data buffers\n"
 
 
-@pytest.fixture(autouse=True)
-def said(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """What the runner says in the journal."""
-    lines: list[str] = []
-    monkeypatch.setattr(report.Journal, "_write", lambda _self, line: lines.append(line.decode().rstrip()))
-    monkeypatch.setattr(os, "set_blocking", lambda *_: None)
-    for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC"):
-        monkeypatch.delenv(name, raising=False)
-    yield lines
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """Runs a runner in a world to its end; returns its exit code. The run directory lives through restarts."""
-    (tmp_path / "port-3").mkdir()
-    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "port-3"))
-
-    def play(world: World, options: Options = OPTIONS, signals: Any = None) -> int:
-        return world.start(options.replaced(run_directory=str(tmp_path)), signals).run()
-
-    return play
-
-
-@pytest.fixture
-def told(tmp_path: Path) -> Callable[[], list[dict[str, Any]]]:
-    """The events that are in the spool."""
-
-    def events() -> list[dict[str, Any]]:
-        text = (tmp_path / "ports/3/spool").read_bytes().rstrip(b"\0")
-        return [json.loads(line) for line in text.splitlines()]
-
-    return events
+pytestmark = pytest.mark.usefixtures("said")
 
 
 def kinds(events: Sequence[dict[str, Any]]) -> list[str]:

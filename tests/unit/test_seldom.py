@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted import Action, FakeFFmpeg, World
+from scripted import OPTIONS, Action, FakeFFmpeg, World
 from test_rest import MARK, block, tells
-from test_runner import CARD, NO_SIGNAL, OPTIONS, stop
+from test_runner import CARD, NO_SIGNAL, stop
 
 from sdisup.contract.options import Options
 from sdisup.ledger import spool

@@ -1,0 +1,90 @@
+"""A recording in several files, one after the other, which FFmpeg's segment muxer writes without losing a frame.
+
+The muxer opens each file by a name with a number in it. It gets the runner's own descriptors as names: those of files
+that disk.py has made, by every rule that holds for the first one (tried on FFmpeg 5.1 and 7.1). So FFmpeg opens nothing
+that somebody else put there, and overwrites nothing; where the next file is not ready, it fails.
+"""
+
+from __future__ import annotations
+
+import os
+
+from sdisup.contract.records import Record
+from sdisup.runner.ffmpeg import FILES, FIRST
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sdisup.runner.meter import Meter
+
+AHEAD = 2
+"""So many files are ready: a runner that stands still must not end a recording in short pieces."""
+CLOSED_NAMES = frozenset(str(FIRST + at) for at in range(FILES))
+
+
+def opened(text: str) -> int | None:
+    """The descriptor in the line that FFmpeg logs before it opens a file; None for any other line.
+
+    `[segment @ 0x5555] Opening '/proc/4711/fd/101' for writing`
+    """
+    context, separator, name = text.partition(f"] Opening '/proc/{os.getpid()}/fd/")
+    number = name.removesuffix("' for writing")
+    return int(number) if separator and context.startswith("[segment @ ") and number in CLOSED_NAMES else None
+
+
+def is_list(text: str) -> bool:
+    """Whether FFmpeg logs that it will tell of closed files in its log."""
+    return text.startswith("[segment @ ") and text.endswith("] Opening 'pipe:2' for writing")
+
+
+class Closing(Record):
+    """FFmpeg has closed a file: `descriptor` was its name, `end_s` is when the next one begins, in its pictures' time,
+    which begins with FFmpeg's first picture."""
+
+    descriptor: int
+    end_s: float
+
+
+def closed(text: str) -> Closing | None:
+    """What FFmpeg's list of closed files says (-segment_list_type csv); None for any other line.
+
+    `101,2.000000,4.000000`
+    """
+    name, *times = text.split(",")
+    if name not in CLOSED_NAMES or len(times) != 2:
+        return None
+    for time in times:
+        whole, point, rest = time.partition(".")
+        if not (point and len(rest) == 6 and whole.isdecimal() and rest.isdecimal() and time.isascii()):
+            return None
+    return Closing(int(name), float(times[1]))
+
+
+class Losses(Record):
+    """What FFmpeg's run has lost so far, and its copies."""
+
+    duplicated: int = 0
+    dropped: int = 0
+    missing: int = 0
+    repeated: int = 0
+
+
+class Account:
+    """Gives each file of FFmpeg's run its part of what FFmpeg counts from its start to its end."""
+
+    def __init__(self) -> None:
+        self._entered = Losses()
+
+    def part(self, meter: Meter) -> Losses:
+        """What was lost since the last file's end."""
+        pace, entered = meter.pace, self._entered
+        counts = (meter.dup_frames, meter.drop_frames, pace.short, pace.repeated)
+        # A count can fall: of copies, when it turns out that they fill a hole.
+        return Losses(*(max(0, count - before) for count, before in zip(counts, _values(entered), strict=True)))
+
+    def enter(self, part: Losses) -> None:
+        """A file's part is entered."""
+        self._entered = Losses(*(one + other for one, other in zip(_values(self._entered), _values(part), strict=True)))
+
+
+def _values(losses: Losses) -> tuple[int, int, int, int]:
+    return losses.duplicated, losses.dropped, losses.missing, losses.repeated

@@ -1,0 +1,49 @@
+"""What tests of a runner in a played world share."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scripted import OPTIONS, World
+
+from sdisup.contract.options import Options
+from sdisup.runner import report
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """What the runner says in the journal."""
+    lines: list[str] = []
+    monkeypatch.setattr(report.Journal, "_write", lambda _self, line: lines.append(line.decode().rstrip()))
+    monkeypatch.setattr(os, "set_blocking", lambda *_: None)
+    for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC"):
+        monkeypatch.delenv(name, raising=False)
+    yield lines
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Runs a runner in a world to its end; returns its exit code. The run directory lives through restarts."""
+    (tmp_path / "port-3").mkdir()
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "port-3"))
+
+    def play(world: World, options: Options = OPTIONS, signals: Any = None) -> int:
+        return world.start(options.replaced(run_directory=str(tmp_path)), signals).run()
+
+    return play
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Callable[[], list[dict[str, Any]]]:
+    """The events that are in the spool."""
+
+    def events() -> list[dict[str, Any]]:
+        text = (tmp_path / "ports/3/spool").read_bytes().rstrip(b"\0")
+        return [json.loads(line) for line in text.splitlines()]
+
+    return events
