@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sdisup.contract.options import Options
+    from sdisup.runner.stamp import Stamp
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 HEAD_BYTES = 1 << 16
@@ -182,6 +183,7 @@ class RecordingFile:
         self._place = place
         self._sync_interval_s = sync_interval_s
         self._wake = wake
+        self.timecode: Stamp | None = None
         self._finish = _thread.allocate_lock()
         self._finish.acquire()
         self._is_finishing = False
@@ -257,6 +259,11 @@ class RecordingFile:
         if time.monotonic() - self._hurried_at > HURRY_S / 2:
             self._hurried_at = time.monotonic()
             self._rouse()
+
+    def set_timecode(self, stamp: Stamp) -> None:
+        """Write this timecode into the file as soon as it has a place for it, and again once FFmpeg has closed it."""
+        self.timecode = stamp
+        self._rouse()
 
     def _rouse(self) -> None:
         if self._finish.locked():
@@ -488,6 +495,7 @@ class RecordingFile:
                 if size > HEAD_BYTES:
                     # Whatever it holds, it is worth a name.
                     self._give_name()
+                self._write_timecode(size)
                 if size and self._is_named and not finishing and not self._is_synced:
                     self._begin_to_sync()
             except OSError as error:
@@ -499,9 +507,32 @@ class RecordingFile:
                 problem = self._tell_sample() or problem
                 self.watch_problem = f"{self._path} cannot be looked at: {problem}" if problem else ""
 
+    def _read(self, count: int, offset: int) -> bytes:
+        return os.pread(self._descriptor, count, offset)
+
+    def _write_timecode(self, size_bytes: int) -> None:
+        """A failure costs the timecode alone; it is tried again."""
+        stamp = self.timecode
+        if stamp is None or (stamp.is_found and not stamp.goes_on):
+            return
+        try:
+            for offset, data in stamp.due(size_bytes, self._read):
+                os.pwrite(self._descriptor, data, offset)
+        except OSError as error:
+            self.remarks.append(f"{self._path} may lack its timecode, {stamp.text}: {error.strerror}")
+
+    def _end_timecode(self, size_bytes: int) -> None:
+        """FFmpeg has closed the file, or was killed."""
+        stamp = self.timecode
+        if stamp is None:
+            return
+        stamp.begin_again()
+        self._write_timecode(size_bytes)
+        if not stamp.is_found:
+            self.remarks.append(f"{self._path} has no place for its timecode, {stamp.text}")
+
     def _look_for_media(self, size_bytes: int) -> None:
-        descriptor = self._descriptor
-        if holds_media(self._place.container, size_bytes, lambda count, offset: os.pread(descriptor, count, offset)):
+        if holds_media(self._place.container, size_bytes, self._read):
             self._give_name()
             self._has_media = True
             self._tell(FirstMedia())
@@ -602,6 +633,7 @@ class RecordingFile:
             kept = may_hold_frames and (self._has_media or bool(problem) or size_bytes > HEAD_BYTES)
             if kept:
                 self._give_name()
+                self._end_timecode(size_bytes)
                 os.fdatasync(self._descriptor)
                 if not self._is_synced:
                     self._sync_names(self._descriptor)

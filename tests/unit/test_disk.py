@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdisup.contract.media import MXF_PICTURE, holds_media
+from sdisup.contract.timecode import counting
 from sdisup.runner import disk
 from sdisup.runner.disk import (
     HEAD_BYTES,
@@ -33,6 +34,7 @@ from sdisup.runner.disk import (
     Sample,
     recording_files,
 )
+from sdisup.runner.stamp import Stamp
 from sdisup.runner.unnamed import make_unnamed
 
 DEADLINE_S = 60.0
@@ -51,12 +53,14 @@ def holds(container: str, content: bytes) -> bool:
 # ---- What a file holds ----
 
 
-def make_media(directory: Path, container: str, frames: int, *, fragmented: bool = True) -> bytes:
+def make_media(directory: Path, container: str, frames: int, *, fragmented: bool = True, timecode: str = "") -> bytes:
     """What FFmpeg makes of some frames of its test picture, with the container options that ports use."""
     path = directory / f"{frames}-{fragmented}.{container}"
     options = ["-cluster_time_limit", "200"] if container == "mkv" else []
     if container in ("mp4", "mov"):
         options = ["-movflags", "+empty_moov+default_base_moof", "-frag_duration", "200000"] if fragmented else []
+    if timecode:
+        options += ["-metadata", f"timecode={timecode}", "-fflags", "+bitexact", "-flags", "+bitexact"]
     subprocess.run(
         [
             *(FFMPEG, "-v", "error", "-y", "-f", "lavfi", "-i", "testsrc2=size=320x180:rate=25"),
@@ -1343,3 +1347,71 @@ def test_a_file_that_was_made_ahead_is_named_without_hard_links(
     assert recorder.closed(file).kept
     assert names_in(recorder.directory) == [path.name]
     assert path.read_bytes() == media["mkv"]
+
+
+# ---- Its timecode ----
+
+HEADER_BYTES = {"mkv": 600, "mxf": 5000, "mp4": 40, "mov": 40}
+"""What FFmpeg writes anew when it closes the file."""
+
+
+@CONTAINERS
+def test_the_timecode_is_written_while_the_file_grows_and_when_it_is_closed(
+    recorder: Recorder, tmp_path: Path, container: str
+) -> None:
+    """FFmpeg makes the place after the timecode is known, and writes the header anew when it closes the file."""
+    whole = make_media(tmp_path, container, 30, timecode="00:00:00:00")
+    expected = make_media(tmp_path, container, 30, timecode="10:11:12:13")
+    numbers = counting(25)
+    assert numbers is not None
+    file, _ = recorder.opened(container)
+    file.set_timecode(Stamp(container, numbers, numbers.frame("10:11:12:13")))
+    recorder.write(file, whole)
+    deadline = time.monotonic() + DEADLINE_S
+    while recorder.output(file).read_bytes() != expected:
+        assert time.monotonic() < deadline, "not written while the file grows"
+        time.sleep(0.02)
+    with recorder.output(file).open("r+b") as written:
+        written.write(whole[: HEADER_BYTES[container]])
+    path = Path(recorder.wait(file, Named).path)
+    file.finish()
+    assert recorder.wait(file, Closed).problem == ""
+    assert path.read_bytes() == expected
+    assert not file.remarks
+
+
+def test_a_file_without_a_place_for_it_is_recorded_and_said(
+    recorder: Recorder, media: dict[str, bytes], tmp_path: Path
+) -> None:
+    numbers = counting(25)
+    assert numbers is not None
+    file, _ = recorder.opened("mp4")
+    file.set_timecode(Stamp("mp4", numbers, 25))
+    recorder.write(file, media["mp4"])
+    path = Path(recorder.wait(file, Named).path)
+    file.finish()
+    closed = recorder.wait(file, Closed)
+    assert (closed.kept, closed.problem) == (True, "")
+    assert path.read_bytes() == media["mp4"]
+    assert [*file.remarks] == [f"{path} has no place for its timecode, 00:00:01:00"]
+
+
+def test_a_timecode_that_cannot_be_written_costs_nothing_else(
+    recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "pwrite", fails)
+    whole = make_media(tmp_path, "mkv", 30, timecode="00:00:00:00")
+    numbers = counting(25)
+    assert numbers is not None
+    file, _ = recorder.opened("mkv")
+    file.set_timecode(Stamp("mkv", numbers, 25))
+    recorder.write(file, whole)
+    path = Path(recorder.wait(file, Named).path)
+    file.finish()
+    closed = recorder.wait(file, Closed)
+    assert (closed.kept, closed.problem) == (True, "")
+    assert path.read_bytes() == whole
+    assert set(file.remarks) == {f"{path} may lack its timecode, 00:00:01:00: Input/output error"}
