@@ -14,6 +14,7 @@ from sdisup.contract.options import Options
 from sdisup.runner.begin import Beginning
 from sdisup.runner.disk import Closed, Event, Named, News, Opened, Place, Sample
 from sdisup.runner.main import Runner
+from sdisup.runner.stamp import Stamp
 
 STDERR, PIDFD, DESCRIPTOR = 10_001, 10_002, 10_003
 LONG_S = 10_000.0
@@ -106,9 +107,13 @@ class FakeFile:
         self.events = Events()
         self.remarks: deque[str] = deque()
         self.is_finished = False
+        self.timecode: Stamp | None = None
         self._world = world
 
     def hurry(self) -> None: ...
+
+    def set_timecode(self, stamp: Stamp) -> None:
+        self.timecode = stamp
 
     def finish(self, *, is_empty: bool = False) -> None:
         self.is_finished = True

@@ -132,6 +132,10 @@ SEGMENT_S, LONGEST_SEGMENT_S, SHORTEST_SEGMENT_S = 0.0, 86400, 2
 
 MUXERS = {"mp4": "mp4", "mov": "mov", "mkv": "matroska", "mxf": "mxf"}
 
+TIMECODE_CONTAINERS = ("mov", "mkv", "mxf")
+"""Those that have a timecode by default. In mp4 it is a third track, of which other programs than editors know little.
+"""
+
 
 def slowest_fps(rate: str) -> float:
     """Frames a second at `rate`; for AUTO_RATE those of the slowest rate."""

@@ -28,9 +28,10 @@ from sdisup.config.table import APPLIANCE, MAX_PORTS, PORT, SOURCE_LIMITS, check
 from sdisup.contract.files import CONFIGURATION_PATH
 from sdisup.contract.names import DEFAULT, replaced
 from sdisup.contract.records import Record
+from sdisup.contract.timecode import CLOCK, NONE, SOURCE, Counting, counting
 from sdisup.errors import ConfigError
 from sdisup.sources.base import PROGRESSIVE, Remark, Source
-from sdisup.sources.values import AUTO_RATE, SLOWEST_RATE, show
+from sdisup.sources.values import AUTO_RATE, FPS, SLOWEST_RATE, show
 
 
 class Port(Record):
@@ -58,6 +59,7 @@ class Port(Record):
     raster: str
     colour: str
     encoder_options: tuple[str, ...]
+    timecode: str
     threads: int
     record_at_boot: bool
     recordings: str
@@ -279,6 +281,8 @@ def _check_required(index: int, source: Source, wrong: set[str], tree: Tree, fou
 def _build_port(index: int, values: Mapping[str, Any], source: Source, recordings: str) -> Port:
     """The port, with the defaults that depend on other settings."""
     codec = codecs.CODECS[values["codec"]]
+    container = values["container"] or codec.default_container
+    has_timecode = container in codecs.TIMECODE_CONTAINERS and source.options["rate"] in FPS
     limits_s = {key: getattr(source, key) for key in SOURCE_LIMITS}
     stop_quit_s = values["stop_quit_s"] or limits_s["stop_quit_s"]
     derived: dict[str, Any] = {
@@ -289,7 +293,8 @@ def _build_port(index: int, values: Mapping[str, Any], source: Source, recording
         "audio_codec": "",
         "audio_tracks": "",
         "audio_channels": (),
-        "container": codec.default_container,
+        "container": container,
+        "timecode": CLOCK if has_timecode else NONE,
         "bitrate_kbps": 0 if values["quality"] else codec.bitrate_kbps,
         "quality": 0,
         "gop_frames": 0,
@@ -366,6 +371,7 @@ def _combination_problems(port: Port) -> Iterator[Remark]:
             f" {codecs.HOLD_BACK_LIMIT_S} s, which a crash would lose: at most {threads_max}"
         )
         yield ("threads", "codec", "source.rate"), text
+    yield from _timecode_problems(port)
     yield from sound_problems(port)
     yield from _segment_problems(port)
 
@@ -382,6 +388,26 @@ def _segment_problems(port: Port) -> Iterator[Remark]:
     if port.segment_on_clock and codecs.LONGEST_SEGMENT_S % port.file_s:
         text = f"a day is no multiple of {port.file_s:g} s, so that files would begin at other times each day"
         yield ("segment_s", "segment_on_clock"), f"{text}; choose such as 600, 900, 1800 or 3600"
+
+
+def _timecode_problems(port: Port) -> Iterator[Remark]:
+    rate = port.source.options["rate"]
+    if port.timecode == SOURCE and port.source.no_timecode:
+        yield ("timecode",), f"{port.source.no_timecode}; there is clock, none, or a start such as 10:00:00:00"
+    elif port.timecode not in (NONE, SOURCE) and rate == AUTO_RATE:
+        yield ("timecode", "source.rate"), "frames are numbered by their rate, which is not known: say it (source.rate)"
+    elif port.timecode not in (NONE, SOURCE, CLOCK):
+        try:
+            numbers_at(rate).frame(port.timecode)
+        except ValueError as error:
+            yield ("timecode", "source.rate"), f"{error} ({rate} frames a second)"
+
+
+def numbers_at(rate: str) -> Counting:
+    """How frames are numbered at one of the rates."""
+    found = counting(FPS[rate])
+    assert found is not None
+    return found
 
 
 def _picture_problems(port: Port, codec: codecs.Codec) -> Iterator[Remark]:

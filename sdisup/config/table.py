@@ -22,6 +22,7 @@ from sdisup.config.codecs import (
     SEGMENT_S,
     SHORTEST_SEGMENT_S,
     SOFTWARE,
+    TIMECODE_CONTAINERS,
     Codec,
 )
 from sdisup.config.documents import Findings, Layer
@@ -29,6 +30,7 @@ from sdisup.config.encoder_words import check_encoder_options
 from sdisup.config.rasters import RASTERS
 from sdisup.config.sound import CHANNELS_MAX, ENCODERS, MONO, ONE, PAIRS
 from sdisup.contract.names import DEFAULT, problem_of
+from sdisup.contract.timecode import CLOCK, NONE, SOURCE, fields_of
 from sdisup.sources.base import Source, kinds
 from sdisup.sources.values import BOOLEAN, CHOICE, INTEGER, Setting, Type, check_range, check_string, show, suggestion
 
@@ -117,11 +119,23 @@ def _check_template(setting: Setting, value: object) -> str:
     return text
 
 
+def _check_timecode(setting: Setting, value: object) -> str:
+    text = check_string(value)
+    if text in (NONE, CLOCK, SOURCE):
+        return text
+    try:
+        fields_of(text)
+    except ValueError as error:
+        raise ValueError(f"{error}; or one of: {NONE}, {CLOCK}, {SOURCE}") from None
+    return text
+
+
 NUMBER = Type("number", _check_number, "a number")
 LIMIT = Type("limit", _check_limit, "0 for none, or a number")
 NAME = Type("name", _check_name, "a letter, then up to 31 letters, digits, `_`, `.` or `-`")
 ENCODER_WORDS = Type("encoder options", check_encoder_options, "a list of strings")
 TEMPLATE = Type("template", _check_template, "text with fields such as `{name}`")
+TIMECODE = Type("timecode", _check_timecode, f"{NONE}, {CLOCK}, {SOURCE}, or HH:MM:SS:FF")
 CHANNELS = Type("channels", _check_channels, f"a list of numbers, 1 to {CHANNELS_MAX}, each once")
 PATH = Type("path", _check_path, "an absolute path")
 
@@ -177,6 +191,10 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
         Setting("encoder_options", ENCODER_WORDS, None, 'Further options of FFmpeg\'s encoder, such as'
                 ' ["-x264-params", "aq-mode=2"]. What keeps pictures back, writes a file or is set by sdisup is'
                 " refused.", default_doc="none"),
+        Setting("timecode", TIMECODE, None, "The timecode of a recording's first frame: the clock's time of day, as the"
+                " machine's time zone has it; the source's, where the input delivers one; a number of yours, such as"
+                " 10:00:00:00; or none. At 29.97 and 59.94 frames a second it is drop-frame.",
+                default_doc=f"clock in {', '.join(TIMECODE_CONTAINERS)} where the rate is known, else none"),
         Setting("threads", INTEGER, 4,
                 "How many threads encode the picture; each keeps a frame of prores back, which limits them.", minimum=1,
                 maximum=16),

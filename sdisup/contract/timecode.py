@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from sdisup.contract.records import Record
 
+NONE, CLOCK, SOURCE = "none", "clock", "source"
+"""What a port's timecode may be, beside that of its first frame."""
+
 DAY_S = 86400
 DIGITS = frozenset("0123456789")
 
@@ -54,7 +57,7 @@ class Counting(Record):
 
         `:` and `;` before the frames are both taken: which one is right is known.
         """
-        hours, minutes, seconds, frames = self._fields(text)
+        hours, minutes, seconds, frames = fields_of(text)
         if hours > 23 or minutes > 59 or seconds > 59:
             raise ValueError(f"{text[:40]!r} is no time of a day: it goes to 23:59:59")
         if frames >= self.base:
@@ -65,14 +68,6 @@ class Counting(Record):
         minute = hours * 60 + minutes
         return (minute * 60 + seconds) * self.base + frames - self.dropped * (minute - minute // 10)
 
-    @staticmethod
-    def _fields(text: str) -> list[int]:
-        fields = text.replace(";", ":").split(":")
-        is_right = len(fields) == 4 and all(len(field) == 2 and DIGITS.issuperset(field) for field in fields)
-        if not is_right or ";" in text[:-3]:
-            raise ValueError(f"{text[:40]!r} is no timecode: HH:MM:SS:FF, such as 10:00:00:00")
-        return [int(field) for field in fields]
-
     def at_clock(self, second_of_day: float) -> int:
         """The frame since midnight that the clock is at.
 
@@ -81,6 +76,15 @@ class Counting(Record):
         """
         a_second = self.base * 1000 / 1001 if self.dropped else float(self.base)
         return min(max(0, int(second_of_day * a_second + 1e-6)), self.a_day - 1)
+
+
+def fields_of(text: str) -> list[int]:
+    """Hours, minutes, seconds and frames of a timecode. Raises ValueError where it has another form."""
+    fields = text.replace(";", ":").split(":")
+    is_right = len(fields) == 4 and all(len(field) == 2 and DIGITS.issuperset(field) for field in fields)
+    if not is_right or ";" in text[:-3]:
+        raise ValueError(f"{text[:40]!r} is no timecode: HH:MM:SS:FF, such as 10:00:00:00")
+    return [int(field) for field in fields]
 
 
 def counting(fps: float) -> Counting | None:

@@ -27,10 +27,11 @@ from sdisup.config.codecs import (
 )
 from sdisup.config.encoder_words import take_parameters
 from sdisup.config.rasters import dnxhd_mbits, xdcam_gop
-from sdisup.config.settings import Port
+from sdisup.config.settings import Port, numbers_at
 from sdisup.config.sound import audio_encoder
 from sdisup.config.table import SOURCE_KINDS
 from sdisup.contract.records import Record
+from sdisup.contract.timecode import NONE, SOURCE
 from sdisup.encode import hardware
 from sdisup.encode.sound import audio_arguments
 from sdisup.sources.base import Source
@@ -78,9 +79,11 @@ def build_ffmpeg_arguments(port: Port, ffmpeg: str, capabilities: Capabilities) 
         *("-progress", "pipe:2", "-stats_period", str(PROGRESS_PERIOD_S)),
         *("-dts_error_threshold", str(_wild_timestamp_s(port.source.options["rate"])), "-y"),
         *hardware.device_arguments(port),
+        *(port.source.timecode_arguments() if port.timecode == SOURCE else []),
         *port.source.arguments(),
         *_video_arguments(port, capabilities),
         *audio_arguments(port),
+        *_timecode_arguments(port),
         *_container_arguments(port, capabilities),
         OUTPUT,
     ]
@@ -334,6 +337,14 @@ _ENCODERS: dict[str, Callable[[Port], list[str]]] = {
     "v210": _no_options,
     "xdcam": _xdcam_options,
 }
+
+
+def _timecode_arguments(port: Port) -> list[str]:
+    """The first number of a day, for which FFmpeg makes a place: the runner writes the right one there
+    (runner/stamp.py). FFmpeg passes on a source's own timecode unasked."""
+    if port.timecode in (NONE, SOURCE):
+        return []
+    return ["-metadata", f"timecode={numbers_at(port.source.options['rate']).zero}"]
 
 
 def _container_arguments(port: Port, capabilities: Capabilities) -> list[str]:

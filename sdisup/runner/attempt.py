@@ -74,6 +74,7 @@ from sdisup.runner.progress import (
 from sdisup.runner.rest import Counting
 from sdisup.runner.segments import AHEAD, Account, closed, is_list, opened
 from sdisup.runner.streams import Streams
+from sdisup.runner.timecodes import Timecodes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ class Attempt:
 
     `log` gets FFmpeg's log lines as (now, priority, text). `fault` is why the runner ends FFmpeg. `problem` is why
     there is no FFmpeg or no proper end, in the operator's words. `open_file` makes a file and its disk thread, `spawn`
-    starts FFmpeg.
+    starts FFmpeg. `timecodes` gives the files theirs.
     """
 
     def __init__(
@@ -170,8 +171,10 @@ class Attempt:
         open_file: Callable[..., RecordingFile] = RecordingFile,
         spawn: Callable[[Sequence[str], int], FFmpegProcess] = FFmpegProcess,
         raw: Callable[[], float] = monotonic_raw,
+        timecodes: Timecodes | None = None,
     ) -> None:
         self.options = options
+        self._timecodes = timecodes
         self.phase = OPENING
         self.began = now
         self.meter = self._new_meter(now)
@@ -407,6 +410,7 @@ class Attempt:
         Returns that step."""
         self._take_kept()
         self._take_disk_events(now)
+        self._give_timecodes(now)
         self._make_ahead(now)
         if self.phase == CLOSING and now >= self._close_by:
             self.problem = "the disk has not closed the file in time; going on without waiting for it"
@@ -509,7 +513,12 @@ class Attempt:
             file.is_closed, file.kept, file.size_bytes = True, event.kept, event.size_bytes
             file.problem = event.problem
 
+    def _give_timecodes(self, now: float) -> None:
+        if self._timecodes is not None:
+            self._timecodes.give(self, now)
+
     def _close_files(self, now: float) -> None:
+        self._give_timecodes(now)
         self.phase = CLOSING
         self._close_by = now + CLOSE_PATIENCE_S
         frames = self.meter.frames
@@ -594,6 +603,7 @@ class Attempt:
         # An empty one is closed when FFmpeg has ended.
         if end_frame > first:
             file.end_frame, file.closed_at = end_frame, now
+            self._give_timecodes(now)
             file.thread.finish()
         return True
 

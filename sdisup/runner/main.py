@@ -39,6 +39,7 @@ from sdisup.runner.pace import BLOCK_S
 from sdisup.runner.report import ERROR, INFO, NOTICE, WARNING, FFmpegLog, Journal, Reporter, shell_text
 from sdisup.runner.rest import may_rest
 from sdisup.runner.signals import BOTH, RESTARTS, SYSTEMD, Signals, text_of
+from sdisup.runner.timecodes import Timecodes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ class Runner:
         """When no frame will have come for too long."""
         self._waits_for = ""
         """Why there is no FFmpeg just now, in the operator's words."""
+        self._timecodes = Timecodes(self._options, self._memory, self._wall, self._now, self._remark_once)
         self._signals = signals(beginning.wake) if signals else None
         self._wait_until = self._now() + backoff_s(self._memory.failures)
         for problem in beginning.problems:
@@ -368,7 +370,9 @@ class Runner:
         spawn: Callable[[Sequence[str], int], FFmpegProcess],
     ) -> Attempt:
         begun, log = self._beginning, self._log.take
-        return Attempt(options, begun.directory, now, self._poll, begun.wake, log, open_file, spawn, self._raw)
+        return Attempt(
+            *(options, begun.directory, now, self._poll, begun.wake, log, open_file, spawn, self._raw, self._timecodes)
+        )
 
     def _is_retry(self) -> bool:
         return self._no_signal_since is not None or self._memory.failures > 1

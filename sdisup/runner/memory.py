@@ -27,7 +27,8 @@ class Memory(Record, frozen=False):
     input, where that is not FFmpeg's first; `fruitless` are the attempts since then that brought no picture. `cut_at`
     is when (CLOCK_MONOTONIC) a file was ended for a new one that could have gone on, and `size` the one that the
     picture had then, if it was for that. `from_zero`: the timestamps of picture and sound are so far apart that
-    nothing was recorded. `was_asked`: systemd asked the runner to end. `lack` is why the last write failed.
+    nothing was recorded. `was_asked`: systemd asked the runner to end. `first_frame_at` is when (CLOCK_MONOTONIC) the
+    take's first frame came, where its timecode counts from there. `lack` is why the last write failed.
     """
 
     path: str
@@ -44,6 +45,7 @@ class Memory(Record, frozen=False):
     size: str = ""
     from_zero: bool = False
     was_asked: bool = False
+    first_frame_at: float | None = None
     request: Request = Request()
     lack: str = ""
 
@@ -79,7 +81,13 @@ class Memory(Record, frozen=False):
 
         At a stop nobody will read it.
         """
-        Memory(self.path, take_started_at=self.take_started_at, request=self.request, was_asked=True).save()
+        Memory(
+            self.path,
+            take_started_at=self.take_started_at,
+            request=self.request,
+            was_asked=True,
+            first_frame_at=self.first_frame_at,
+        ).save()
 
 
 def backoff_s(failures: int) -> float:

@@ -78,7 +78,8 @@ class Source(Record):
     FFmpeg: `demuxer` is FFmpeg's name of the input device, if the kind has one; `remedy` says what to do where FFmpeg
     lacks it. `without_signal` is what FFmpeg does without a signal (contract/options.py); what FFmpeg logs then is in
     the table of runner/causes.py.
-    `knows_channels`: audio_channel_count() is no guess.
+    `knows_channels`: audio_channel_count() is no guess. `no_timecode` says why the input delivers no timecode; "" where
+    it does, or may.
     Discovery: `ffmpeg_lists` is whether `ffmpeg -sources DEMUXER` lists the inputs; `opened_by_listing` names what
     FFmpeg opens for that list, since this could disturb a recording. `node_hint` is a command that lists device nodes.
     """
@@ -98,6 +99,7 @@ class Source(Record):
     remedy: ClassVar[str] = "install an FFmpeg that has it, or choose another source"
     without_signal: ClassVar[str] = ""
     knows_channels: ClassVar[bool] = True
+    no_timecode: ClassVar[str] = "this kind of source delivers no timecode"
     ffmpeg_lists: ClassVar[bool] = False
     opened_by_listing: ClassVar[str] = ""
     node_hint: ClassVar[str] = ""
@@ -127,6 +129,10 @@ class Source(Record):
     def arguments(self) -> list[str]:
         """FFmpeg's arguments that open the input."""
         raise NotImplementedError
+
+    def timecode_arguments(self) -> list[str]:
+        """Further options of the input where the recording is to have the source's timecode."""
+        return []
 
     def demuxers(self) -> list[str]:
         """FFmpeg's names of the demuxers and input devices that this source needs."""

@@ -67,6 +67,7 @@ class Custom(Source):
     # costs the pictures until the next key frame, a sender restarts. A new connection would take as long.
     stall_timeout_s = 15
     knows_channels = False
+    no_timecode = ""
 
     @property
     def inputs(self) -> tuple[Input, ...]:

@@ -53,6 +53,10 @@ class DeckLink(Source):
                 "How many audio channels are recorded; 0 for none.",
                 allowed=(0, 2, 8, 16)),
         Setting("sample_size", INTEGER, 32, "The audio's sample size.", allowed=(16, 32), unit="bit"),
+        Setting("timecode_format", CHOICE, "rp188any",
+                "Which of the signal's timecodes is recorded with `timecode = \"source\"`: rp188ltc and rp188vitc are"
+                " the two in an HD signal (ATC), vitc is that of SD, serial that of the card's connector.",
+                allowed=("rp188any", "rp188ltc", "rp188vitc", "rp188vitc2", "vitc", "vitc2", "serial")),
         Setting("queue_mib", INTEGER, 256,
                 "How much of the signal waits in memory for a slow encoder before pictures are dropped.", minimum=16,
                 maximum=4096, unit="MiB"),
@@ -67,6 +71,7 @@ class DeckLink(Source):
         "install an FFmpeg built with --enable-decklink and name it as ffmpeg in [appliance], or choose another source"
     )
     without_signal = SEARCHES
+    no_timecode = ""
     ffmpeg_lists = True
 
     def arguments(self) -> list[str]:
@@ -84,6 +89,11 @@ class DeckLink(Source):
         if options["format_code"] != "auto":
             arguments += ["-format_code", options["format_code"]]
         return [*arguments, "-i", options["device"]]
+
+    def timecode_arguments(self) -> list[str]:
+        """The recording has the timecode that the signal has when FFmpeg opens it (decklink_dec.cpp); none where the
+        signal has none. With -wait_for_tc such a signal would not be recorded at all."""
+        return ["-timecode_format", self.options["timecode_format"]]
 
     def sandbox(self) -> Sandbox:
         return Sandbox(devices=NODES, groups=("video",))

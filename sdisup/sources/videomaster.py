@@ -43,6 +43,7 @@ class Videomaster(Source):
     demuxer = "videomaster"
     remedy = "install Deltacast's FFmpeg and name it as ffmpeg in [appliance], or choose another source"
     without_signal = ENDS
+    no_timecode = "Deltacast's input delivers no timecode, and takes an LTC for timestamps alone"
     ffmpeg_lists = True
     opened_by_listing = "Deltacast cards"
 
