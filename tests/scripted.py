@@ -16,7 +16,7 @@ from sdisup.runner.disk import Closed, Event, Named, News, Opened, Place, Sample
 from sdisup.runner.main import Runner
 from sdisup.runner.stamp import Stamp
 
-STDERR, PIDFD, DESCRIPTOR = 10_001, 10_002, 10_003
+STDERR, PIDFD, DESCRIPTOR, PROGRESS = 10_001, 10_002, 10_003, 10_004
 LONG_S = 10_000.0
 
 RATE = 25
@@ -33,9 +33,9 @@ Action = Callable[["World"], object]
 
 
 class FakeFFmpeg:
-    """What the runner sees of an FFmpeg process: bytes on stderr, an exit, the steps of the ladder."""
+    """What the runner sees of an FFmpeg process: its log, its progress blocks, an exit, the steps of the ladder."""
 
-    stderr, pidfd, pid = STDERR, PIDFD, 4711
+    stderr, progress, pidfd, pid = STDERR, PROGRESS, PIDFD, 4711
     cpu_s = 0.05
     has_read_all = True
     busy = 0.0
@@ -46,20 +46,29 @@ class FakeFFmpeg:
         self.is_closed = False
         self._world = world
         self._output: deque[bytes] = deque()
+        self.waiting: list[tuple[float, bytes]] = []
         self.status: int | None = None
 
     def says(self, text: str) -> None:
         self._output.append(text.encode())
 
     def counts(self, frames: int, *, progress: str = "continue", dup: int = 0, drop: int = 0) -> None:
-        self.says(f"frame={frames}\ndup_frames={dup}\ndrop_frames={drop}\nspeed=1x\nprogress={progress}\n")
+        self.reports(f"frame={frames}\ndup_frames={dup}\ndrop_frames={drop}\nspeed=1x\nprogress={progress}\n")
+
+    def reports(self, block: str) -> None:
+        self.waiting.append((self._world.time_s, block.encode()))
 
     def exits(self, status: int) -> None:
         self.status = status
 
     def ready(self) -> list[tuple[int, int]]:
         found = [(STDERR, 1)] if self._output else []
+        found += [(PROGRESS, 1)] if self.waiting and self._world.masks.get(PROGRESS) else []
         return found + ([(PIDFD, 1)] if self.status is not None else [])
+
+    def blocks(self) -> tuple[list[tuple[float, bytes]], bool]:
+        found, self.waiting = self.waiting, []
+        return [(self._world.time_s - at, block) for at, block in found], self.status is None
 
     def read(self) -> bytes | None:
         return self._output.popleft() if self._output else (b"" if self.status is not None else None)
@@ -133,6 +142,8 @@ class World:
         self.places: list[Place] = []
         self.runner: Runner | None = None
         self.turns = 0
+        self.masks: dict[int, int] = {}
+        """What the poll tells of."""
         self.on_open: Callable[[FakeFile], None] = lambda file: file.events.extend(
             (Opened(self.path(file), DESCRIPTOR), Named(self.path(file)))
         )
@@ -186,12 +197,17 @@ class World:
         self.on_spawn(self.ffmpeg)
         return self.ffmpeg
 
-    def register(self, *_: object) -> None: ...
+    def register(self, descriptor: int, mask: int) -> None:
+        self.masks[descriptor] = mask
 
-    unregister = register
+    modify = register
+
+    def unregister(self, descriptor: int) -> None:
+        del self.masks[descriptor]
 
     def _pending(self) -> int:
-        return sum(len(file.events) for file in self.files)
+        """How much waits for the runner, whether it is woken for it or not."""
+        return sum(len(file.events) for file in self.files) + sum(len(ffmpeg.waiting) for ffmpeg in self.ffmpegs)
 
     def poll(self, timeout_ms: int) -> list[tuple[int, int]]:
         """Move the clock on to what comes first; what FFmpeg or the disk has to say comes at once."""
@@ -222,7 +238,7 @@ class World:
 
 def quit_well(ffmpeg: FakeFFmpeg, action: str) -> None:
     if action == "quit":
-        ffmpeg.says("speed=1x\nprogress=end\n")
+        ffmpeg.reports("speed=1x\nprogress=end\n")
         ffmpeg.exits(0)
 
 

@@ -71,7 +71,7 @@ from sdisup.runner.progress import (
     Progress,
     ProgressParser,
 )
-from sdisup.runner.rest import Counting
+from sdisup.runner.rest import Marks
 from sdisup.runner.segments import AHEAD, Account, closed, is_list, opened
 from sdisup.runner.streams import Streams
 from sdisup.runner.timecodes import Timecodes
@@ -92,6 +92,8 @@ UNSAFE_CONTAINERS = ("mxf",)
 LOAD_S, BUSY = 4.0, 0.9
 """How long FFmpeg's threads are watched, and the share of this time from which on a thread has no idle time."""
 LOG_LINES_KEPT = 80
+LOG_LATE_S = 0.05
+"""By how much later than it came a line of the log may be read, while of a block it is known when it came."""
 AHEAD_AGAIN_S = 5.0
 """The time to the next try to make the next file."""
 LAST_WORDS_S = 15.0
@@ -212,7 +214,12 @@ class Attempt:
         self._parser = ProgressParser()
         self._kept: list[tuple[float, float, bytes]] = []
         """What FFmpeg wrote to stderr and nobody has looked at yet, each piece with its times (now, raw)."""
-        self.counting = Counting()
+        self.marks = Marks()
+        self._blocks = ProgressParser()
+        self._counted_at = now
+        """When the last progress block came."""
+        self._is_told_blocks, self._are_blocks_over = True, False
+        """Whether the poll tells of each block, and not of their end alone; and whether that has come."""
         self._lines: deque[tuple[float, int, str]] = deque(maxlen=LOG_LINES_KEPT)
         self.is_from_zero = is_from_zero(options.command)
         self._ffmpeg: FFmpegProcess | None = None
@@ -408,7 +415,7 @@ class Attempt:
     def tick(self, now: float) -> str:
         """Do what is due: take FFmpeg's words, and the disk's events; end long waits; take the ladder's next step.
         Returns that step."""
-        self._take_kept()
+        self._take_words(now)
         self._take_disk_events(now)
         self._give_timecodes(now)
         self._make_ahead(now)
@@ -464,7 +471,7 @@ class Attempt:
 
     def on_ready(self, descriptor: int, now: float) -> bool:
         """Read a descriptor that is ready; one that is not FFmpeg's is left alone. Returns whether FFmpeg has only
-        counted on; what it said waits for the next tick."""
+        said that sound comes on; what it said waits for the next tick."""
         ffmpeg = self._ffmpeg
         if ffmpeg is not None and descriptor == ffmpeg.stderr:
             # Once: a flood of log lines must not delay the watchdog or a stop.
@@ -476,10 +483,17 @@ class Attempt:
             if self.meter.first_media_at is None:
                 self.newest.thread.hurry()
             self._kept.append((now, self._raw(), data))
-            return self.counting.goes_on(data)
+            return self.marks.are_all(data)
         if ffmpeg is not None and descriptor == ffmpeg.pidfd:
             self._on_exit(now)
         return False
+
+    def heed_blocks(self, *, at_once: bool) -> None:
+        """Let each progress block wake the runner's poll, or let them wait for the next tick."""
+        if self._ffmpeg is not None and at_once != self._is_told_blocks and not self._are_blocks_over:
+            self._is_told_blocks = at_once
+            # Their end wakes it all the same (poll(2), POLLHUP).
+            self._poll.modify(self._ffmpeg.progress, select.POLLIN if at_once else 0)
 
     # The disk.
 
@@ -649,12 +663,29 @@ class Attempt:
             self._close_files(now)
             return
         self._poll.register(self._ffmpeg.stderr, select.POLLIN)
+        self._poll.register(self._ffmpeg.progress, select.POLLIN)
         self._poll.register(self._ffmpeg.pidfd, select.POLLIN)
 
-    def _take_kept(self) -> None:
-        kept, self._kept = self._kept, []
-        for now, raw, data in kept:
-            self._take_records(self._parser.feed(data) if data else self._parser.close(), now, raw)
+    def _take_words(self, now: float) -> None:
+        """Take in what FFmpeg has said, its log and its progress blocks in the order in which they came."""
+        said = [(at - LOG_LATE_S, at, raw, self._parser, data) for at, raw, data in self._kept]
+        self._kept = []
+        for age_s, block in self._new_blocks():
+            self._counted_at = max(self._counted_at, now - age_s)
+            said.append((self._counted_at, self._counted_at, self._raw() - age_s, self._blocks, block))
+        for _, at, raw, parser, data in sorted(said, key=lambda word: word[0]):
+            self._take_records(parser.feed(data) if data else parser.close(), at, raw)
+
+    def _new_blocks(self) -> list[tuple[float, bytes]]:
+        if self._ffmpeg is None or self._are_blocks_over:
+            return []
+        blocks, is_open = self._ffmpeg.blocks()
+        if blocks and self.meter.first_media_at is None:
+            self.newest.thread.hurry()
+        if not is_open:
+            self._are_blocks_over = True
+            self._poll.unregister(self._ffmpeg.progress)
+        return blocks
 
     def _take_records(self, records: Sequence[LogLine | Progress], now: float, raw: float | None = None) -> None:
         for record in records:
@@ -695,7 +726,7 @@ class Attempt:
         if status is None:
             return
         self._exit_status = status
-        self._take_kept()
+        self._take_words(now)
         self.meter.pace.stop(self._raw())
         self.cpu_s = self._ffmpeg.cpu_s
         # FFmpeg's last log lines are still in the pipe, which holds 64 KiB; they explain the end.
@@ -706,7 +737,7 @@ class Attempt:
             self._take_records(self._parser.feed(data), now)
         self._take_records(self._parser.close(), now)
         self.meter.pace.finish()
-        for descriptor in (self._ffmpeg.stderr, self._ffmpeg.pidfd):
+        for descriptor in (self._ffmpeg.stderr, self._ffmpeg.progress, self._ffmpeg.pidfd):
             try:
                 self._poll.unregister(descriptor)
             except KeyError:

@@ -3,18 +3,27 @@
 Facts (FACTS 3): `q` on stdin ends a recording with a complete file, and so does one SIGTERM; two signals within 5 ms
 leave no trailer. A pipe that nobody reads stops the recording. With fd 2 closed at exec the log goes into the
 recording. So FFmpeg gets a pipe as stdin, which stays open until FFmpeg has ended.
+
+Its progress blocks do not come among its log, but over a socket of their own, whose messages the kernel stamps with the
+time: so they may wait there until the runner has a turn, and it still knows when each came.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import sys
+import time
+
+# The module `socket` would load four more, for what is not needed here.
+from _socket import AF_UNIX, MSG_DONTWAIT, SOCK_CLOEXEC, SOCK_SEQPACKET, SOL_SOCKET, socketpair
 
 from sdisup.contract.files import pidfd_of
 from sdisup.contract.lean import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _socket import socket
     from collections.abc import Sequence
 
 READ_BYTES = 1 << 16
@@ -24,6 +33,12 @@ OUTPUT_NAME = f"/proc/self/fd/{OUTPUT_DESCRIPTOR}"
 somebody has put in its place meanwhile."""
 FIRST, FILES = 100, 10
 """The descriptors of the files that FFmpeg opens itself, which it counts from 100 to 109 and again (-segment_wrap)."""
+PROGRESS, PROGRESS_DESCRIPTOR = ("-progress", "pipe:2"), 4
+"""How a unit's command line has the progress blocks, and the descriptor over which they come instead."""
+BLOCK_BYTES = 4096
+"""No block is larger, since FFmpeg writes each at once (progress.py)."""
+SO_TIMESTAMPNS = SCM_TIMESTAMPNS = 35
+"""A message's time as a timespec (socket(7), asm-generic/socket.h); for AF_UNIX too (net/unix/af_unix.c)."""
 FIONREAD = 0x541B
 """How many bytes nobody has read (ioctl_tty(2), pipe(7)); the module that names it would be loaded for it alone."""
 
@@ -78,29 +93,65 @@ class Ladder:
         return self._steps[0][0] if self._steps else None
 
 
+class Arrivals:
+    """When messages came, of which the kernel says when by the wall clock, which may be moved meanwhile. Pure.
+
+    Times are in seconds, of CLOCK_MONOTONIC (`now`) and of the wall clock.
+    """
+
+    def __init__(self, now: float, wall: float) -> None:
+        self._at = now
+        self._ahead_s = wall - now
+
+    def ages(self, stamps: Sequence[float], now: float, wall: float) -> list[float]:
+        """How old each of the messages is that came since the last call, in seconds."""
+        ahead_s, self._ahead_s = (wall - now, self._ahead_s), wall - now
+        ages = []
+        for stamp in stamps:
+            # By the clock as it is, or as it was: none is older than the one before it, or comes in the future.
+            possible = (at for at in (stamp - ahead_s[0], stamp - ahead_s[1]) if self._at <= at <= now)
+            self._at = next(possible, min(now, max(self._at, stamp - ahead_s[0])))
+            ages.append(now - self._at)
+        return ages
+
+
+def _with_progress_apart(arguments: Sequence[str]) -> list[str]:
+    """The command line with its progress blocks on PROGRESS_DESCRIPTOR."""
+    option, value = PROGRESS
+    return [
+        f"pipe:{PROGRESS_DESCRIPTOR}" if word == value and before == option else word
+        for before, word in zip(("", *arguments), arguments, strict=False)
+    ]
+
+
 class FFmpegProcess:
-    """A running FFmpeg; poll its `stderr` and `pidfd`. Raises OSError if the program cannot be executed.
+    """A running FFmpeg; poll its `stderr`, `progress` and `pidfd`. Raises OSError if the program cannot be executed.
 
     `output` is the descriptor that FFmpeg gets as OUTPUT_DESCRIPTOR; -1 for none.
     """
 
     def __init__(self, arguments: Sequence[str], output: int) -> None:
         opened: list[int] = []
+        sockets: Sequence[socket] = ()
         try:
             opened += os.pipe2(os.O_CLOEXEC)
             opened += os.pipe2(os.O_CLOEXEC)
             opened.append(os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC))
             stdin_read, self._stdin, self.stderr, stderr_write, null = opened
+            # The last of seven that are open, it has none of the numbers that others get below.
+            self._progress, progress_write = sockets = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
+            self._progress.setsockopt(SOL_SOCKET, SO_TIMESTAMPNS, 1)
             self.pid = os.posix_spawnp(
                 arguments[0],
-                list(arguments),
+                _with_progress_apart(arguments),
                 os.environ,
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, stdin_read, 0),
                     (os.POSIX_SPAWN_DUP2, null, 1),
                     (os.POSIX_SPAWN_DUP2, stderr_write, 2),
-                    # The last one: each of the others may have this number itself.
+                    # These last: each of the others may have these numbers itself.
                     *([(os.POSIX_SPAWN_DUP2, output, OUTPUT_DESCRIPTOR)] if output >= 0 else []),
+                    (os.POSIX_SPAWN_DUP2, progress_write.fileno(), PROGRESS_DESCRIPTOR),
                 ],
                 # Python ignores SIGPIPE, and an ignored signal stays ignored across exec.
                 setsigdef=[signal.SIGPIPE],
@@ -110,9 +161,14 @@ class FFmpegProcess:
         except BaseException:
             for descriptor in opened:
                 os.close(descriptor)
+            for end in sockets:
+                end.close()
             raise
         for descriptor in (stdin_read, stderr_write, null):
             os.close(descriptor)
+        progress_write.close()
+        self.progress = self._progress.fileno()
+        self._arrivals = Arrivals(time.monotonic(), time.time())
         self.cpu_s = 0.0
         """What FFmpeg cost, in seconds of a core; known once it is reaped."""
         os.set_blocking(self.stderr, False)
@@ -124,6 +180,26 @@ class FFmpegProcess:
             return os.read(self.stderr, READ_BYTES)
         except BlockingIOError:
             return None
+
+    def blocks(self) -> tuple[list[tuple[float, bytes]], bool]:
+        """The progress blocks since the last call, each with how long ago it came, in seconds; and whether more may
+        come."""
+        stamps, blocks, is_open = [], [], True
+        while True:
+            try:
+                block, ancillary, _, _ = self._progress.recvmsg(BLOCK_BYTES, 64, MSG_DONTWAIT)
+            except BlockingIOError:
+                break
+            if not block:
+                is_open = False
+                break
+            blocks.append(block)
+            stamps.append(_stamp(ancillary))
+        if not blocks:
+            return [], is_open
+        now, wall = time.monotonic(), time.time()
+        ages = self._arrivals.ages([wall if stamp is None else stamp for stamp in stamps], now, wall)
+        return [*zip(ages, blocks, strict=True)], is_open
 
     def step(self, action: str) -> None:
         """Take one step of the ladder."""
@@ -167,3 +243,13 @@ class FFmpegProcess:
         """Close the descriptors, after FFmpeg is reaped."""
         for descriptor in (self._stdin, self.stderr, self.pidfd):
             os.close(descriptor)
+        self._progress.close()
+
+
+def _stamp(ancillary: Sequence[tuple[int, int, bytes]]) -> float | None:
+    """When a message came, by the wall clock."""
+    for level, kind, data in ancillary:
+        if level == SOL_SOCKET and kind == SCM_TIMESTAMPNS:
+            seconds, nanoseconds = (int.from_bytes(data[at : at + 8], sys.byteorder) for at in (0, 8))
+            return seconds + nanoseconds / 1e9
+    return None

@@ -157,10 +157,7 @@ class Runner:
     # The one poll.
 
     def _wait_for_events(self) -> None:
-        """Wait for what the next turn is about: while all is well, past what FFmpeg counts (rest.py).
-
-        That wakes the loop five times a second with the caches cold: hence few calls.
-        """
+        """Wait for what the next turn is about: while all is well, past what says that sound comes on (rest.py)."""
         self._watch_standstill(0.0)
         while True:
             timeout_ms = self._timeout_ms(self._seen_at)
@@ -177,13 +174,13 @@ class Runner:
                     is_said = True
                 elif attempt is not None and not attempt.on_ready(descriptor, now):
                     is_said = True
-            is_due = now >= self._rests_until and not (attempt is not None and attempt.counting.is_amid)
+            is_due = now >= self._rests_until and not (attempt is not None and attempt.marks.is_amid)
             if is_said or is_due:
                 return
 
     def _timeout_ms(self, now: float) -> int:
         if self._rests_until:
-            # A little later: a block of FFmpeg's is to wake the runner for the turn.
+            # A little later: a mark of the sound is to wake the runner for the turn.
             return max(0, int((self._rests_until + BLOCK_S - now) * 1000) + 1)
         moments = [self._reporter.next_at()]
         if self._attempt is None:
@@ -264,6 +261,8 @@ class Runner:
             self._reporter.publish(now, state, reason, self._attempt)
         rests = self._is_all_told(now) and may_rest(situation)
         self._rests_until = self._reporter.next_at() - BLOCK_S / 2 if rests else 0.0
+        if self._attempt is not None:
+            self._attempt.heed_blocks(at_once=not rests)
         self._limit_at = now + next_limit_s(situation.sight, self._options) if situation.sight else math.inf
 
     def _is_all_told(self, now: float) -> bool:

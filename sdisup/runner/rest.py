@@ -1,8 +1,8 @@
-"""Which wake-ups of the runner's loop need no turn: while a recording is plainly well and FFmpeg only counts on. Pure.
+"""When the runner's loop may rest: while a recording is plainly well and FFmpeg only counts on. Pure.
 
-A turn costs ten times what it computes, since FFmpeg's threads have taken the processor's caches. So a progress block
-that says nothing but more frames is kept, with the times at which it came, for a turn that comes once a second. All
-else has its turn at once, and so has what comes in a recording that is not plainly well.
+A turn costs ten times what it computes, since FFmpeg's threads have taken the processor's caches; merely to wake costs
+half a turn. So progress blocks wait in their socket, which knows when each came (ffmpeg.py), for a turn that comes once
+a second. All else has its turn at once, and so has what comes in a recording that is not plainly well.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ from __future__ import annotations
 from sdisup.contract.options import SOUND_MARK
 from sdisup.runner.decide import NO_FRAME_S, NO_GROWTH_S, RUNNING, SOUND_STOPPED_S, Situation
 from sdisup.runner.pace import BLOCK_S
-from sdisup.runner.progress import NUMBERS, is_whole
 
 REST_S = 1.0
-"""The time from one turn to the next at the longest, but for half of BLOCK_S: a block's wake-up is the turn's too."""
+"""The time from one turn to the next at the longest, but for half of BLOCK_S: a mark's wake-up is the turn's too."""
 MARK = f"[info] {SOUND_MARK}.000000\n".encode()
 
 
@@ -31,36 +30,23 @@ def may_rest(situation: Situation) -> bool:
     return is_heard and sight.frameless_s < NO_FRAME_S - REST_S - BLOCK_S and looked_s < NO_GROWTH_S - 2 * REST_S
 
 
-class Counting:
-    """Tells in which pieces of its stderr FFmpeg only counts on."""
+class Marks:
+    """Tells in which pieces of its log FFmpeg only says that sound comes on."""
 
     def __init__(self) -> None:
-        self._shape = self._losses = b""
-        """Of the last piece, where that was a whole block; the lines on copies and drops."""
-        self._frames = -1
         self._begun = b""
         """The beginning of a mark: FFmpeg writes it in two pieces."""
-        self.is_amid = False
-        """Whether the rest of a mark is to come within moments."""
 
-    def goes_on(self, data: bytes) -> bool:
-        """Whether a piece is a whole progress block with more frames than the one before it and as many copies and
-        drops, or a mark of the sound, or both."""
-        if self._begun or data.startswith(b"["):
-            data, self._begun = self._begun + data, b""
-            if MARK.startswith(data):
-                self._begun = data if data != MARK else b""
-                self.is_amid = data != MARK
-                return True
-            self.is_amid = False
-            data = data.removeprefix(MARK)
-        elif data.endswith(MARK):
-            data = data[: -len(MARK)]
-        shape, frames, losses = data.translate(None, NUMBERS), self._frames, self._losses
-        if shape != self._shape:
-            # Another FFmpeg's block has other lines; the next one is compared with it.
-            self._shape = shape if is_whole(data) else b""
-        counted = data[len(b"frame=") : data.find(b"\n")]
-        self._frames = int(counted) if self._shape and counted.isdigit() else -1
-        self._losses = data[data.find(b"\ndup_frames=") : data.find(b"\nspeed=")]
-        return 0 <= frames < self._frames and losses == self._losses
+    @property
+    def is_amid(self) -> bool:
+        """Whether the rest of a mark is to come within moments."""
+        return bool(self._begun)
+
+    def are_all(self, data: bytes) -> bool:
+        """Whether a piece is nothing but marks, or a part of one."""
+        data, self._begun = self._begun + data, b""
+        rest = data.replace(MARK, b"")
+        if data and MARK.startswith(rest) and data.endswith(rest):
+            self._begun = rest
+            return True
+        return False

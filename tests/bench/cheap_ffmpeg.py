@@ -32,6 +32,7 @@ def block(frames: int, size: int, state: str) -> bytes:
 
 def record(words: list[str]) -> int:
     period_s = float(words[words.index("-stats_period") + 1])
+    progress = int(words[words.index("-progress") + 1].removeprefix("pipe:"))
     output = os.open(words[-1], os.O_WRONLY)
     os.write(2, BEGINNING)
     began = time.monotonic()
@@ -41,9 +42,9 @@ def record(words: list[str]) -> int:
     while True:
         size += os.write(output, FRAMES)
         frames = int((time.monotonic() - began) * RATE) + 1
-        os.write(2, block(frames, size, "continue"))
+        os.write(progress, block(frames, size, "continue"))
         if poll.poll(period_s * 1000) and os.read(0, 16) in (b"", b"q"):
-            os.write(2, block(frames, size, "end"))
+            os.write(progress, block(frames, size, "end"))
             return 0
 
 

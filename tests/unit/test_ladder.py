@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sdisup
-from sdisup.runner.ffmpeg import FFmpegProcess, Ladder
+from sdisup.runner.ffmpeg import Arrivals, FFmpegProcess, Ladder
 
 DEADLINE_S = 60.0
 Spawn = Callable[..., FFmpegProcess]
@@ -225,7 +225,7 @@ def test_a_full_life_leaks_nothing() -> None:
     assert open_descriptors() == before
 
 
-def test_it_has_the_four_descriptors_and_no_other(spawn: Spawn) -> None:
+def test_it_has_the_five_descriptors_and_no_other(spawn: Spawn) -> None:
     """An inherited pipe would keep others from seeing its end, an inherited lock outlive the runner."""
     held = [*os.pipe(), os.open("/dev/null", os.O_RDONLY)]
     program = """
@@ -237,14 +237,14 @@ for number in range(4096):
     except OSError:
         continue
     found.append(number)
-kinds = [os.readlink(f"/proc/self/fd/{number}").partition(":")[0] for number in found[:4]]
+kinds = [os.readlink(f"/proc/self/fd/{number}").partition(":")[0] for number in found[:5]]
 print(*kinds, *found, file=sys.stderr)
 """
     # What pytest itself was given by its parent goes through; under systemd there is nothing of that kind.
-    given = [number for number in map(int, open_descriptors()) if number > 3 and os.get_inheritable(number)]
+    given = [number for number in map(int, open_descriptors()) if number > 4 and os.get_inheritable(number)]
     try:
         process = spawn(python(program))
-        words = ["pipe", "/dev/null", "pipe", "/dev/null", 0, 1, 2, 3, *sorted(given)]
+        words = ["pipe", "/dev/null", "pipe", "/dev/null", "socket", 0, 1, 2, 3, 4, *sorted(given)]
         assert read_until(process).decode().split() == [str(word) for word in words]
     finally:
         for descriptor in held:
@@ -260,17 +260,82 @@ sys.path.insert(0, {str(Path(sdisup.__file__).parents[1])!r})
 from sdisup.runner.ffmpeg import OUTPUT_DESCRIPTOR, OUTPUT_NAME, FFmpegProcess
 os.chdir({str(tmp_path)!r})
 os.closerange(OUTPUT_DESCRIPTOR, 99)
-for name in ("same", "other"):
+for name, number in (("same", 3), ("other", 0), ("next", 4)):
     made = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
-    assert (made == OUTPUT_DESCRIPTOR) is (name == "same")
+    if number:
+        os.dup2(made, number)
+        made = number
     os.rename(name, f"moved-{{name}}")
     os.symlink("/dev/full", name)
-    process = FFmpegProcess(["/bin/sh", "-c", f"echo recorded >{{OUTPUT_NAME}}"], made)
+    process = FFmpegProcess(["/bin/sh", "-c", f"echo recorded >{{OUTPUT_NAME}}; echo counted >&4"], made)
     select.select([process.pidfd], [], [], 60)
     assert process.reap() == 0
+    assert [block for _, block in process.blocks()[0]] == [b"counted\\n"]
+    if number:
+        os.close(number)
+    process.close()
 """
     subprocess.run(python(program), check=True)
-    assert [(tmp_path / f"moved-{name}").read_text() for name in ("same", "other")] == ["recorded\n"] * 2
+    assert [(tmp_path / f"moved-{name}").read_text() for name in ("same", "other", "next")] == ["recorded\n"] * 3
+
+
+SAYS_TWICE = """
+import os, time
+for block in (b"frame=1", b"frame=2"):
+    os.write(4, block)
+    os.write(2, str(time.monotonic()).encode() + b" ")
+    time.sleep(0.1)
+"""
+
+
+def test_of_its_blocks_it_is_known_when_each_came_however_late_they_are_read(spawn: Spawn) -> None:
+    """And the poll that is told of none of them is told of their end (poll(2), POLLHUP)."""
+    process = spawn(python(SAYS_TWICE))
+    poll = select.poll()
+    poll.register(process.progress, 0)
+    assert poll.poll(DEADLINE_S * 1000) == [(process.progress, select.POLLHUP)]
+    blocks, is_open = process.blocks()
+    now = time.monotonic()
+    assert ([block for _, block in blocks], is_open) == ([b"frame=1", b"frame=2"], False)
+    said_at = [float(word) for word in read_until(process).split()]
+    for (age_s, _), at in zip(blocks, said_at, strict=True):
+        # It is said after it was counted; and the age is that of a moment before `now`.
+        assert -0.2 < now - age_s - at < 0.02
+    assert 0.1 <= blocks[0][0] - blocks[1][0] < said_at[1] - said_at[0] + 0.1
+    assert process.blocks() == ([], False)
+
+
+def test_a_command_line_has_its_blocks_apart(spawn: Spawn) -> None:
+    words = ["-progress", "pipe:2", "-i", "pipe:2", "-progress", "x"]
+    said = read_until(spawn([*sh('printf "%s\\n" "$@" >&2'), "sh", *words])).decode()
+    assert said.split() == ["-progress", "pipe:4", *words[2:]]
+
+
+@given(st.lists(st.floats(0, 1), max_size=5), st.floats(-1e6, 1e6), st.floats(0, 1))
+def test_a_moved_clock_makes_no_block_older_or_newer_than_it_can_be(
+    moments: list[float], step_s: float, stepped_at: float
+) -> None:
+    """Blocks come between 0 and 1 by the clock that nobody moves. The wall clock is moved meanwhile."""
+    moments.sort()
+    stamps = [at + 1000.0 + (step_s if at >= stepped_at else 0.0) for at in moments]
+    ages = Arrivals(0.0, 1000.0).ages(stamps, 1.0, 1001.0 + step_s)
+    found = [1.0 - age for age in ages]
+    assert found == sorted(found)
+    assert all(0 <= at <= 1 for at in found)
+    if abs(step_s) > 1:
+        assert found == pytest.approx(moments, abs=1e-6)
+    elif not step_s:
+        assert found == pytest.approx(moments)
+
+
+def test_what_came_before_a_suspension_is_not_older_than_what_came_before_it() -> None:
+    arrivals = Arrivals(0.0, 1000.0)
+    assert arrivals.ages([1000.5], 1.0, 1001.0) == [pytest.approx(0.5)]
+    # Eight hours asleep, by the wall clock alone.
+    assert arrivals.ages([1001.2, 1000.0 + 8 * 3600 + 1.5], 2.0, 1000.0 + 8 * 3600 + 2.0) == [
+        pytest.approx(0.8),
+        pytest.approx(0.5),
+    ]
 
 
 def test_stdin_can_be_read_and_the_others_written(spawn: Spawn) -> None:

@@ -620,7 +620,8 @@ def test_sound_that_stops_and_comes_back_is_said_and_ends_nothing(
         world.at(second, look)
     world.at(21.2, stop)
     assert run(world, WITH_SOUND.replaced(sound=sound)) == EXIT_STOPPED
-    assert reasons == ["recording: ", "recording: no sound for 9 s", "recording: "]
+    # It is said once a second.
+    assert reasons == ["recording: ", "recording: no sound for 8 s", "recording: "]
     assert losing == [False, sound == REQUIRED, False]
     assert len(world.ffmpegs) == 1 and not any("pts_time" in line for line in said)
 
@@ -1229,7 +1230,7 @@ def test_the_status_tells_how_it_goes_in_a_full_run(tmp_path: Path, run: Run, fu
     run(world)
     assert seen[0] is not None
     assert seen[0].state == "recording"
-    assert seen[0].frame_count >= 125
+    assert seen[0].frame_count >= 25 * 4
     stopped = read_status(3, str(tmp_path))
     assert stopped is not None and stopped.state == "stopped"
 
