@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from sdisup.contract.media import COPY
 from sdisup.contract.records import Record
 from sdisup.sources.values import AUTO_RATE, FPS, SLOWEST_RATE
 
@@ -51,6 +52,11 @@ class Codec(Record):
     mono_tracks: int = 0
 
     @property
+    def is_copied(self) -> bool:
+        """Whether the picture is recorded as the source encoded it."""
+        return self.name == COPY
+
+    @property
     def default_container(self) -> str:
         return self.containers[0]
 
@@ -63,6 +69,10 @@ class Codec(Record):
         """Those that a port may have, the default first. Of a profile that the codec lacks, all."""
         all_formats = self.pixel_formats or tuple(dict.fromkeys(self.profiles.values()))
         return (self.profiles[profile],) if profile in self.profiles else all_formats
+
+    def default_pixel_format(self, profile: str) -> str:
+        """The first of them; "" of what is not encoded here."""
+        return next(iter(self.pixel_formats_with(profile)), "")
 
 
 HARDWARE = ("nvenc", "qsv", "vaapi")
@@ -105,6 +115,8 @@ CODECS = {
         # XDCAM HD422 at 50 Mbit/s. Its GOPs have two B frames between others.
         Codec("xdcam", "mpeg2video", ("mxf",), 0, ("yuv422p",), False, "pcm_s24le", 8, {}, fields=("tff",),
               settings=("raster",), has_raster=True, reordered_frames=2, mono_tracks=8),
+        # mp4 and mov do not take each sound that a source may have: there it is encoded (config/sound.py).
+        Codec(COPY, COPY, ("mkv", "mp4", "mov"), 0, (), False, COPY, 16, {}, fields=()),
     )
 }  # fmt: skip
 

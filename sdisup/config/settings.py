@@ -95,7 +95,8 @@ class Port(Record):
     @property
     def file_s(self) -> float:
         """How long a file is, in seconds; 0 where the recording is one file."""
-        return 0.0 if self.container in codecs.ONE_FILE else self.segment_s
+        is_one = self.container in codecs.ONE_FILE or codecs.CODECS[self.codec].is_copied
+        return 0.0 if is_one else self.segment_s
 
     @property
     def label(self) -> str:
@@ -224,8 +225,8 @@ def override_port(
         raise ConfigError(problems)
     changed = codecs.CODECS[checked.get("codec", port.codec)]
     if changed.name != port.codec:
-        pixel_formats = changed.pixel_formats_with(getattr(port, changed.profile_setting, ""))
-        checked |= {"bitrate_kbps": changed.bitrate_kbps, "quality": 0, "pixel_format": pixel_formats[0]}
+        pixel_format = changed.default_pixel_format(getattr(port, changed.profile_setting, ""))
+        checked |= {"bitrate_kbps": changed.bitrate_kbps, "quality": 0, "pixel_format": pixel_format}
         checked |= {"encoder_options": (), "encoder": codecs.SOFTWARE}
         if port.container not in changed.containers:
             checked.setdefault("container", changed.default_container)
@@ -298,7 +299,7 @@ def _build_port(index: int, values: Mapping[str, Any], source: Source, recording
         "bitrate_kbps": 0 if values["quality"] else codec.bitrate_kbps,
         "quality": 0,
         "gop_frames": 0,
-        "pixel_format": codec.pixel_formats_with(values.get(codec.profile_setting, ""))[0],
+        "pixel_format": codec.default_pixel_format(values.get(codec.profile_setting, "")),
         "encoder_options": (),
         "raster": source.options.get("size", rasters.RASTERS[0]),
     }
@@ -412,6 +413,11 @@ def numbers_at(rate: str) -> Counting:
 
 def _picture_problems(port: Port, codec: codecs.Codec) -> Iterator[Remark]:
     """What the codec does not take: samples, fields, sizes, rates."""
+    if codec.is_copied:
+        raw = port.source.raw_reason()
+        if raw:
+            yield ("codec", "source.kind"), f"copy records what comes encoded, and {raw}: choose another codec"
+        return
     profile = getattr(port, codec.profile_setting, "")
     pixel_formats = codec.pixel_formats_with(profile)
     with_profile = f" with the profile {profile}" if profile else ""
@@ -454,12 +460,15 @@ def _raster_problems(port: Port, profile: str) -> Iterator[Remark]:
 def _one_file(port: Port) -> str:
     if port.container in codecs.ONE_FILE:
         return f"FFmpeg loses a picture between two files of {port.container}, so that the recording is one file"
+    if codecs.CODECS[port.codec].is_copied:
+        return "what is copied has no constant rate, by which files would be told apart, so that it is one file"
     return "the recording is one file, without segment_s"
 
 
 def _doubts(port: Port, own_keys: set[str]) -> Iterator[Remark]:
     """Settings that are valid and hardly do what the operator meant. `own_keys` are those of the port's own table."""
-    for key in codecs.CODEC_SETTINGS:
+    is_copied = codecs.CODECS[port.codec].is_copied
+    for key in (*codecs.CODEC_SETTINGS, *(("colour", "encoder_options", "threads") if is_copied else ())):
         if key in own_keys and key not in codecs.CODECS[port.codec].settings:
             yield (key,), f"{port.codec} has no use for it; this has no effect"
     if port.container == "mxf" and port.record_at_boot:
@@ -467,7 +476,7 @@ def _doubts(port: Port, own_keys: set[str]) -> Iterator[Remark]:
         yield ("codec", "container", "record_at_boot"), text
     if port.segment_on_clock and not port.file_s:
         yield ("segment_on_clock", "segment_s", "container"), f"{_one_file(port)}; this has no effect"
-    elif port.container in codecs.ONE_FILE and port.segment_s and "segment_s" in own_keys:
+    elif port.segment_s and not port.file_s and "segment_s" in own_keys:
         yield ("segment_s", "container"), f"{_one_file(port)}; this has no effect"
     channels, tracks = len(channels_of(port)), codecs.CODECS[port.codec].mono_tracks
     if 0 < channels < tracks:

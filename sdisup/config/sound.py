@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sdisup.config.codecs import CODECS
+from sdisup.contract.media import COPY
 from sdisup.sources.base import Remark
 
 TYPE_CHECKING = False
@@ -18,8 +19,10 @@ ENCODERS = {
     "aac": ("mp4", "mov", "mkv"),
     "pcm_s16le": ("mp4", "mov", "mkv", "mxf"),
     "pcm_s24le": ("mp4", "mov", "mkv", "mxf"),
+    COPY: ("mp4", "mov", "mkv"),
 }
-"""FFmpeg's encoders of sound, each with the containers that take it; not every FFmpeg has PCM in mp4 (probe.py)."""
+"""FFmpeg's encoders of sound, each with the containers that take it; not every FFmpeg has PCM in mp4 (probe.py), and
+whether a container takes a sound that is copied, FFmpeg says when it has opened the source."""
 ONE, PAIRS, MONO = "one", "pairs", "mono"
 CHANNELS_MAX = 16
 AAC_TRACK_MAX = 5
@@ -30,7 +33,12 @@ NO_CHANNEL = 63
 
 def audio_encoder(port: Port) -> str:
     """FFmpeg's encoder of the port's sound."""
-    return port.audio_codec or CODECS[port.codec].audio_encoder
+    usual = CODECS[port.codec].audio_encoder
+    if usual == COPY and port.container != "mkv":
+        usual = "aac"
+    elif usual == COPY and port.source.raw_sound_reason():
+        usual = "pcm_s24le"
+    return port.audio_codec or usual
 
 
 def channels_of(port: Port) -> tuple[int, ...]:
@@ -68,6 +76,13 @@ def sound_problems(port: Port) -> Iterator[Remark]:
     codec, encoder, split, channels = CODECS[port.codec], audio_encoder(port), split_of(port), channels_of(port)
     if not port.source.audio_channel_count():
         return
+    if encoder == COPY:
+        raw = port.source.raw_sound_reason()
+        if raw:
+            yield ("audio.codec",), f"copy records what comes encoded, and {raw}: choose another codec"
+        if port.audio_channels or port.audio_tracks:
+            yield ("audio.channels", "audio.tracks"), "sound that is copied stays in its one track, with its channels"
+            return
     if port.container in codec.containers and port.container not in ENCODERS[encoder]:
         possible = ", ".join(name for name, containers in ENCODERS.items() if port.container in containers)
         yield ("audio.codec", "container"), f"{port.container} cannot hold {encoder} (one of: {possible})"

@@ -157,7 +157,8 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
                 default_doc="that of [appliance]"),
         Setting("file_name", TEMPLATE, DEFAULT, "How the port's files are named, with folders where it has a `/`; its"
                 " fields are in docs/configuration.md."),
-        Setting("codec", CHOICE, "h264", "What the picture is encoded in.", allowed=tuple(CODECS)),
+        Setting("codec", CHOICE, "h264", "What the picture is encoded in. copy records what a custom source or a camera"
+                " delivers encoded as it is.", allowed=tuple(CODECS)),
         Setting("container", CHOICE, None, "The file format; each is written so that a crash leaves it playable. An mxf"
                 " has its duration and footer only when it is closed.",
                 default_doc=_by_codec(lambda codec: codec.default_container), allowed=tuple(MUXERS)),
@@ -199,7 +200,9 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
                 "How many threads encode the picture; each keeps a frame of prores back, which limits them.", minimum=1,
                 maximum=16),
         Setting("audio.codec", CHOICE, None, "What the sound is encoded in. Not every FFmpeg has PCM in mp4; `sdisup"
-                " check` tries.", default_doc=_by_codec(lambda codec: codec.audio_encoder), allowed=tuple(ENCODERS)),
+                " check` tries. copy leaves a sound that comes encoded as it is.",
+                default_doc=_by_codec(lambda codec: None if codec.is_copied else codec.audio_encoder)
+                + "; for copy: copy in mkv, aac in mp4 and mov", allowed=tuple(ENCODERS)),
         Setting("audio.tracks", CHOICE, None, "Whether all channels are in one track, in a track a pair, or in a track"
                 " each. AAC has at most five in one: it cuts the high frequencies off one of six.",
                 default_doc="one; pairs for aac of six and more; mono for xdcam", allowed=(ONE, PAIRS, MONO)),

@@ -101,7 +101,8 @@ def _commented(settings: Iterable[Setting], active: Mapping[str, object] = Mappi
         elif setting.default is not None:
             lines.append(f"# {setting.key} = {_toml(setting.default)}")
         else:
-            lines.append(f"# {setting.key}: by default {setting.default_doc}")
+            usual = f"{setting.key}: by default {setting.default_doc}"
+            lines += textwrap.wrap(usual, 108, initial_indent="# ", subsequent_indent="#   ")
     return lines[1:]
 
 

@@ -7,6 +7,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+COPY = "copy"
+"""The codec of recordings that are as the source encoded them, with its timestamps; FFmpeg's name for it too."""
+
 MATROSKA_SEGMENT, MATROSKA_CLUSTER = b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75"
 """EBML ids: the Segment holds everything, the Clusters in it the frames (RFC 9559)."""
 

@@ -2,7 +2,8 @@
 
 A day's file is hundreds of gigabytes, in a million fragments. Only its last TAIL_BYTES are walked fragment by fragment:
 what a cut may have torn is there, since all before it was synced. The pictures before them are told by their time,
-since sdisup's recordings have a constant rate (`-fps_mode cfr`). Where that does not come out even, all is walked.
+since sdisup's recordings have a constant rate (`-fps_mode cfr`). Where that does not come out even, all is walked;
+so is a recording that has the source's own timestamps (`copy`).
 """
 
 from __future__ import annotations
@@ -45,16 +46,16 @@ class Unclear(Exception):
     """The file is not as FFmpeg writes it for sdisup: somebody else has to read it."""
 
 
-def count_pictures(path: str, container: str) -> Pictures | None:
+def count_pictures(path: str, container: str, *, is_even: bool = True) -> Pictures | None:
     """The whole pictures of a file, as `ffprobe -count_packets -fflags +discardcorrupt` counts those of the first video
-    stream; None if its boxes do not tell. Raises OSError."""
+    stream; None if its boxes do not tell. `is_even` says that they come at a constant rate. Raises OSError."""
     walks = {"mp4": _count_in_boxes, "mov": _count_in_boxes, "mkv": _count_in_clusters, "mxf": _count_in_keys}
     walk = walks.get(container)
     if walk is None:
         return None
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
-        content = _Content(descriptor)
+        content = _Content(descriptor, TAIL_BYTES if is_even else None)
         # Read-ahead would read most of the file after all.
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
         return walk(content)
@@ -67,12 +68,14 @@ def count_pictures(path: str, container: str) -> Pictures | None:
 class _Content:
     """The bytes of a file of the size that it has now. Raises Unclear after STEPS looks."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, tail_bytes: int | None) -> None:
         self._descriptor = descriptor
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise Unclear
         self.size = status.st_size
+        self.tail_at = 0 if tail_bytes is None else self.size - tail_bytes
+        """From where on pictures are looked at that tell how many are before them; 0 where all are looked at."""
         self._start, self._data = 0, b""
         self._steps = 0
 
@@ -152,10 +155,9 @@ def _count_in_boxes(content: _Content) -> Pictures | None:
     if first is None or second is None:
         return Pictures(track.listed + (first.whole if first else 0), 0.0)
     rate = track.timescale / second.ticks if second.ticks else 0.0
-    tail_at = content.size - TAIL_BYTES
-    if tail_at > second.offset and second.ticks:
+    if content.tail_at > second.offset and second.ticks:
         try:
-            tail = next(mark - 4 for mark in content.find(b"moof", tail_at) if _is_moof(content, mark - 4))
+            tail = next(mark - 4 for mark in content.find(b"moof", content.tail_at) if _is_moof(content, mark - 4))
             return Pictures(track.listed + first.whole + _tail_of_boxes(content, track, second, tail), rate)
         except (StopIteration, Uneven):
             # All is walked.
@@ -362,11 +364,10 @@ def _count_in_clusters(content: _Content) -> Pictures | None:
     if first_at is None:
         return Pictures(0, rate)
     first = next(_blocks(content, stream, first_at), None)
-    tail_at = content.size - TAIL_BYTES
     is_told = stream.scale_ns and stream.picture_ns >= LEAST_TICKS * stream.scale_ns
-    if first is not None and tail_at > first_at and is_told:
+    if first is not None and content.tail_at > first_at and is_told:
         try:
-            tail = next(mark for mark in content.find(CLUSTER, tail_at) if _is_cluster(content, mark))
+            tail = next(mark for mark in content.find(CLUSTER, content.tail_at) if _is_cluster(content, mark))
             return Pictures(_tail_of_clusters(content, stream, first, tail), rate)
         except (StopIteration, Uneven):
             # All is walked.

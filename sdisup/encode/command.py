@@ -30,6 +30,7 @@ from sdisup.config.rasters import dnxhd_mbits, xdcam_gop
 from sdisup.config.settings import Port, numbers_at
 from sdisup.config.sound import audio_encoder
 from sdisup.config.table import SOURCE_KINDS
+from sdisup.contract.media import COPY
 from sdisup.contract.records import Record
 from sdisup.contract.timecode import NONE, SOURCE
 from sdisup.encode import hardware
@@ -132,12 +133,19 @@ def _lacking(port: Port, ffmpeg: str, capabilities: Capabilities) -> list[str]:
         for demuxer in port.source.demuxers()
         if demuxer not in capabilities.inputs
     ]
-    for encoder in (port.ffmpeg_encoder, *([audio_encoder(port)] if port.source.audio_channel_count() else [])):
-        if encoder not in capabilities.encoders:
+    coders = [audio_encoder(port)] if port.source.audio_channel_count() else []
+    for encoder in (port.ffmpeg_encoder, *coders):
+        if encoder not in (*capabilities.encoders, COPY):
             texts.append(
                 f"{ffmpeg} has no encoder '{encoder}', which {port.codec} needs:"
                 " install an FFmpeg that has it, or choose another codec"
             )
+    if COPY in coders and port.container != "mkv" and not capabilities.hybrid_fragmented:
+        # `Malformed AAC bitstream detected`: with empty_moov it leaves the sound of an MPEG-TS as it is (5.1).
+        texts.append(
+            f"{ffmpeg} does not copy each sound into {port.container} (it has no hybrid_fragmented): choose another"
+            " audio.codec, or the container mkv"
+        )
     return texts
 
 
@@ -160,6 +168,9 @@ def label_of(ports: Sequence[Port]) -> str:
 
 def _video_arguments(port: Port, capabilities: Capabilities | None) -> list[str]:
     source = port.source
+    if CODECS[port.codec].is_copied:
+        # FFmpeg begins with a key frame, and keeps the timestamps that come.
+        return ["-map", source.video_map(), "-c:v", COPY]
     if capabilities is not None:
         port = _with_long_gop(port, capabilities)
     filters = [_crop(port)]

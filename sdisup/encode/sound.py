@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from sdisup.config.codecs import CODECS
 from sdisup.config.settings import Port
 from sdisup.config.sound import audio_encoder, tracks_of
+from sdisup.contract.media import COPY
 from sdisup.contract.options import SOUND_MARK
 
 AAC_KBPS_PER_CHANNEL = 96
@@ -35,6 +36,8 @@ def audio_arguments(port: Port) -> list[str]:
     tracks, encoder = tracks_of(port), audio_encoder(port)
     if not tracks:
         return []
+    if encoder == COPY:
+        return ["-map", port.source.audio_map(), "-c:a", COPY]
     # A track of one channel each is for cameras' and servers' files, which are at 48 kHz.
     in_step = f"{_IN_STEP}:osr=48000" if CODECS[port.codec].mono_tracks else _IN_STEP
     filters = [f"{'' if track else _WATCH}{_picked(tracks[track], encoder)}{in_step}" for track in range(len(tracks))]

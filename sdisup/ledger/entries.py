@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from sdisup.contract.files import utc_text
+from sdisup.contract.media import COPY
 from sdisup.ledger.lines import VERSION, Entry
 from sdisup.ledger.moments import FileEnd, Interval, Moment, Sleep, TakenFile, later
-from sdisup.ledger.spool import CANNOT_KEEP_UP
+from sdisup.ledger.spool import CANNOT_KEEP_UP, SOURCE_LOSES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def file_entries(
     )
     entries = [entry]
     for seconds, missing, cause in (
-        (missing_s, end.missing, CANNOT_KEEP_UP),
+        (missing_s, end.missing, short_cause(file.codec, end.repeated_cause)),
         # Time that has pictures, though not all of them: nothing of it is missing as a whole.
         (0.0, end.repeated if end.repeated > LEAST_REPEATED * frames else 0, end.repeated_cause),
     ):
@@ -79,6 +80,11 @@ def file_entries(
             gap.update(cause=cause, frames_missing=missing, path=file.path)
             entries.append(gap)
     return entries
+
+
+def short_cause(codec: str, repeated_cause: str) -> str:
+    """Why a file has fewer frames than the clock asks for. FFmpeg fills up what a source loses, but for a copy."""
+    return repeated_cause or SOURCE_LOSES if codec == COPY else CANNOT_KEEP_UP
 
 
 def hole_entry(
@@ -129,8 +135,9 @@ def extent(file: TakenFile, end: FileEnd, frames: int, sleeps: Sequence[Sleep] =
         seen = later(seen, (frames - end.frames) / file.rate, sleeps)
     start = file.start or _unseen_start(file, seen, content_s, sleeps)
     last = later(start, content_s, sleeps)
-    # Where far fewer frames are there than time went by, what is missing is taken to be missing at the end.
-    if seen is not None and (not file.rate or last.seconds_to(seen) <= _agreement_s(content_s)):
+    # Where far fewer frames are there than time went by, what is missing is taken to be missing at the end. Not of a
+    # copy, whose rate may vary.
+    if seen is not None and (not file.rate or file.codec == COPY or last.seconds_to(seen) <= _agreement_s(content_s)):
         last = seen
     if file.closed is not None and file.closed.boot == last.boot:
         last = last.not_after(file.closed)

@@ -13,13 +13,12 @@ from sdisup.contract.applied import Applied, AppliedPort, is_port_number
 from sdisup.contract.files import RUN_DIRECTORY, boot_id, unix_time, up_seconds, utc_text
 from sdisup.contract.status import PortStatus, find_status, is_alive, is_going_on, stopped_at
 from sdisup.ledger.accounts import Account, Row, Window, account_of, line_of, scan
-from sdisup.ledger.entries import LEAST_REPEATED, extent
+from sdisup.ledger.entries import LEAST_REPEATED, extent, short_cause
 from sdisup.ledger.health import ledger_problem, port_problem
 from sdisup.ledger.lines import LEDGER_DIRECTORY, Entry, Problem, ledger_path, wrong_entry
 from sdisup.ledger.moments import FileEnd, Interval, Moment, Sleep, TakenFile
 from sdisup.ledger.open_record import load_story
 from sdisup.ledger.spool import (
-    CANNOT_KEEP_UP,
     SOURCE_LOSES,
     acknowledged,
     after,
@@ -245,8 +244,8 @@ def _alive(file: TakenFile, start: Moment, present: Present) -> list[Row]:
     recorded.duplicated, recorded.dropped = counts.duplicated_frames, counts.dropped_frames
     # Those of a hole that is just over are the next event's.
     repeated = max(0, counts.missing_frames - counts.short_frames - file.missed)
-    why = file.repeated_cause or SOURCE_LOSES
-    for lost_s, frames, cause in ((short_s, counts.short_frames, CANNOT_KEEP_UP), (0.0, repeated, why)):
+    why, short = file.repeated_cause or SOURCE_LOSES, short_cause(file.codec, file.repeated_cause)
+    for lost_s, frames, cause in ((short_s, counts.short_frames, short), (0.0, repeated, why)):
         if frames > LEAST_REPEATED * counts.frame_count:
             gap = Row("gap", cause, start=recorded.start, end=recorded.end, seconds=lost_s, is_open=True)
             gap.frames, gap.take, gap.path = frames, file.take, file.path

@@ -19,6 +19,7 @@ import time
 from sdisup.contract import lean
 from sdisup.contract.disks import disks_directory, keep_disks
 from sdisup.contract.files import EXHAUSTED, RUN_DIRECTORY, boot_id, open_lock, unix_time, up_seconds
+from sdisup.contract.media import COPY
 from sdisup.contract.names import COUNTER, SAMPLES, problem_of, shape
 from sdisup.contract.pictures import count_pictures
 from sdisup.contract.programs import count_frames, ffprobe_beside, says
@@ -301,9 +302,9 @@ class PortWriter:
         if file is None or self._counter is not None or self.is_flushing or time.monotonic() < self._count_not_before:
             return
         ffprobe = ffprobe_beside(story.ffmpeg) if story.ffmpeg else "ffprobe"
-        path = file.place or file.path
+        path, is_even = file.place or file.path, file.codec != COPY
         self._counting = file
-        self._counter = Job(lambda: count(ffprobe, path), self._closes)
+        self._counter = Job(lambda: count(ffprobe, path, is_even=is_even), self._closes)
 
     def _take_count(self, story: Story) -> None:
         file, job = self._counting, self._counter
@@ -403,13 +404,16 @@ def _known_paths(story: Story) -> set[str]:
 # In a child process.
 
 
-def count(ffprobe: str, path: str) -> tuple[bool, int | None, float, int]:
-    """Whether a file is there, its readable pictures (None if nobody can tell), their rate, its size in bytes."""
+def count(ffprobe: str, path: str, *, is_even: bool = True) -> tuple[bool, int | None, float, int]:
+    """Whether a file is there, its readable pictures (None if nobody can tell), their rate, its size in bytes.
+
+    `is_even` says that they come at a constant rate.
+    """
     status = _file_status(path)
     if status is None:
         return False, None, 0.0, 0
     try:
-        found = count_pictures(path, path.rpartition(".")[2])
+        found = count_pictures(path, path.rpartition(".")[2], is_even=is_even)
     except OSError as error:
         if error.errno in EXHAUSTED:
             return True, None, 0.0, status.st_size

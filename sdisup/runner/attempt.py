@@ -32,7 +32,7 @@ from sdisup.runner.causes import (
     classify,
     file_verdict,
 )
-from sdisup.runner.command import is_from_zero, is_segmented, with_output
+from sdisup.runner.command import is_copied, is_from_zero, is_segmented, with_output
 from sdisup.runner.decide import (
     CLOSING,
     ENDED,
@@ -245,7 +245,7 @@ class Attempt:
 
     def _new_meter(self, now: float) -> Meter:
         silent = SIGNAL_LOST if self.options.without_signal == ENDS else SOURCE_SILENT
-        return Meter(now, self.options.rate, silent)
+        return Meter(now, self.options.rate, silent, is_copied=is_copied(self.options.command))
 
     # What is known of the attempt.
 

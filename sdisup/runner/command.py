@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sdisup.contract.media import COPY
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,10 +54,15 @@ def with_output(command: Sequence[str], container: str, name: str) -> list[str]:
 def with_size(command: Sequence[str], size: str) -> list[str]:
     """The same command for a file of that size, `640x360`, whatever the first pictures are. FFmpeg's scaling would mix
     the fields of interlaced pictures."""
-    if any("setfield=" in word for word in command):
+    if is_copied(command) or any("setfield=" in word for word in command):
         return [*command]
     width, height = (int(number) // 2 * 2 for number in size.split("x"))
     return [*command[:-1], "-s", f"{width}x{height}", command[-1]]
+
+
+def is_copied(command: Sequence[str]) -> bool:
+    """Whether the pictures are recorded as the source encoded them; FFmpeg refuses filters for those."""
+    return any(word == "-c:v" and command[index + 1] == COPY for index, word in enumerate(command[:-1]))
 
 
 FROM_ZERO = "setpts=PTS-STARTPTS"
@@ -63,6 +70,8 @@ FROM_ZERO = "setpts=PTS-STARTPTS"
 
 def from_zero(command: Sequence[str]) -> list[str]:
     """The same command with picture and sound beginning at zero each, wherever their timestamps begin."""
+    if is_copied(command):
+        return [*command]
     made = [*command] if "-vf" in command else [*command[:-1], "-vf", "null", command[-1]]
     for index, option in enumerate(made):
         if option == "-vf":

@@ -36,11 +36,13 @@ class Rate:
 
 class Meter:
     """What one running FFmpeg has delivered. `rate` is that of its source in frames a second, 0 if nobody stated it;
-    `silent` is the cause of a time without pictures."""
+    `silent` is the cause of a time without pictures, `is_copied` whether the pictures are recorded as they come."""
 
-    def __init__(self, started: float, rate: float = 0.0, silent: str = SOURCE_SILENT) -> None:
+    def __init__(
+        self, started: float, rate: float = 0.0, silent: str = SOURCE_SILENT, *, is_copied: bool = False
+    ) -> None:
         self.started = started
-        self.pace = Pace(rate, silent, started)
+        self.pace = Pace(rate, silent, started, is_copied=is_copied)
         self.blocks = 0
         self.frames = 0
         self.dup_frames = 0
@@ -53,6 +55,8 @@ class Meter:
         self._first_frame_at = math.inf
         """When the first frame came at the latest, by each block so far."""
         self._last_growth_at = self._sized_at = started
+        self._has_sound_alone = False
+        """Whether the file holds sound, and no picture yet: a copy begins with the first key frame."""
         self._frame_rate = Rate()
         self._byte_rate = Rate()
 
@@ -64,7 +68,7 @@ class Meter:
     def find_rate(self, fps: float) -> None:
         """FFmpeg has found the rate that nobody stated."""
         if not self.rate and 0 < fps < 1000:
-            self.pace = Pace(fps, self.silent, self.started, is_stated=False)
+            self.pace = Pace(fps, self.silent, self.started, is_stated=False, is_copied=self.pace.is_copied)
 
     def is_beginning(self, now: float) -> bool:
         """Whether it is too early to tell when the first frame came, by what FFmpeg has counted so far."""
@@ -87,6 +91,8 @@ class Meter:
         if new:
             self.last_frame_at = now
             self.frames = frame
+            if self._has_sound_alone:
+                self.media(now)
             if self.rate:
                 self._first_frame_at = min(self._first_frame_at, now - frame / self.rate)
         self.dup_frames = max(self.dup_frames, dup_frames)
@@ -121,7 +127,8 @@ class Meter:
 
     def media(self, now: float) -> None:
         """The first frame is on disk."""
-        if self.first_media_at is None:
+        self._has_sound_alone = self.pace.is_copied and not self.frames
+        if self.first_media_at is None and not self._has_sound_alone:
             self.first_media_at = self._last_growth_at = self._sized_at = now
 
     def size(self, now: float, size_bytes: int) -> None:

@@ -33,9 +33,13 @@ AHEAD_S = 2.0
 """How much longer than the time of its recording a file may get by copies. By more, its timestamps have jumped."""
 BEHIND_S = 1.2
 """How long FFmpeg may drop picture after picture. Beyond it, the timestamps have jumped back."""
-FAST_WINDOW_S, FAST, BUFFERED_S = 3.0, 1.5, 40.0
+FAST_WINDOW_S, FAST, FAST_COPIED, BUFFERED_S = 3.0, 1.5, 4.0, 40.0
 """A source is not paced if it delivers FAST times its rate for FAST_WINDOW_S and is ahead of the clock by more than
-BUFFERED_S, a stream's buffer: HLS begins three segments back, mostly of 10 s."""
+BUFFERED_S, a stream's buffer: HLS begins three segments back, mostly of 10 s. Of pictures that are copied each of two
+fields may count."""
+SPARSE = 3
+"""A source of a rate that nobody stated has a hole where no picture comes for so many times its own interval, once it
+has sent so many."""
 JUMP_S = 5.0
 """How long after a jump a new file may still be begun for it."""
 
@@ -185,12 +189,16 @@ class Pace:
 
     `is_stated` is whether the configuration states the source's rate. Otherwise the source may change it, and copies
     are no loss. `silent` is the cause of a hole without dropped pictures, `started` is when FFmpeg was started.
+    `is_copied`: the pictures are recorded as the source encoded them, with its timestamps. Then FFmpeg fills nothing:
+    frames that are missing are the source's, and a rate that nobody stated may vary.
     """
 
-    def __init__(self, rate: float, silent: str, started: float = 0.0, *, is_stated: bool = True) -> None:
+    def __init__(
+        self, rate: float, silent: str, started: float = 0.0, *, is_stated: bool = True, is_copied: bool = False
+    ) -> None:
         self._started = started
         self.rate = rate
-        self.is_stated = is_stated
+        self.is_stated, self.is_copied = is_stated, is_copied
         self.holes: list[Hole] = []
         """The holes of which the ledger was not told yet."""
         self._silent = silent
@@ -200,6 +208,8 @@ class Pace:
         self._silent_lost, self._silent_filled = 0.0, 0
         """The part of `_lost` and `_filled` in holes whose cause is `silent`."""
         self._begun: Counts | None = None
+        self._paced: Counts | None = None
+        """The counts from which on a source that is copied keeps its rate."""
         self.is_in_first_burst = bool(rate)
         """Whether FFmpeg may still write what it buffered at its start, so that the first picture's time is unknown."""
         self._last = self._framed = self._pictured = Counts(0.0, 0.0, 0, 0, 0)
@@ -223,7 +233,7 @@ class Pace:
     @property
     def short(self) -> int:
         """How many frames the file lacks outside its holes, by the clock."""
-        return self._deficit.frames
+        return self._deficit.frames if self.is_stated or not self.is_copied else 0
 
     @property
     def repeated(self) -> int:
@@ -232,7 +242,8 @@ class Pace:
 
     @property
     def repeated_cause(self) -> str:
-        """Why copies stand for pictures. Where FFmpeg also dropped pictures, those had come, with wrong timestamps."""
+        """Why copies stand for pictures, or why pictures are missing where FFmpeg makes no copies. Where FFmpeg also
+        dropped pictures, those had come, with wrong timestamps."""
         if self.is_starved:
             return CANNOT_KEEP_UP
         return JUMPED if 2 * self._last.drops > self.repeated else SOURCE_LOSES
@@ -272,13 +283,21 @@ class Pace:
             ahead = max(0, int(self._ahead))
             self._watch_copies(counts)
             if counts.pictures > self._pictured.pictures:
-                if counts.raw - self._pictured.raw > HOLE_S:
+                if counts.raw - self._pictured.raw > self._hole_s():
                     self._end_hole(counts, ahead)
                 self._pictured = counts
             self._framed = counts
             # Only with new frames: blocks go on while no frame comes, and that time counts in the gap that follows.
             self._deficit.add(counts.raw, counts.frames + self._unfilled())
             self._note(counts)
+
+    def _hole_s(self) -> float:
+        """From when on a time without pictures is a hole."""
+        if not self.is_copied or self.is_stated or self._begun is None:
+            return HOLE_S
+        seen = self._pictured.pictures - self._begun.pictures
+        interval_s = (self._pictured.raw - self._begun.raw) / seen if seen >= SPARSE else math.inf
+        return max(HOLE_S, SPARSE * interval_s)
 
     def stop(self, raw: float) -> None:
         """Note that FFmpeg is told to end: what it writes from now on came before this moment."""
@@ -305,6 +324,7 @@ class Pace:
         lasts_s = counts.raw - self._begun.raw if self._begun else 0.0
         if lasts_s > BURST_LIMIT_S or 0 < pictures < self.rate * (seconds + BURST_GAIN_S):
             self.is_in_first_burst = False
+            self._paced = counts
         elif pictures:
             self._deficit = Deficit(self.rate)
             self._short, self._long = Window(SHORT_WINDOW_S), Window(LONG_WINDOW_S)
@@ -414,6 +434,8 @@ class Pace:
         if rates is None:
             return ""
         least = self.rate * (1 - share)
+        if self.is_copied:
+            return self._judge_copied(rates, share, steps)
         if rates.frames >= least and rates.pictures >= least and rates.drops <= self.rate * share:
             return ""
         stated, got = f"{self.rate:.4g}", round(steps * rates.pictures) / steps
@@ -428,9 +450,28 @@ class Pace:
             return f"{DELIVERS}{_rate_text(rates.pictures + rates.drops)} fps; {stated} are recorded"
         return ""
 
+    def _judge_copied(self, rates: Rates, share: float, steps: int) -> str:
+        """The same where FFmpeg makes no copies and leaves nothing out: all is the source's, if anybody states its
+        rate. A network may bring late what it held back, so that more than the rate has to come from the beginning."""
+        if not self.is_stated:
+            return ""
+        if rates.frames < self.rate * (1 - share):
+            self.loses_pictures = True
+            got = round(steps * rates.frames) / steps
+            return f"{f'{CANNOT_KEEP_UP}: ' if self.is_starved else DELIVERS}{got:.1f} of {self.rate:.4g} fps"
+        since = self._paced
+        most = self.rate * (1 + share)
+        if since is None or rates.frames <= most or share != LONG_SHARE:
+            return ""
+        whole_s = self._last.raw - since.raw
+        if whole_s >= SPAN * LONG_WINDOW_S and self._last.frames - since.frames > most * whole_s:
+            text = f"{DELIVERS}{_rate_text(rates.frames)} fps"
+            return f"{text}; {self.rate:.4g} are stated, by which missing pictures are counted"
+        return ""
+
     def _judge_speed(self, counts: Counts, rates: Rates | None) -> str:
         """The remark on a source that nothing paces. Late pictures come fast too, but not ahead of the clock."""
-        if rates is None or rates.frames < FAST * self.rate:
+        if rates is None or rates.frames < (FAST_COPIED if self.is_copied else FAST) * self.rate:
             return ""
         if counts.frames / self.rate - (counts.now - self._started) < BUFFERED_S:
             return ""

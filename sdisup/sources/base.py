@@ -27,6 +27,10 @@ SIGNAL_SCAN = Setting("scan", CHOICE, PROGRESSIVE,
                       allowed=(PROGRESSIVE, "tff", "bff"))  # fmt: skip
 
 
+CODED_FORMATS = ("h264", "hevc", "mjpeg", "jpeg")
+"""FFmpeg's names of what a Video4Linux device may deliver encoded (libavcodec's names; v4l2.c, -input_format)."""
+
+
 class Found(Record):
     """An input that a driver knows: the name that FFmpeg's `-i` takes, and the description for people."""
 
@@ -154,6 +158,15 @@ class Source(Record):
     def audio_map(self) -> str:
         """The sound's stream, as a value for FFmpeg's -map."""
         return "0:a:0"
+
+    def raw_reason(self) -> str:
+        """What is not encoded, as the end of a sentence (`the picture of decklink is not`); "" where there is a picture
+        to copy."""
+        return f"the picture of {self.kind} is not"
+
+    def raw_sound_reason(self) -> str:
+        """The same of the sound."""
+        return f"the sound of {self.kind} is not"
 
     def audio_options(self) -> tuple[str, ...]:
         """Those of `arguments` that ask for the sound; the runner leaves them out where the signal has no sound."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from sdisup.contract.options import OPTIONAL
 from sdisup.sources.arguments import DEVICE_FORMATS, Input, parse_inputs
-from sdisup.sources.base import SIGNAL_SCAN, Remark, Sandbox, Source
+from sdisup.sources.base import CODED_FORMATS, SIGNAL_SCAN, Remark, Sandbox, Source
 from sdisup.sources.values import AUTO_RATE, INTEGER, RATE, RATES, REQUIRED, Setting, Type, show
 
 
@@ -29,6 +29,14 @@ SOUND_TIMEOUT_US = "2000000"
 TIMED_PROTOCOLS = ("http", "https", "rtmp", "rtmps", "tcp", "tls")
 
 NOT_CHOSEN = -1
+
+
+def _raw_reason(entry: Input, what: str) -> str:
+    """Why an input has nothing to copy. What a camera delivers depends on the format that it is asked for."""
+    values = dict(zip(entry.arguments, entry.arguments[1:], strict=False))
+    is_raw = entry.format == "lavfi" or entry.format in DEVICE_FORMATS
+    return f"{what} of {entry.format} is not" if is_raw and values.get("-input_format") not in CODED_FORMATS else ""
+
 
 ARGUMENTS = Type("arguments", _check_arguments, "a list of strings")
 AUDIO = Type("audio", _check_audio, 'true, false or "optional"')
@@ -128,6 +136,12 @@ class Custom(Source):
         """Where the picture is, for -map."""
         program = self.options["program"]
         return "0" if program == NOT_CHOSEN else f"0:p:{program}"
+
+    def raw_reason(self) -> str:
+        return _raw_reason(self.inputs[0], "the picture")
+
+    def raw_sound_reason(self) -> str:
+        return _raw_reason(self.inputs[-1], "the sound")
 
     def video_map(self) -> str:
         return f"{self._place}:v:{self.options['video_stream']}"

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 
-from sdisup.sources.base import SIGNAL_RATE, SIGNAL_SCAN, Found, Sandbox, Source, comment
+from sdisup.sources.base import CODED_FORMATS, SIGNAL_RATE, SIGNAL_SCAN, Found, Sandbox, Source, comment
 from sdisup.sources.values import INTEGER, SIZE, WORD, Setting, pattern_type
 
 _DEVICE = r"/dev(/[A-Za-z0-9_:@+-][A-Za-z0-9_.:@+-]{0,100}){1,4}"
@@ -71,6 +71,10 @@ class V4l2(Source):
 
     def audio_channel_count(self) -> int:
         return super().audio_channel_count() if self.has_sound else 0
+
+    def raw_reason(self) -> str:
+        is_coded = self.options["input_format"] in CODED_FORMATS
+        return "" if is_coded else f"{super().raw_reason()}, unless input_format is one of: {', '.join(CODED_FORMATS)}"
 
     def audio_map(self) -> str:
         return "1:a:0"

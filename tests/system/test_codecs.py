@@ -11,10 +11,12 @@ from sdisup.config.codecs import CODECS
 
 KINDS = [(codec, container) for codec in CODECS.values() for container in codec.containers]
 HD = '{ kind = "test", size = "1280x720", rate = 50 }'
+LOOP = "/srv/loop.ts"
+ENCODED = f'{{ kind = "custom", input = ["-re", "-stream_loop", "-1", "-i", "{LOOP}"], rate = 25 }}'
 SMALL = '{ kind = "test", size = "320x180", rate = 25 }'
 PORTS = [
     f'name = "CAM"\ncodec = "{codec.name}"\ncontainer = "{container}"\npreset = "ultrafast"\nthreads = 2\n'
-    f"source = {HD if codec.has_raster else SMALL}\n"
+    f"source = {HD if codec.has_raster else ENCODED if codec.is_copied else SMALL}\n"
     for codec, container in KINDS
 ]
 
@@ -25,7 +27,11 @@ PORTS = [
 @pytest.mark.parametrize("number", range(len(KINDS)), ids=[f"{codec.name}-{container}" for codec, container in KINDS])
 def test_a_killed_and_a_stopped_file_are_counted_right(appliance: Machine, number: int) -> None:
     appliance.configure(small_ports(1, f"[port.0]\n{PORTS[number]}"))
-    container = KINDS[number][1]
+    codec, container = KINDS[number]
+    if codec.is_copied:
+        lavfi = "testsrc2=size=320x180:rate=25[out0];sine[out1]"
+        encoded = "-t 60 -c:v libx264 -preset ultrafast -g 25 -c:a aac"
+        appliance.run(f"ffmpeg -v error -y -f lavfi -i '{lavfi}' {encoded} {LOOP}")
     appliance.run("systemctl start sdi-record@0")
     first = appliance.wait_recording(0, frames=40, timeout_s=60)
     assert re.fullmatch(rf"{RECORDINGS}/CAM_\d{{8}}T\d{{6}}Z\.{container}", first["current_file"])

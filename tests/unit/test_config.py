@@ -254,8 +254,9 @@ def test_values_that_the_table_allows_arrive_or_are_an_impossible_combination(ta
         port = parse({"port": {str(index): table}}).ports[index]
     except ConfigError as error:
         impossible = ("cannot hold", "threads of", " has no ", "in fields", "there is no dnxhd", "there is no xdcam",
-                      " takes p", " to take pictures of ", "channels, not",
-                      "tracks of one channel each", "and begin with one", "is no multiple of")  # fmt: skip
+                      " takes p", " to take pictures of ", "channels, not", "copy records what comes encoded",
+                      "sound that is copied stays", "tracks of one channel each", "and begin with one",
+                      "is no multiple of")  # fmt: skip
         assert all(any(words in text for words in impossible) for text in error.problems), error.problems
         return
     assert not (port.codec in ("hevc", "dnxhr") and port.source.is_interlaced)

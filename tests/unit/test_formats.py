@@ -10,9 +10,11 @@ holds back. Each test prints its row of the table in docs/formats.md.
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import subprocess
+import time
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
@@ -20,13 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_hold_back import FFMPEGS, RATE, TOLERANCE_S, Recording
+from test_hold_back import FFMPEGS, RATE, SETTLED_S, TOLERANCE_S, Recording
 
 from sdisup.config.codecs import CODECS, HOLD_BACK_LIMIT_S
 from sdisup.config.settings import Port, parse_settings
 from sdisup.contract.media import holds_media
 from sdisup.contract.pictures import count_pictures
-from sdisup.encode.command import build_ffmpeg_arguments
+from sdisup.encode.command import build_ffmpeg_arguments, missing_capabilities
 from sdisup.encode.probe import probe_ffmpeg
 
 pytestmark = pytest.mark.slow
@@ -111,9 +113,8 @@ FIELD_ORDERS = {"progressive": ("progressive",), "tff": ("tt", "tb"), "bff": ("b
 
 
 def test_each_combination_has_a_case() -> None:
-    assert {(case.codec, case.container) for case in cases()} >= {
-        (codec.name, container) for codec in CODECS.values() for container in codec.containers
-    }
+    found = {(case.codec, case.container) for case in cases()} | {("copy", container) for _, container, _ in COPIES}
+    assert found >= {(codec.name, container) for codec in CODECS.values() for container in codec.containers}
 
 
 @pytest.mark.parametrize("ffmpeg", FFMPEGS)
@@ -171,8 +172,89 @@ def probe(file: Path, *what: str) -> dict[str, Any]:
     return answer
 
 
+COPIES = [
+    *((source, container, "") for source in ("h264", "hevc", "mpeg2video") for container in ("mkv", "mp4", "mov")),
+    *((source, container, "copy") for source in ("h264", "mpeg2video") for container in ("mkv", "mp4", "mov")),
+]
+ENCODED = {
+    "h264": ["-c:v", "libx264", "-preset", "veryfast", "-g", "12", "-bf", "2", "-c:a", "aac"],
+    "hevc": ["-c:v", "libx265", "-preset", "ultrafast", "-x265-params", "log-level=none:keyint=12:bframes=2",
+             "-c:a", "aac"],
+    "mpeg2video": ["-vf", "setfield=tff,setparams=colorspace=bt470bg:color_primaries=bt470bg",
+                   "-c:v", "mpeg2video", "-flags", "+ildct+ilme", "-g", "12", "-bf", "2", "-c:a", "mp2"],
+}  # fmt: skip
+"""What a sender's FFmpeg is told for each: B frames, and with mpeg2video fields and colours."""
+
+
 @pytest.mark.parametrize("ffmpeg", FFMPEGS)
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize(("source", "container", "sound"), COPIES)
+def test_a_killed_copy_is_what_was_sent(source: str, container: str, sound: str, ffmpeg: str, tmp_path: Path) -> None:
+    """The sender sends some pictures and then no more, as in the test above. All of them begin with a key frame."""
+    capabilities = probe_ffmpeg(ffmpeg)
+    pictures = random.Random(f"{SEED} {source} {container}").randrange(PICTURES_AT_LEAST, PICTURES_AT_MOST)
+    sent, fifo, file = tmp_path / "sent.ts", tmp_path / "fifo", tmp_path / f"a.{container}"
+    seconds = str(pictures / RATE)
+    # White, and a tone, from its first second on.
+    graph = f"color=black:size=320x180:rate={RATE},drawbox=c=white:t=fill:enable='gte(t,1)'"
+    tone = "sine=frequency=1000:sample_rate=48000,volume='gte(t,1)':eval=frame"
+    inputs = ["-f", "lavfi", "-i", graph, "-f", "lavfi", "-i", tone, "-t", seconds]
+    sender = [shutil.which("ffmpeg") or "ffmpeg", "-v", "error", *inputs, *ENCODED[source], "-f", "mpegts", str(sent)]
+    subprocess.run(sender, stdin=subprocess.DEVNULL, check=True, timeout=100)
+    of_sent = probe(sent, "-show_streams", "-count_packets")["streams"]
+    assert of_sent[0]["nb_read_packets"] == str(pictures)
+
+    os.mkfifo(fifo)
+    given = ["-analyzeduration", "500000", "-f", "mpegts", "-i", str(fifo)]
+    values: dict[str, Any] = {"source": {"kind": "custom", "input": given, "rate": RATE}, "codec": "copy"}
+    values |= {"container": container, **({"audio.codec": sound} if sound else {})}
+    port = parse_settings([("test.toml", {"appliance": {"ports": 1}, "defaults": values})]).ports[0]
+    if sound and source == "h264" and missing_capabilities([port], ffmpeg, capabilities):
+        pytest.skip("this FFmpeg does not copy the AAC of an MPEG-TS into it")
+    arguments = build_ffmpeg_arguments(port, ffmpeg, capabilities)
+    log = tmp_path / "log"
+    with log.open("wb") as stderr:
+        process = subprocess.Popen([*arguments[:-1], str(file)], stdin=subprocess.PIPE, stderr=stderr)
+    try:
+        with fifo.open("wb", buffering=0) as feed:
+            feed.write(sent.read_bytes())
+            recording = Recording(file, log, process)
+            recording.wait_until(lambda: file.exists() and time.time() - file.stat().st_mtime > SETTLED_S)
+            recording.end()
+    finally:
+        process.kill()
+        process.communicate()
+    readable = recording.readable_frames()
+    print(f"\n| copy of {source}-{container} {sound} | {ffmpeg} | {pictures} | {pictures - readable} |")
+    assert pictures - HOLD_BACK_LIMIT_S * RATE <= readable <= pictures
+    counted = count_pictures(str(file), container, is_even=False)
+    assert counted is not None
+    assert counted.count == readable
+    picture, heard = probe(file, "-show_streams")["streams"]
+    alike = ("codec_name", "profile", "pix_fmt", "width", "height", "color_space", "color_primaries", "r_frame_rate")
+    assert [picture.get(key) for key in alike] == [of_sent[0].get(key) for key in alike]
+    if source == "mpeg2video":
+        # Of those of a GOP that is cut off the last ones are not shown.
+        frames = probe(file, "-show_frames", "-select_streams", "v:0", "-read_intervals", "%+#4")["frames"]
+        assert {(frame["interlaced_frame"], frame["top_field_first"]) for frame in frames} == {(1, 1)}
+    is_as_sent = sound == "copy" or container == "mkv"
+    # In mp4 one number is for all layers of MPEG audio.
+    name = "mp2" if heard["codec_name"] == "mp3" else heard["codec_name"]
+    assert name == (of_sent[1]["codec_name"] if is_as_sent else "aac")
+    white_s, tone_s = steps_of(file)
+    assert abs(white_s - tone_s) < 0.03
+
+
+def steps_of(file: Path) -> tuple[float, float]:
+    """When a file's picture becomes white, and when its sound begins."""
+    filters = ["-vf", "blackdetect=d=0.1", "-af", "silencedetect=n=-40dB:d=0.1"]
+    command = [shutil.which("ffmpeg") or "ffmpeg", "-nostats", "-copyts", "-i", str(file), *filters, "-f", "null", "-"]
+    said = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=100).stderr.decode()
+    white_s, tone_s = (float(said.partition(word)[2].split()[0]) for word in ("black_end:", "silence_end: "))
+    return white_s, tone_s
+
+
+@pytest.mark.parametrize("ffmpeg", FFMPEGS)
+@pytest.mark.parametrize("codec", [codec.name for codec in CODECS.values() if not codec.is_copied])
 def test_colours_are_what_the_port_says(codec: str, ffmpeg: str, tmp_path: Path) -> None:
     """Red of an RGB source has the luma of BT.709, 63; by BT.601, which FFmpeg takes if nothing is said, it is 81."""
     graph = f"color=red:size={HD}:rate={RATE},format=gbrp"
@@ -192,7 +274,7 @@ def test_colours_are_what_the_port_says(codec: str, ffmpeg: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("ffmpeg", FFMPEGS)
-@pytest.mark.parametrize("codec", [codec.name for codec in CODECS.values() if not codec.has_raster])
+@pytest.mark.parametrize("codec", [one.name for one in CODECS.values() if not (one.has_raster or one.is_copied)])
 def test_of_an_odd_picture_a_line_and_a_column_are_left_out(codec: str, ffmpeg: str, tmp_path: Path) -> None:
     """4:2:0 has a colour for two lines, 4:2:2 for each."""
     graph = f"testsrc=size=853x479:rate={RATE}"

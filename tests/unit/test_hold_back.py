@@ -28,7 +28,9 @@ from sdisup.encode.command import Capabilities, build_ffmpeg_arguments
 from sdisup.encode.probe import probe_ffmpeg
 
 FFMPEGS = [name for name in (shutil.which("ffmpeg"), os.environ.get("SDISUP_TEST_FFMPEG")) if name]
-COMBINATIONS = [(codec.name, container) for codec in CODECS.values() for container in codec.containers]
+ENCODED = [codec for codec in CODECS.values() if not codec.is_copied]
+COMBINATIONS = [(codec.name, container) for codec in ENCODED for container in codec.containers]
+"""What is encoded here; test_formats.py has what is copied."""
 CHEAP = ("h264-mp4", "h264-mov", "h264-mkv", "hevc-mp4", "prores-mov", "dnxhr-mov", "ffv1-mkv", "v210-mov")
 COSTLY = [key for key in COMBINATIONS if "-".join(key) not in CHEAP]
 """What needs a large picture, or is as another combination of its codec, is tried by --slow."""

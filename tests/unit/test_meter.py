@@ -33,6 +33,15 @@ def recording(start: float) -> Meter:
     return meter
 
 
+def test_a_copy_begins_with_its_first_picture_and_not_with_its_sound() -> None:
+    meter = Meter(0.0, 25.0, is_copied=True)
+    meter.media(1.0)
+    assert (meter.first_media_at, state(meter, 2.0)) == (None, ("starting", ""))
+    meter.progress(3.0, 5, 0, 0, 1.0)
+    assert meter.first_media_at == 3.0
+    assert state(meter, 3.0) == ("recording", "")
+
+
 # ---- Rates ----
 
 

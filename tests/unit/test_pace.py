@@ -176,8 +176,8 @@ Block = tuple[float, int, int, int]
 class Feed:
     """FFmpeg's progress blocks, one each quarter of a second, and what a pace makes of them."""
 
-    def __init__(self, rate: float = 25.0, *, is_stated: bool = True) -> None:
-        self.pace = Pace(rate, SIGNAL_LOST, is_stated=is_stated)
+    def __init__(self, rate: float = 25.0, *, is_stated: bool = True, is_copied: bool = False) -> None:
+        self.pace = Pace(rate, SIGNAL_LOST, is_stated=is_stated, is_copied=is_copied)
         self.now = 0.0
         self.frames = self.copies = self.drops = 0.0
         self.said: list[str] = []
@@ -302,6 +302,76 @@ def test_a_clock_that_is_slewed_changes_nothing(slew: float) -> None:
         pace.add(raw * (1 + slew), raw, int(raw * 25), 0, 0)
     pace.finish()
     assert (pace.missing, pace.remark, pace.holes) == (0, "", [])
+
+
+# ---- What is copied: FFmpeg makes no copies, and drops nothing ----
+
+
+@pytest.mark.parametrize("is_stated", [True, False])
+def test_a_copied_source_at_its_rate_is_clean(is_stated: bool) -> None:
+    assert Feed(is_stated=is_stated, is_copied=True).run(600).is_clean()
+
+
+@pytest.mark.parametrize(("rate", "fps", "said"), [
+    (25.0, 17.5, "the source delivers 17.5 of 25 fps"),
+    (25.0, 21.0, "the source delivers 21.0 of 25 fps"),
+    (25.0, 24.5, "the source delivers 24.5 of 25 fps"),
+    (50.0, 25.0, "the source delivers 25.0 of 50 fps"),
+])  # fmt: skip
+def test_what_a_copied_source_lacks_by_its_stated_rate_is_said_and_counted(rate: float, fps: float, said: str) -> None:
+    feed = Feed(rate, is_copied=True).run(90, fps)
+    assert said in feed.said
+    assert feed.missing() == pytest.approx(90 * (rate - fps), rel=0.12)
+    assert (feed.pace.repeated, feed.pace.repeated_cause) == (0, SOURCE_LOSES)
+    assert (feed.jumps, feed.holes) == ([], [])
+
+
+@pytest.mark.parametrize(("rate", "fps"), [(25.0, 30000 / 1001), (25.0, 50.0), (50.0, 60000 / 1001)])
+def test_a_copied_source_that_is_faster_than_stated_is_one_remark_with_both(rate: float, fps: float) -> None:
+    feed = Feed(rate, is_copied=True).run(150, fps)
+    by_which = f"; {rate:g} are stated, by which missing pictures are counted"
+    assert feed.said == [f"the source delivers {fps:.4g} fps{by_which}"]
+    assert feed.missing() == 0
+
+
+def test_what_a_network_brings_late_makes_no_copied_source_too_fast() -> None:
+    """HLS begins with 30 s at once; later nothing comes for 20 s, and then all of it."""
+    feed = Feed(is_copied=True).block(1).block(749).run(300)
+    assert feed.said == []
+    assert feed.silence(20).block(500).run(300).said == []
+
+
+def test_the_rate_of_a_copied_source_may_vary_where_nobody_states_it() -> None:
+    feed = Feed(30.0, is_stated=False, is_copied=True).run(60).run(300, 7.5).run(60, 15).run(60, 45)
+    assert feed.is_clean()
+
+
+@pytest.mark.parametrize("every_s", [2, 5])
+def test_a_copied_source_that_sends_a_picture_now_and_then_has_no_holes(every_s: int) -> None:
+    feed = Feed(is_stated=False, is_copied=True).run(2, 4)
+    for _ in range(40):
+        feed.run(every_s - 0.25, 0).block(1)
+    assert len(feed.holes) <= 3
+    feed = Feed(1.0, is_stated=False, is_copied=True)
+    for _ in range(40):
+        feed.block(1).run(every_s - 0.25, 0)
+    assert feed.is_clean()
+
+
+@pytest.mark.parametrize("is_stated", [True, False])
+def test_a_hole_of_a_copied_source_is_missing_and_nothing_fills_it(is_stated: bool) -> None:
+    feed = Feed(is_stated=is_stated, is_copied=True).run(20).silence(4).run(20)
+    assert feed.missing() == pytest.approx(100, abs=7)
+    (hole,) = feed.holes
+    assert hole.start == pytest.approx(20, abs=0.3)
+    assert hole.end == pytest.approx(24, abs=0.3)
+    assert hole.filled == 0
+    assert (feed.said, feed.pace.short) == ([], 0)
+
+
+def test_two_fields_of_a_copied_picture_may_count_each() -> None:
+    assert Feed(is_stated=False, is_copied=True).run(300, 50).is_clean()
+    assert "nothing paces it" in Feed(is_stated=False, is_copied=True).run(60, 250).said[0]
 
 
 # ---- Holes ----

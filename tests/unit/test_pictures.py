@@ -212,6 +212,23 @@ def test_where_the_rate_is_not_constant_all_is_walked(
         assert compare(path) == 150
 
 
+def test_of_a_copy_all_is_walked(recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its times have holes where the source lost pictures: here two seconds of them, before an even tail."""
+    monkeypatch.setattr(module, "TAIL_BYTES", 20_000)
+    made, path = bytearray((recordings / "fragmented.mp4").read_bytes()), tmp_path / "copy.mp4"
+    for place in found_at(bytes(made), b"tfdt")[20:]:
+        time = int.from_bytes(made[place + 8 : place + 16], "big") + 2 * 25 * 512
+        made[place + 8 : place + 16] = time.to_bytes(8, "big")
+    path.write_bytes(made)
+    found = count_pictures(str(path), path.suffix[1:], is_even=False)
+    by_time = count_pictures(str(path), path.suffix[1:])
+    counted, _ = count_frames(FFPROBE, str(path))
+    assert found is not None
+    assert by_time is not None
+    assert counted is not None
+    assert found.count == counted < by_time.count - 20
+
+
 @pytest.mark.parametrize("name", ["fragmented.mp4", "closed.mp4", "prores.mov", "h264.mkv", "mpeg2.mxf"])
 @settings(max_examples=60, deadline=5000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())

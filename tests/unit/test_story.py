@@ -403,6 +403,26 @@ def test_an_encoder_that_is_too_slow() -> None:
     assert (gap["start"], gap["end"]) == (file["start"], file["end"])
 
 
+def test_what_a_copied_source_loses_is_its_loss() -> None:
+    """FFmpeg fills nothing up: by the clock the file has fewer frames, and its last one came when it was seen."""
+    port = Port().begin().record(100)
+    port.story.files[0].codec = "copy"
+    end = port.end("stop")
+    port.close(end.replaced(frames=1500, missing=1000, repeated_cause="source loses frames")).wait(1)
+    file, gap = port.entered[1:]
+    assert (gap["cause"], gap["seconds"], gap["frames_missing"]) == ("source loses frames", 40.0, 1000)
+    assert (file["seconds"], file["end"]) == (60.0, gap["end"])
+
+
+@pytest.mark.parametrize("frames", [1200, 5000])
+def test_a_copied_file_is_as_long_as_its_pictures_came_whatever_their_rate(frames: int) -> None:
+    port = Port().begin().record(100)
+    port.story.files[0].codec = "copy"
+    end = port.end("stop")
+    port.close(end.replaced(frames=frames)).wait(1)
+    assert port.rows()[1:] == [("file", "complete", 100.0)]
+
+
 @pytest.mark.parametrize("is_filled", [True, False])
 def test_a_hole_is_a_gap_at_its_time_and_no_part_of_its_file(is_filled: bool) -> None:
     port = Port().begin().record(10).hole(3, is_filled=is_filled)

@@ -728,7 +728,7 @@ def test_a_file_that_no_path_leads_to_is_entered_as_it_was_told(bench: Bench, en
 @pytest.fixture
 def unclear(monkeypatch: pytest.MonkeyPatch) -> None:
     """Boxes that do not tell: ffprobe has to read the file."""
-    monkeypatch.setattr(module, "count_pictures", lambda *_: None)
+    monkeypatch.setattr(module, "count_pictures", lambda *_, **__: None)
 
 
 @pytest.mark.usefixtures("unclear")
