@@ -106,7 +106,8 @@ class File(Record, frozen=False):
 
     It is FFmpeg's `index`-th file, counted from 0. It begins with FFmpeg's frame `first_frame`, counted from 0 too, and
     the next file with `end_frame`; None where that is not known yet. `path_told` is the path that the ledger knows, and
-    `begun_at` is when its first frame came, by what the ledger was told. `closed_at` is when FFmpeg had closed it.
+    `begun_at` is when its first frame came, by what the ledger was told. `closed_at` is when FFmpeg had closed it, and
+    `is_finished` says that its threads are to close it too.
     """
 
     thread: RecordingFile
@@ -116,6 +117,7 @@ class File(Record, frozen=False):
     path_told: str = ""
     begun_at: float | None = None
     closed_at: float | None = None
+    is_finished: bool = False
     path: str = ""
     is_named: bool = False
     is_ready: bool = False
@@ -528,8 +530,13 @@ class Attempt:
             file.problem = event.problem
 
     def _give_timecodes(self, now: float) -> None:
-        if self._timecodes is not None:
-            self._timecodes.give(self, now)
+        """Give the files their timecodes, and let go of those that FFmpeg has closed once theirs are certain: it may
+        write what it buffered at its start in several short files."""
+        if self._timecodes is None or self._timecodes.give(self, now):
+            for file in self.files:
+                if file.closed_at is not None and not file.is_finished:
+                    file.is_finished = True
+                    file.thread.finish()
 
     def _close_files(self, now: float) -> None:
         self._give_timecodes(now)
@@ -540,8 +547,9 @@ class Attempt:
             # FFmpeg counts the frames of its last file itself.
             self.newest.end_frame = None
         for file in self.files:
-            if file.closed_at is None:
-                is_empty = self._counted_none if file.index == 0 else self._finished
+            if not file.is_finished:
+                is_empty = file.closed_at is None and (self._counted_none if file.index == 0 else self._finished)
+                file.is_finished = True
                 file.thread.finish(is_empty=is_empty and not file.frames_of(frames))
         while self._ahead:
             self._ahead.popleft().thread.discard()
@@ -618,7 +626,6 @@ class Attempt:
         if end_frame > first:
             file.end_frame, file.closed_at = end_frame, now
             self._give_timecodes(now)
-            file.thread.finish()
         return True
 
     def _begin_next(self, number: int) -> None:

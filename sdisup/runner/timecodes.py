@@ -56,28 +56,30 @@ class Timecodes:
         self._first = 0
         self._take_began_at = memory.first_frame_at
 
-    def give(self, attempt: Attempt, now: float) -> None:
-        """Give each of the attempt's files its timecode. At first it is that of an estimate, since a kill may come at
-        any time; when the first frame came is known after some seconds (meter.py)."""
-        if not self._timecode or not (attempt.meter.frames or attempt.meter.first_media_at):
-            return
-        if attempt is not self._attempt:
-            self._attempt, self._is_settled = attempt, False
+    def give(self, attempt: Attempt, now: float) -> bool:
+        """Give each of the attempt's files its timecode; returns whether it is certain. At first it is that of an
+        estimate, since a kill may come at any time; when the first frame came is known after some seconds (meter.py).
+        """
         fps = attempt.meter.rate
         numbers = counting(fps)
-        if numbers is None:
-            return
+        if not self._timecode or numbers is None:
+            return True
+        if attempt is not self._attempt:
+            self._attempt, self._is_settled = attempt, False
+        if not (attempt.meter.frames or attempt.meter.first_media_at):
+            return False
         if not self._is_settled:
             try:
                 self._settle(attempt, numbers, fps, now)
             except ValueError as error:
                 self._say(f"{error}: no timecode is recorded")
                 self._timecode = ""
-                return
+                return True
         for file in attempt.files:
             stamp = file.thread.timecode
             if file.first_frame is not None and (stamp is None or stamp.run_frame != self._first + file.first_frame):
                 file.thread.set_timecode(Stamp(attempt.options.container, numbers, self._first + file.first_frame))
+        return self._is_settled
 
     def _settle(self, attempt: Attempt, numbers: Counting, fps: float, now: float) -> None:
         self._is_settled = attempt.meter.first_media_at is not None and not attempt.meter.is_beginning(now)

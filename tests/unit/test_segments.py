@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 from scripted import OPTIONS, FakeFFmpeg, FakeFile, World
 from test_runner import Run, Told, records, stop
+from test_stamp import timecodes_in
 
-from sdisup.config.settings import parse_settings
+from sdisup.config.settings import numbers_at, parse_settings
 from sdisup.contract.options import Options
 from sdisup.contract.status import read_status
 from sdisup.control.units import runner_options
@@ -119,6 +120,8 @@ def test_no_frame_is_lost_or_doubled_between_files(tmp_path: Path, monkeypatch: 
     assert [entry["kind"] for entry in entries] == ["gap", "file", "file", "file"], "the first gap is the start"
     for before, after in pairwise(files):
         assert after["start_monotonic"] == before["end_monotonic"], "nothing is between two files"
+    starts = [numbers_at("25").frame(text) for path in port.files() for text in timecodes_in(Path(path))]
+    assert [after - before for before, after in pairwise(starts)] == [50, 50], "the timecode runs on"
 
 
 @pytest.mark.parametrize(

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import functools
 import os
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import test_segments
 from hypothesis import given
 from hypothesis import strategies as st
 from scripted import Action, World
+from test_hold_back import FFMPEGS
+from test_stamp import timecodes_in
 
 from sdisup.config.settings import numbers_at
 from sdisup.contract.options import Options
 from sdisup.contract.timecode import CLOCK
 from sdisup.runner import report
 from sdisup.runner.disk import FirstMedia
-from sdisup.runner.main import EXIT_RETRY
+from sdisup.runner.main import EXIT_RETRY, Runner
 from sdisup.runner.timecodes import first_number, second_of_day
 from sdisup.sources.values import FPS
 
@@ -236,3 +240,48 @@ def test_without_one_it_records_all_the_same(run: Run, said: list[str], changes:
     assert world.file.timecode is None
     assert world.ffmpeg.steps == ["quit"]
     assert sum(f"{why}" in line and "no timecode is recorded" in line for line in said) == (1 if why else 0)
+
+
+# ---- In real files ----
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ffmpeg", FFMPEGS)
+@pytest.mark.parametrize(
+    ("rate", "gop_frames", "container"), [("25", 36, "mkv"), ("30000/1001", 37, "mov"), ("60000/1001", 77, "mp4")]
+)
+def test_it_runs_on_over_a_hundred_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ffmpeg: str, rate: str, gop_frames: int, container: str
+) -> None:
+    """Eight times as fast as the clock; the length of a GOP does not divide that of a file."""
+    monkeypatch.setattr(test_segments, "FFMPEG", ffmpeg)
+    graph = f"testsrc2=size=160x90:rate={rate},realtime=speed=8[out0]"
+    source = {"kind": "custom", "input": ["-f", "lavfi", "-i", graph], "rate": rate, "audio": False}
+    port = test_segments.Port(
+        tmp_path, monkeypatch, source=source, container=container, gop_frames=gop_frames, preset="ultrafast",
+        timecode="09:59:30:00",
+    )  # fmt: skip
+    wanted = 101
+
+    def act(runner: Runner) -> None:
+        deadline = time.monotonic() + 120
+        while len(port.files()) < wanted and time.monotonic() < deadline:
+            time.sleep(0.2)
+        runner.stop()
+        runner._beginning.wake()
+
+    port.record(act)
+    numbers, paths = numbers_at(rate), sorted(port.files(), key=lambda path: os.stat(path).st_mtime_ns)
+    assert len(paths) >= wanted
+    expected = numbers.frame("09:59:30:00")
+    for path in paths:
+        assert timecodes_in(Path(path)) == {numbers.text(expected)}, path
+        expected += count_of(path)
+
+
+def count_of(path: str) -> int:
+    words = ["ffprobe", "-v", "error", "-select_streams", "v", "-count_packets", "-show_entries"]
+    answer = subprocess.run(
+        [*words, "stream=nb_read_packets", "-of", "csv=p=0", path], capture_output=True, text=True, check=True
+    ).stdout
+    return int(answer)
