@@ -19,6 +19,7 @@ from sdisup.config.settings import Settings
 from sdisup.contract.status import PortStatus
 from sdisup.control import api
 from sdisup.control.api import RecorderConfig, check_port_index
+from sdisup.control.export import Exported
 
 Result = TypeVar("Result")
 
@@ -43,6 +44,11 @@ class RecorderManager:
         """Stop the port and return when its file is closed. A stopped port is no error."""
         starts = [start for index, start in self._starts if index == port_index and not start.done()]
         await asyncio.wrap_future(_in_thread(lambda: self._stop(port_index, starts)))
+
+    async def export(self, port_index: int, take: str, directory: str, *, partial: bool = False) -> list[Exported]:
+        """Make the files of a port's take one file in `directory`; to cancel it ends the waiting alone."""
+        export = _in_thread(lambda: self._manager.export(port_index, take, directory, partial=partial))
+        return await asyncio.wrap_future(export)
 
     def _stop(self, port_index: int, starts: list[Future[PortStatus]]) -> None:
         self._manager.stop_recording(port_index)

@@ -183,6 +183,28 @@ def _verify(arguments: argparse.Namespace) -> int:
     return EXIT_DONE if is_good else EXIT_FAILED
 
 
+def _export(arguments: argparse.Namespace) -> int:
+    """Each file that was made is told at once: a long export that fails later has made it all the same."""
+    from sdisup.cli.exports import ended_well, json_text, lines
+    from sdisup.control.export import export_take, find_ffmpeg
+
+    ports, window, ffmpeg = _with_ledgers(arguments.ports), _window(arguments), find_ffmpeg()
+    made = []
+    with ended_well():
+        for port in ports:
+            for one in export_take(port, window, arguments.directory, ffmpeg, partial=arguments.partial):
+                made.append(one)
+                if not arguments.json:
+                    sys.stdout.writelines(f"{line}\n" for line in lines(one))
+                    sys.stdout.flush()
+    if not made:
+        hint = "sdisup recordings lists the files with their takes"
+        raise SdisupError(f"there is no recording of a take {arguments.take!r}", hint)
+    if arguments.json:
+        print(json_text(made))
+    return EXIT_DONE
+
+
 def _stop(arguments: argparse.Namespace) -> int:
     from sdisup.control.ports import stop_ports
 
@@ -343,11 +365,11 @@ def _logs_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--until", metavar="TIME")
 
 
-def _times_arguments(command: argparse.ArgumentParser) -> None:
+def _times_arguments(command: argparse.ArgumentParser, *, needs_take: bool = False) -> None:
     times = "now, today, yesterday, -2h, -30min, 2026-01-31, '2026-01-31 20:15' (local), 2026-01-31T19:15:00Z"
     command.add_argument("--since", metavar="TIME", help=f"only what is after it: {times}")
     command.add_argument("--until", metavar="TIME", help="only what is before it")
-    command.add_argument("--take", metavar="NAME", help="only what belongs to takes of this name")
+    command.add_argument("--take", metavar="NAME", required=needs_take, help="only what belongs to takes of this name")
 
 
 def _recordings_arguments(command: argparse.ArgumentParser) -> None:
@@ -372,6 +394,16 @@ def _verify_arguments(command: argparse.ArgumentParser) -> None:
         "files", nargs="*", metavar="PORT|FILE", help="a port's files, or files by their paths; without one, all files"
     )
     _times_arguments(command)
+
+
+def _export_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("directory", metavar="DIR", help="where the file goes; nothing there is overwritten")
+    _times_arguments(command, needs_take=True)
+    command.add_argument("--port", action="append", default=[], dest="ports", metavar="PORT", help="only of this port")
+    command.add_argument(
+        "--partial", action="store_true", help="leave out files that are missing or being recorded, instead of failing"
+    )
+    command.add_argument("--json", action="store_true", help="a JSON list, for programs")
 
 
 def _config_argument(command: argparse.ArgumentParser) -> None:
@@ -421,6 +453,7 @@ COMMANDS: dict[
         _account, "what is recorded of each port: its files, their times and frames", _recordings_arguments
     ),
     "verify": (_verify, "read recorded files again and compare them with the ledger", _verify_arguments),
+    "export": (_export, "make a take's files one file by copying, placed by their frames", _export_arguments),
     "check": (_check, "check the configuration and what this machine lacks for it; starts nothing", _check_arguments),
     "init": (
         _init, "write a commented configuration with the inputs that are found; overwrites nothing", _init_arguments

@@ -154,12 +154,14 @@ def count_frames(ffprobe: str, path: str) -> tuple[int | None, float]:
         return (0 if is_told else None), 0.0
     try:
         is_regular = stat.S_ISREG(os.fstat(file).st_mode)
-        return _count(ffprobe, file, DEMUXERS.get(path.rpartition(".")[2], "")) if is_regular else (0, 0.0)
+        return count_frames_of(ffprobe, file, path.rpartition(".")[2]) if is_regular else (0, 0.0)
     finally:
         os.close(file)
 
 
-def _count(ffprobe: str, file: int, demuxer: str) -> tuple[int | None, float]:
+def count_frames_of(ffprobe: str, file: int, container: str) -> tuple[int | None, float]:
+    """As count_frames, of a file that is open."""
+    demuxer = DEMUXERS.get(container, "")
     # A last picture that is there in part is a packet too, unless corrupt ones are discarded.
     options = "-v quiet -fflags +discardcorrupt -select_streams v:0 -count_packets -of csv=p=0"
     entries = [*("-show_entries", "stream=avg_frame_rate,nb_read_packets"), *(["-f", demuxer] if demuxer else [])]

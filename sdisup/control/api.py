@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from sdisup.config.settings import Port, Settings, override_port
 from sdisup.contract.applied import AppliedPort, load_applied
@@ -14,6 +15,9 @@ from sdisup.control.takes import make_request
 from sdisup.encode.command import Capabilities, build_ffmpeg_arguments
 from sdisup.encode.probe import probe_ffmpeg
 from sdisup.errors import SdisupError, UnknownPortError, UsageError
+
+if TYPE_CHECKING:
+    from sdisup.control.export import Exported
 
 
 class CodecType(StrEnum):
@@ -144,6 +148,24 @@ class RecorderManager:
         """The status of every configured port, by index."""
         applied = load_applied()
         return statuses([port for index, port in applied.ports.items() if index in self._settings.ports])
+
+    def export(self, port_index: int, take: str, directory: str, *, partial: bool = False) -> list[Exported]:
+        """Make the files of a port's take one file in `directory`, by copying; several where they do not fit together.
+
+        `partial` leaves out files that are missing or being recorded; else they are an error. Nothing is overwritten.
+        Raises ValueError for an index outside the range, and SdisupError, also where there is nothing of the take.
+        """
+        from sdisup.control.export import export_take
+        from sdisup.ledger.accounts import Window
+        from sdisup.ledger.present import with_ledgers
+
+        check_port_index(port_index, self._settings)
+        port = with_ledgers(load_applied()).ports.get(port_index)
+        window = Window(take=take)
+        made = list(export_take(port, window, directory, self._settings.ffmpeg, partial=partial)) if port else []
+        if not made:
+            raise SdisupError(f"port {port_index} has no recording of a take {take!r}")
+        return made
 
     def _applied(self, port_index: int) -> AppliedPort:
         """The port as `apply` left it. Raises ValueError with the text that the Python interface promised."""

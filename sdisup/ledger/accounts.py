@@ -153,7 +153,7 @@ class Row(Record, frozen=False):
     in a file misses. `is_open` says that it goes on; `note` what has to be known beside. `not_before` is what is
     known of a `start` that is not. A mark's `what` is the take that ended, and its `frames` the number in the file of
     the first frame of its `take`, from 0 on. Of a file that is cut, the take has those `frames` (`is_part`) that begin
-    with `first_frame`.
+    with `first_frame`; `has_more` says that the file goes on with another take.
     """
 
     kind: str
@@ -175,6 +175,7 @@ class Row(Record, frozen=False):
     """Whether a gap is of a port that could not work before it either, and has not recorded since."""
     first_frame: int = 0
     is_part: bool = False
+    has_more: bool = False
 
 
 def row_of(line: Line, start: str, end: str, seconds: float | None) -> Row:
@@ -184,12 +185,12 @@ def row_of(line: Line, start: str, end: str, seconds: float | None) -> Row:
     if kind != "file":
         return Row(
             kind, intern(what), start, end, seconds, path or None, take or None, "", int(missing) if missing else None,
-            False, "", None, None, None, "", False, 0, False,
+            False, "", None, None, None, "", False, 0, False, False,
         )  # fmt: skip
     counts = [int(text) if text else None for text in (frames, duplicated, dropped, size_bytes)]
     return Row(
         kind, intern(ended), start, end, seconds, path or None, take or None, intern(codec), counts[0], False, "",
-        counts[1], counts[2], counts[3], "", False, 0, False,
+        counts[1], counts[2], counts[3], "", False, 0, False, False,
     )  # fmt: skip
 
 
@@ -249,7 +250,8 @@ class Account:
         ends = [frame for frame, _ in marks] + [row.frames]
         takes = [row.take, *(take for _, take in marks)]
         firsts = [0, *(frame for frame, _ in marks)]
-        return [_part(row, *part) for part in zip(takes, firsts, ends, strict=True)] if marks else [row]
+        parts = list(zip(takes, firsts, ends, strict=True))
+        return [_part(row, *part, is_last=part is parts[-1]) for part in parts] if marks else [row]
 
     def list(self, row: Row) -> None:
         """Put a row into the list."""
@@ -258,19 +260,26 @@ class Account:
         self.rows.append(row)
 
 
-def _part(row: Row, take: str | None, first: int, end: int | None) -> Row:
+def _part(row: Row, take: str | None, first: int, end: int | None, *, is_last: bool) -> Row:
     """The frames of a file from `first` on and before `end`, which is None where nobody knows yet."""
     count = row.frames
-    part = row.replaced(take=take, first_frame=first, is_part=True)
-    if count is None or end is None:
-        part.frames, part.seconds, part.start = None, None, None if first else row.start
+    part = row.replaced(take=take, first_frame=first, is_part=True, has_more=not is_last)
+    if not is_last and (row.is_open or count is None):
+        # What is before a mark does not depend on what comes.
+        part.frames, part.size_bytes, part.is_open = (end or 0) - first, None, False
+        part.note = row.note or "its file goes on"
+    elif count is None or end is None:
+        part.frames = None
     else:
         first, end = min(first, count), min(end, count)
         part.frames = max(0, end - first)
-        part.start, part.end = _at(row, first / count if count else 0.0), _at(row, end / count if count else 1.0)
-        part.seconds = row.seconds and row.seconds * part.frames / max(1, count)
-    if part.start is None:
+    if part.frames is None or not count:
+        part.start, part.seconds = None if first else row.start, None
         part.not_before = row.start or row.not_before
+    else:
+        part.start = _at(row, first / count)
+        part.end = _at(row, min(1.0, (first + part.frames) / count))
+        part.seconds = row.seconds and row.seconds * part.frames / count
     return part
 
 

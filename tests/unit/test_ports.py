@@ -482,7 +482,7 @@ def test_the_coroutines_are_those_of_the_plain_classes() -> None:
         plain, of_aio = getattr(api, name), getattr(aio, name)
         coroutines = [key for key, value in vars(of_aio).items() if asyncio.iscoroutinefunction(value)]
         assert sorted(coroutines) == sorted(
-            key for key in vars(plain) if key in ("start", "stop", "start_recording", "stop_recording")
+            key for key in vars(plain) if key in ("start", "stop", "start_recording", "stop_recording", "export")
         )
 
 

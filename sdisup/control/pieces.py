@@ -1,0 +1,179 @@
+"""What a take's files are joined to: which parts of which files, in which order, with which gaps. Pure.
+
+The ledger says what a take is; control/export.py asks for it, and control/join.py makes files of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fractions import Fraction
+
+from sdisup.contract.files import unix_time
+from sdisup.contract.records import Record
+from sdisup.ledger.accounts import Row
+
+LEAST_BREAK_S = 2.0
+"""Files whose times are this far apart do not follow upon each other, where the ledger has no gap of the take between
+them: it was stopped."""
+STOPPED = "stopped"
+LEFT_OUT = "left out"
+
+
+class Piece(Record):
+    """A take's part of a file: so many `frames` from `first` on, None where they have to be counted. `has_more`: the
+    file goes on with another take. `missing_s` is what is missing before it, None if nothing is, and `cause` why.
+    """
+
+    path: str
+    first: int = 0
+    frames: int | None = None
+    has_more: bool = False
+    size_bytes: int | None = None
+    missing_s: float | None = None
+    cause: str = ""
+
+
+class Media(Record):
+    """What an open file holds: pictures a second; by how many seconds the first of them comes after what comes first;
+    and its `streams` in words, which have to be the same of files that are joined."""
+
+    rate: Fraction
+    offset_s: float
+    streams: tuple[str, ...]
+    video_codec: str = ""
+    audio_codec: str = ""
+    is_reordered: bool = False
+
+
+class LeftOut(Record):
+    """A file that cannot be joined, and why."""
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path} {self.reason}"
+
+
+class Cut(Record):
+    """Where two files of the result meet and something is missing: the first `frame` behind it, how much, and why."""
+
+    frame: int
+    missing_s: float
+    cause: str
+
+
+class Run(Record):
+    """Pieces that fit together, each with its frames. A copy begins with a key frame: `early` frames are there that are
+    before those that were asked for, and `late` ones behind them. `why` it is no part of the run before."""
+
+    pieces: tuple[Piece, ...]
+    media: tuple[Media, ...]
+    early: int = 0
+    late: int = 0
+    why: str = ""
+
+    @property
+    def container(self) -> str:
+        return container_of(self.pieces[0].path)
+
+    @property
+    def rate(self) -> Fraction:
+        return self.media[0].rate
+
+    @property
+    def first(self) -> int:
+        """The number in the first file of the first frame that is copied."""
+        return self.pieces[0].first - self.early
+
+    @property
+    def frames(self) -> int:
+        """How many are copied."""
+        return sum(piece.frames or 0 for piece in self.pieces) + self.early + self.late
+
+    def cuts(self) -> list[Cut]:
+        """Where something is missing."""
+        found, at = [], self.early
+        for piece in self.pieces:
+            if piece.missing_s is not None and piece is not self.pieces[0]:
+                found.append(Cut(at, piece.missing_s, piece.cause))
+            at += piece.frames or 0
+        return found
+
+
+def container_of(path: str) -> str:
+    return path.rpartition(".")[2]
+
+
+def pieces_of(rows: Iterable[Row], gaps: Sequence[Row]) -> tuple[list[Piece], list[LeftOut]]:
+    """A take's pieces in order, and its files that are not over. `gaps` are those of the take."""
+    pieces: list[Piece] = []
+    left_out: list[LeftOut] = []
+    before: Row | None = None
+    for row in rows:
+        path = row.path or ""
+        if row.frames == 0:
+            continue
+        if row.is_open or (row.frames is None and row.end is None and not row.what):
+            left_out.append(LeftOut(path, "is being recorded" if row.is_open else f"is not over: {row.note}"))
+            continue
+        missing_s, cause = _between(before, row, gaps) if before is not None else (None, "")
+        pieces.append(Piece(path, row.first_frame, row.frames, row.has_more, row.size_bytes, missing_s, cause))
+        before = row
+    return pieces, left_out
+
+
+def _between(before: Row, row: Row, gaps: Sequence[Row]) -> tuple[float | None, str]:
+    """What is missing between two files, and why; None for nothing."""
+    since, until = before.start or before.not_before, row.start or row.not_before
+    found = [gap for gap in gaps if not gap.path and since <= (gap.start or gap.not_before) < until]
+    if found:
+        return sum(gap.seconds or 0.0 for gap in found), ", ".join(dict.fromkeys(gap.what for gap in found))
+    apart_s = _apart_s(before.end, row.start)
+    return (apart_s, STOPPED) if apart_s > LEAST_BREAK_S else (None, "")
+
+
+def _apart_s(end: str | None, start: str | None) -> float:
+    try:
+        return unix_time(start or "") - unix_time(end or "")
+    except ValueError:
+        # Not known, or it looks like a time and is none.
+        return 0.0
+
+
+def runs_of(pieces: Sequence[Piece], media: Mapping[str, Media]) -> Iterator[Run]:
+    """The pieces that fit together, one run after the other. What has no media was left out."""
+    together: list[Piece] = []
+    why, missing = "", False
+    for piece in pieces:
+        if piece.path not in media:
+            missing = True
+            continue
+        if missing:
+            cause = f"{piece.cause}, {LEFT_OUT}" if piece.cause else LEFT_OUT
+            piece = piece.replaced(missing_s=piece.missing_s or 0.0, cause=cause)
+            missing = False
+        reason = _why_apart(together[-1], piece, media) if together else ""
+        if reason:
+            yield _run(together, media, why)
+            together, why = [], reason
+        together.append(piece)
+    if together:
+        yield _run(together, media, why)
+
+
+def _run(pieces: Sequence[Piece], media: Mapping[str, Media], why: str) -> Run:
+    return Run(tuple(pieces), tuple(media[piece.path] for piece in pieces), why=why)
+
+
+def _why_apart(before: Piece, piece: Piece, media: Mapping[str, Media]) -> str:
+    """Why a piece cannot be joined to the one before it; "" if it can."""
+    if before.has_more or piece.first:
+        return "another take is between them"
+    if container_of(before.path) != container_of(piece.path):
+        return f"it is {container_of(piece.path)}, and not {container_of(before.path)} as before"
+    one, other = media[before.path], media[piece.path]
+    if one.rate != other.rate:
+        return f"it has {float(other.rate):.6g} pictures a second, and not {float(one.rate):.6g} as before"
+    pairs = zip((*one.streams, "no more"), (*other.streams, "no more"), strict=False)
+    return next((f"it is {new}, and not {old} as before" for old, new in pairs if old != new), "")

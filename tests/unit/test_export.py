@@ -1,0 +1,527 @@
+"""A take's files as one file: the pictures' steps and the sound's place by what is in them, and what is never done.
+
+The files are made as segments are: one FFmpeg, cut at key frames. Each second of their sound has a click at a picture
+whose number is known, so that a click tells where the sound is, whatever the timestamps say.
+"""
+
+from __future__ import annotations
+
+import array
+import functools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_accounts import T, entry, mark
+from test_hold_back import FFMPEGS
+
+from sdisup.cli.exports import document, lines
+from sdisup.cli.main import main
+from sdisup.contract.applied import Applied, AppliedPort
+from sdisup.contract.files import utc_text
+from sdisup.control import export as export_module
+from sdisup.control import join as join_module
+from sdisup.control.export import Exported, export_take
+from sdisup.control.join import arguments, list_text, media_from
+from sdisup.control.pieces import Media, Piece, Run, pieces_of, runs_of
+from sdisup.errors import SdisupError
+from sdisup.ledger import present as present_module
+from sdisup.ledger.accounts import Row, Window
+from sdisup.ledger.lines import Entry, append_entries, ledger_path
+
+RATES = {25: "25", 30: "30000/1001", 60: "60000/1001"}
+SEGMENT_S = 2
+FRAGMENTS = "movflags=+empty_moov+default_base_moof:frag_duration=200000"
+H264 = ("-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-pix_fmt", "yuv420p")
+
+
+def segments(
+    directory: Path, seconds: float, *, ffmpeg: str = FFMPEGS[0], container: str = "mov", sound: str = "pcm_s24le",
+    rate: int = 25, options: str = FRAGMENTS, picture: Sequence[str] = H264, size: str = "320x180",
+) -> list[Path]:  # fmt: skip
+    """Files of SEGMENT_S seconds each, with a click of 2 ms at the beginning of each second."""
+    directory.mkdir()
+    clicks = "aevalsrc='if(lt(mod(t,1),0.002),0.8,0)':s=48000:c=mono"
+    source = ["-f", "lavfi", "-i", f"testsrc2=s={size}:r={RATES[rate]}", "-f", "lavfi", "-i", clicks]
+    cut = ["-f", "segment", "-segment_time", str(SEGMENT_S), "-reset_timestamps", "1", "-avoid_negative_ts", "disabled"]
+    cut += ["-segment_format", join_module.MUXERS[container], "-segment_format_options", options]
+    coded = [*picture, "-g", str(rate), "-c:a", sound, "-t", str(seconds)]
+    command = [ffmpeg, "-v", "error", *source, *coded, *cut, f"{directory}/%03d.{container}"]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    return sorted(directory.iterdir())
+
+
+def probe(path: str | Path, shown: str, *options: str) -> list[str]:
+    command = ["ffprobe", "-v", "error", *options, "-show_entries", shown, "-of", "csv=p=0", str(path)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.replace(",", " ").split()
+
+
+def frames_of(path: Path) -> int:
+    shown = "stream=nb_read_packets"
+    return int(probe(path, shown, "-fflags", "+discardcorrupt", "-count_packets", "-select_streams", "v:0")[0])
+
+
+def picture_times(path: str) -> list[float]:
+    return sorted(map(float, probe(path, "packet=pts_time", "-select_streams", "v:0")))
+
+
+def clicks(path: str) -> list[float]:
+    """When clicks are heard, in seconds after the first picture."""
+    placed = "aresample=async=1:min_comp=0.0001:min_hard_comp=0.0001:first_pts=0"
+    command = ["ffmpeg", "-v", "error", "-i", path, "-map", "0:a:0", "-af", placed, "-ac", "1", "-f", "s16le", "-"]
+    samples = array.array("h")
+    samples.frombytes(subprocess.run(command, check=True, capture_output=True).stdout)
+    first = picture_times(path)[0]
+    loud = [number for number, sample in enumerate(samples) if abs(sample) > 6000]
+    return [one / 48000 - first for before, one in zip([-48000, *loud], loud, strict=False) if one - before > 4800]
+
+
+def step_s(path: str, rate: int) -> float:
+    """By how much the most irregular picture is off."""
+    times = picture_times(path)
+    return max(abs(later - earlier - 1 / float(Fraction(RATES[rate]))) for earlier, later in pairwise(times))
+
+
+class Take:
+    """A port whose ledger has these files as the take `final`, one upon the other unless told otherwise."""
+
+    def __init__(self, directory: Path, files: Sequence[Path], **changes: Any) -> None:
+        self.directory, self.files = directory, files
+        self.port = AppliedPort(3, "CAM3", "h264", str(directory), record_at_boot=True, revision="")
+        self.out = directory / "out"
+        self.out.mkdir()
+        self.frames = [frames_of(path) for path in files]
+        self.marks: list[Entry] = changes.get("marks", [])
+        self.gaps: dict[int, Entry] = {}
+        at = 0.0
+        entries = [*self.marks]
+        for number, (path, count) in enumerate(zip(files, self.frames, strict=True)):
+            if number in changes.get("gaps_before", ()):
+                entries.append(entry("gap", at, at + 1.5, "killed", take="final"))
+                at += 1.5
+            size_bytes = path.stat().st_size
+            take = changes.get("takes", ["final"] * len(files))[number]
+            more = {"path": str(path), "frames": count, "bytes": size_bytes, "take": take}
+            entries.append(entry("file", at, at + count / 25, "complete", **more))
+            at += count / 25
+        append_entries(ledger_path(3, str(directory)), entries)
+
+    def export(self, take: str = "final", *, ffmpeg: str = FFMPEGS[0], partial: bool = False) -> list[Exported]:
+        places = {"ledger_directory": str(self.directory), "run_directory": str(self.directory)}
+        window = Window(take=take)
+        return list(export_take(self.port, window, str(self.out), ffmpeg, partial=partial, **places))
+
+    def left(self) -> list[str]:
+        return sorted(path.name for path in self.out.iterdir())
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Four files of PCM in mov, made once: what a test changes it copies."""
+    return segments(tmp_path_factory.mktemp("recorded") / "files", 8)
+
+
+@pytest.fixture
+def files(recorded: list[Path], tmp_path: Path) -> list[Path]:
+    return [Path(shutil.copy(path, tmp_path)) for path in recorded]
+
+
+# ---- By contents ----
+
+
+def test_segments_are_one_file_with_every_frame_and_the_sound_in_its_place(tmp_path: Path, files: list[Path]) -> None:
+    take = Take(tmp_path, files)
+    (made,) = take.export()
+    assert (made.path, made.frames, made.seconds, made.cuts) == (str(take.out / "CAM3_final.mov"), 200, 8.0, ())
+    assert made.files == tuple(map(str, files))
+    assert frames_of(Path(made.path)) == 200
+    assert step_s(made.path, 25) < 0.0001
+    assert clicks(made.path) == pytest.approx(range(8), abs=0.001)
+    assert take.left() == ["CAM3_final.mov"]
+
+
+def test_a_take_begins_and_ends_at_its_marks(tmp_path: Path, files: list[Path]) -> None:
+    marks = [mark(1, str(files[0]), 30, "final", "cup"), mark(5, str(files[2]), 40, "cup", "next")]
+    take = Take(tmp_path, files, marks=marks, takes=["final", "cup", "cup", "next"])
+    (cup,) = take.export("cup")
+    # A key frame each second: from 25 on instead of 30.
+    assert (cup.frames, cup.early_frames, cup.files) == (115, 5, tuple(map(str, files[:3])))
+    assert frames_of(Path(cup.path)) == 115
+    assert clicks(cup.path)[:4] == pytest.approx(range(4), abs=0.001)
+    assert "  it begins 5 frames before the take, with a key frame" in list(lines(cup))
+    assert [(one.frames, one.early_frames) for name in ("final", "next") for one in take.export(name)] == [
+        (30, 0), (75, 15),
+    ]  # fmt: skip
+
+
+def test_a_take_with_another_one_in_its_middle_is_two_files(tmp_path: Path, files: list[Path]) -> None:
+    marks = [mark(1, str(files[0]), 30, "final", "cup"), mark(1.4, str(files[0]), 40, "cup", "final")]
+    take = Take(tmp_path, files[:2], marks=marks)
+    assert [(one.frames, one.early_frames, one.why) for one in take.export("final")] == [
+        (30, 0, ""), (75, 15, "another take is between them"),
+    ]  # fmt: skip
+    assert take.left() == ["CAM3_final.mov", "CAM3_final_2.mov"]
+
+
+def test_what_is_missing_is_a_cut_that_is_told(tmp_path: Path, files: list[Path]) -> None:
+    """The second file was cut off: what comes after it is heard where it is seen."""
+    files[1].write_bytes(files[1].read_bytes()[: files[1].stat().st_size * 4 // 5])
+    take = Take(tmp_path, files, gaps_before=[2])
+    (made,) = take.export()
+    at = sum(take.frames[:2])
+    assert [(cut.frame, cut.missing_s, cut.cause) for cut in made.cuts] == [(at, 1.5, "killed")]
+    assert made.frames == sum(take.frames)
+    assert clicks(made.path)[-3:] == pytest.approx([at / 25 + second for second in (1, 2, 3)], abs=0.005)
+    assert f"  at {at / 25:.1f}s (frame {at}) 1.5 s are missing: killed" in list(lines(made))
+    assert json.loads(json.dumps(document(made)))["cuts"] == [{"frame": at, "missing_seconds": 1.5, "cause": "killed"}]
+
+
+# ---- What is never done ----
+
+
+def test_nothing_is_overwritten(tmp_path: Path, files: list[Path]) -> None:
+    take = Take(tmp_path, files[:1])
+    (take.out / "CAM3_final.mov").write_bytes(b"mine")
+    with pytest.raises(SdisupError, match="exists and is not overwritten"):
+        take.export()
+    assert (take.out / "CAM3_final.mov").read_bytes() == b"mine"
+
+
+def test_a_name_that_is_taken_meanwhile_is_not_overwritten(
+    tmp_path: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = Take(tmp_path, files[:1])
+    monkeypatch.setattr(join_module, "_check", lambda *_: (take.out / "CAM3_final.mov").write_bytes(b"mine"))
+    with pytest.raises(SdisupError, match="exists by now, and is not overwritten"):
+        take.export()
+    assert (take.out / "CAM3_final.mov").read_bytes() == b"mine"
+    assert take.left() == ["CAM3_final.mov"]
+
+
+def test_on_a_filesystem_without_hard_links_neither(
+    tmp_path: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    take = Take(tmp_path, files[:1])
+    monkeypatch.setattr(os, "link", refused)
+    assert [made.frames for made in take.export()] == [50]
+    assert take.left() == ["CAM3_final.mov"]
+    taken = join_module.Unfinished(str(take.out), "taken.mov")
+    (take.out / "taken.mov").write_bytes(b"mine")
+    with pytest.raises(FileExistsError):
+        taken.publish()
+    taken.close()
+    assert (take.out / "taken.mov").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("how", ["gone", "a link", "a fifo", "a directory"])
+def test_only_a_file_is_opened(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "a.mov"
+    if how == "a link":
+        path.symlink_to(__file__)
+    elif how == "a fifo":
+        os.mkfifo(path)
+    elif how == "a directory":
+        path.mkdir()
+    said = {"gone": "is gone", "a link": "is a link now, and no recording"}.get(how, "is no regular file")
+    assert str(join_module.Sources().open(str(path))) == f"{path} {said}"
+
+
+def test_a_file_that_is_not_what_was_recorded_is_told_or_left_out(tmp_path: Path, files: list[Path]) -> None:
+    take = Take(tmp_path, files)
+    files[1].unlink()
+    files[2].write_bytes(files[2].read_bytes()[:-9])
+    with pytest.raises(SdisupError, match=rf"{files[1].name} is gone\n.*{files[2].name} has .* sdisup verify") as error:
+        take.export()
+    assert error.value.hint == "--partial leaves such files out"
+    assert take.left() == []
+    (made,) = take.export(partial=True)
+    assert made.files == (str(files[0]), str(files[3]))
+    assert [(cut.frame, cut.cause) for cut in made.cuts] == [(50, "left out")]
+    assert [one.path for one in made.left_out] == [str(files[1]), str(files[2])]
+
+
+def test_a_result_that_lacks_frames_is_no_result(tmp_path: Path, files: list[Path]) -> None:
+    take = Take(tmp_path, files[:2])
+    path = ledger_path(3, str(tmp_path))
+    Path(path).write_text(Path(path).read_text().replace('"frames":50', '"frames":51', 1))
+    with pytest.raises(SdisupError, match="has 100 frames, and its files have 101 by the ledger"):
+        take.export()
+    assert take.left() == []
+
+
+def test_without_room_nothing_begins(tmp_path: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    take = Take(tmp_path, files[:2])
+    monkeypatch.setattr(join_module, "FREE_MIN_BYTES", 1 << 60)
+    with pytest.raises(SdisupError, match=r"has \d+ MiB left, and \d+ MiB are needed"):
+        take.export()
+    assert take.left() == []
+
+
+def test_an_ffmpeg_that_fails_is_told_and_leaves_nothing(tmp_path: Path, files: list[Path]) -> None:
+    take = Take(tmp_path, files[:2])
+    broken = tmp_path / "bin" / "ffmpeg"
+    broken.parent.mkdir()
+    broken.write_text("#!/bin/sh\necho this is broken >&2\nexit 3\n")
+    broken.chmod(0o755)
+    with pytest.raises(SdisupError, match=r"exit code 3\): this is broken"):
+        take.export(ffmpeg=str(broken))
+    assert take.left() == []
+
+
+INTERRUPTED = """
+import sys
+from sdisup.cli import exports
+from sdisup.control.export import export_take
+from sdisup.contract.applied import AppliedPort
+from sdisup.ledger.accounts import Window
+directory, ffmpeg = sys.argv[1:]
+port = AppliedPort(3, "CAM3", "h264", directory, record_at_boot=True, revision="")
+with exports.ended_well():
+    places = {"ledger_directory": directory, "run_directory": directory}
+    list(export_take(port, Window(take="final"), directory + "/out", ffmpeg, **places))
+"""
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, *(pytest.param(one, marks=pytest.mark.slow) for one in (signal.SIGINT, signal.SIGHUP))]
+)
+def test_an_export_that_is_interrupted_leaves_nothing(tmp_path: Path, files: list[Path], number: int) -> None:
+    take = Take(tmp_path, files[:2])
+    slow, began = tmp_path / "bin" / "ffmpeg", tmp_path / "began"
+    slow.parent.mkdir()
+    slow.write_text(f"#!/bin/sh\necho part >&3\necho $$ > {began}.new; mv {began}.new {began}\nexec sleep 600\n")
+    slow.chmod(0o755)
+    root = str(Path(join_module.__file__).parents[2])
+    command = [sys.executable, "-c", INTERRUPTED, str(tmp_path), str(slow)]
+    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": root}, stderr=subprocess.DEVNULL) as export:
+        deadline = time.monotonic() + 60
+        while not began.exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        child = int(began.read_text())
+        assert [name.endswith(".part") for name in take.left()] == [True]
+        export.send_signal(number)
+        assert export.wait(60) != 0
+    assert take.left() == []
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
+
+
+def test_names_are_data(tmp_path: Path, recorded: list[Path]) -> None:
+    """No name of a file reaches FFmpeg."""
+    directory = tmp_path / "-i \n'file' %03d"
+    directory.mkdir()
+    odd = [Path(shutil.copy(path, directory / f"-y '\\\n{number}.mov")) for number, path in enumerate(recorded[:2])]
+    (made,) = Take(directory, odd).export()
+    assert made.frames == 100
+    assert "\n" not in next(iter(lines(made)))
+
+
+# ---- The command ----
+
+
+def command(take: Take, monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    place = str(take.directory)
+    export = functools.partial(export_take, ledger_directory=place, run_directory=place)
+    monkeypatch.setattr(export_module, "export_take", export)
+    monkeypatch.setattr(present_module, "with_ledgers", lambda _: Applied({3: take.port}, []))
+    return main(["export", *words])
+
+
+def test_the_command(
+    tmp_path: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    take = Take(tmp_path, files[:2])
+    assert command(take, monkeypatch, "--take", "final", str(take.out)) == 0
+    assert capsys.readouterr().out == f"{take.out}/CAM3_final.mov: 100 frames, 4.0s, of 2 files\n"
+    assert command(take, monkeypatch, "--take", "final", str(take.out)) == 1
+    assert "hint: move it away, or name another directory" in capsys.readouterr().err
+    (take.out / "CAM3_final.mov").unlink()
+    assert command(take, monkeypatch, "--json", "--port", "CAM3", "--take", "final", str(take.out)) == 0
+    assert [(one["frames"], one["port_index"]) for one in json.loads(capsys.readouterr().out)] == [(100, 3)]
+
+
+def test_what_the_command_cannot_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    take = Take(tmp_path, [])
+    assert command(take, monkeypatch, "--take", "cup", str(take.out)) == 1
+    assert "there is no recording of a take 'cup'" in capsys.readouterr().err
+    assert command(take, monkeypatch, "--take", "cup", "--port", "9", str(take.out)) == 4
+    with pytest.raises(SystemExit) as ended:
+        command(take, monkeypatch, str(take.out))
+    assert ended.value.code == 2
+
+
+def test_a_directory_that_is_not_there(tmp_path: Path, files: list[Path]) -> None:
+    take = Take(tmp_path, files[:1])
+    take.out.rmdir()
+    with pytest.raises(SdisupError, match="out: No such file or directory"):
+        take.export()
+
+
+# ---- What is joined ----
+
+MEDIA = Media(Fraction(25), 0.0, ("h264 640x360", "pcm_s24le 48000 Hz"), "h264", "pcm_s24le")
+
+
+def row(name: str, start: float, end: float, **values: Any) -> Row:
+    known: dict[str, Any] = {"what": "complete", "path": f"/r/{name}", "frames": round((end - start) * 25)}
+    known.update(start=utc_text(T + start), end=utc_text(T + end), seconds=end - start, take="final")
+    return Row("file", **{**known, **values})
+
+
+def gap(start: float, end: float, cause: str, **values: Any) -> Row:
+    return Row("gap", cause, utc_text(T + start), utc_text(T + end), end - start, **values)
+
+
+def test_what_is_missing_between_files() -> None:
+    rows = [row("a", 0, 10), row("b", 10.1, 20), row("c", 21.5, 30), row("d", 90, 99)]
+    gaps = [gap(20, 21, "killed"), gap(21, 21.5, "start"), gap(3, 4, "signal lost", path="/r/a")]
+    pieces, left_out = pieces_of(rows, gaps)
+    assert [(piece.missing_s, piece.cause) for piece in pieces] == [
+        (None, ""), (None, ""), (1.5, "killed, start"), (60.0, "stopped"),
+    ]  # fmt: skip
+    assert left_out == []
+
+
+def test_what_is_being_recorded_is_left_out() -> None:
+    rows = [row("a", 0, 10), row("b", 10, 20, what="", is_open=True)]
+    pieces, left_out = pieces_of(rows, [])
+    assert [piece.path for piece in pieces] == ["/r/a"]
+    assert [str(one) for one in left_out] == ["/r/b is being recorded"]
+
+
+@pytest.mark.parametrize(
+    ("other", "name", "why"),
+    [
+        (MEDIA.replaced(rate=Fraction(50)), "b.mov", "it has 50 pictures a second, and not 25 as before"),
+        (MEDIA.replaced(streams=("h264 720x576",)), "b.mov", "it is h264 720x576, and not h264 640x360 as before"),
+        (MEDIA.replaced(streams=MEDIA.streams[:1]), "b.mov", "it is no more, and not pcm_s24le 48000 Hz as before"),
+        (MEDIA, "b.mkv", "it is mkv, and not mov as before"),
+    ],
+)
+def test_what_does_not_fit_is_a_file_of_its_own(other: Media, name: str, why: str) -> None:
+    pieces = [Piece("a.mov", frames=50), Piece(name, frames=50), Piece(f"2{name}", frames=50)]
+    runs = list(runs_of(pieces, {"a.mov": MEDIA, name: other, f"2{name}": other}))
+    assert [(len(run.pieces), run.why) for run in runs] == [(1, ""), (2, why)]
+
+
+def test_places_are_whole_frames_and_no_rounding_adds_up() -> None:
+    media = MEDIA.replaced(rate=Fraction(30000, 1001))
+    pieces = tuple(Piece(f"{number}.mov", frames=61) for number in range(1000))
+    text = list_text(Run(pieces, (media,) * 1000), [piece.path for piece in pieces])
+    durations = [int(line.removeprefix("duration ").removesuffix("us")) for line in text.splitlines()[2::2]]
+    assert len(durations) == 1000
+    assert abs(sum(durations) - 61_000 * 1001 / 30000 * 1e6) <= 1
+
+
+def test_what_comes_before_the_first_picture_is_before_its_place() -> None:
+    """FFmpeg's first packet of AAC is before all sound: the file's first picture comes 21 ms after it."""
+    first = MEDIA.replaced(offset_s=0.021)
+    run = Run((Piece("a", frames=50), Piece("b", frames=50)), (first, MEDIA))
+    found = list_text(run, ["a", "b"]).splitlines()
+    assert found[1:] == ["file a", "duration 2021000us", "file b", "duration 2000000us"]
+
+
+def stream(kind: str, **values: object) -> dict[str, object]:
+    known = {"video": {"codec_name": "h264", "width": 640, "height": 360, "r_frame_rate": "25/1"}, "audio": {}}[kind]
+    return {"index": 0 if kind == "video" else 1, "codec_type": kind, **known, **values}
+
+
+@pytest.mark.parametrize(
+    ("videos", "sounds", "offset_s"),
+    [
+        (["0.000000", "0.040000"], ["0.000000", "0.021333"], 0.0),
+        # FFmpeg makes the first picture last longer, or tells its true time, or tells the sound's.
+        (["0.000000", "0.061406"], ["0.000000", "0.021333"], 0.021406),
+        (["0.021000", "0.061000"], ["0.000000", "0.021000"], 0.021),
+        (["0.000000", "0.040000"], ["-0.021000", "0.000000"], 0.021),
+        (["0.000000", "0.040000"], ["0.005000", "0.026000"], 0.0),
+        (["0.010000"], [], 0.0),
+        ([], [], 0.0),
+    ],
+)
+def test_where_the_first_picture_is(videos: list[str], sounds: list[str], offset_s: float) -> None:
+    packets = [{"stream_index": index, "pts_time": at} for index, found in enumerate([videos, sounds]) for at in found]
+    media = media_from({"streams": [stream("video"), stream("audio")], "packets": packets})
+    assert media.offset_s == pytest.approx(offset_s)
+
+
+@pytest.mark.parametrize(
+    ("said", "rate"), [("30000/1001", "30000/1001"), ("2997/100", "30000/1001"), ("24/1", "24"), ("17/1", "17")]
+)
+def test_a_rate_next_to_one_of_television_is_that_one(said: str, rate: str) -> None:
+    media = media_from({"streams": [stream("video", r_frame_rate=said)], "packets": []})
+    assert media.rate == Fraction(rate)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [{}, [], {"streams": 3}, {"streams": [stream("audio")]}, {"streams": [stream("video", r_frame_rate="0/0")]}],
+)  # fmt: skip
+def test_what_ffprobe_cannot_say_is_a_problem(said: object) -> None:
+    with pytest.raises(ValueError, match=r"stream|rate|picture|object|list"):
+        media_from(said)
+
+
+def test_ffmpeg_opens_what_was_opened_and_nothing_that_a_file_names() -> None:
+    run = Run((Piece("/r/a.mov", frames=50), Piece("/r/b.mov", frames=50)), (MEDIA, MEDIA))
+    words = arguments(run, "ffmpeg", "/proc/7/fd/9")
+    assert not [word for word in words if "/r/" in word]
+    assert words[words.index("-protocol_whitelist") + 1] == "file"
+    assert words[words.index("-format_whitelist") + 1] == "concat,mov,matroska,mxf"
+    assert words[-4:] == ["-y", "-f", "mov", "/proc/self/fd/3"]
+    assert "-af" not in words
+
+
+# ---- All containers, on all FFmpegs ----
+
+HYBRID = FRAGMENTS.replace("empty_moov+default_base_moof", "hybrid_fragmented")
+MATRIX: dict[str, dict[str, Any]] = {
+    "mov-pcm": {}, "mp4-aac": {"container": "mp4", "sound": "aac"}, "mkv-pcm": {"container": "mkv"},
+    "mkv-aac": {"container": "mkv", "sound": "aac"}, "mov-29.97": {"rate": 30}, "mp4-aac-59.94": {
+        "container": "mp4", "sound": "aac", "rate": 60}, "mkv-59.94": {"container": "mkv", "rate": 60},
+    "mov-hybrid": {"options": HYBRID}, "mp4-aac-hybrid": {"container": "mp4", "sound": "aac", "options": HYBRID},
+    "mov-prores": {"picture": ("-c:v", "prores_aw", "-profile:v", "0")},
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", MATRIX)
+@pytest.mark.parametrize("ffmpeg", FFMPEGS)
+def test_the_sound_is_in_its_place_behind_24_segments(tmp_path: Path, ffmpeg: str, case: str) -> None:
+    given = dict(MATRIX[case])
+    if given.get("container") == "mkv":
+        given["options"] = "cluster_time_limit=100"
+    try:
+        found = segments(tmp_path / "files", 48, ffmpeg=ffmpeg, **given)
+    except subprocess.CalledProcessError:
+        assert "hybrid" in case
+        pytest.skip("this FFmpeg has no hybrid_fragmented")
+    take = Take(tmp_path, found)
+    (made,) = take.export(ffmpeg=ffmpeg)
+    rate, is_matroska = given.get("rate", 25), given.get("container") == "mkv"
+    times = clicks(made.path)
+    offsets_ms = [1000 * (at - round(at)) for at in times]
+    off_s = step_s(made.path, rate)
+    print(f"{case}: {made.frames} frames of {len(found)} files, step off by {1000 * off_s:.2f} ms, sound off by "
+          f"{min(offsets_ms):.2f} to {max(offsets_ms):.2f} ms")  # fmt: skip
+    assert made.frames == sum(take.frames)
+    assert off_s < (0.0011 if is_matroska else 0.0001)
+    assert len(times) == 48
+    # An FFmpeg that tells Matroska of AAC's first packet has the same in the first file alone.
+    own_ms = 1000 * clicks(str(found[0]))[0] if is_matroska else 0.0
+    assert max(map(abs, offsets_ms)) < 5 or max(abs(one - own_ms) for one in offsets_ms) < 5
