@@ -22,8 +22,7 @@ from sdisup.runner.begin import Beginning
 from sdisup.runner.decide import END_FFMPEG, NOTHING, Decision, Situation, decide, describe
 from sdisup.runner.disk import Closed, Event, FirstMedia, Opened, OpenFailed, Sample
 from sdisup.runner.main import Runner
-from sdisup.runner.pace import BLOCK_S
-from sdisup.runner.rest import REST_S
+from sdisup.runner.rest import LONGEST_S
 
 RECORDINGS = Path(__file__).resolve().parent / "unit" / "recordings"
 BASE = Options(
@@ -193,7 +192,7 @@ def is_same(text: str, turned: str) -> bool:
     (done, told), (done_first, told_first) = _split(text), _split(turned)
     late_s = [after - before for (after, _), (before, _) in zip(done, done_first, strict=False)]
     is_done = [_without_numbers(words) for _, words in done] == [_without_numbers(words) for _, words in done_first]
-    return told == told_first and is_done and all(-0.05 <= late <= REST_S + BLOCK_S for late in late_s)
+    return told == told_first and is_done and all(-0.05 <= late <= LONGEST_S + 0.1 for late in late_s)
 
 
 def _split(text: str) -> tuple[list[tuple[float, str]], list[str]]:

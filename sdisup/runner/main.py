@@ -174,14 +174,14 @@ class Runner:
                     is_said = True
                 elif attempt is not None and not attempt.on_ready(descriptor, now):
                     is_said = True
-            is_due = now >= self._rests_until and not (attempt is not None and attempt.marks.is_amid)
+            is_due = now >= min(self._rests_until, self._limit_at) and not (attempt and attempt.marks.is_amid)
             if is_said or is_due:
                 return
 
     def _timeout_ms(self, now: float) -> int:
         if self._rests_until:
             # A little later: a mark of the sound is to wake the runner for the turn.
-            return max(0, int((self._rests_until + BLOCK_S - now) * 1000) + 1)
+            return max(0, int((min(self._rests_until + BLOCK_S, self._limit_at) - now) * 1000) + 1)
         moments = [self._reporter.next_at()]
         if self._attempt is None:
             moments.append(self._wait_until)
@@ -260,7 +260,7 @@ class Runner:
             reason = "; ".join(filter(None, (reason, *self._remarks(situation.sight))))
             self._reporter.publish(now, state, reason, self._attempt)
         rests = self._is_all_told(now) and may_rest(situation)
-        self._rests_until = self._reporter.next_at() - BLOCK_S / 2 if rests else 0.0
+        self._rests_until = self._reporter.rests_until() - BLOCK_S / 2 if rests else 0.0
         if self._attempt is not None:
             self._attempt.heed_blocks(at_once=not rests)
         self._limit_at = now + next_limit_s(situation.sight, self._options) if situation.sight else math.inf

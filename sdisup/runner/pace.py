@@ -222,10 +222,10 @@ class Pace:
         self._jump, self._jump_until = "", -1.0
         self.is_starved = False
         """Whether FFmpeg gets too little processor time to read all pictures: then the source does not lose them."""
-        self.loses_pictures = False
-        """Whether copies now stand for lost pictures: the source lost them, or FFmpeg did not read them in time."""
-        self.remark = ""
-        """What an operator should know of the rate, by the last ten seconds and the last minute; "" if all is well."""
+        self._loses_pictures = False
+        self._remark = ""
+        self._noted: tuple[Counts, Point] | None = None
+        """The last point, where nobody has judged it yet."""
         self._short, self._long, self._fast = Window(SHORT_WINDOW_S), Window(LONG_WINDOW_S), Window(FAST_WINDOW_S)
 
     # What is counted.
@@ -257,6 +257,18 @@ class Pace:
     def missing(self) -> int:
         """How many pictures are missing in all."""
         return self.short + self.repeated + self._lost
+
+    @property
+    def remark(self) -> str:
+        """What an operator should know of the rate, by the last ten seconds and the last minute; "" if all is well."""
+        if self._noted is not None:
+            self._judge_all(*self._noted)
+        return self._remark
+
+    @property
+    def loses_pictures(self) -> bool:
+        """Whether copies now stand for lost pictures: the source lost them, or FFmpeg did not read them in time."""
+        return bool(self.remark) and self._loses_pictures
 
     def add(self, now: float, raw: float, frames: int, copies: int, drops: int) -> None:
         """Add a progress block: frames written, the copies among them, and pictures dropped.
@@ -327,7 +339,7 @@ class Pace:
             self._paced = counts
         elif pictures:
             self._deficit = Deficit(self.rate)
-            self._short, self._long = Window(SHORT_WINDOW_S), Window(LONG_WINDOW_S)
+            self._short, self._long, self._noted = Window(SHORT_WINDOW_S), Window(LONG_WINDOW_S), None
 
     # Timestamps.
 
@@ -415,15 +427,19 @@ class Pace:
     # Remarks.
 
     def _note(self, counts: Counts) -> None:
-        """Add a point to the windows and judge them. Silent holes count as filled, since the ledger has them."""
+        """Add a point to the windows. Silent holes count as filled, since the ledger has them."""
         lost, filled = self._silent_lost, self._silent_filled
         if self._pending is not None and self._cause_of(self._pending) == self._silent:
             lost, filled = lost + self._pending.lost, filled + self._filled_of(self._pending)
         point = Point(counts.raw, counts.frames + lost - filled, counts.pictures + lost, counts.drops)
         for window in (self._short, self._long, self._fast):
             window.add(point)
-        self.loses_pictures = False
-        self.remark = (
+        self._noted = (counts, point)
+
+    def _judge_all(self, counts: Counts, point: Point) -> None:
+        """Judge the windows when somebody wants to know: several blocks may have come since."""
+        self._noted, self._loses_pictures = None, False
+        self._remark = (
             self._judge(self._short.rates(point), SHORT_SHARE, 2)
             or self._judge(self._long.rates(point), LONG_SHARE, 10)
             or self._judge_speed(counts, self._fast.rates(point))
@@ -444,7 +460,7 @@ class Pace:
         if rates.frames < least:
             return f"{CANNOT_KEEP_UP}: {round(steps * rates.frames) / steps:.1f} of {stated} fps"
         if rates.pictures < least:
-            self.loses_pictures = True
+            self._loses_pictures = True
             return f"{f'{CANNOT_KEEP_UP}: ' if self.is_starved else DELIVERS}{got:.1f} of {stated} fps"
         if rates.drops > self.rate * share:
             return f"{DELIVERS}{_rate_text(rates.pictures + rates.drops)} fps; {stated} are recorded"
@@ -456,7 +472,7 @@ class Pace:
         if not self.is_stated:
             return ""
         if rates.frames < self.rate * (1 - share):
-            self.loses_pictures = True
+            self._loses_pictures = True
             got = round(steps * rates.frames) / steps
             return f"{f'{CANNOT_KEEP_UP}: ' if self.is_starved else DELIVERS}{got:.1f} of {self.rate:.4g} fps"
         since = self._paced

@@ -21,7 +21,7 @@ from sdisup.runner.memory import Memory
 from sdisup.runner.meter import Meter
 from sdisup.runner.notify import Notifier
 from sdisup.runner.pace import BLOCK_S
-from sdisup.runner.rest import REST_S
+from sdisup.runner.rest import LONGEST_S, REST_S
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ JOURNAL = "/run/systemd/journal/stdout"
 BURST_LINES = 120
 LINES_PER_S = 2.0
 TEXT_LIMIT = 2000
-PUBLISH_INTERVAL_S, IDLE_INTERVAL_S = REST_S, 2.5
+PUBLISH_INTERVAL_S, IDLE_INTERVAL_S = 1.0, 2.5
 """A reader takes a status of 5 s for one of a runner that hangs, and systemd wants its watchdog fed each 3.3 s."""
 
 
@@ -183,6 +183,10 @@ class Reporter:
         is_idle = self.status.state in ("no-signal", "backoff")
         return self._written_at + (IDLE_INTERVAL_S if is_idle else PUBLISH_INTERVAL_S)
 
+    def rests_until(self) -> float:
+        """When the status is due of a recording that is plainly well."""
+        return self._written_at + REST_S
+
     def is_due(self, now: float) -> bool:
         """Whether the status is due, or would be before FFmpeg's next block wakes the runner."""
         return now >= self.next_at() - BLOCK_S / 2
@@ -204,8 +208,9 @@ class Reporter:
         elif has_changed:
             self._notifier.send(f"STATUS={self._text}")
         interval_s = self._notifier.watchdog_interval_s
-        # The next turn may come as late as the status is due again.
-        if interval_s and self.next_at() > self._watchdog_at and self._notifier.send("WATCHDOG=1"):
+        # The next turn may come as late as the status is due again, or as a rest ends.
+        next_at = max(self.next_at(), self._written_at + LONGEST_S)
+        if interval_s and next_at > self._watchdog_at and self._notifier.send("WATCHDOG=1"):
             self._watchdog_at = now + interval_s
 
     def finish(self, now: float, state: str, reason: str) -> None:

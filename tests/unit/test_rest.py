@@ -20,13 +20,12 @@ from scripted import OPTIONS, Action, FakeFFmpeg, World
 
 from sdisup.contract.options import SOUND_MARK
 from sdisup.ledger import spool
-from sdisup.runner import decide, main, report
+from sdisup.runner import decide, main, report, rest
 from sdisup.runner.decide import CLOSING, NOTHING, RUNNING, Sight, Situation
 from sdisup.runner.disk import Event, FirstMedia, Sample
-from sdisup.runner.pace import BLOCK_S
-from sdisup.runner.rest import REST_S, Marks, may_rest
+from sdisup.runner.rest import Marks, may_rest
 
-LONGEST_S = REST_S + BLOCK_S / 2 + 0.002
+LONGEST_S = rest.LONGEST_S + 0.002
 WELL = Situation(
     100.0,
     RUNNING,
@@ -39,7 +38,7 @@ SITUATION = {
     "sight": None,
 }  # fmt: skip
 SIGHT = {
-    "recording_s": None, "frameless_s": 0.8, "growthless_s": 3.1, "look_s": 3.1, "pace": "cannot keep up",
+    "recording_s": None, "frameless_s": 1.8, "growthless_s": 3.1, "look_s": 3.1, "pace": "cannot keep up",
     "jump": "by 12 s", "format_change": "320x180", "programme": "2", "soundless_s": 3.1, "is_deleted": True,
     "is_misplaced": True,
 }  # fmt: skip
@@ -118,7 +117,9 @@ def test_nothing_is_judged_late_by_a_rest(sight: Sight, options: Any) -> None:
     """Whoever may rest would decide, and say, the same at the rest's end, even if nothing came."""
     now = Situation(100.0, RUNNING, sight=sight)
     if may_rest(now):
-        later = Situation(100.0 + LONGEST_S, RUNNING, sight=older(sight, LONGEST_S))
+        # Not a moment later than when no frame will have come for too long.
+        rest_s = min(LONGEST_S, decide.next_limit_s(sight, options))
+        later = Situation(100.0 + rest_s, RUNNING, sight=older(sight, rest_s))
         assert decide.decide(later, options).step == NOTHING
         assert decide.describe(later, options, "", ("", "")) == decide.describe(now, options, "", ("", ""))
 
