@@ -23,6 +23,7 @@ from typing import Any
 
 import pytest
 from test_hold_back import FFMPEGS, RATE, SETTLED_S, TOLERANCE_S, Recording
+from test_stamp import stamp, timecodes_in
 
 from sdisup.config.codecs import CODECS, HOLD_BACK_LIMIT_S
 from sdisup.config.settings import Port, parse_settings
@@ -58,7 +59,8 @@ class Case:
     def port(self) -> Port:
         graph = f"testsrc2=size={self.size}:rate={RATE},realtime[out0];sine=frequency=1000:sample_rate=48000[out1]"
         source = {"kind": "custom", "input": ["-f", "lavfi", "-i", graph], "rate": RATE, "scan": self.scan}
-        values = {"source": source, "codec": self.codec, "container": self.container, **self.settings}
+        values = {"source": source, "codec": self.codec, "container": self.container, "timecode": "clock"}
+        values |= self.settings
         return parse_settings([("test.toml", {"appliance": {"ports": 1}, "defaults": values})]).ports[0]
 
 
@@ -162,6 +164,12 @@ def test_a_killed_file_is_what_was_asked_for(case: Case, ffmpeg: str, tmp_path: 
     assert {(sound["codec_name"], sound["channels"]) for sound in sounds} == {(codec.audio_encoder, 1)}
     assert {sound["sample_rate"] for sound in sounds} == {"48000"}
 
+    written = bytearray(content)
+    assert stamp(written, case.container, str(RATE), "10:11:12:13").is_found
+    file.write_bytes(written)
+    assert timecodes_in(file) == {"10:11:12:13"}
+    assert recording.readable_frames() == readable
+
 
 def probe(file: Path, *what: str) -> dict[str, Any]:
     done = subprocess.run(
@@ -229,7 +237,8 @@ def test_a_killed_copy_is_what_was_sent(source: str, container: str, sound: str,
     counted = count_pictures(str(file), container, is_even=False)
     assert counted is not None
     assert counted.count == readable
-    picture, heard = probe(file, "-show_streams")["streams"]
+    # The timecode is a stream of data.
+    picture, heard = [part for part in probe(file, "-show_streams")["streams"] if part["codec_type"] != "data"]
     alike = ("codec_name", "profile", "pix_fmt", "width", "height", "color_space", "color_primaries", "r_frame_rate")
     assert [picture.get(key) for key in alike] == [of_sent[0].get(key) for key in alike]
     if source == "mpeg2video":
