@@ -13,8 +13,7 @@ from sdisup.contract.records import Record
 from sdisup.ledger.accounts import Row
 
 LEAST_BREAK_S = 2.0
-"""Files whose times are this far apart do not follow upon each other, where the ledger has no gap of the take between
-them: it was stopped."""
+"""Files whose times are further apart than this, and the gaps between them, were recorded before and after a stop."""
 STOPPED = "stopped"
 LEFT_OUT = "left out"
 
@@ -106,7 +105,7 @@ def container_of(path: str) -> str:
 
 
 def pieces_of(rows: Iterable[Row], gaps: Sequence[Row]) -> tuple[list[Piece], list[LeftOut]]:
-    """A take's pieces in order, and its files that are not over. `gaps` are those of the take."""
+    """A take's pieces in order, and its files that are not over. `gaps` are those of the port."""
     pieces: list[Piece] = []
     left_out: list[LeftOut] = []
     before: Row | None = None
@@ -127,10 +126,12 @@ def _between(before: Row, row: Row, gaps: Sequence[Row]) -> tuple[float | None, 
     """What is missing between two files, and why; None for nothing."""
     since, until = before.start or before.not_before, row.start or row.not_before
     found = [gap for gap in gaps if not gap.path and since <= (gap.start or gap.not_before) < until]
-    if found:
-        return sum(gap.seconds or 0.0 for gap in found), ", ".join(dict.fromkeys(gap.what for gap in found))
-    apart_s = _apart_s(before.end, row.start)
-    return (apart_s, STOPPED) if apart_s > LEAST_BREAK_S else (None, "")
+    missing_s, apart_s = sum(gap.seconds or 0.0 for gap in found), _apart_s(before.end, row.start)
+    causes = list(dict.fromkeys(gap.what for gap in found))
+    if apart_s > missing_s + LEAST_BREAK_S:
+        missing_s = apart_s
+        causes.append(STOPPED)
+    return (missing_s, ", ".join(causes)) if causes else (None, "")
 
 
 def _apart_s(end: str | None, start: str | None) -> float:
