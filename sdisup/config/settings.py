@@ -454,7 +454,7 @@ def _raster_problems(port: Port, profile: str) -> Iterator[Remark]:
         scan = "interlaced" if is_interlaced else "progressive"
         choices = rasters.choices(port.codec, port.raster, is_interlaced)
         text = f"there is no {named} of {port.raster} {scan} at {rate} (there is: {choices})"
-        yield ("codec", "dnx_profile", "raster", "source.rate", "source.scan"), text
+        yield ("codec", "dnx_profile", "raster", "source.rate", "source.scan", "source.size"), text
 
 
 def _one_file(port: Port) -> str:
