@@ -73,9 +73,16 @@ class Stage:
         for path in (self.recordings, directory / "run" / "port-0", directory / "card"):
             path.mkdir(parents=True)
 
-    def write(self, text: str) -> None:
+    def write(self, text: str, age_s: float = 0.0) -> None:
+        """Write a line of so long ago: before the lines of what came after it."""
         with self._lock:
-            self.lines.append(f"{time.monotonic() - self._spawned_at:.3f} {text}")
+            at = time.monotonic() - self._spawned_at - age_s
+            place = len(self.lines)
+            while age_s and place and not self.lines[place - 1].endswith(" spawn"):
+                if float(self.lines[place - 1].partition(" ")[0]) <= at:
+                    break
+                place -= 1
+            self.lines.insert(place, f"{at:.3f} {text}")
 
     def options(self, source: dict[str, Any], change: Callable[[str], str] = str, **defaults: Any) -> Options:
         table = {"source": source, "container": "mkv", "preset": "ultrafast", "bitrate_kbps": 300, **defaults}
@@ -104,6 +111,12 @@ class Stage:
                 for line in filter(None, lines):
                     stage.write("> " + line.decode("utf-8", "replace"))
                 return data
+
+            def blocks(self) -> tuple[list[tuple[float, bytes]], bool]:
+                found, is_open = super().blocks()
+                for age_s, block in found:
+                    stage.write(f"> {' '.join(block.decode().replace(' ', '').splitlines())}", age_s)
+                return found, is_open
 
             def step(self, action: str) -> None:
                 stage.write(f"# the runner: {action}")
@@ -533,7 +546,15 @@ def library_missing(stage: Stage) -> None:
 # A stream, sent by the tests' camera; what the recording's pictures show is told at its end.
 
 
-def films(stage: Stage, container: str, fault: str, seconds: float = 8, at_s: float = 12, **source: Any) -> None:
+def films(
+    stage: Stage,
+    container: str,
+    fault: str,
+    seconds: float = 8,
+    at_s: float = 12,
+    codec: str = "h264",
+    **source: Any,
+) -> None:
     """Record a camera with a fault after `at_s` seconds, and until `seconds` after it."""
     sound = ["--sound"] if source.get("audio") else []
     with filming(*sound, "--fault", f"{at_s:g}:{fault}", container, "tcp://127.0.0.1:0") as camera:
@@ -551,7 +572,7 @@ def films(stage: Stage, container: str, fault: str, seconds: float = 8, at_s: fl
             if not stage.is_over:
                 stage.stop()
 
-        stage.run(stage.options({"kind": "custom", "input": arguments, **NO_AUDIO, **source}), act)
+        stage.run(stage.options({"kind": "custom", "input": arguments, **NO_AUDIO, **source}, codec=codec), act)
     stage.does(f"recorded: {see(*sorted(stage.recordings.iterdir()), ffmpeg=stage.ffmpeg)}")
 
 
@@ -600,6 +621,36 @@ def sound_comes_late(stage: Stage) -> None:
     films(stage, "mpegts", "mute=24", 32, at_s=0, audio=True)
 
 
+@case
+def copy_silent_for_4_s(stage: Stage) -> None:
+    films(stage, "mpegts", "silence=4", 12, codec="copy")
+
+
+@case
+def copy_loses_30_percent(stage: Stage) -> None:
+    films(stage, "mpegts", "drop=3/10", 24, codec="copy", rate=25)
+
+
+@case
+def copy_jumps_120_s_ahead(stage: Stage) -> None:
+    films(stage, "flv", "jump=120", codec="copy")
+
+
+@case
+def copy_steps_8_s_back(stage: Stage) -> None:
+    films(stage, "flv", "jump=-8", codec="copy")
+
+
+@case
+def copy_with_an_outlier(stage: Stage) -> None:
+    films(stage, "flv", "outlier=37600", codec="copy")
+
+
+@case
+def copy_changes_size(stage: Stage) -> None:
+    films(stage, "mpegts", "size=640x368", codec="copy")
+
+
 @contextlib.contextmanager
 def disk_of(where: Path, size: str) -> Iterator[None]:
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "disk", where], check=True)
@@ -612,22 +663,6 @@ def disk_of(where: Path, size: str) -> Iterator[None]:
 # ---------------------------------------------------------------- writing it
 
 
-def folded(lines: list[str]) -> list[str]:
-    """The lines, with each progress block on one."""
-    found: list[str] = []
-    block: list[str] = []
-    for line in lines:
-        text = line.partition(" ")[2]
-        if text.startswith("> ") and "=" in text and " " not in text[2:].partition("=")[0]:
-            block.append("=".join(part.strip() for part in text[2:].split("=")))
-            if block[-1].startswith("progress="):
-                found.append(f"{line.partition(' ')[0]} > {' '.join(block)}")
-                block = []
-        else:
-            found.append(line)
-    return found + [f"{lines[-1].partition(' ')[0]} > {' '.join(block)}"] * bool(block)
-
-
 def record(ffmpeg: str, name: str) -> Path:
     """Record a case, replay it, and write both; returns the recording's path."""
     version = probe_ffmpeg(ffmpeg).version.split("-")[0]
@@ -635,7 +670,7 @@ def record(ffmpeg: str, name: str) -> Path:
         os.environ["SDISUP_STANDIN_DIR"], os.environ["SDISUP_STANDIN_FFMPEG"] = f"{directory}/card", ffmpeg
         stage = Stage(ffmpeg, Path(directory))
         CASES[name](stage)
-        text = "\n".join(folded(stage.lines))
+        text = "\n".join(stage.lines)
         options = stage.runner._options  # type: ignore[union-attr]
     told = " ".join(f"{name}={getattr(options, name)}" for name in TOLD)
     path = RECORDINGS / f"{name}-{'.'.join(version.split('.')[:2])}.txt"

@@ -221,6 +221,20 @@ def is_wild(text: str) -> bool:
     return "invalid dropping" in text or text.endswith("frame duplication too large, skipping")
 
 
+def is_behind(text: str) -> bool:
+    """Whether a log line says that a packet is written at another time than its own, which is before the last one's.
+
+    `[vost#0:0/copy @ 0x5555] Non-monotonic DTS; previous: 11960, current: 4000; changing to 11960. This may …`
+    `[matroska @ 0x5555] Non-monotonous DTS in output stream 0:0; previous: 11960, current: 4000; changing …` (5.1)
+    """
+    return "] Non-monoton" in text and " DTS" in text
+
+
+def is_of_picture(text: str) -> bool:
+    """Whether a line of is_behind is about the recording's first stream, which is the picture."""
+    return text.startswith("[vost#") or " in output stream 0:0; " in text
+
+
 def wild_stream(text: str) -> str:
     """The stream's number in a line for which is_wild is true; "" where the line names no stream."""
     return next((word.removeprefix("st:") for word in text.split() if word.startswith("st:")), "")

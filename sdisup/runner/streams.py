@@ -16,6 +16,8 @@ from sdisup.runner.progress import (
     changed_size,
     found_rate,
     found_size,
+    is_behind,
+    is_of_picture,
     is_sound_mapping,
     is_sound_unknown,
     is_wild,
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 WILD_IN_A_ROW, WILD_S = 3, 1.0
 """So many timestamps that FFmpeg does not believe, within this time, are a jump; fewer are outliers."""
+BACK_IN_A_ROW, BACK_S = 20, 2.0
+"""So many pictures of a copy whose timestamps are behind, within this time, are a step back; fewer are a sender's."""
 
 
 class Streams:
@@ -65,6 +69,7 @@ class Streams:
         self._format_change = ""
         self._picture = ""
         self._wild: deque[float] = deque(maxlen=WILD_IN_A_ROW)
+        self._back: deque[float] = deque(maxlen=BACK_IN_A_ROW)
 
     @property
     def has_choice(self) -> bool:
@@ -106,6 +111,9 @@ class Streams:
         self._take_stream(text, meter)
         if is_wild(text):
             self._take_wild(now, text, meter)
+            return False
+        if is_behind(text):
+            self._take_behind(now, text, meter)
             return False
         self.ffmpeg_version = self.ffmpeg_version or muxer_version(text)
         self._new_size = changed_size(text) or self._new_size
@@ -165,6 +173,16 @@ class Streams:
         within_s = max(WILD_S, WILD_IN_A_ROW / (meter.rate or WILD_IN_A_ROW))
         if len(self._wild) == WILD_IN_A_ROW and now - self._wild[0] < within_s:
             meter.pace.jumped(now, "by more than 10 s" if meter.frames else "between picture and sound")
+
+    def _take_behind(self, now: float, text: str, meter: Meter) -> None:
+        """Count pictures of a copy that FFmpeg writes at the time of the one before, since theirs is earlier: after a
+        step back all are, until they have caught up. There is a line for each."""
+        if not is_of_picture(text):
+            return
+        self._back.append(now)
+        within_s = max(BACK_S, 1.5 * BACK_IN_A_ROW / (meter.rate or BACK_IN_A_ROW))
+        if len(self._back) == BACK_IN_A_ROW and now - self._back[0] < within_s:
+            meter.pace.jumped(now, "back; FFmpeg gives all pictures one time until they have caught up")
 
 
 def _is_about(size: str, other: str) -> bool:
