@@ -444,6 +444,18 @@ class Pace:
             or self._judge(self._long.rates(point), LONG_SHARE, 10)
             or self._judge_speed(counts, self._fast.rates(point))
         )
+        if self._remark and self._is_another_rate(self._short.rates(point), self._long.rates(point)):
+            self._remark += "; is source.rate right?"
+
+    def _is_another_rate(self, short: Rates | None, long: Rates | None) -> bool:
+        """Whether for a minute the source has kept a standard rate that is not the stated one."""
+        if short is None or long is None or not self.is_stated:
+            return False
+        for rate in STANDARD_RATES:
+            is_kept = abs(long.pictures + long.drops - rate) < 0.002 * rate
+            if is_kept and abs(short.pictures + short.drops - rate) < 0.015 * rate:
+                return abs(rate - self.rate) > 0.002 * rate
+        return False
 
     def _judge(self, rates: Rates | None, share: float, steps: int) -> str:
         """The remark on a window; "" if there is none. The rate is shown in steps of 1/`steps` of a frame a second."""

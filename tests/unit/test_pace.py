@@ -276,9 +276,22 @@ def test_what_is_over_is_no_longer_said_and_remains_counted() -> None:
 ])  # fmt: skip
 def test_a_rate_that_is_stated_wrong_is_one_remark_with_both(rate: float, signal: float, said: str) -> None:
     feed = Feed(rate).run(90, min(signal, rate), max(0.0, rate - signal), max(0.0, signal - rate))
-    assert said in feed.said
+    assert feed.said[-1].removesuffix("; is source.rate right?") == said
     assert all(float(text.split()[3]) == pytest.approx(signal, abs=0.3) for text in feed.said)
     assert feed.jumps == []
+    # After a minute of it.
+    asked = "; is source.rate right?"
+    assert [text for text in feed.said if text.endswith(asked)] == [said + asked]
+    assert feed.pace.remark == feed.said[-1]
+
+
+@pytest.mark.parametrize("is_copied", [True, False])
+@pytest.mark.parametrize("fps", [21.0, 17.5, 12.5])
+def test_a_source_that_keeps_no_standard_rate_is_not_asked_for_it(fps: float, is_copied: bool) -> None:
+    feed = Feed(is_copied=is_copied).run(150, fps, 0.0 if is_copied else 25.0 - fps)
+    assert feed.pace.remark == f"the source delivers {fps} of 25 fps"
+    assert not any("source.rate" in text for text in feed.said)
+    assert feed.missing() == pytest.approx(150 * (25 - fps), rel=0.12)
 
 
 def test_a_rate_that_nobody_stated_may_change() -> None:
@@ -330,7 +343,7 @@ def test_what_a_copied_source_lacks_by_its_stated_rate_is_said_and_counted(rate:
 def test_a_copied_source_that_is_faster_than_stated_is_one_remark_with_both(rate: float, fps: float) -> None:
     feed = Feed(rate, is_copied=True).run(150, fps)
     by_which = f"; {rate:g} are stated, by which missing pictures are counted"
-    assert feed.said == [f"the source delivers {fps:.4g} fps{by_which}"]
+    assert feed.said == [f"the source delivers {fps:.4g} fps{by_which}; is source.rate right?"]
     assert feed.missing() == 0
 
 
