@@ -39,6 +39,7 @@ class FakeFFmpeg:
     cpu_s = 0.05
     has_read_all = True
     busy = 0.0
+    written = 0
 
     def __init__(self, world: World, command: Sequence[str]) -> None:
         self.command = list(command)
@@ -79,6 +80,9 @@ class FakeFFmpeg:
 
     def thread_times(self) -> dict[str, float]:
         return {"1": 0.0, "2": self.busy * self._world.time_s}
+
+    def effort(self) -> tuple[float, int]:
+        return self.busy * self._world.time_s, self.written
 
     def has_read(self) -> bool:
         return self.has_read_all

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from sdisup.control.bus import SystemdError
     from sdisup.control.systemd import Systemd
 
-STOP_LIMIT_S = 260.0
-"""Longer than the TimeoutStopSec= of any unit, also of one with the longest limits that a configuration may have."""
+STOP_LIMIT_S = 740.0
+"""Longer than the TimeoutStopSec= of any unit, also of one with the longest limits that a configuration may have, and
+than what a runner may ask systemd to wait beyond it (runner/attempt.py, PATIENCE_AT_MOST_S)."""
 START_LIMIT_S = 30.0
 POLL_S = 0.02
 REST_SHARE = 4

@@ -81,6 +81,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
 CLOSE_PATIENCE_S = 3.0
+FRAMES_CLOSED_A_S, PATIENCE_AT_MOST_S = 50_000, 240.0
+"""At a stop a file that FFmpeg gets on with is waited for by its frames, since FFmpeg lists each in it: a day's at 50
+frames a second for 86 s longer. FFmpeg 7.1 lists a million and a half in a second, on a disk that takes them."""
+EFFORT_S, EFFORT_BYTES, EFFORT_SHARE = 0.5, 4096, 0.05
+"""How often FFmpeg is looked at then, and what it has to have written, or the share of this time that it has to have
+run, to get on."""
+EXTENSION_MARGIN_S = 4.0
 PROBE_S = 8.0
 """FFmpeg looks at a stream for 5 s before it says that it has one (-analyzeduration)."""
 SILENT_S = 1.0
@@ -227,7 +234,12 @@ class Attempt:
         self._ffmpeg: FFmpegProcess | None = None
         self._ladder: Ladder | None = None
         self._exit_status = 0
-        self._close_by = 0.0
+        self._close_by = self._patience_s = 0.0
+        self._effort: tuple[float, float, int] = (math.inf, 0.0, 0)
+        """When it was looked at how much FFmpeg has run and written, and how much that was."""
+        self.extension_s = 0.0
+        """For how long from now on systemd has to wait for the end, since it takes longer than its unit says; 0 where
+        systemd was told."""
         self._ending_since: float | None = None
         self._is_segmented = is_segmented(options.command)
         self._ahead: deque[File] = deque()
@@ -367,6 +379,10 @@ class Attempt:
                 self.meter.pace.stop(self._raw())
             is_silent = self.meter.last_frame_at is not None and self.meter.frameless_s(now) > SILENT_S
             self.silence = self.meter.silent if is_silent else ""
+            # A new recording waits for the end of the one before it, and is worth more than a list of frames.
+            is_large = self.meter.frames >= FRAMES_CLOSED_A_S and not self._is_segmented
+            if fault is None and is_large:
+                self._patience_s = min(self.meter.frames / FRAMES_CLOSED_A_S, PATIENCE_AT_MOST_S)
         self._close_by = now + CLOSE_PATIENCE_S
         is_at_rest = self._ladder is None or (fault is None and self._ladder.is_at_rest)
         if is_at_rest and self._ffmpeg is not None:
@@ -376,7 +392,7 @@ class Attempt:
             # A `q` that FFmpeg does not read yet would end it later, when its source has come after all.
             is_heard = self._reads_stdin or fault is None or fault.kind != NO_FRAME
             quit_s = quit_s if is_heard else max(quit_s, PROBE_S)
-            self._ladder = Ladder(now, quit_s, options.stop_term_s, quits=is_heard)
+            self._ladder = Ladder(now, quit_s, options.stop_term_s, quits=is_heard, patience_s=self._patience_s)
 
     def _is_spared(self) -> bool:
         """Whether FFmpeg is to end since no frame came, and was not told to end yet."""
@@ -428,12 +444,32 @@ class Attempt:
             self.problem = "the disk has not made the file in time"
             self.phase = ENDED
         self._look_at_load(now)
+        self._look_at_effort(now)
         step = self._ladder.due(now) if self._ladder and self._ffmpeg else ""
         if self._ladder and not step and self._is_deaf(now):
             step = self._ladder.skip()
         if step and self._ffmpeg:
             self._ffmpeg.step(step)
         return step
+
+    def _look_at_effort(self, now: float) -> None:
+        """Wait longer for an FFmpeg that has read its `q` and gets on with the end of a large file."""
+        if self._ladder is None or self._ffmpeg is None or not (self._patience_s and self._ladder.is_patient):
+            return
+        before_at, ran_s, written = self._effort
+        if before_at < math.inf and now - before_at < EFFORT_S:
+            return
+        self._effort = (now, *self._ffmpeg.effort())
+        share = (self._effort[1] - ran_s) / (now - before_at) if now > before_at else 0.0
+        gets_on = before_at < now and (share > EFFORT_SHARE or self._effort[2] - written > EFFORT_BYTES)
+        if gets_on and self._ffmpeg.has_read():
+            self._ladder.wait_on(now)
+            self._extend(self._ladder.last_at() - now + CLOSE_PATIENCE_S)
+
+    def _extend(self, seconds: float) -> None:
+        """Ask systemd for so much time from now on."""
+        if self._patience_s:
+            self.extension_s = seconds + EXTENSION_MARGIN_S
 
     def _look_at_load(self, now: float) -> None:
         """Find out whether FFmpeg gets too little processor time to read all pictures.
@@ -541,7 +577,8 @@ class Attempt:
     def _close_files(self, now: float) -> None:
         self._give_timecodes(now)
         self.phase = CLOSING
-        self._close_by = now + CLOSE_PATIENCE_S
+        self._close_by = now + CLOSE_PATIENCE_S + self._patience_s
+        self._extend(self._close_by - now)
         frames = self.meter.frames
         if self._finished:
             # FFmpeg counts the frames of its last file itself.

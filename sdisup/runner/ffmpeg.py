@@ -67,11 +67,15 @@ class Ladder:
     """When which step ends FFmpeg: `q`, then SIGTERM once, then SIGKILL. Pure.
 
     `due(now)` returns each step once, when its time has come; times are CLOCK_MONOTONIC seconds. `quits` is whether
-    there is a `q`; the steps after it come when they would come anyway.
+    there is a `q`; the steps after it come when they would come anyway. For `patience_s` longer they wait for an FFmpeg
+    that gets on with its file's end.
     """
 
-    def __init__(self, now: float, quit_s: float, term_s: float, *, quits: bool = True) -> None:
+    def __init__(
+        self, now: float, quit_s: float, term_s: float, *, quits: bool = True, patience_s: float = 0.0
+    ) -> None:
         steps = [(now, "quit"), (now + quit_s, "term"), (now + quit_s + term_s, "kill")]
+        self._quit_s, self._term_s, self._until = quit_s, term_s, now + quit_s + patience_s
         self._steps = steps if quits else steps[1:]
         self.is_at_rest = True
         """Whether no step was taken yet."""
@@ -83,6 +87,18 @@ class Ladder:
             return self._steps.pop(0)[1]
         return ""
 
+    @property
+    def is_patient(self) -> bool:
+        """Whether FFmpeg was told to quit, and more steps may follow."""
+        return 0 < len(self._steps) < 3
+
+    def wait_on(self, now: float) -> None:
+        """FFmpeg gets on: the next step waits as long as after the step before it, up to the limit."""
+        at = min(now + (self._quit_s if len(self._steps) == 2 else self._term_s), self._until)
+        late_s = at - self._steps[0][0] if self.is_patient else 0.0
+        if late_s > 0:
+            self._steps = [(due + late_s, step) for due, step in self._steps]
+
     def skip(self) -> str:
         """Go to the last step now."""
         self._steps = []
@@ -91,6 +107,10 @@ class Ladder:
     def next_at(self) -> float | None:
         """When the next step is due; None after the last step."""
         return self._steps[0][0] if self._steps else None
+
+    def last_at(self) -> float:
+        """When the last step is due; 0 after it."""
+        return self._steps[-1][0] if self._steps else 0.0
 
 
 class Arrivals:
@@ -232,6 +252,20 @@ class FFmpegProcess:
             # A thread, or all of FFmpeg, has ended meanwhile.
             return times
         return times
+
+    def effort(self) -> tuple[float, int]:
+        """How many seconds its threads have run, or waited for a core, and how many bytes it has written anywhere.
+
+        From /proc/PID/io (proc(5), wchar), which has 0 here where it cannot be read.
+        """
+        written = 0
+        try:
+            with open(f"/proc/{self.pid}/io", encoding="ascii") as file:
+                written = next((int(line.split()[1]) for line in file if line.startswith("wchar:")), 0)
+        except OSError:
+            # It has ended, or this kernel does not count.
+            pass
+        return sum(self.thread_times().values()), written
 
     def reap(self) -> int | None:
         """FFmpeg's exit code, or minus the signal that killed it; None while it runs."""

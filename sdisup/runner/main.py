@@ -382,6 +382,9 @@ class Runner:
         """Let an attempt go on, and tell what has become of it."""
         had_media, pid = attempt.meter.first_media_at is not None, attempt.ffmpeg_pid
         step = attempt.tick(now)
+        if attempt.extension_s:
+            self._beginning.notifier.send(f"EXTEND_TIMEOUT_USEC={round(attempt.extension_s * 1e6)}")
+            attempt.extension_s = 0.0
         if step in ("term", "kill"):
             self._say(WARNING, f"FFmpeg does not answer; sending SIG{step.upper()}")
         self._tell_opened(attempt, now)

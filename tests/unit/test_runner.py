@@ -22,10 +22,12 @@ from sdisup.contract.requests import Request, leave_request
 from sdisup.contract.status import PortStatus, read_status
 from sdisup.ledger.story import Story
 from sdisup.runner import memory, report
+from sdisup.runner.attempt import FRAMES_CLOSED_A_S
 from sdisup.runner.disk import Closed, FirstMedia, Named, Opened, OpenFailed, Sample
 from sdisup.runner.ffmpeg import OUTPUT_NAME
 from sdisup.runner.main import EXIT_CANNOT_WORK, EXIT_RETRY, EXIT_STOPPED
 from sdisup.runner.memory import COMMANDS_KEPT, note_recorded, recorded_commands
+from sdisup.runner.notify import Notifier
 
 
 def records(seconds: float, *, since: float = 0.0, first: int = 0) -> list[tuple[float, Action]]:
@@ -133,6 +135,96 @@ def test_a_recording_is_told_from_its_begin_to_its_stop(tmp_path: Path, run: Run
     status = read_status(3, str(tmp_path))
     assert status is not None and (status.state, status.pid, status.take_frames) == ("stopped", None, 200)
     assert any("closed /srv/recordings/CAM3_1.mkv: 200 frames" in line for line in said)
+
+
+DAYS_FRAMES = 86400 * RATE
+
+
+def closes_slowly(world: World, seconds: float, bytes_a_s: int, busy: float) -> World:
+    """At 9 s a port is stopped that has recorded for a day, and FFmpeg closes the file for so long."""
+    for second in (8.1, 8.2):
+        # A count that high is believed when another one follows.
+        world.at(second, lambda w: w.ffmpeg.counts(DAYS_FRAMES))
+    world.at(9.0, stop)
+    world.on_step = lambda ffmpeg, action: ffmpeg.exits(-9) if action == "kill" else None
+
+    def goes_on(world: World) -> None:
+        world.ffmpeg.written += bytes_a_s // 10
+
+    def works(world: World) -> None:
+        world.ffmpeg.busy = busy
+
+    world.at(9.0, works)
+    for tenth in range(1, int(seconds * 10)):
+        world.at(9.0 + tenth / 10, goes_on)
+
+    def ends(world: World) -> None:
+        if world.ffmpeg.status is None:
+            quit_well(world.ffmpeg, "quit")
+
+    return world.at(9.0 + seconds, ends)
+
+
+@pytest.fixture
+def notified(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What systemd is told."""
+    lines: list[str] = []
+
+    def send(_: Notifier, *words: str) -> bool:
+        lines.extend(words)
+        return True
+
+    monkeypatch.setattr(Notifier, "send", send)
+    return lines
+
+
+@pytest.mark.parametrize(("bytes_a_s", "busy"), [(1_000_000, 0.0), (0, 0.5)])
+def test_a_days_file_that_ffmpeg_gets_on_with_is_waited_for(
+    run: Run, told: Told, notified: list[str], bytes_a_s: int, busy: float
+) -> None:
+    world = closes_slowly(World(records(8)), 40, bytes_a_s, busy)
+    assert run(world) == EXIT_STOPPED
+    assert world.ffmpeg.steps == ["quit"]
+    assert told()[-2]["verdict"] == "complete"
+    # systemd hears of it in time, each time: its limit counts from the word.
+    words = [float(line.removeprefix("EXTEND_TIMEOUT_USEC=")) for line in notified if line.startswith("EXTEND_")]
+    assert len(words) > 40
+    assert min(words) >= 5e6
+
+
+@pytest.mark.parametrize("gets_on_s", [0.0, 6.0])
+def test_an_ffmpeg_that_hangs_with_a_days_file_is_killed(run: Run, gets_on_s: float) -> None:
+    world = closes_slowly(World(records(8)), gets_on_s, 1_000_000, 0.0) if gets_on_s else World(records(8))
+    if not gets_on_s:
+        world = closes_slowly(world, 1000, 0, 0.0)
+    world.script = type(world.script)(entry for entry in world.script if entry[0] <= 9.0 or entry[0] < 9.0 + gets_on_s)
+    assert run(world) == EXIT_STOPPED
+    assert world.ffmpeg.steps == ["quit", "term", "kill"]
+    limit_s = OPTIONS.stop_quit_s + OPTIONS.stop_term_s
+    assert world.time_s == pytest.approx(9.0 + gets_on_s + limit_s, abs=1.2)
+
+
+def test_an_ffmpeg_that_never_ends_a_days_file_is_killed_in_the_end(run: Run) -> None:
+    world = closes_slowly(World(records(8)), 1000, 1_000_000, 0.9)
+    run(world)
+    assert world.ffmpeg.steps == ["quit", "term", "kill"]
+    limit_s = OPTIONS.stop_quit_s + OPTIONS.stop_term_s + DAYS_FRAMES / FRAMES_CLOSED_A_S
+    assert world.time_s == pytest.approx(9.0 + limit_s, abs=1.2)
+
+
+@pytest.mark.parametrize("cause", ["short", "deaf", "cut"])
+def test_only_the_stop_of_a_large_file_is_waited_for(run: Run, cause: str) -> None:
+    """Not that of a short one, not an FFmpeg that does not read its `q`; and a new recording waits for no old one."""
+    world = closes_slowly(World(records(8)), 1000, 1_000_000, 0.9)
+    if cause == "short":
+        world.script = type(world.script)(entry for entry in world.script if entry[0] not in (8.1, 8.2))
+    elif cause == "deaf":
+        world.at(8.9, lambda w: setattr(w.ffmpeg, "has_read_all", False))
+    else:
+        world.at(8.9, lambda w: w.ffmpeg.says("[error] Invalid buffer size, packet size 1 < expected frame_size 2\n"))
+    run(world)
+    assert "kill" in world.ffmpegs[0].steps
+    assert world.time_s < 9.0 + OPTIONS.stop_quit_s + OPTIONS.stop_term_s + 1.2
 
 
 BURST = (1, 1, 40, 80, 120, 145)
