@@ -37,8 +37,8 @@ class Options(Record):
     missing signal is nothing that FFmpeg tells. `audio_options` are the input's options, separated by commas, that
     ask for the sound in the signal, which a signal may lack (`-nb_channels,-sample_rate`). `sound` is REQUIRED or
     OPTIONAL, empty where none is recorded. `file_name` is the template of its files' names (contract/names.py), empty
-    for the default one. `timecode` is that of the first frame, or the clock (contract/timecode.py), empty where the
-    runner has none to write.
+    for the default one. `timecode` is that of the first frame, or whose it is (contract/timecode.py), empty
+    for none.
     Times are in seconds: `stall_timeout_s` without a new frame is a stall; `start_timeout_s` until the
     first; `stop_quit_s` and `stop_term_s` are the patience after `q` and after SIGTERM, and
     `stop_start_quit_s` that after `q` while no frame has come yet. `run_directory` and

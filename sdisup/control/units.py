@@ -19,7 +19,7 @@ from sdisup.contract.files import stage_file, sync_directory
 from sdisup.contract.names import DEFAULT
 from sdisup.contract.options import Options, format_options
 from sdisup.contract.records import Record
-from sdisup.contract.timecode import NONE, SOURCE
+from sdisup.contract.timecode import NONE
 from sdisup.encode import hardware
 from sdisup.encode.command import Capabilities, build_ffmpeg_arguments
 from sdisup.errors import SdisupError
@@ -174,7 +174,7 @@ def runner_options(port: Port, command: list[str], revision: str, filesystem: st
         stop_start_quit_s=port.stop_start_quit_s,
         stop_term_s=port.stop_term_s,
         file_name="" if port.file_name == DEFAULT else port.file_name,
-        timecode="" if port.timecode in (NONE, SOURCE) else port.timecode,
+        timecode="" if port.timecode == NONE else port.timecode,
     )
 
 

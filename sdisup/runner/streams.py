@@ -43,7 +43,7 @@ class Streams:
         self._asked = asked_by(command)
         self.has_sound_input = sound_input(command) > 0
         """Whether the sound has an input of its own."""
-        self.ffmpeg_version = ""
+        self.ffmpeg_version = self.timecode = ""
         self.choice = Choice()
         self.opened_at: float | None = None
         """When FFmpeg had opened the picture's input."""
@@ -147,6 +147,9 @@ class Streams:
         if not self._is_output:
             self._input_sizes += [size] if size else []
             return
+        key, _, value = text.partition(":")
+        if key.strip() == "timecode" and not self.timecode:
+            self.timecode = value.strip()
         # FFmpeg keeps the rate and the size of its output; the rate is used where the configuration states none.
         if not meter.rate:
             meter.find_rate(found_rate(text))

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 
-from sdisup.contract.timecode import CLOCK, DAY_S, Counting, counting
+from sdisup.contract.timecode import CLOCK, DAY_S, SOURCE, Counting, counting
 from sdisup.runner.stamp import Stamp
 
 TYPE_CHECKING = False
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sdisup.contract.options import Options
-    from sdisup.runner.attempt import Attempt
+    from sdisup.runner.attempt import Attempt, File
     from sdisup.runner.memory import Memory
 
 
@@ -64,6 +64,9 @@ class Timecodes:
         numbers = counting(fps)
         if not self._timecode or numbers is None:
             return True
+        if self._timecode == SOURCE:
+            self._give_source(attempt, numbers)
+            return True
         if attempt is not self._attempt:
             self._attempt, self._is_settled = attempt, False
         if not (attempt.meter.frames or attempt.meter.first_media_at):
@@ -75,11 +78,27 @@ class Timecodes:
                 self._say(f"{error}: no timecode is recorded")
                 self._timecode = ""
                 return True
-        for file in attempt.files:
+        self._stamp(attempt, attempt.files, numbers)
+        return self._is_settled
+
+    def _stamp(self, attempt: Attempt, files: list[File], numbers: Counting) -> None:
+        for file in files:
             stamp = file.thread.timecode
             if file.first_frame is not None and (stamp is None or stamp.run_frame != self._first + file.first_frame):
                 file.thread.set_timecode(Stamp(attempt.options.container, numbers, self._first + file.first_frame))
-        return self._is_settled
+
+    def _give_source(self, attempt: Attempt, numbers: Counting) -> None:
+        """FFmpeg gives each file the source's timecode of the first one, where that has one."""
+        text = attempt.streams.timecode
+        if ";" not in text:
+            numbers = Counting(numbers.base, 0)
+        try:
+            self._first = numbers.frame(text) if text else 0
+        except ValueError as error:
+            self._say(f"the source's timecode: {error}")
+            self._timecode = ""
+            return
+        self._stamp(attempt, [file for file in attempt.files if text and file.index], numbers)
 
     def _settle(self, attempt: Attempt, numbers: Counting, fps: float, now: float) -> None:
         self._is_settled = attempt.meter.first_media_at is not None and not attempt.meter.is_beginning(now)

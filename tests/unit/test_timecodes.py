@@ -8,22 +8,27 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import test_segments
 from hypothesis import given
 from hypothesis import strategies as st
-from scripted import Action, World
+from scripted import Action, FakeFile, World
 from test_hold_back import FFMPEGS
 from test_stamp import timecodes_in
 
 from sdisup.config.settings import numbers_at
 from sdisup.contract.options import Options
-from sdisup.contract.timecode import CLOCK
+from sdisup.contract.timecode import CLOCK, Counting
 from sdisup.runner import report
 from sdisup.runner.disk import FirstMedia
 from sdisup.runner.main import EXIT_RETRY, Runner
-from sdisup.runner.timecodes import first_number, second_of_day
+from sdisup.runner.memory import Memory
+from sdisup.runner.meter import Meter
+from sdisup.runner.streams import Streams
+from sdisup.runner.timecodes import Timecodes, first_number, second_of_day
 from sdisup.sources.values import FPS
 
 RATE = 25
@@ -242,7 +247,77 @@ def test_without_one_it_records_all_the_same(run: Run, said: list[str], changes:
     assert sum(f"{why}" in line and "no timecode is recorded" in line for line in said) == (1 if why else 0)
 
 
+# ---- The source's ----
+
+LOG = """\
+Input #0, mov,mp4,m4a,3gp,3g2,mj2, from 'in.mov':
+  Metadata:
+    timecode        : 01:00:00:00
+  Stream #0:0[0x1]: Video: mpeg4, yuv420p, 320x180, 29.97 fps, 29.97 tbr, 30k tbn (default)
+Stream mapping:
+Output #0, segment, to 'x':
+  Stream #0:0: Video: h264, yuv420p(progressive), 320x180, q=2-31, 200 kb/s, 29.97 fps, 1k tbn (default)
+      timecode        : {}
+      timecode        : 02:00:00:00
+"""
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("10:00:58;20", [None, "10:01:00;02"]),
+        ("10:00:58:20", [None, "10:01:00:00"]),
+        ("soon", [None, None]),
+        ("25:00:00:00", [None, None]),
+    ],
+)
+def test_a_later_file_goes_on_with_the_source_s(said: str, expected: list[str | None]) -> None:
+    """FFmpeg gives each file that of the first one, in the words of its log."""
+    remarks: list[str] = []
+    options = OPTIONS.replaced(timecode="source", rate=30000 / 1001)
+    meter, streams = Meter(0.0, options.rate), Streams(options.command)
+    for line in LOG.format(said).splitlines():
+        streams.take(1.0, line.strip(), meter)
+    threads = [FakeFile(World()) for _ in expected]
+    files = [SimpleNamespace(index=at, first_frame=40 * at, thread=thread) for at, thread in enumerate(threads)]
+    attempt: Any = SimpleNamespace(options=options, meter=meter, streams=streams, files=files)
+    timecodes = Timecodes(options, Memory("/nowhere"), time.time, time.monotonic, remarks.append)
+    assert timecodes.give(attempt, 2.0)
+    assert [thread.timecode and thread.timecode.text for thread in threads] == expected
+    assert len(remarks) == (expected[1] is None)
+
+
 # ---- In real files ----
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ffmpeg", FFMPEGS)
+@pytest.mark.parametrize(
+    ("rate", "timecode", "container"),
+    [("25", "10:00:58:20", "mkv"), ("30000/1001", "10:00:58;20", "mov"), ("30000/1001", "10:00:58:20", "mp4")],
+)
+def test_the_source_s_runs_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ffmpeg: str, rate: str, timecode: str, container: str
+) -> None:
+    """FFmpeg gives each file that of the first one. The source says whether it is drop-frame."""
+    monkeypatch.setattr(test_segments, "FFMPEG", ffmpeg)
+    sent = tmp_path / "sent.mov"
+    graph = f"testsrc2=size=160x90:rate={rate}:duration=30"
+    made = ["-f", "lavfi", "-i", graph, "-c:v", "mpeg4", "-metadata", f"timecode={timecode}", str(sent)]
+    subprocess.run([ffmpeg, "-v", "error", *made], check=True, stdin=subprocess.DEVNULL)
+    source = {"kind": "custom", "input": ["-re", "-i", str(sent)], "rate": rate, "audio": False}
+    port = test_segments.Port(
+        tmp_path, monkeypatch, source=source, container=container, preset="ultrafast", timecode="source"
+    )
+    port.record(test_segments.stop_after(7.0))
+    paths = [event["path"] for event in port.events("opened")]
+    assert len(paths) >= 3
+    base = numbers_at(rate).base
+    numbers = Counting(base, base // 15 if ";" in timecode else 0)
+    expected = numbers.frame(timecode)
+    for path in paths:
+        assert timecodes_in(Path(path)) == {numbers.text(expected)}, path
+        expected += count_of(path)
 
 
 @pytest.mark.slow
