@@ -1355,13 +1355,23 @@ HEADER_BYTES = {"mkv": 600, "mxf": 5000, "mp4": 40, "mov": 40}
 """What FFmpeg writes anew when it closes the file."""
 
 
+@pytest.fixture(scope="module")
+def timed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[bytes, bytes]]:
+    """By container, a file with 00:00:00:00, and one with 10:11:12:13."""
+    directory = tmp_path_factory.mktemp("timed")
+
+    def make(container: str, timecode: str) -> bytes:
+        return make_media(directory, container, 30, timecode=timecode)
+
+    return {container: (make(container, "00:00:00:00"), make(container, "10:11:12:13")) for container in MUXERS}
+
+
 @CONTAINERS
 def test_the_timecode_is_written_while_the_file_grows_and_when_it_is_closed(
-    recorder: Recorder, tmp_path: Path, container: str
+    recorder: Recorder, timed: dict[str, tuple[bytes, bytes]], container: str
 ) -> None:
     """FFmpeg makes the place after the timecode is known, and writes the header anew when it closes the file."""
-    whole = make_media(tmp_path, container, 30, timecode="00:00:00:00")
-    expected = make_media(tmp_path, container, 30, timecode="10:11:12:13")
+    whole, expected = timed[container]
     numbers = counting(25)
     assert numbers is not None
     file, _ = recorder.opened(container)
@@ -1380,9 +1390,7 @@ def test_the_timecode_is_written_while_the_file_grows_and_when_it_is_closed(
     assert not file.remarks
 
 
-def test_a_file_without_a_place_for_it_is_recorded_and_said(
-    recorder: Recorder, media: dict[str, bytes], tmp_path: Path
-) -> None:
+def test_a_file_without_a_place_for_it_is_recorded_and_said(recorder: Recorder, media: dict[str, bytes]) -> None:
     numbers = counting(25)
     assert numbers is not None
     file, _ = recorder.opened("mp4")
@@ -1397,13 +1405,13 @@ def test_a_file_without_a_place_for_it_is_recorded_and_said(
 
 
 def test_a_timecode_that_cannot_be_written_costs_nothing_else(
-    recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recorder: Recorder, timed: dict[str, tuple[bytes, bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: object) -> int:
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(os, "pwrite", fails)
-    whole = make_media(tmp_path, "mkv", 30, timecode="00:00:00:00")
+    whole, _ = timed["mkv"]
     numbers = counting(25)
     assert numbers is not None
     file, _ = recorder.opened("mkv")

@@ -141,7 +141,18 @@ def small(container: str, path: Path, timecode: str) -> list[str]:
     options = {"mxf": ["-c:v", "mpeg2video", "-bf", "2"], "mkv": ["-c:v", "mpeg2video", "-cluster_time_limit", "100"]}
     fragments = ["-c:v", "mpeg4", "-movflags", "+empty_moov+default_base_moof", "-frag_duration", "100000"]
     return [
-        *(FFMPEGS[0], "-v", "error", "-y", "-f", "lavfi", "-i", "testsrc2=size=320x180:rate=25", "-frames:v", "30"),
+        *(
+            FFMPEGS[0],
+            "-v",
+            "error",
+            "-y",
+            "-f",
+            "lavfi",
+            "-i",
+            "testsrc2=size=96x64:rate=25",
+            "-frames:v",
+            str(FRAMES),
+        ),
         *("-metadata", f"timecode={timecode or '00:00:00:00'}", "-fflags", "+bitexact", "-flags", "+bitexact"),
         *(*options.get(container, fragments), "-flush_packets", "1", str(path)),
     ]
@@ -157,7 +168,7 @@ def test_it_is_written_once_there_is_a_place_and_never_elsewhere(
     made = Stamp(container, numbers, numbers.frame("10:11:12:13"))
     content = bytearray()
     first = 0
-    for end in [*range(0, len(whole), 97), len(whole)]:
+    for end in [*range(0, len(whole), max(97, len(whole) // 400)), len(whole)]:
         content += whole[len(content) : end]
         write(made, content)
         first = first or (made.is_found and end)
