@@ -43,6 +43,7 @@ class FakeFFmpeg:
 
     def __init__(self, world: World, command: Sequence[str]) -> None:
         self.command = list(command)
+        self.spawned_at = world.time_s
         self.steps: list[str] = []
         self.is_closed = False
         self._world = world
@@ -63,9 +64,11 @@ class FakeFFmpeg:
         self.status = status
 
     def ready(self) -> list[tuple[int, int]]:
-        found = [(STDERR, 1)] if self._output else []
-        found += [(PROGRESS, 1)] if self.waiting and self._world.masks.get(PROGRESS) else []
-        return found + ([(PIDFD, 1)] if self.status is not None else [])
+        """What the poll tells of that it was asked for."""
+        found = [STDERR] if self._output else []
+        found += [PROGRESS] if self.waiting else []
+        found += [PIDFD] if self.status is not None else []
+        return [(descriptor, 1) for descriptor in found if self._world.masks.get(descriptor)]
 
     def blocks(self) -> tuple[list[tuple[float, bytes]], bool]:
         found, self.waiting = self.waiting, []
@@ -178,6 +181,7 @@ class World:
         edges: dict[str, Any] = {"poll": self, "open_file": self.open_file, "spawn": self.spawn}
         beginning = Beginning(options, now=self.now, wall=self.wall, asleep=lambda: self.asleep_s, **edges)
         beginning.spawn_first()
+        beginning.let_start()
         self.runner = Runner(beginning, raw=self.now, signals=signals and (lambda _: signals))
         return self.runner
 

@@ -692,9 +692,7 @@ class Attempt:
 
     def _spawn(self, now: float, output: int) -> None:
         self.phase = RUNNING
-        self.meter = self._new_meter(now)
-        self._stage_since = now
-        self._frame_check = FrameCheck(now)
+        self._start_at(now)
         if self.is_ending:
             self._close_files(now)
             return
@@ -706,9 +704,25 @@ class Attempt:
             self.fault = Fault(NOT_EXECUTED, f"{self.options.command[0]} cannot be executed: {error.strerror}")
             self._close_files(now)
             return
+        # The first one was, before there was this attempt (begin.py).
+        self._start_at(self._ffmpeg.spawned_at)
         self._poll.register(self._ffmpeg.stderr, select.POLLIN)
         self._poll.register(self._ffmpeg.progress, select.POLLIN)
         self._poll.register(self._ffmpeg.pidfd, select.POLLIN)
+        self._take_log(now)
+
+    def _take_log(self, now: float) -> None:
+        """Take in what is in FFmpeg's pipe, which holds 64 KiB, before anything else that is known by now."""
+        for _ in range(4):
+            data = self._ffmpeg.read() if self._ffmpeg else None
+            if not data:
+                break
+            self._take_records(self._parser.feed(data), now)
+
+    def _start_at(self, now: float) -> None:
+        self.meter = self._new_meter(now)
+        self._stage_since = now
+        self._frame_check = FrameCheck(now)
 
     def _take_words(self, now: float) -> None:
         """Take in what FFmpeg has said, its log and its progress blocks in the order in which they came."""
@@ -773,12 +787,8 @@ class Attempt:
         self._take_words(now)
         self.meter.pace.stop(self._raw())
         self.cpu_s = self._ffmpeg.cpu_s
-        # FFmpeg's last log lines are still in the pipe, which holds 64 KiB; they explain the end.
-        for _ in range(4):
-            data = self._ffmpeg.read()
-            if not data:
-                break
-            self._take_records(self._parser.feed(data), now)
+        # FFmpeg's last log lines are still in the pipe; they explain the end.
+        self._take_log(now)
         self._take_records(self._parser.close(), now)
         self.meter.pace.finish()
         for descriptor in (self._ffmpeg.stderr, self._ffmpeg.progress, self._ffmpeg.pidfd):

@@ -2,7 +2,8 @@
 
 FFmpeg takes 0.2 to 0.3 s to start. What the runner does after the spawn costs nothing, and what it does before is time
 that is not recorded. So this module, and what it imports, is loaded first; `the_rest` loads all else that a runner will
-ever need while FFmpeg starts, and before READY, so that an upgrade underneath cannot mix versions.
+ever need before READY, so that an upgrade underneath cannot mix versions. That comes when the first frame is on disk:
+where several ports start at once their FFmpegs want all processors, and the last one's first frame would wait for it.
 """
 
 from __future__ import annotations
@@ -45,6 +46,11 @@ SILENT_S = 6.0
 the last sign of life at the earliest, and starts the next one at once."""
 FILE_S = 0.2
 """How long the first file is waited for; the rest of the runner, which heeds all, then waits for a slow disk."""
+START_S, LOOK_S = 1.0, 0.05
+"""How long FFmpeg is left to start, which it does in 0.7 s beside seven others; and how often a signal is looked for
+meanwhile, since nothing but a thread could wait for it too."""
+OWN_ENVIRONMENT = "MALLOC_ARENA_MAX"
+"""What the unit says to this process alone (mallopt(3)): an encoder's threads would wait for each other."""
 WANTS_DIRECTORY = "/etc/systemd/system/sdi-record.target.wants"
 
 
@@ -112,6 +118,7 @@ class Beginning:
         """How this port's files are named where no take asks for another name."""
         self.status_before = _status_before(options.port, self.run_directory, self.problems)
         self.notifier = Notifier()
+        os.environ.pop(OWN_ENVIRONMENT, None)
         self.spool = spool.Spool(options.port, self.run_directory, wall=wall, monotonic=now)
         self.now, self.wall, self.asleep = now, wall, asleep
         self.open_file, self.spawn = open_file or recording_files(), spawn
@@ -152,6 +159,22 @@ class Beginning:
         except OSError as error:
             first.refusal = error
 
+    def let_start(self) -> None:
+        """Take no processor time while FFmpeg starts: until its first frame is on disk, it has ended, or anybody wants
+        something of this process."""
+        ffmpeg = self.first.ffmpeg if self.first else None
+        if self.first is None or ffmpeg is None:
+            return
+        until, events = self.now() + START_S, len(self.first.file.events)
+        self.poll.register(ffmpeg.pidfd, select.POLLIN)
+        while len(self.first.file.events) == events and self.now() < until and not signal.sigpending():
+            ready = self.poll.poll(LOOK_S * 1000)
+            if any(descriptor == ffmpeg.pidfd for descriptor, _ in ready):
+                break
+            # What it was woken for is in the file's events.
+            drain(self.wake_read)
+        self.poll.unregister(ffmpeg.pidfd)
+
     def tell_opened(self, options: Options, path: str, now: float, *, began: float, is_retry: bool) -> None:
         """Tell the ledger of an attempt's file."""
         self.spool.tell(
@@ -184,6 +207,15 @@ class Beginning:
             file_name=self._names,
             **_left_fields(before, boot),
         )
+
+
+def drain(descriptor: int) -> None:
+    """Read what is in a pipe, which does not block."""
+    try:
+        while os.read(descriptor, 4096):
+            continue
+    except BlockingIOError:
+        return
 
 
 def _left_fields(left: PortStatus | None, boot: str) -> dict[str, object]:
@@ -280,6 +312,7 @@ def main(arguments: Sequence[str]) -> int:
         if problem:
             beginning.problems.insert(0, problem)
         beginning.spawn_first()
+        beginning.let_start()
     except (OSError, Exhausted) as error:
         # Before it has read its take: the next runner has to have it.
         return int(the_rest().begin_again(options.port, error, passed_over))

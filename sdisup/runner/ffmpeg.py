@@ -188,7 +188,8 @@ class FFmpegProcess:
             os.close(descriptor)
         progress_write.close()
         self.progress = self._progress.fileno()
-        self._arrivals = Arrivals(time.monotonic(), time.time())
+        self.spawned_at = time.monotonic()
+        self._arrivals = Arrivals(self.spawned_at, time.time())
         self.cpu_s = 0.0
         """What FFmpeg cost, in seconds of a core; known once it is reaped."""
         os.set_blocking(self.stderr, False)

@@ -21,6 +21,7 @@ from sdisup.contract.requests import noted_stopper
 from sdisup.ledger import spool
 from sdisup.runner import decide as steps
 from sdisup.runner.attempt import Attempt, File
+from sdisup.runner.begin import drain
 from sdisup.runner.causes import COMPLETE, NO_SOUND, OTHER_PROGRAMME, TIMESTAMPS
 from sdisup.runner.command import next_options
 from sdisup.runner.decide import (
@@ -170,7 +171,7 @@ class Runner:
             is_said = not ready or abs(self._wall() - now - self._clock_offset) > spool.CLOCK_STEP_S
             for descriptor, _event in ready:
                 if descriptor == self._beginning.wake_read:
-                    _drain(descriptor)
+                    drain(descriptor)
                     is_said = True
                 elif attempt is not None and not attempt.on_ready(descriptor, now):
                     is_said = True
@@ -688,14 +689,6 @@ def _recorded(port_index: int, run_directory: str, problems: list[str]) -> list[
     except Unreadable as error:
         problems.append(f"{error}; an FFmpeg that cannot work may end the port")
         return []
-
-
-def _drain(descriptor: int) -> None:
-    try:
-        while os.read(descriptor, 4096):
-            continue
-    except BlockingIOError:
-        return
 
 
 # What begin.py goes on with, once this module is loaded.

@@ -12,12 +12,14 @@ import pytest
 from scripted import DESCRIPTOR, OPTIONS, FakeFile, World
 from test_runner import records, stop
 
+import sdisup
 from sdisup.contract.lean import signal
 from sdisup.contract.requests import Request, leave_request
 from sdisup.contract.status import read_status
+from sdisup.ledger import spool
 from sdisup.runner import begin, report
 from sdisup.runner.begin import Beginning
-from sdisup.runner.disk import Named, Opened, OpenFailed
+from sdisup.runner.disk import FirstMedia, Named, Opened, OpenFailed
 from sdisup.runner.main import EXIT_RETRY, EXIT_STOPPED, Runner
 from sdisup.runner.memory import Memory, memory_path, recall
 
@@ -40,6 +42,7 @@ def start(tmp_path: Path) -> Callable[[World], Beginning]:
         edges.update(now=world.now, wall=world.wall, asleep=lambda: 0.0)
         beginning = Beginning(OPTIONS.replaced(run_directory=str(tmp_path)), **edges)
         beginning.spawn_first()
+        beginning.let_start()
         return beginning
 
     return begin_in
@@ -132,3 +135,57 @@ def test_a_file_that_cannot_be_made_is_said_at_once(start: Start) -> None:
     beginning = start(world)
     assert run(beginning, world) == EXIT_RETRY
     assert world.time_s < 0.1
+
+
+def sends(number: int) -> Any:
+    return lambda _: os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize(
+    ("script", "at_s"),
+    [
+        # The first frame of records() is on disk at 0.25 s.
+        (records(3), 0.25),
+        ([], begin.START_S),
+        ([(0.3, lambda world: world.ffmpeg.exits(1))], 0.3),
+        ([(0.3, lambda world: world.ffmpeg.says("[info] a line\n"))], begin.START_S),
+        ([(0.32, sends(signal.SIGTERM))], 0.32 + begin.LOOK_S),
+        ([(0.32, sends(signal.SIGINT))], 0.32 + begin.LOOK_S),
+    ],
+)
+def test_it_does_nothing_until_ffmpeg_records_or_ends_or_somebody_wants_something(
+    start: Start, script: Any, at_s: float
+) -> None:
+    world = World(script)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT])
+    try:
+        start(world)
+        assert at_s - begin.LOOK_S <= world.time_s <= at_s + 0.01
+    finally:
+        while signal.sigtimedwait([signal.SIGTERM, signal.SIGINT], 0) is not None:
+            continue
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def test_what_ffmpeg_said_meanwhile_is_known_with_the_first_frame(start: Start, tmp_path: Path) -> None:
+    """Of its log, and when its frames came."""
+    world = World().at(0.15, lambda w: w.ffmpeg.says("[info]   encoder         : Lavf61.7.103\n"))
+    world.at(0.2, lambda w: w.ffmpeg.counts(1)).at(0.3, lambda w: w.file.events.append(FirstMedia()))
+    for number in range(2, 20):
+        world.at(0.28 * number, lambda w, frames=number * 7 - 6: w.ffmpeg.counts(frames))  # type: ignore[misc]
+    run(start(world.at(5.0, stop)), world)
+    text = (tmp_path / "ports/3/spool").read_bytes().rstrip(b"\0")
+    media = next(event for event in map(json.loads, text.splitlines()) if event["kind"] == spool.MEDIA)
+    assert media["ffmpeg_version"] == "Lavf61.7.103"
+    assert media["first_frame_at"][1] == pytest.approx(0.16, abs=0.01)
+
+
+def test_ffmpeg_does_not_get_what_the_unit_says_to_the_runner(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(begin.OWN_ENVIRONMENT, "1")
+    seen: list[bool] = []
+    world = World()
+    world.on_spawn = lambda _: seen.append(begin.OWN_ENVIRONMENT in os.environ)
+    start(world)
+    assert seen == [False]
+    unit = (Path(sdisup.__file__).parents[1] / "units" / "sdi-record@.service.j2").read_text()
+    assert f"\nEnvironment={begin.OWN_ENVIRONMENT}=1\n" in unit

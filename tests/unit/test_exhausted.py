@@ -105,7 +105,9 @@ def test_wherever_nothing_is_left_it_is_an_end_like_any_other(
     program.write_text(FFMPEG.format(media=media))
     program.chmod(0o755)
     monkeypatch.setattr(report.Journal, "_write", lambda *_: None)
-    monkeypatch.setattr(os, "set_blocking", lambda *_: None)
+    real = os.set_blocking
+    # But for the descriptor of the journal, which is pytest's here.
+    monkeypatch.setattr(os, "set_blocking", lambda number, is_blocking: number == 2 or real(number, is_blocking))
     monkeypatch.setattr(disk, "FIRST_LOOK_S", 0.002)
     boot_id()
     places: list[str] = []
@@ -141,6 +143,7 @@ def run_once(
         try:
             beginning = Beginning(options)
             beginning.spawn_first()
+            beginning.let_start()
             code = Quick(beginning).run()
         except (OSError, Exhausted):
             # Before there is a runner: main() ends for a restart, and a process takes its descriptors with it.

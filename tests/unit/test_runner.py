@@ -1053,7 +1053,7 @@ def test_the_next_runner_knows_whether_a_killed_one_had_stood_still(
     first = World(records(8)).at(8.05, kill)
     with pytest.raises(Killed):
         run(first)
-    second = World().at(first.time_s + silent_s + 1, stop)
+    second = World().at(first.time_s + silent_s + 2, stop)
     second.time_s = first.time_s + silent_s
     run(second)
     began = [event for event in told() if event["kind"] == "began"]
