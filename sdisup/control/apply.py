@@ -25,7 +25,14 @@ from sdisup.contract.records import Record
 from sdisup.contract.requests import leave_stop_note
 from sdisup.contract.status import PortStatus
 from sdisup.control.bus import SystemdError
-from sdisup.control.look import PATIENT_TIMEOUT_S, Look, directory_doubt, directory_problem, look_at
+from sdisup.control.look import (
+    PATIENT_TIMEOUT_S,
+    Look,
+    device_problem,
+    directory_doubt,
+    directory_problem,
+    look_at,
+)
 from sdisup.control.observe import UNIT_PATTERN, statuses
 from sdisup.control.overrides import unit_problems
 from sdisup.control.ports import STOP_LIMIT_S
@@ -123,7 +130,7 @@ def prepare(
     filesystems = _filesystems(looks_at, _remembered_disks(settings, before), warnings, accept_disks)
     groups = tuple((path, looks[path].group) for path in _nodes(settings) if looks[path].group)
     capabilities = _capabilities(settings, warnings)
-    settings = _with_encoders(settings, capabilities, running, warnings)
+    settings = _with_encoders(settings, capabilities, running, looks, warnings)
     machine = Machine(capabilities, systemd_version, filesystems, groups)
     warnings += _directory_warnings(looks_at, filesystems)
     rendered = render(settings, machine)
@@ -198,7 +205,9 @@ def _capabilities(settings: Settings, warnings: list[str]) -> Capabilities:
     return capabilities
 
 
-def _with_encoders(settings: Settings, capabilities: Capabilities, running: set[int], warnings: list[str]) -> Settings:
+def _with_encoders(
+    settings: Settings, capabilities: Capabilities, running: set[int], looks: Mapping[str, Look], warnings: list[str]
+) -> Settings:
     """The settings with an encoder for each port that leaves it to us; what was chosen, and why, is a warning."""
     ports = settings.ports
     if all(port.encoder == SOFTWARE for port in ports.values()) or not capabilities.encoders:
@@ -206,10 +215,17 @@ def _with_encoders(settings: Settings, capabilities: Capabilities, running: set[
     from sdisup.encode.trial import choose_encoders, describe
 
     kept = {index: way for index in running if index in ports and (way := applied_way(ports[index]))}
-    choices = choose_encoders(ports.values(), settings.ffmpeg, capabilities, kept)
+    choices = choose_encoders(ports.values(), settings.ffmpeg, capabilities, kept, closed_ways(looks))
     warnings += describe(ports, choices)
     chosen = {index: ports[index].replaced(encoder=choice.encoder) for index, choice in choices.items()}
     return settings.replaced(ports=MappingProxyType({**ports, **chosen}))
+
+
+def closed_ways(looks: Mapping[str, Look]) -> dict[str, str]:
+    """The ways to encode on a card whose device node no port can open, each with the reason."""
+    node = hardware.RENDER_NODE
+    problem = device_problem(node, looks[node], hardware.RENDER_GROUP) if node in looks else ""
+    return {way: problem for way, nodes in hardware.NODES.items() if problem and node in nodes}
 
 
 def applied_way(port: Port) -> str:

@@ -42,7 +42,8 @@ def report(settings: Settings, quick: bool = False) -> tuple[list[str], list[str
     sources = [port.source for port in settings.ports.values()]
     nodes = [path for source in sources for path in source.nodes()]
     directories = settings.directories()
-    looks = look_at([*directories, *nodes, *(entry.path for source in sources for entry in source.files())])
+    cards = [node for port in settings.ports.values() for node in hardware.candidate_nodes(port)]
+    looks = look_at([*directories, *nodes, *cards, *(entry.path for source in sources for entry in source.files())])
     found += filter(None, (directory_problem(path, looks[path]) for path in directories))
     for port in settings.ports.values():
         found += [f"{port.label}: {text}" for text in _node_problems(port.source, looks)]
@@ -52,7 +53,7 @@ def report(settings: Settings, quick: bool = False) -> tuple[list[str], list[str
     found += _executable_problems(settings) if quick else _ffmpeg_problems(settings) + _unit_problems(settings)
     doubts = list(filter(None, (directory_doubt(path, looks[path]) for path in directories)))
     if not quick:
-        broken, chosen = _encoder_findings(settings)
+        broken, chosen = _encoder_findings(settings, looks)
         return found + broken + _option_problems(settings), doubts + chosen
     return found, doubts
 
@@ -160,12 +161,12 @@ def _option_problems(settings: Settings) -> list[str]:
     return [f"{port.label}: {text}: {reason}" for port, reason in zip(ports, reasons, strict=True) if reason]
 
 
-def _encoder_findings(settings: Settings) -> tuple[list[str], list[str]]:
+def _encoder_findings(settings: Settings, looks: Mapping[str, Look]) -> tuple[list[str], list[str]]:
     """Ports whose encoder does not work here, and what those get that leave it to us. Where a port records with a card,
     its place there is not tried."""
     if all(port.encoder == SOFTWARE for port in settings.ports.values()):
         return [], []
-    from sdisup.control.apply import applied_way
+    from sdisup.control.apply import applied_way, closed_ways
     from sdisup.encode.trial import choose_encoders, describe
 
     try:
@@ -175,7 +176,7 @@ def _encoder_findings(settings: Settings) -> tuple[list[str], list[str]]:
         return [], []
     ports = settings.ports
     kept = {index: applied_way(port) for index, port in ports.items() if is_alive(find_status(index))}
-    choices = choose_encoders(ports.values(), settings.ffmpeg, capabilities, kept)
+    choices = choose_encoders(ports.values(), settings.ffmpeg, capabilities, kept, closed_ways(looks))
     by_auto = {index: choice for index, choice in choices.items() if ports[index].encoder == AUTO}
     by_name = {index: choice for index, choice in choices.items() if index not in by_auto}
     return describe(ports, by_name), describe(ports, by_auto)

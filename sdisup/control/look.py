@@ -120,6 +120,18 @@ def _take_look(child: Program, timeout_s: float, end_timeout_s: float, is_record
     return look if is_recorder else look.replaced(is_readable=True, is_writable=True)
 
 
+def device_problem(path: str, look: Look, group: str) -> str:
+    """Why no port can open a device node, which should belong to `group`; "" if one can. A port's unit has the group
+    that may open the node."""
+    if look.error:
+        return f"{path}: {look.error}; is the card there, and its driver?"
+    if look.kind != "device":
+        return f"{path} is not a device"
+    if not (look.is_readable and look.is_writable) and not look.group:
+        return f"{path} may not be opened by the user {USER}: chgrp {group} {path} && chmod 660 {path}, as udev does"
+    return ""
+
+
 # ---- Directories of recordings ----
 
 

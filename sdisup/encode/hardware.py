@@ -10,7 +10,8 @@ from sdisup.config.codecs import AUTO, HARDWARE
 from sdisup.config.settings import Port
 from sdisup.sources.base import Sandbox
 
-RENDER_NODE = "/dev/dri/renderD128"
+RENDER_NODE, RENDER_GROUP = "/dev/dri/renderD128", "render"
+"""The first card's node for programs without a screen, and the group that udev gives it to (50-udev-default.rules)."""
 NODES = {
     "nvenc": ("/dev/nvidia0", "/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools"),
     "qsv": (RENDER_NODE,),

@@ -26,12 +26,17 @@ class Choice(Record):
 
 
 def choose_encoders(
-    ports: Iterable[Port], ffmpeg: str, capabilities: Capabilities, kept: Mapping[int, str]
+    ports: Iterable[Port],
+    ffmpeg: str,
+    capabilities: Capabilities,
+    kept: Mapping[int, str],
+    closed: Mapping[str, str] | None = None,
 ) -> dict[int, Choice]:
     """By index, the encoder of each port that does not ask for software.
 
     `kept` are the encoders that ports are recording with: they hold a card's place and are not tried. A port that asks
-    for one way keeps it, also where it does not work here.
+    for one way keeps it, also where it does not work here. `closed` are ways that the recorder's user cannot go, with
+    the reason: root, who tries them, could.
     """
     asking = {port.index: port for port in ports if port.encoder != SOFTWARE and port.codec_has_hardware}
     chosen = {index: Choice(kept[index], ()) for index, port in asking.items() if _is_kept(port, kept)}
@@ -48,6 +53,8 @@ def choose_encoders(
                 # missing_capabilities says so of a port that asks for this one.
                 if port.encoder == AUTO:
                     refused[index].append((way, f"{ffmpeg} has no encoder '{as_way.ffmpeg_encoder}'"))
+            elif closed and way in closed:
+                refused[index].append((way, closed[way]))
             else:
                 tried.append(as_way)
         for port, reason in zip(tried, try_ports(tried, ffmpeg), strict=True):

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from sdisup.config.settings import Port, Settings, parse_settings
-from sdisup.control import apply
+from sdisup.control import apply, check
+from sdisup.control.look import Look
 from sdisup.control.units import Machine, drop_in_path, render
+from sdisup.encode import hardware
 from sdisup.encode.command import Capabilities, build_ffmpeg_arguments, trial_arguments
 from sdisup.encode.trial import choose_encoders, describe
 from sdisup.errors import ConfigError
@@ -68,8 +70,10 @@ class Cards:
         for way, count in places.items():
             (directory / way).write_text(str(count))
 
-    def choose(self, settings: Settings, kept: dict[int, str] | None = None) -> dict[int, str]:
-        self.choices = choose_encoders(settings.ports.values(), str(self.ffmpeg), CAPABILITIES, kept or {})
+    def choose(
+        self, settings: Settings, kept: dict[int, str] | None = None, closed: dict[str, str] | None = None
+    ) -> dict[int, str]:
+        self.choices = choose_encoders(settings.ports.values(), str(self.ffmpeg), CAPABILITIES, kept or {}, closed)
         self.texts = describe(settings.ports, self.choices)
         return {index: choice.encoder for index, choice in self.choices.items()}
 
@@ -112,6 +116,52 @@ def test_what_is_asked_for_by_name_stays_and_it_is_said_that_it_fails(directory:
     assert cards.choose(settings_of({"encoder": "vaapi"}, {})) == {0: "vaapi"}
     (text,) = cards.texts
     assert text.startswith("port 0: encoder vaapi does not work here (vaapi: Cannot load libvaapi.so.1): choose auto")
+
+
+NODE = "/dev/dri/renderD128"
+
+
+@pytest.mark.parametrize(("look", "reason"), [
+    (Look(error="No such file or directory"), f"{NODE}: No such file or directory; is the card there, and its driver?"),
+    (Look(kind="file"), f"{NODE} is not a device"),
+    # As a machine without udev's rules has it: root tries it with success, and no port could open it.
+    (Look(kind="device", is_readable=False, is_writable=False),
+     f"{NODE} may not be opened by the user sdisup: chgrp render {NODE} && chmod 660 {NODE}, as udev does"),
+    # Its unit has the group.
+    (Look(kind="device", is_readable=False, is_writable=False, group="render"), ""),
+    (Look(kind="device"), ""),
+])  # fmt: skip
+def test_a_card_that_no_port_can_open_is_not_taken(directory: Path, look: Look, reason: str) -> None:
+    cards = Cards(directory, qsv=1, vaapi=1)
+    settings = settings_of({"encoder": "auto"}, {"encoder": "vaapi"})
+    chosen = cards.choose(settings, closed=apply.closed_ways({NODE: look}))
+    lacking = "nvenc: Cannot load libnvenc.so.1"
+    if not reason:
+        assert (chosen, cards.texts) == ({0: "qsv", 1: "vaapi"}, [f"port 0: encoder auto takes qsv ({lacking})"])
+        return
+    assert chosen == {0: "software", 1: "vaapi"}
+    by_auto, by_name = cards.texts
+    assert by_auto == f"port 0: encoder auto takes software ({lacking}; qsv: {reason}; vaapi: {reason})"
+    assert by_name.startswith(f"port 1: encoder vaapi does not work here (vaapi: {reason}): choose auto or software")
+    assert cards.tried() == ["h264_nvenc"]
+
+
+def test_check_and_apply_ask_of_the_cards_that_ports_may_get(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both look at the node as the recorder's user, whom root's trial says nothing about."""
+    cards = Cards(directory, qsv=1, vaapi=1)
+    closed = Look(kind="device", is_readable=False, is_writable=False)
+    settings = settings_of({"encoder": "vaapi"}).replaced(ffmpeg=str(cards.ffmpeg))
+    assert hardware.candidate_nodes(settings.ports[0]) == (NODE,)
+    for module in (apply, check):
+        monkeypatch.setattr(module, "probe_ffmpeg", lambda _: CAPABILITIES)
+        monkeypatch.setattr(module, "look_at", lambda paths, *_: dict.fromkeys(paths, closed))
+    monkeypatch.setattr(check, "_user_problems", list)
+    found, _ = check.report(settings)
+    assert any(f"vaapi does not work here (vaapi: {NODE} may not be opened" in text for text in found)
+    warnings: list[str] = []
+    apply._with_encoders(settings, CAPABILITIES, set(), {NODE: closed}, warnings)
+    assert any(f"vaapi does not work here (vaapi: {NODE} may not be opened" in text for text in warnings)
+    assert cards.tried() == []
 
 
 def test_what_no_card_encodes_is_not_tried(directory: Path) -> None:
