@@ -205,7 +205,8 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
                 + "; for copy: copy in mkv, aac in mp4 and mov", allowed=tuple(ENCODERS)),
         Setting("audio.tracks", CHOICE, None, "Whether all channels are in one track, in a track a pair, or in a track"
                 " each. AAC has at most five in one: it cuts the high frequencies off one of six.",
-                default_doc="one; pairs for aac of six and more; mono for xdcam", allowed=(ONE, PAIRS, MONO)),
+                default_doc="one; pairs for aac of six and more, also where a stream has them; mono for xdcam",
+                allowed=(ONE, PAIRS, MONO)),
         Setting("audio.channels", CHANNELS, None, "Which of the source's channels are recorded, and in which order.",
                 default_doc="all of the source's"),
         Setting("segment_s", LIMIT, SEGMENT_S, "How long a file is, and up to the next key frame, before the recording"

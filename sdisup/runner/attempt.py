@@ -319,6 +319,7 @@ class Attempt:
             is_spared=self._is_spared(),
             format_change=streams.format_change,
             programme="" if streams.has_choice else streams.choice.number,
+            cut_channels=streams.cut_channels,
             opening_s=now - (streams.opened_at or now) if streams.is_half_open else 0.0,
             soundless_s=None if soundless_s is None else min(soundless_s, awake_s),
             has_sounded=streams.sound_at is not None,

@@ -25,7 +25,7 @@ COMPLETE = "complete"
 """The verdict on a file that lacks nothing."""
 # Kinds of faults that the runner finds.
 STALLED, NO_FRAME, NO_AUDIO, NO_SOUND = "stalled", "no frame", "no audio", "no sound"
-OTHER_PROGRAMME = "other programme"
+OTHER_PROGRAMME, CUT_OFF_CHANNEL = "other programme", "channel cut off"
 FORMAT_CHANGED, FILE_DELETED, NOT_EXECUTED = "format changed", "file deleted", "not executed"
 TIMESTAMPS, MISPLACED = "timestamps jumped", "directory moved"
 # Causes by which the runner decides.

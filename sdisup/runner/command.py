@@ -26,6 +26,8 @@ def next_options(options: Options, memory: Memory) -> Options:
         command = without_audio(command, options.audio_options)
     if memory.programme:
         command = with_programme(command, memory.programme)
+    if memory.channels:
+        command = in_pairs(command, memory.channels)
     if memory.from_zero:
         command = from_zero(command)
     if memory.size:
@@ -113,6 +115,32 @@ def without_audio(command: Sequence[str], audio_options: str) -> list[str]:
             kept.append(command[index])
             index += 1
     return kept
+
+
+IN_STEP = "aresample="
+"""The last filter of the sound (encode/sound.py)."""
+
+
+def is_whole_aac(command: Sequence[str]) -> bool:
+    """Whether the sound is encoded in one track of AAC as it comes, however many channels it has."""
+    values = {word: command[at + 1] for at, word in enumerate(command[:-1])}
+    graph = values.get("-af", "pan=")
+    return values.get("-c:a") == "aac" and IN_STEP in graph and "pan=" not in graph and "channelmap=" not in graph
+
+
+def in_pairs(command: Sequence[str], channels: int) -> list[str]:
+    """The same command with a track for each two channels of the sound."""
+    if not is_whole_aac(command):
+        return [*command]
+    graph_at = command.index("-af")
+    map_at = next(at for at, word in enumerate(command) if word == "-map" and ":a:" in command[at + 1])
+    watch, _, in_step = command[graph_at + 1].partition(IN_STEP)
+    words: list[str] = []
+    for track, first in enumerate(range(0, channels, 2)):
+        pan = f"pan=stereo|c0=c{first}|c1=c{first + 1}," if first + 1 < channels else f"pan=mono|c0=c{first},"
+        words += [f"-filter:a:{track}", f"{'' if track else watch}{pan}{IN_STEP}{in_step}"]
+    maps = [*command[map_at : map_at + 2]] * ((channels + 1) // 2)
+    return [*command[:map_at], *maps, *command[map_at + 2 : graph_at], *words, *command[graph_at + 2 :]]
 
 
 def with_programme(command: Sequence[str], number: str) -> list[str]:

@@ -12,6 +12,7 @@ from sdisup.contract.options import ENDS, OPTIONAL, Options
 from sdisup.contract.records import Record
 from sdisup.ledger.spool import TERMINATED
 from sdisup.runner.causes import (
+    CUT_OFF_CHANNEL,
     FAIL,
     FILE_DELETED,
     FORMAT_CHANGED,
@@ -44,6 +45,7 @@ END_FFMPEG = "end FFmpeg by the ladder"
 LET_GO_ON = "let FFmpeg go on"
 GO_ON_WITHOUT_AUDIO = "begin again at once, without audio"
 GO_ON_WITH_PROGRAMME = "begin again at once, with another programme"
+GO_ON_IN_PAIRS = "begin again at once, with the sound in pairs"
 AWAIT_SIGNAL = "try again later; the port is healthy"
 AWAIT_RETRY = "try again later, after one more failure"
 EXIT_STOPPED, EXIT_FOR_RETRY, EXIT_CANNOT_WORK = "exit, stopped", "exit for systemd to restart it", "exit for good"
@@ -94,7 +96,8 @@ class Sight(Record):
     `blocks` are FFmpeg's progress blocks, `frames` the frames that they counted; `frameless_s` is for how long no new
     frame came (since the start if none did), `interval_s` the time between two of them, as far as FFmpeg knows;
     `growthless_s` is for how long the file has not grown, `look_s` how long ago that was looked at. `programme` is the
-    one to record, where FFmpeg records another; `opening_s` is for how long FFmpeg has had the picture's input open
+    one to record, where FFmpeg records another; `cut_channels` are those of the sound, where AAC would cut one of them
+    off; `opening_s` is for how long FFmpeg has had the picture's input open
     and waits for the sound's; `soundless_s` for how long no sound came from the inputs once they were open, None where
     none is watched, and `has_sounded` whether any ever came. `recording_s` is for how long frames are on disk, None
     before the first one; `starting_s` is for how long it has come no further than to FFmpeg's start, its input's
@@ -118,6 +121,7 @@ class Sight(Record):
     jump: str = ""
     format_change: str = ""
     programme: str = ""
+    cut_channels: int = 0
     opening_s: float = 0.0
     soundless_s: float | None = None
     has_sounded: bool = False
@@ -234,6 +238,8 @@ def find_fault(sight: Sight, options: Options) -> Fault | None:
     """What a running FFmpeg is to be ended for, if anything."""
     if sight.programme:
         return Fault(OTHER_PROGRAMME, "another programme is the best one")
+    if sight.cut_channels:
+        return Fault(CUT_OFF_CHANNEL, f"AAC would cut off one of the sound's {sight.cut_channels} channels")
     if sight.is_deleted:
         what = f"could have no name: {sight.refusal}" if sight.refusal else "was removed while it was recorded"
         return Fault(FILE_DELETED, f"file deleted: {sight.path} {what}")
@@ -308,6 +314,8 @@ def _after_end(situation: Situation, ended: Ended, options: Options) -> Decision
         return Decision(EXIT_FOR_RETRY)
     if ended.fault is not None and ended.fault.kind == OTHER_PROGRAMME:
         return Decision(GO_ON_WITH_PROGRAMME)
+    if ended.fault is not None and ended.fault.kind == CUT_OFF_CHANNEL:
+        return Decision(GO_ON_IN_PAIRS)
     if held_video(ended, options) or lacks_sound(ended, options):
         return Decision(GO_ON_WITHOUT_AUDIO)
     if ended.cause.outcome == WAIT:

@@ -22,7 +22,7 @@ from sdisup.ledger import spool
 from sdisup.runner import decide as steps
 from sdisup.runner.attempt import Attempt, File
 from sdisup.runner.begin import drain
-from sdisup.runner.causes import COMPLETE, NO_SOUND, OTHER_PROGRAMME, TIMESTAMPS
+from sdisup.runner.causes import COMPLETE, CUT_OFF_CHANNEL, NO_SOUND, OTHER_PROGRAMME, TIMESTAMPS
 from sdisup.runner.command import next_options
 from sdisup.runner.decide import (
     Decision,
@@ -315,6 +315,9 @@ class Runner:
             elif decision.fault and decision.fault.kind == OTHER_PROGRAMME:
                 self._memory.programme, self._memory.fruitless = self._attempt.streams.choice.number, 0
                 self._memory.save()
+            elif decision.fault and decision.fault.kind == CUT_OFF_CHANNEL:
+                self._memory.channels, self._memory.fruitless = self._attempt.streams.cut_channels, 0
+                self._memory.save()
         elif step == steps.LET_GO_ON and self._attempt:
             self._say(INFO, "the first frame has come; going on")
             self._attempt.go_on(now)
@@ -328,6 +331,8 @@ class Runner:
             self._go_on_without_audio(now)
         elif step == steps.GO_ON_WITH_PROGRAMME:
             self._say(INFO, f"records programme {self._memory.programme} from here on")
+        elif step == steps.GO_ON_IN_PAIRS:
+            self._say(INFO, f"records the sound's {self._memory.channels} channels in pairs from here on")
         elif step == steps.AWAIT_SIGNAL:
             self._await_signal(ended, now)
         elif step == steps.AWAIT_RETRY:
@@ -585,11 +590,12 @@ class Runner:
 
     def _forget_findings(self, ended: Ended) -> None:
         """A source that brings no picture either, more than once, is away, and may come back as another."""
-        if self._options.audio_options or not (self._memory.without_audio or self._memory.programme):
+        memory = self._memory
+        if self._options.audio_options or not (memory.without_audio or memory.programme or memory.channels):
             return
         self._memory.fruitless = 0 if ended.kept else self._memory.fruitless + 1
         if self._memory.fruitless >= FRUITLESS_ATTEMPTS:
-            self._memory.without_audio, self._memory.programme = False, ""
+            memory.without_audio, memory.programme, memory.channels = False, "", 0
 
     def _await_retry(self, ended: Ended) -> None:
         cause, now = ended.cause, self._now()
@@ -664,6 +670,8 @@ class Runner:
         if self._memory.without_audio:
             where = "is embedded in the signal" if self._options.audio_options else "came from the input"
             remarks.append(f"without audio: none {where}")
+        if self._memory.channels and not self._memory.without_audio:
+            remarks.append(f"the sound's {self._memory.channels} channels are in pairs: in one track AAC cuts one off")
         remarks += [sound_remark(sight), attempt.streams.choice.remark]
         if attempt.streams.has_sound_jumped:
             remarks.append("the sound may not be in step with the picture: its timestamps jumped by more than 10 s")

@@ -24,7 +24,8 @@ class Memory(Record, frozen=False):
     """The runner's memory. `failures` are the ends in a row without a minute of good recording between them.
 
     `without_audio`: audio is configured, and the signal was found to carry none; `programme` is the best one of the
-    input, where that is not FFmpeg's first; `fruitless` are the attempts since then that brought no picture. `cut_at`
+    input, where that is not FFmpeg's first; `channels` are those of its sound, where they are recorded in pairs;
+    `fruitless` are the attempts since then that brought no picture. `cut_at`
     is when (CLOCK_MONOTONIC) a file was ended for a new one that could have gone on, and `size` the one that the
     picture had then, if it was for that. `from_zero`: the timestamps of picture and sound are so far apart that
     nothing was recorded. `was_asked`: systemd asked the runner to end. `first_frame_at` is when (CLOCK_MONOTONIC) the
@@ -42,6 +43,7 @@ class Memory(Record, frozen=False):
     cuts: int = 0
     fruitless: int = 0
     programme: str = ""
+    channels: int = 0
     size: str = ""
     from_zero: bool = False
     was_asked: bool = False

@@ -198,6 +198,37 @@ def found_size(text: str) -> str:
     return next(filter(_is_size, words), "")
 
 
+def found_sound(text: str) -> tuple[str, str]:
+    """A sound's stream and layout in FFmpeg's log line on it, `0:1` and `5.1(side)`; empty for any other line.
+
+    `Stream #0:1[0x101](deu): Audio: ac3, 48000 Hz, 5.1(side), fltp, 448 kb/s`
+    """
+    if not text.startswith("Stream #") or ": Audio: " not in text:
+        return "", ""
+    stream = text.removeprefix("Stream #").partition(": Audio: ")[0]
+    parts = text.split(", ")
+    rate_at = next((at for at, part in enumerate(parts[:-1]) if part.endswith(" Hz")), -1)
+    return _before(stream, "[("), parts[rate_at + 1] if rate_at >= 0 else ""
+
+
+def _before(text: str, marks: str) -> str:
+    for mark in marks:
+        text = text.partition(mark)[0]
+    return text
+
+
+def cut_channels(layout: str) -> int:
+    """How many channels there are where AAC would take one of them for that of the low frequencies, 0 where it would
+    not: `5.1(side)` has six and one of them is that, `6 channels` are taken to be such (libavcodec/aacenc.c)."""
+    name = layout.partition("(")[0]
+    if name.endswith(" channels"):
+        count = _whole(name.partition(" ")[0].encode()) or 0
+        return count if count > 5 else 0
+    counts = name.split(".")
+    is_named = len(counts) > 1 and all(part.isascii() and part.isdecimal() for part in counts)
+    return sum(map(int, counts)) if is_named and counts[1] != "0" else 0
+
+
 def changed_size(text: str) -> str:
     """The size in the line that FFmpeg 7.1 logs at any change of the picture's format; empty for any other line.
 

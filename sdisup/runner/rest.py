@@ -27,7 +27,9 @@ def may_rest(situation: Situation) -> bool:
         return False
     if situation.is_stopping or situation.terminated or situation.is_ending or sight.recording_s is None:
         return False
-    if sight.pace or sight.jump or sight.format_change or sight.programme or sight.is_deleted or sight.is_misplaced:
+    if sight.pace or sight.jump or sight.format_change or sight.is_deleted or sight.is_misplaced:
+        return False
+    if sight.programme or sight.cut_channels:
         return False
     is_heard = sight.soundless_s is None or (sight.has_sounded and sight.soundless_s < SOUND_STOPPED_S - 2 * REST_S)
     looked_s = max(sight.growthless_s, sight.look_s)

@@ -8,14 +8,16 @@ from __future__ import annotations
 from sdisup.contract.lean import deque
 from sdisup.contract.options import SOUND_MARK
 from sdisup.runner.causes import is_format_change, plain
-from sdisup.runner.command import sound_input
+from sdisup.runner.command import is_whole_aac, sound_input
 from sdisup.runner.decide import NO_SOUND_S
 from sdisup.runner.meter import Meter
 from sdisup.runner.programmes import LINES_KEPT, Choice, asked_by, choose
 from sdisup.runner.progress import (
     changed_size,
+    cut_channels,
     found_rate,
     found_size,
+    found_sound,
     is_behind,
     is_of_picture,
     is_sound_mapping,
@@ -56,6 +58,10 @@ class Streams:
         """Whether FFmpeg no longer believes the sound's timestamps."""
         self.cropped = ""
         """Which part of the picture is not recorded, in the operator's words; "" if all of it is."""
+        self.cut_channels = 0
+        """How many channels the sound has, where AAC would cut one of them off; 0 where it does not."""
+        self._is_whole_aac = is_whole_aac(command)
+        self._layouts: dict[str, str] = {}
         self._maps_sound = any(
             option == "-map" and ":a:" in command[index + 1] for index, option in enumerate(command[:-1])
         )
@@ -123,6 +129,8 @@ class Streams:
 
     def _take_opening(self, now: float, text: str) -> None:
         """Note what FFmpeg logs on its inputs as it opens one after the other."""
+        if self._is_whole_aac and is_sound_mapping(text):
+            self.cut_channels = cut_channels(self._layouts.get(text.split()[1].removeprefix("#"), ""))
         if self.opened_at is not None and not self.are_open:
             self._opening.append(text)
         if text.startswith("Input #0, "):
@@ -134,6 +142,9 @@ class Streams:
             self.choice = choose(
                 self._opening, with_sound=self._maps_sound and not self.has_sound_input, asked=self._asked
             )
+        elif found_sound(text)[0] and not self._is_output:
+            stream, layout = found_sound(text)
+            self._layouts[stream] = layout
         elif is_sound_unknown(text):
             self._is_sound_unknown = True
         elif self.sound_awaited_at is None and self._is_watched and is_sound_mapping(text):

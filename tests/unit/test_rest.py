@@ -39,8 +39,8 @@ SITUATION = {
 }  # fmt: skip
 SIGHT = {
     "recording_s": None, "frameless_s": 1.8, "growthless_s": 3.1, "look_s": 3.1, "pace": "cannot keep up",
-    "jump": "by 12 s", "format_change": "320x180", "programme": "2", "soundless_s": 3.1, "is_deleted": True,
-    "is_misplaced": True,
+    "jump": "by 12 s", "format_change": "320x180", "programme": "2", "cut_channels": 6, "soundless_s": 3.1,
+    "is_deleted": True, "is_misplaced": True,
 }  # fmt: skip
 SITUATION_ELSE = {
     "now", "wait_until", "failures", "is_forgetful", "loops", "has_recorded", "cut_at", "cuts", "from_zero", "ended",

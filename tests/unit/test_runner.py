@@ -917,6 +917,36 @@ def test_the_best_programme_is_recorded_from_the_second_start_on(run: Run, tmp_p
     assert reasons == ["records programme 9 of 2, 320x180"]
 
 
+SIX_CHANNELS = """[info] Input #0, mpegts, from 'x':
+[info]   Stream #0:0[0x100]: Video: h264, yuv420p, 320x180, 25 fps
+[info]   Stream #0:1[0x101](deu): Audio: aac (LC) ([15][0][0][0] / 0x000F), 48000 Hz, 5.1, fltp, 341 kb/s
+[info] Stream mapping:
+[info]   Stream #0:0 -> #0:0 (h264 (native) -> h264 (libx264))
+[info]   Stream #0:1 -> #0:1 (aac (native) -> aac (native))
+"""
+
+
+def test_channels_of_which_aac_would_cut_one_off_are_in_pairs_from_the_second_start_on(
+    run: Run, told: Told, tmp_path: Path
+) -> None:
+    reasons: list[str] = []
+
+    def look(_world: World) -> None:
+        status = read_status(3, str(tmp_path))
+        reasons.append(status.reason if status else "")
+
+    words = "/usr/bin/ffmpeg -i x -map 0:v:0 -map 0:a:0 -af aresample=async=1 -c:a aac -b:a 192k {output}"
+    world = World().at(1.0, lambda w: w.ffmpeg.says(SIX_CHANNELS))
+    world.on_step = quit_well
+    world.at(2.0, lambda w: w.ffmpeg.says(SIX_CHANNELS))
+    for second, happens in records(5, since=2.0):
+        world.at(second, happens)
+    world.at(6.0, look).at(6.5, stop)
+    assert run(world, OPTIONS.replaced(command=words.split())) == EXIT_STOPPED
+    assert [ffmpeg.command.count("-map") for ffmpeg in world.ffmpegs] == [2, 4]
+    assert reasons == ["the sound's 6 channels are in pairs: in one track AAC cuts one off"]
+
+
 def test_a_disk_that_makes_no_file_is_an_end_with_its_reason(run: Run, told: Told) -> None:
     world = World()
     world.on_open = lambda file: file.events.append(OpenFailed("disk full: /srv/recordings has 0.1 MB free"))

@@ -16,8 +16,9 @@ from sdisup.config.settings import Port, parse_settings
 from sdisup.contract.options import OPTIONAL, REQUIRED, Options
 from sdisup.control.units import runner_options
 from sdisup.encode.command import build_ffmpeg_arguments
+from sdisup.encode.probe import probe_ffmpeg
 from sdisup.runner.causes import NO_FRAME, NO_SOUND, RETRY, STALLED, Cause, Fault
-from sdisup.runner.command import sound_input, without_audio
+from sdisup.runner.command import in_pairs, is_whole_aac, sound_input, without_audio
 from sdisup.runner.decide import (
     EXIT_FOR_RETRY,
     GO_ON_WITHOUT_AUDIO,
@@ -28,7 +29,9 @@ from sdisup.runner.decide import (
     find_fault,
     sound_remark,
 )
-from sdisup.runner.progress import is_sound_mapping
+from sdisup.runner.meter import Meter
+from sdisup.runner.progress import cut_channels, is_sound_mapping, parse_log_line
+from sdisup.runner.streams import Streams
 
 PICTURE = ["-f", "mpegts", "-i", "tcp://camera:1"]
 SOUND = ["-f", "mpegts", "-i", "tcp://desk:2"]
@@ -199,6 +202,57 @@ def test_each_channel_comes_out_as_it_went_in(
     wanted = [channel - 1 for channel in port.audio_channels] or list(range(count))
     wanted += [SILENT] * (8 - len(wanted)) if codec == "xdcam" else []
     assert [tone for track in heard_in(made) for tone in track] == wanted
+
+
+@pytest.mark.parametrize("ffmpeg", FFMPEG_PROGRAMS)
+@pytest.mark.parametrize(("layout", "count", "tracks"), [
+    ("5.1", 6, 3), ("7.1", 8, 4), ("2.1", 3, 2), ("5.1(side)", 6, 3), ("stereo", 2, 1), ("mono", 1, 1), ("5.0", 5, 1),
+])  # fmt: skip
+def test_of_a_stream_no_channel_is_cut_off(ffmpeg: str, layout: str, count: int, tracks: int, tmp_path: Path) -> None:
+    """Nobody has stated its channels: by FFmpeg's log the runner begins again in pairs where AAC would cut one off."""
+    tones = "|".join(f"0.5*sin(2*PI*{5000 + 100 * channel}*t)" for channel in range(count))
+    source = ["-f", "lavfi", "-i", f"aevalsrc={tones}:c={layout}:s=48000:d=0.5", "-f", "lavfi", "-i", "color=d=0.5"]
+    sent, made = tmp_path / "sent.mkv", tmp_path / "made.mp4"
+    encoded = ["-map", "1:v", "-map", "0:a", "-c:v", "libx264", "-preset", "ultrafast", "-c:a", "pcm_s16le"]
+    subprocess.run([ffmpeg, "-v", "error", *source, *encoded, sent], check=True, timeout=60)
+    words = build_ffmpeg_arguments(custom(True, ["-i", str(sent)]), ffmpeg, probe_ffmpeg(ffmpeg))
+    words = [*words[:-1], str(made)]
+    done = subprocess.run(words, capture_output=True, check=True, timeout=60)
+    streams = Streams(words)
+    for line in done.stderr.splitlines():
+        streams.take(0.0, parse_log_line(line).text, Meter(0.0))
+    assert streams.cut_channels == (count if tracks > 1 else 0)
+    if streams.cut_channels:
+        words = in_pairs(words, streams.cut_channels)
+        assert not Streams(words)._is_whole_aac
+        subprocess.run(words, capture_output=True, check=True, timeout=60)
+    heard = heard_in(made)
+    assert [tone for track in heard for tone in track] == list(range(count))
+    assert len(heard) == tracks
+
+
+@pytest.mark.parametrize(("layout", "channels"), [
+    ("5.1", 6), ("5.1(side)", 6), ("7.1.4", 12), ("22.2", 24), ("6 channels", 6), ("16 channels", 16), ("2.1", 3),
+    ("stereo", 0), ("mono", 0), ("5.0", 0), ("quad", 0), ("6.0(front)", 0), ("octagonal", 0), ("5 channels", 0),
+    ("x channels", 0), ("", 0), ("1.", 0), (".1", 0), ("5.1\u0662", 0),
+])  # fmt: skip
+def test_of_which_layouts_aac_cuts_a_channel_off(layout: str, channels: int) -> None:
+    assert cut_channels(layout) == channels
+
+
+def test_only_what_is_recorded_whole_in_aac_is_split_later() -> None:
+    """And all that the runner knows of a command holds for the one in pairs."""
+    whole = command("optional", PICTURE)
+    pairs = in_pairs(whole, 5)
+    assert (is_whole_aac(whole), is_whole_aac(pairs), in_pairs(pairs, 6)) == (True, False, pairs)
+    assert [word for word in pairs if "pan=" in word][-1].startswith("pan=mono|c0=c4,")
+    assert pairs.count("-map") == 4
+    assert without_audio(pairs, "") == without_audio(whole, "")
+    for table in ({"codec": "pcm_s24le"}, {"channels": [1, 2, 3]}, {"channels": [1, 2], "tracks": "mono"}):
+        defaults = {"source": {"kind": "custom", "input": PICTURE}, "audio": table}
+        port = parse_settings([("x", {"appliance": {"ports": 1}, "defaults": defaults})]).ports[0]
+        words = build_ffmpeg_arguments(port, "/usr/bin/ffmpeg", FFMPEGS["7.1"])
+        assert in_pairs(words, 6) == words
 
 
 SILENT = -1
