@@ -50,6 +50,10 @@ class RecorderManager:
         export = _in_thread(lambda: self._manager.export(port_index, take, directory, partial=partial))
         return await asyncio.wrap_future(export)
 
+    async def cut_recording(self, port_index: int, take: str | None = None) -> PortStatus:
+        """Let the next take begin now, without a lost frame, and return the port's status."""
+        return await asyncio.wrap_future(_in_thread(lambda: self._manager.cut_recording(port_index, take)))
+
     def _stop(self, port_index: int, starts: list[Future[PortStatus]]) -> None:
         self._manager.stop_recording(port_index)
         if starts:
@@ -73,6 +77,10 @@ class PortRecorder:
     async def stop(self) -> None:
         """Stop the port and return when its file is closed. A stopped port is no error."""
         await self._manager.stop_recording(self.port_index)
+
+    async def cut(self, take: str | None = None) -> PortStatus:
+        """Let the next take begin now, without a lost frame, and return the port's status."""
+        return await self._manager.cut_recording(self.port_index, take)
 
     def get_status(self) -> PortStatus:
         """The port's status."""

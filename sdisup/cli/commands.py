@@ -22,7 +22,7 @@ from sdisup.cli.status import (
     status,
 )
 from sdisup.contract.applied import AppliedPort, load_applied
-from sdisup.contract.files import CONFIGURATION_PATH
+from sdisup.contract.files import CONFIGURATION_PATH, monotonic
 from sdisup.errors import ConfigError, SdisupError, UsageError
 
 TYPE_CHECKING = False
@@ -60,6 +60,34 @@ def _start(arguments: argparse.Namespace) -> int:
             request=_take_request(arguments),
         )
     )
+
+
+def _cut(arguments: argparse.Namespace) -> int:
+    from sdisup.control.ports import cut_ports
+
+    if not arguments.now:
+        return _report(cut_ports(selected(arguments), arguments.take))
+    return _cut_now(selected(arguments), arguments)
+
+
+def _cut_now(ports: Sequence[AppliedPort], arguments: argparse.Namespace) -> int:
+    """End the files at once and begin new ones: by a stop and a start, whose cost is told."""
+    from sdisup.contract.requests import Request
+    from sdisup.control.ports import RECORDS, start_ports, stop_ports
+
+    def request(_: AppliedPort) -> Request:
+        return Request(take=arguments.take, request_id=os.urandom(8).hex())
+
+    began = monotonic()
+    outcomes = stop_ports(ports)
+    stopped = [outcome.port for outcome in outcomes if outcome.ok]
+    code = _report([outcome for outcome in outcomes if not outcome.ok])
+    started = start_ports(stopped, 10.0, request=request)
+    for outcome in started:
+        if outcome.kind == RECORDS:
+            seconds = monotonic() - began
+            print(f"{outcome.port.label}: at most {seconds:.1f} s are missing; see: sdisup gaps {outcome.port.index}")
+    return max(code, _report(started))
 
 
 def _take_request(arguments: argparse.Namespace) -> Callable[[AppliedPort], Request] | None:
@@ -355,6 +383,14 @@ def _start_arguments(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _cut_arguments(command: argparse.ArgumentParser) -> None:
+    _chosen_ports_arguments(command)
+    command.add_argument("--take", metavar="NAME", help="the name of what is recorded from now on")
+    command.add_argument(
+        "--now", action="store_true", help="begin a new file at once, by a stop and a start; it says what that cost"
+    )
+
+
 def _logs_arguments(command: argparse.ArgumentParser) -> None:
     _ports_arguments(command)
     command.add_argument("-f", "--follow", action="store_true", help="go on with what is said from now on")
@@ -445,6 +481,7 @@ COMMANDS: dict[
     "start": (_start, "start ports and wait for the first frame on disk", _start_arguments),
     "stop": (_stop, "stop ports and wait until their files are closed", _chosen_ports_arguments),
     "restart": (_start, "stop and start ports", _restart_arguments),
+    "cut": (_cut, "let the next take begin while ports record, without a lost frame", _cut_arguments),
     "enable": (_enable, "let ports record at boot, from now on", _chosen_ports_arguments),
     "disable": (_enable, "no longer let ports record at boot; one that records goes on", _chosen_ports_arguments),
     "logs": (_logs, "what ports and their FFmpegs said, from the journal", _logs_arguments),

@@ -9,6 +9,7 @@ Standard library only: the runner imports this.
 from __future__ import annotations
 
 import os
+import time
 
 from sdisup.contract import lean
 from sdisup.contract.files import (
@@ -19,6 +20,7 @@ from sdisup.contract.files import (
     Unreadable,
     boot_id,
     boottime_ns,
+    monotonic,
     read_fields,
     read_owned_json,
     replace_file,
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
 LIFETIME_S = 30.0
 REQUEST_LIMIT_BYTES = SIZE_LIMIT_BYTES // 2
 TAKE_LENGTH = 64
+TICK_NS = 100_000_000
+START, CUT = ".json", ".cut"
+"""How the names of requests end, for a start and for a cut."""
 _ALNUM = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
 
 
@@ -105,6 +110,71 @@ def noted_stopper(port_index: int, run_directory: str) -> str:
     return by if by in ("apply", "schedule", "") else note.fail("by", f"{by[:80]!r} is nobody who stops ports")
 
 
+class Cut(Record):
+    """What a cut asks of a port that records: at `at` (CLOCK_MONOTONIC) the next take begins, by the name `take`; None
+    is for the name that the take before it has."""
+
+    take: str | None
+    request_id: str
+    at: float
+
+
+def cut_path(port_index: int, directory: str = RUN_DIRECTORY) -> str:
+    return f"{directory}/requests/{port_index}{CUT}"
+
+
+def leave_cut(port_index: int, cut: Cut, directory: str = RUN_DIRECTORY) -> None:
+    """Leave a cut for the port's runner; as leave_request does."""
+    _leave(cut_path(port_index, directory), CUT, cut)
+
+
+def take_back_cut(port_index: int, request_id: str, directory: str = RUN_DIRECTORY) -> bool:
+    """Remove our own cut if no runner claimed it; whether that was so."""
+    return _take_back(_left(port_index, directory, CUT), request_id)
+
+
+def claim_cut(port_index: int, directory: str = RUN_DIRECTORY) -> Cut | None:
+    """Take away the port's cut, if there is one. Raises Unreadable where there is one, and none that is honoured."""
+    problem: Unreadable | None = None
+    for path in _left(port_index, directory, CUT):
+        try:
+            left = _take_away(path)
+            if left is None:
+                continue
+            fields = Fields(left[0], path)
+            _check_age(fields)
+            take, request_id = fields.text_or_none("take"), fields.text("request_id")[:64]
+            if take is not None and not is_take_name(take):
+                fields.fail("take", f"{take[:80]!r} cannot be a take's name")
+            now = monotonic()
+            return Cut(take, request_id, fields.number("at", least=now - LIFETIME_S, most=now))
+        except Unreadable as error:
+            problem = problem or error
+    if problem:
+        raise problem
+    return None
+
+
+class CutWatch:
+    """Looks for a port's cut where something has been left since the last look: a look at each turn has to be cheap."""
+
+    def __init__(self, port_index: int, directory: str = RUN_DIRECTORY) -> None:
+        self._port_index, self._directory = port_index, directory
+        self._changed_ns = 0
+
+    def look(self) -> Cut | None:
+        """The port's cut, which is taken away; None if there is none. Raises Unreadable."""
+        try:
+            changed_ns = os.stat(f"{self._directory}/requests").st_mtime_ns
+        except OSError:
+            return None
+        if changed_ns == self._changed_ns:
+            return None
+        # Two changes within a tick of the kernel's clock have one time.
+        self._changed_ns = changed_ns if time.time_ns() - changed_ns > TICK_NS else 0
+        return claim_cut(self._port_index, self._directory)
+
+
 def leave_request(port_index: int, request: Request, directory: str = RUN_DIRECTORY) -> None:
     """Leave a request for the port's next start.
 
@@ -112,7 +182,10 @@ def leave_request(port_index: int, request: Request, directory: str = RUN_DIRECT
     over is taken away first. What cannot be (a directory, another member's file) is no request, and keeps nobody from
     leaving one: it gets a name that nobody could know. Raises OSError.
     """
-    path = request_path(port_index, directory)
+    _leave(request_path(port_index, directory), START, request)
+
+
+def _leave(path: str, suffix: str, request: Request | Cut) -> None:
     document = {"created_boottime_ns": boottime_ns(), "boot_id": boot_id(), **request.as_dict()}
     temporary = f"{path}.{os.getpid()}.{request.request_id or 'x'}.tmp"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
@@ -121,7 +194,7 @@ def leave_request(port_index: int, request: Request, directory: str = RUN_DIRECT
             os.fchmod(descriptor, 0o644)
             file.write(lean.encode(document))
         if not _make_way(path):
-            path = f"{path.removesuffix('.json')}.{os.urandom(8).hex()}.json"
+            path = f"{path.removesuffix(suffix)}.{os.urandom(8).hex()}{suffix}"
         # link(2) makes the name appear with its whole content, or fails because it is taken.
         os.link(temporary, path)
     finally:
@@ -129,19 +202,28 @@ def leave_request(port_index: int, request: Request, directory: str = RUN_DIRECT
 
 
 def _requests(port_index: int, directory: str) -> list[str]:
-    """The paths of what may be the port's requests; first the one with the name that all programs know."""
+    """The paths of what may be the port's requests for a start."""
+    return _left(port_index, directory, START)
+
+
+def _left(port_index: int, directory: str, suffix: str) -> list[str]:
+    """The paths of what may be the port's requests of a kind; first the one with the name that all programs know."""
     try:
         names = os.listdir(f"{directory}/requests")
     except FileNotFoundError:
         return []
-    first, note = (os.path.basename(path(port_index, directory)) for path in (request_path, stop_note_path))
-    ours = [name for name in names if name.startswith(f"{port_index}.") and name.endswith(".json") and name != note]
+    first, note = f"{port_index}{suffix}", os.path.basename(stop_note_path(port_index))
+    ours = [name for name in names if name.startswith(f"{port_index}.") and name.endswith(suffix) and name != note]
     return [f"{directory}/requests/{name}" for name in sorted(ours, key=lambda name: (name != first, name))]
 
 
 def take_back(port_index: int, request_id: str, directory: str = RUN_DIRECTORY) -> bool:
     """Remove our own request if no runner claimed it; whether that was so."""
-    for path in _requests(port_index, directory):
+    return _take_back(_requests(port_index, directory), request_id)
+
+
+def _take_back(paths: list[str], request_id: str) -> bool:
+    for path in paths:
         try:
             if read_fields(path).text("request_id", "") == request_id:
                 os.unlink(path)

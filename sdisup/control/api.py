@@ -10,7 +10,7 @@ from sdisup.contract.applied import AppliedPort, load_applied
 from sdisup.contract.records import Record
 from sdisup.contract.status import PortStatus
 from sdisup.control.observe import statuses
-from sdisup.control.ports import NO_SIGNAL, RECORDS, START_LIMIT_S, WAITS, start_ports, stop_ports
+from sdisup.control.ports import NO_SIGNAL, RECORDS, START_LIMIT_S, WAITS, cut_ports, start_ports, stop_ports
 from sdisup.control.takes import make_request
 from sdisup.encode.command import Capabilities, build_ffmpeg_arguments
 from sdisup.encode.probe import probe_ffmpeg
@@ -140,6 +140,16 @@ class RecorderManager:
         if not outcome.ok:
             raise outcome.as_error()
 
+    def cut_recording(self, port_index: int, take: str | None = None) -> PortStatus:
+        """Let the next take begin now, without a lost frame, and return the port's status: `take_first_file` and
+        `take_first_frame` say where. Its files follow from the next one on; without a name they have that of the take
+        before. Raises ValueError for an index outside the range, and RecordingError for a port that does not run.
+        """
+        outcome = cut_ports([self._applied(port_index)], take)[0]
+        if not outcome.ok or outcome.status is None:
+            raise outcome.as_error()
+        return outcome.status
+
     def get_status(self, port_index: int) -> PortStatus:
         """The port's status. Raises ValueError for an index outside the range."""
         return statuses([self._applied(port_index)])[0]
@@ -201,6 +211,10 @@ class PortRecorder:
     def stop(self) -> None:
         """Stop the port and return when its file is closed. A stopped port is no error."""
         self._manager.stop_recording(self.port_index)
+
+    def cut(self, take: str | None = None) -> PortStatus:
+        """Let the next take begin, as RecorderManager.cut_recording does."""
+        return self._manager.cut_recording(self.port_index, take)
 
     def get_status(self) -> PortStatus:
         """The port's status."""

@@ -6,16 +6,18 @@ port is one of the constants below, of which each caller makes its message.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
 
+from sdisup import __version__
 from sdisup.contract.applied import AppliedPort
 from sdisup.contract.files import boot_id, monotonic, utc_text
 from sdisup.contract.records import Record
 from sdisup.contract.status import PortStatus, find_status, write_status
 from sdisup.control.observe import statuses
 from sdisup.control.takes import leave_take_request
-from sdisup.errors import RecordingError, SdisupError
+from sdisup.errors import RecordingError, SdisupError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ STOP_LIMIT_S = 740.0
 """Longer than the TimeoutStopSec= of any unit, also of one with the longest limits that a configuration may have, and
 than what a runner may ask systemd to wait beyond it (runner/attempt.py, PATIENCE_AT_MOST_S)."""
 START_LIMIT_S = 30.0
+CUT_LIMIT_S = 10.0
+"""A runner that has just started tells first when the first frame came, 5 s after it at the latest."""
 POLL_S = 0.02
 REST_SHARE = 4
 """After a look at ports that start it rests for so many times as long as the look took: of hundreds it takes a while,
@@ -47,6 +51,9 @@ STARTED_BY_ANOTHER = "started by another"
 CANNOT_RECORD = "cannot record"
 REFUSED = "refused"
 """systemd refused the job, or the request could not be left; `error` says why."""
+CUT = "cut"
+NOT_CUT = "not cut"
+"""The port's runner did not take the cut; `detail` says why."""
 STOPPED = "stopped"
 NOT_STOPPED = "not stopped"
 
@@ -62,7 +69,7 @@ class Outcome(Record):
 
     @property
     def ok(self) -> bool:
-        return self.kind in (RECORDS, RECORDED_ALREADY, BEGUN, STOPPED)
+        return self.kind in (RECORDS, RECORDED_ALREADY, BEGUN, CUT, STOPPED)
 
     def as_error(self) -> SdisupError:
         """The outcome as an error for the operator: what is wrong, and the next step."""
@@ -79,6 +86,8 @@ class Outcome(Record):
             return RecordingError(f"{label} is started and does not record yet: {self.detail}")
         if self.kind == WAITS:
             return RecordingError(f"{label}: {self.detail}; it goes on trying")
+        if self.kind == NOT_CUT:
+            return RecordingError(f"{label} is not cut: {self.detail}")
         if self.kind == NOT_STOPPED:
             return SdisupError(f"{label} is not stopped: {self.detail}")
         return RecordingError(f"{label} does not record: {self.detail}")
@@ -92,11 +101,61 @@ class Outcome(Record):
             return f"{self.port.label} records already"
         if self.kind == BEGUN:
             return f"{self.port.label} is being started"
+        if self.kind == CUT and self.status is not None:
+            return _cut_text(self.port, self.status)
         if self.kind == STOPPED:
             return f"{self.port.label} is stopped"
         error = self.as_error()
         text = f"{error.message}; {error.hint}" if self.kind == IS_STARTED else str(error)
         return text if text.startswith(self.port.label) else f"{self.port.label}: {text}"
+
+
+def _cut_text(port: AppliedPort, status: PortStatus) -> str:
+    take = f"the take {status.take}" if status.take else "the next take"
+    if status.take_first_file is None:
+        return f"{port.label}: {take} begins with the next file"
+    return f"{port.label}: {take} begins with frame {status.take_first_frame} of {status.take_first_file}"
+
+
+def cut_ports(ports: Sequence[AppliedPort], take: str | None) -> list[Outcome]:
+    """Let the next take begin at each port at this moment, without a lost frame. Raises UsageError for a take that
+    cannot have that name."""
+    from sdisup.contract.requests import Cut, is_take_name, leave_cut, take_back_cut
+
+    if take is not None and not is_take_name(take):
+        raise UsageError(f"{take!r} cannot be a take's name", "a letter or digit and up to 63 of A-Z a-z 0-9 . _ -")
+    at, ends, left = monotonic(), {}, {}
+    for port, status in zip(ports, statuses(ports), strict=True):
+        if status.pid is None or status.state in ("stopped", "failed", "unknown"):
+            ends[port.index] = Outcome(port, NOT_CUT, f"it does not run ({status.state})", status)
+            continue
+        cut = Cut(take, os.urandom(8).hex(), at)
+        try:
+            leave_cut(port.index, cut)
+            left[port.index] = cut
+        except FileExistsError:
+            ends[port.index] = Outcome(port, NOT_CUT, "somebody else cuts it at this moment", status)
+        except OSError as error:
+            refused = f"its request cannot be left in /run/sdisup/requests: {error.strerror}"
+            ends[port.index] = Outcome(port, NOT_CUT, refused, status)
+    while len(ends) < len(ports):
+        waiting = [port for port in ports if port.index not in ends]
+        for port, status in zip(waiting, statuses(waiting), strict=True):
+            own = left[port.index].request_id
+            if status.request_id == own:
+                ends[port.index] = Outcome(port, CUT, status=status)
+            elif monotonic() - at > CUT_LIMIT_S:
+                take_back_cut(port.index, own)
+                ends[port.index] = Outcome(port, NOT_CUT, _why_not_cut(status), status)
+        time.sleep(POLL_S)
+    return [ends[port.index] for port in ports]
+
+
+def _why_not_cut(status: PortStatus) -> str:
+    """Why a runner has not taken a cut."""
+    if status.runner_version != __version__:
+        return f"its runner is of sdisup {status.runner_version}; the next start takes the one that is installed"
+    return f"its runner has not answered for {CUT_LIMIT_S:.0f} s ({status.state})"
 
 
 def start_ports(

@@ -679,7 +679,17 @@ class Attempt:
             file = self._ahead.popleft()
             file.first_frame = before.end_frame
             self.files.append(file)
-            file.thread.begin()
+            file.thread.begin(self._place[0])
+
+    def name_next(self, options: Options) -> None:
+        """Name the files that follow by these options."""
+        place, sync_interval_s, wake = self._place
+        self._place = (place_of(options, place.directory), sync_interval_s, wake)
+
+    def file_of(self, frame: int) -> File:
+        """The file that has FFmpeg's frame of this number."""
+        begun = [file for file in self.files if file.begun_at is not None and (file.first_frame or 0) <= frame]
+        return begun[-1] if begun else self.current
 
     def forget(self, file: File) -> None:
         """Let go of a file that the ledger was told of to its end."""

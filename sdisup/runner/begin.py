@@ -104,7 +104,7 @@ class Beginning:
         self.problems: list[str] = []
         self.memory = memory = _recall(options.port, self.run_directory, directory, self.problems)
         _begin_take(memory, options, self.run_directory, directory, self.problems)
-        request = memory.request
+        request, self._configured = memory.request, options
         self.options = options.replaced(
             name=request.name or options.name,
             codec=request.codec or options.codec,
@@ -128,6 +128,17 @@ class Beginning:
         self.poll.register(self.wake_read, select.POLLIN)
         self.first: First | None = None
         self._tell_began()
+
+    def cut(self, take: str | None, request_id: str) -> None:
+        """The next take begins: what the next files, and the runners that follow, know it by."""
+        request = self.memory.request
+        name = take if take and request.name else request.name
+        request = request.replaced(take=take or request.take, request_id=request_id, name=name)
+        self.memory.request, self.memory.take_started_at = request, utc_text(self.wall())
+        self.memory.save()
+        self.options = self.options.replaced(
+            name=request.name or self._configured.name, file_name=_file_name(self._configured, request)
+        )
 
     def wake(self) -> None:
         """Wake the runner's poll, from another thread."""

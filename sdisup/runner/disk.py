@@ -240,8 +240,9 @@ class RecordingFile:
         self._is_finishing = True
         self._rouse()
 
-    def begin(self) -> None:
-        """Give a file that was made ahead its name, and look after it: FFmpeg writes to it from now on."""
+    def begin(self, place: Place) -> None:
+        """Give a file that was made ahead its name by `place`, and look after it: FFmpeg writes to it from now on."""
+        self._place = place
         try:
             _thread.start_new_thread(self._go_on, ())
         except RuntimeError as error:

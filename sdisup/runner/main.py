@@ -17,7 +17,7 @@ import os
 
 from sdisup.contract.files import Exhausted, Unreadable, monotonic_raw
 from sdisup.contract.lean import signal
-from sdisup.contract.requests import noted_stopper
+from sdisup.contract.requests import CutWatch, noted_stopper
 from sdisup.ledger import spool
 from sdisup.runner import decide as steps
 from sdisup.runner.attempt import Attempt, File
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from sdisup.contract.options import OptionError, Options
+    from sdisup.contract.requests import Cut
     from sdisup.runner.begin import Beginning, First
     from sdisup.runner.disk import RecordingFile
     from sdisup.runner.ffmpeg import FFmpegProcess
@@ -104,6 +105,9 @@ class Runner:
         self._is_stopping = self._is_restarting = False
         self._terminated = self._lack = ""
         self._loops = 0
+        self._cuts = CutWatch(self._options.port, self._run_directory)
+        self._cut: Cut | None = None
+        """One that waits for the first frame's moment to be told."""
         self._remarked: set[str] = set()
         self._rests_until = 0.0
         """Until when what FFmpeg only counts on needs no turn; 0 where it needs one."""
@@ -245,6 +249,7 @@ class Runner:
         attempt = self._attempt
         if attempt is not None:
             self._follow(attempt, now)
+        self._heed_cut(attempt, now)
         situation = self._situation(now)
         decision = decide(situation, self._options)
         if attempt is not None and situation.ended is not None:
@@ -265,6 +270,42 @@ class Runner:
         if self._attempt is not None:
             self._attempt.heed_blocks(at_once=not rests)
         self._limit_at = now + next_limit_s(situation.sight, self._options) if situation.sight else math.inf
+
+    def _heed_cut(self, attempt: Attempt | None, now: float) -> None:
+        """Begin the next take, if somebody asks for it: with a frame of the file, or where none is recorded with the
+        next file."""
+        try:
+            cut = self._cut or self._cuts.look()
+        except Unreadable as error:
+            self._say(WARNING, f"{error}; no cut is made")
+            return
+        recording = attempt if attempt is not None and attempt.meter.frames else None
+        # When the first frame came has to be told before.
+        self._cut = cut if recording is not None and not recording.is_told else None
+        if cut is None or self._cut is not None:
+            return
+        self._beginning.cut(cut.take, cut.request_id)
+        self._options = self._beginning.options
+        request, status, path, first = self._memory.request, self._reporter.status, None, 0
+        if attempt is not None:
+            attempt.name_next(self._options)
+        if recording is not None:
+            frame = recording.meter.frame_at(cut.at)
+            file = recording.file_of(frame)
+            path, first = file.path, max(0, frame - (file.first_frame or 0))
+            self._tell(spool.MARK, now, path=path, frame=first, take=request.take)
+            status.take_frames = recording.meter.frames - frame
+        else:
+            status.take_frames = 0
+        status.update(
+            take=request.take,
+            request_id=request.request_id,
+            take_started_at=self._memory.take_started_at,
+            take_first_file=path,
+            take_first_frame=first,
+        )
+        self._reporter.has_news = True
+        self._say(NOTICE, f"cut: the take {request.take or 'without a name'} begins" + (f" in {path}" if path else ""))
 
     def _is_all_told(self, now: float) -> bool:
         """Whether nothing waits to be told, or to be told again."""

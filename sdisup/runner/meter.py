@@ -117,6 +117,12 @@ class Meter:
             return None
         return self.last_frame_at - (self.frames - frame) / self.rate if self.rate else self.last_frame_at
 
+    def frame_at(self, moment: float) -> int:
+        """The number of the frame that came at a moment, counted from 0; of the last seconds."""
+        if self.last_frame_at is None:
+            return 0
+        return min(self.frames, max(0, round(self.frames - (self.last_frame_at - moment) * self.rate)))
+
     def growthless_s(self, now: float) -> float:
         """For how long the file has not grown, in seconds."""
         return now - self._last_growth_at

@@ -169,6 +169,8 @@ class Reporter:
         self.status = _first_status(options, memory, before)
         self.journal = Journal(identifier=self.status.unit.removesuffix(".service"))
         self.is_ready = False
+        self.has_news = False
+        """Whether the status has something that its readers wait for."""
         self._is_ready_told = False
         self._watchdog_at = self._written_at = 0.0
         self._text = ""
@@ -201,7 +203,8 @@ class Reporter:
         has_changed = self._set_state(now, state, reason, attempt)
         # The first count is news too: until then a port that records shows no frame.
         is_first_count = attempt is not None and attempt.meter.frames > 0 and self.status.frame_count == 0
-        if has_changed or is_first_count or self.is_due(now):
+        if has_changed or is_first_count or self.has_news or self.is_due(now):
+            self.has_news = False
             self._write(now, attempt)
         if self.is_ready and not self._is_ready_told:
             self._is_ready_told = self._notifier.send("READY=1", f"STATUS={self._text}")

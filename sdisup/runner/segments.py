@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from sdisup.contract.records import Record
-from sdisup.runner.ffmpeg import FILES, FIRST
+from sdisup.runner import ffmpeg
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 AHEAD = 2
 """So many files are ready: a runner that stands still must not end a recording in short pieces."""
-CLOSED_NAMES = frozenset(str(FIRST + at) for at in range(FILES))
 
 
 def opened(text: str) -> int | None:
@@ -28,7 +27,13 @@ def opened(text: str) -> int | None:
     """
     context, separator, name = text.partition(f"] Opening '/proc/{os.getpid()}/fd/")
     number = name.removesuffix("' for writing")
-    return int(number) if separator and context.startswith("[segment @ ") and number in CLOSED_NAMES else None
+    return _descriptor(number) if separator and context.startswith("[segment @ ") else None
+
+
+def _descriptor(name: str) -> int | None:
+    """The descriptor of a file of FFmpeg's; None for any other text."""
+    number = int(name) if name.isascii() and name.isdecimal() and len(name) < 5 else -1
+    return number if 0 <= number - ffmpeg.FIRST < ffmpeg.FILES else None
 
 
 def is_list(text: str) -> bool:
@@ -50,13 +55,14 @@ def closed(text: str) -> Closing | None:
     `101,2.000000,4.000000`
     """
     name, *times = text.split(",")
-    if name not in CLOSED_NAMES or len(times) != 2:
+    descriptor = _descriptor(name)
+    if descriptor is None or len(times) != 2:
         return None
     for time in times:
         whole, point, rest = time.partition(".")
         if not (point and len(rest) == 6 and whole.isdecimal() and rest.isdecimal() and time.isascii()):
             return None
-    return Closing(int(name), float(times[1]))
+    return Closing(descriptor, float(times[1]))
 
 
 class Losses(Record):

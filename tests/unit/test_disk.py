@@ -1276,7 +1276,7 @@ def test_a_file_that_is_made_ahead_is_named_when_ffmpeg_opens_it(
     assert opened.path == "" and opened.descriptor >= 0
     assert all(name.startswith(".") for name in names_in(recorder.directory))
     moments[0] += 86400
-    file.begin()
+    file.begin(file._place)
     named = recorder.wait(file, Named)
     assert named.path == f"{recorder.directory}/2027-01-16/CAM3_20270116T080000Z.mkv"
     recorder.write(file, media["mkv"])
@@ -1294,7 +1294,7 @@ def test_a_file_that_is_made_ahead_takes_no_name_that_is_in_use(
     taken.write_bytes(b"somebody's")
     file = recorder.open(is_ahead=True)
     recorder.wait(file, Opened)
-    file.begin()
+    file.begin(file._place)
     assert recorder.wait(file, Named).path.endswith("CAM3_20270115T080000Z_2.mkv")
     recorder.write(file, media["mkv"])
     assert recorder.closed(file).kept
@@ -1314,7 +1314,7 @@ def test_a_file_that_was_made_ahead_and_begun_in_vain_leaves_nothing(recorder: R
     """FFmpeg was killed between its opening and its first byte."""
     file = recorder.open(is_ahead=True)
     recorder.wait(file, Opened)
-    file.begin()
+    file.begin(file._place)
     assert recorder.closed(file) == Closed(0, False, "")
     assert names_in(recorder.directory) == []
 
@@ -1324,7 +1324,7 @@ def test_a_directory_that_is_gone_when_ffmpeg_opens_the_file_refuses_its_name(re
     recorder.wait(file, Opened)
     moved = recorder.directory.with_name("moved")
     recorder.directory.rename(moved)
-    file.begin()
+    file.begin(file._place)
     wait_until(lambda: bool(file.refusal))
     recorder.closed(file)
     moved.rename(recorder.directory)
@@ -1342,7 +1342,7 @@ def test_a_file_that_was_made_ahead_is_named_without_hard_links(
     recorder.wait(file, Opened)
     monkeypatch.setattr(os, "link", refuse)
     recorder.write(file, media["mkv"])
-    file.begin()
+    file.begin(file._place)
     path = Path(recorder.wait(file, Named).path)
     assert recorder.closed(file).kept
     assert names_in(recorder.directory) == [path.name]

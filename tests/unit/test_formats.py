@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_hold_back import FFMPEGS, RATE, SETTLED_S, TOLERANCE_S, Recording
+from test_hold_back import FFMPEGS, RATE, SETTLED_S, TOLERANCE_S, Recording, readable_frames
 from test_stamp import stamp, timecodes_in
 
-from sdisup.config.codecs import CODECS, HOLD_BACK_LIMIT_S
+from sdisup.config.codecs import CODECS, HOLD_BACK_LIMIT_S, ONE_FILE
 from sdisup.config.settings import Port, parse_settings
 from sdisup.contract.media import holds_media
 from sdisup.contract.pictures import count_pictures
@@ -35,7 +35,9 @@ from sdisup.encode.probe import probe_ffmpeg
 pytestmark = pytest.mark.slow
 
 SEED = random.randrange(1_000_000)
-PICTURES_AT_LEAST, PICTURES_AT_MOST = 30, 110
+SEGMENT_S = 2
+PICTURES_AT_LEAST, PICTURES_AT_MOST = 75, 110
+"""FFmpeg is killed in its second file, where there are several."""
 HD = "1920x1080"
 
 
@@ -59,7 +61,8 @@ class Case:
     def port(self) -> Port:
         graph = f"testsrc2=size={self.size}:rate={RATE},realtime[out0];sine=frequency=1000:sample_rate=48000[out1]"
         source = {"kind": "custom", "input": ["-f", "lavfi", "-i", graph], "rate": RATE, "scan": self.scan}
-        values = {"source": source, "codec": self.codec, "container": self.container, "timecode": "clock"}
+        values: dict[str, Any] = {"source": source, "codec": self.codec, "container": self.container}
+        values |= {"timecode": "clock", "segment_s": SEGMENT_S}
         values |= self.settings
         return parse_settings([("test.toml", {"appliance": {"ports": 1}, "defaults": values})]).ports[0]
 
@@ -140,7 +143,17 @@ def test_a_killed_file_is_what_was_asked_for(case: Case, ffmpeg: str, tmp_path: 
     assert holds_media(case.container, size_bytes, lambda count, offset: content[offset : offset + count])
     counted = count_pictures(str(file), case.container)
     assert counted is not None
-    assert counted.count == readable
+    assert counted.count == readable_frames(file)
+    first = recording.files[0]
+    if case.container not in ONE_FILE:
+        assert len(recording.files) == 2
+        assert readable_frames(first) >= SEGMENT_S * RATE, "it goes on to the next key frame"
+    check(case, file)
+    check(case, first)
+
+
+def check(case: Case, file: Path) -> None:
+    """That a file is what was asked for."""
 
     streams = probe(file, "-show_streams")["streams"]
     picture = next(stream for stream in streams if stream["codec_type"] == "video")
@@ -164,11 +177,11 @@ def test_a_killed_file_is_what_was_asked_for(case: Case, ffmpeg: str, tmp_path: 
     assert {(sound["codec_name"], sound["channels"]) for sound in sounds} == {(codec.audio_encoder, 1)}
     assert {sound["sample_rate"] for sound in sounds} == {"48000"}
 
-    written = bytearray(content)
+    count, written = readable_frames(file), bytearray(file.read_bytes())
     assert stamp(written, case.container, str(RATE), "10:11:12:13").is_found
     file.write_bytes(written)
     assert timecodes_in(file) == {"10:11:12:13"}
-    assert recording.readable_frames() == readable
+    assert readable_frames(file) == count
 
 
 def probe(file: Path, *what: str) -> dict[str, Any]:

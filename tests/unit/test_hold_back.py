@@ -58,23 +58,34 @@ def make_port(codec: str, container: str) -> Port:
 
 @dataclass
 class Recording:
-    """An FFmpeg that records into `file`, its stderr in `log`."""
+    """An FFmpeg that records into `first`, and into other files where the port has several; its stderr is in `log`."""
 
-    file: Path
+    first: Path
     log: Path
     process: subprocess.Popen[bytes]
 
     @classmethod
     def start(cls, ffmpeg: str, capabilities: Capabilities, port: Port, directory: Path, pacing: str) -> Recording:
-        file = directory / f"{port.codec}.{port.container}"
+        # FFmpeg numbers the files, if there are several.
+        file = directory / f"{port.codec}-{'100' if port.file_s else ''}.{port.container}"
         file.touch()  # as the runner does
         arguments = build_ffmpeg_arguments(port, ffmpeg, capabilities)
         arguments = [word.replace(",realtime", f"{pacing},showinfo") for word in arguments]
-        arguments = [str(file) if word == "{output}" else word for word in arguments]
+        arguments = [str(file).replace("-100.", "-10%d.") if word == "{output}" else word for word in arguments]
         log = file.with_suffix(file.suffix + ".log")
         with log.open("wb") as stderr:
             process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=stderr)
         return cls(file, log, process)
+
+    @property
+    def files(self) -> list[Path]:
+        """All files, the newest last."""
+        return sorted(self.first.parent.glob(self.first.name.replace("-100.", "-10?.")))
+
+    @property
+    def file(self) -> Path:
+        """The newest file."""
+        return self.files[-1]
 
     def wait_until(self, is_so: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 100
@@ -100,18 +111,23 @@ class Recording:
         return int(([b"=0"] + [line for line in lines if line.startswith(b"frame=")])[-1].split(b"=")[1])
 
     def readable_frames(self) -> int:
-        """How many pictures can be decoded from what is in the file."""
-        answer = subprocess.run(
-            ["ffprobe", "-v", "error", "-count_frames", "-select_streams", "v:0", "-show_entries",
-             "stream=nb_read_frames", "-of", "csv=p=0", str(self.file)],
-            capture_output=True, text=True, timeout=100, check=False,
-        )  # fmt: skip
-        text = answer.stdout.strip().split("\n")[0].strip(",")
-        return int(text) if text.isdigit() else 0
+        """How many pictures can be decoded from what is in the files."""
+        return sum(map(readable_frames, self.files))
 
     def end(self) -> None:
         self.process.kill()
         self.process.communicate()
+
+
+def readable_frames(file: Path) -> int:
+    """How many pictures can be decoded from what is in a file."""
+    answer = subprocess.run(
+        ["ffprobe", "-v", "error", "-count_frames", "-select_streams", "v:0", "-show_entries",
+         "stream=nb_read_frames", "-of", "csv=p=0", str(file)],
+        capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    text = answer.stdout.strip().split("\n")[0].strip(",")
+    return int(text) if text.isdigit() else 0
 
 
 Recordings = dict[tuple[str, str], Recording]

@@ -333,7 +333,7 @@ def test_what_becomes_of_a_stop(monkeypatch: pytest.MonkeyPatch, result: Any, ki
 
 def test_every_outcome_has_words_and_an_error() -> None:
     kinds = [value for name, value in vars(ports).items() if name.isupper() and isinstance(value, str)]
-    assert len(kinds) == 11
+    assert len(kinds) == 13
     for kind in kinds:
         outcome = Outcome(PORT, kind, "why", PortStatus(port_index=3))
         assert "port 3" in outcome.text
@@ -481,9 +481,8 @@ def test_the_coroutines_are_those_of_the_plain_classes() -> None:
     for name in ("RecorderManager", "PortRecorder"):
         plain, of_aio = getattr(api, name), getattr(aio, name)
         coroutines = [key for key, value in vars(of_aio).items() if asyncio.iscoroutinefunction(value)]
-        assert sorted(coroutines) == sorted(
-            key for key in vars(plain) if key in ("start", "stop", "start_recording", "stop_recording", "export")
-        )
+        acts = ("start", "stop", "cut", "start_recording", "stop_recording", "cut_recording", "export")
+        assert sorted(coroutines) == sorted(key for key in vars(plain) if key in acts)
 
 
 def test_a_start_that_is_cancelled_leaves_no_request(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:

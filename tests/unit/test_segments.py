@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import threading
 import time
+from array import array
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -14,56 +14,67 @@ from typing import Any
 
 import pytest
 from scripted import OPTIONS, FakeFFmpeg, FakeFile, World
+from test_hold_back import FFMPEGS
 from test_runner import Run, Told, records, stop
 from test_stamp import timecodes_in
 
 from sdisup.config.settings import numbers_at, parse_settings
+from sdisup.contract import requests
 from sdisup.contract.options import Options
-from sdisup.contract.status import read_status
+from sdisup.contract.requests import Cut, leave_cut
+from sdisup.contract.status import PortStatus, read_status
 from sdisup.control.units import runner_options
 from sdisup.encode.command import build_ffmpeg_arguments
 from sdisup.encode.probe import probe_ffmpeg
 from sdisup.ledger.lines import ledger_path, read_ledger
 from sdisup.ledger.moments import TakenFile
-from sdisup.ledger.spool import read_spool, spool_path
 from sdisup.ledger.story import Story
 from sdisup.ledger.writer import Writer
+from sdisup.runner import attempt
+from sdisup.runner import ffmpeg as ffmpeg_module
 from sdisup.runner.begin import Beginning
 from sdisup.runner.disk import Closed, Named, Opened, OpenFailed, Place, Sample
+from sdisup.runner.ffmpeg import FILES
 from sdisup.runner.main import Runner
 from sdisup.runner.segments import Closing, closed, opened
 
-FFMPEG = shutil.which("ffmpeg") or "/usr/bin/ffmpeg"
+DEADLINE_S = 60
+
+
+@pytest.fixture(autouse=True)
+def own_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests of this process may have files open that have the numbers of a runner's."""
+    monkeypatch.setattr(ffmpeg_module, "FIRST", 900)
 
 
 class Port:
     """A real runner with a real FFmpeg, and the ledger's process, in this process."""
 
-    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch, **defaults: Any) -> None:
+    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch, ffmpeg: str, **defaults: Any) -> None:
         self.recordings, self.run_directory = directory / "recordings", directory / "run"
         self.ledgers = directory / "ledgers"
         for path in (self.recordings, self.run_directory / "port-0", self.run_directory / "ports", self.ledgers):
             path.mkdir(parents=True)
         monkeypatch.setenv("RUNTIME_DIRECTORY", str(self.run_directory / "port-0"))
-        source = {"kind": "test", "size": "160x90", "rate": 25, "tone": False}
-        table = {"source": source, "container": "mkv", "segment_s": 2, **defaults, "recordings": str(self.recordings)}
+        monkeypatch.setattr(ffmpeg_module, "FIRST", 900)
+        # Sources that are faster than time leave less of it to make the next file.
+        monkeypatch.setattr(attempt, "AHEAD", FILES - 2)
+        table = {"container": "mkv", "segment_s": 2, **defaults, "recordings": str(self.recordings)}
         port = parse_settings([("x.toml", {"appliance": {"ports": 1}, "defaults": table})]).ports[0]
-        command = build_ffmpeg_arguments(port, FFMPEG, probe_ffmpeg(FFMPEG))
+        command = build_ffmpeg_arguments(port, ffmpeg, probe_ffmpeg(ffmpeg))
+        # No filter that makes such sound may be configured.
+        command = [GRAPH if word == PLACE else word for word in command]
         self.options: Options = runner_options(port, command, "", "").replaced(run_directory=str(self.run_directory))
 
-    def record(self, act: Callable[[Runner], None]) -> None:
-        beginning = Beginning(self.options)
-        beginning.spawn_first()
-        runner = Runner(beginning)
-        actor = threading.Thread(target=act, args=(runner,), daemon=True)
+    def record(self, act: Callable[[Port], None]) -> None:
+        """Record until `act`, in a thread of its own, stops the port."""
+        self.beginning = Beginning(self.options)
+        self.beginning.spawn_first()
+        self.runner = Runner(self.beginning)
+        actor = threading.Thread(target=act, args=(self,), daemon=True)
         actor.start()
-        runner.run()
-        actor.join(5)
-
-    def events(self, *kinds: str) -> list[dict[str, Any]]:
-        events, problems = read_spool(spool_path(0, str(self.run_directory)))
-        assert not problems
-        return [event for event in events if event["kind"] in kinds]
+        self.runner.run()
+        actor.join(DEADLINE_S)
 
     def entries(self) -> list[dict[str, Any]]:
         Writer(str(self.ledgers), str(self.run_directory)).flush()
@@ -73,66 +84,100 @@ class Port:
         return sorted(str(path) for path in self.recordings.rglob("*") if path.is_file())
 
 
-def hashes(path: str, *options: str) -> list[str]:
+def hashes(path: str, count: int = 10_000, *options: str) -> list[str]:
     """One of each frame, by its contents."""
-    words = [
-        "-v",
-        "error",
-        *options,
-        "-i",
-        path,
-        "-map",
-        "0:v",
-        "-frames:v",
-        "200",
-        "-f",
-        "framehash",
-        "-hash",
-        "crc32",
-    ]
-    words.append("-")
-    answer = subprocess.run([FFMPEG, *words], capture_output=True, text=True, check=True).stdout
+    words = ["-v", "error", *options, "-i", path, "-map", "0:v", "-frames:v", str(count), "-f", "framehash"]
+    answer = subprocess.run(
+        [FFMPEGS[0], *words, "-hash", "crc32", "-"], capture_output=True, text=True, check=True
+    ).stdout
     return [line.rpartition(",")[2].strip() for line in answer.splitlines() if not line.startswith("#")]
 
 
-def stop_after(seconds: float) -> Callable[[Runner], None]:
-    def act(runner: Runner) -> None:
-        time.sleep(seconds)
-        runner.stop()
-        runner._beginning.wake()
+def samples(path: str) -> list[int]:
+    """The samples of the sound, 24 bits each, as they are decoded."""
+    words = ["-v", "error", "-i", path, "-map", "0:a", "-f", "s32le", "-c:a", "pcm_s32le", "-"]
+    decoded = subprocess.run([FFMPEGS[0], *words], capture_output=True, check=True).stdout
+    return [sample >> 8 for sample in array("i", decoded)]
+
+
+def packets(path: str) -> tuple[int, int]:
+    """How many packets of picture and sound are in a file."""
+    words = "-v error -count_packets -show_entries stream=nb_read_packets -of csv=p=0".split()
+    ffprobe = str(Path(FFMPEGS[0]).with_name("ffprobe"))
+    answer = subprocess.run([ffprobe, *words, path], capture_output=True, text=True, check=True).stdout
+    pictures, sound = answer.replace(",", "").split()
+    return int(pictures), int(sound)
+
+
+def stop_after(files: int) -> Callable[[Port], None]:
+    def act(port: Port) -> None:
+        limit = time.monotonic() + DEADLINE_S
+        while len(port.files()) < files and time.monotonic() < limit:
+            time.sleep(0.02)
+        port.runner.stop()
+        port.beginning.wake()
 
     return act
 
 
-def test_no_frame_is_lost_or_doubled_between_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    port = Port(tmp_path, monkeypatch, codec="ffv1", pixel_format="yuv420p")
-    port.record(stop_after(5.3))
-    entries = port.entries()
-    files = [entry for entry in entries if entry["kind"] == "file"]
-    assert [entry["path"] for entry in files] == port.files() and len(files) == 3
-    assert [entry["frames"] for entry in files[:2]] == [50, 50], "each begins with a key frame"
+SPEED, BOUNDARIES = 5, 20
+PICTURES = "testsrc2=size=160x90:rate=25"
+# Each sample is its own number.
+SAMPLES = "aevalsrc=n/8388608:s=48000"
+GRAPH = f"{PICTURES},realtime=speed={SPEED}[out0];{SAMPLES}[out1]"
+PLACE = "sine=frequency=1000"
+FAST = {"kind": "custom", "rate": "25", "input": ["-f", "lavfi", "-i", PLACE]}
+
+
+@pytest.mark.parametrize("ffmpeg", FFMPEGS)
+def test_no_frame_and_no_sample_is_lost_or_doubled_between_files(
+    ffmpeg: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over twenty boundaries, by the contents of the pictures and the numbers of the samples as a player has them."""
+    port = Port(tmp_path, monkeypatch, ffmpeg, codec="ffv1", pixel_format="yuv420p", source=FAST)
+    port.record(stop_after(files=BOUNDARIES + 1))
+    files = [entry for entry in port.entries() if entry["kind"] == "file"]
+    assert [entry["path"] for entry in files] == port.files() and len(files) > BOUNDARIES
+    assert {entry["frames"] for entry in files[:-1]} == {50}, "each begins with a key frame"
     assert {entry["ended"] for entry in files} == {"complete"}
-    recorded = [hashes(path) for path in port.files()]
-    assert [len(frames) for frames in recorded] == [entry["frames"] for entry in files]
-    count = sum(len(frames) for frames in recorded)
-    whole = [frame for frames in recorded for frame in frames]
-    assert whole == hashes("testsrc2=size=160x90:rate=25", "-f", "lavfi")[:count]
-    assert [entry["kind"] for entry in entries] == ["gap", "file", "file", "file"], "the first gap is the start"
-    for before, after in pairwise(files):
-        assert after["start_monotonic"] == before["end_monotonic"], "nothing is between two files"
+    pictures = [hashes(path) for path in port.files()]
+    assert [len(frames) for frames in pictures] == [entry["frames"] for entry in files]
+    recorded = [frame for frames in pictures for frame in frames]
+    assert recorded == hashes(PICTURES, len(recorded), "-f", "lavfi")
     starts = [numbers_at("25").frame(text) for path in port.files() for text in timecodes_in(Path(path))]
-    assert [after - before for before, after in pairwise(starts)] == [50, 50], "the timecode runs on"
+    assert {after - before for before, after in pairwise(starts)} == {50}, "the timecode runs on"
+    numbers = [number for path in port.files() for number in samples(path)]
+    assert numbers == list(range(len(numbers)))
+    assert abs(len(numbers) / 48000 - len(recorded) / 25) < 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ffmpeg", FFMPEGS)
+@pytest.mark.parametrize(("codec", "container"), [("h264", "mp4"), ("h264", "mkv"), ("h264", "mov"), ("hevc", "mp4")])
+def test_no_packet_is_lost_or_doubled_between_files(
+    codec: str, container: str, ffmpeg: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Packets of AAC overlap: as a player that goes from file to file has them, each once, 1024 samples apart."""
+    port = Port(tmp_path, monkeypatch, ffmpeg, codec=codec, container=container, source=FAST, preset="ultrafast")
+    port.record(stop_after(files=BOUNDARIES + 1))
+    files = [entry for entry in port.entries() if entry["kind"] == "file"]
+    assert [entry["path"] for entry in files] == port.files() and len(files) > BOUNDARIES
+    counts = [packets(path) for path in port.files()]
+    assert [pictures for pictures, _ in counts] == [entry["frames"] for entry in files]
+    frames, sounds = sum(pictures for pictures, _ in counts), sum(sound for _, sound in counts)
+    # The encoder's delay is one packet.
+    assert abs(sounds * 1024 / 48000 - frames / 25) < 0.1
 
 
 @pytest.mark.parametrize(
     ("text", "number"),
     [
-        ("[segment @ 0x55d] Opening '/proc/{pid}/fd/101' for writing", 101),
-        ("[segment @ 0x55d] Opening '/proc/{pid}/fd/110' for writing", None),
-        ("[segment @ 0x55d] Opening '/proc/1/fd/101' for writing", None),
+        ("[segment @ 0x55d] Opening '/proc/{pid}/fd/901' for writing", 901),
+        ("[segment @ 0x55d] Opening '/proc/{pid}/fd/910' for writing", None),
+        ("[segment @ 0x55d] Opening '/proc/1/fd/901' for writing", None),
         ("[segment @ 0x55d] Opening 'pipe:2' for writing", None),
-        ("title: [segment @ 0x55d] Opening '/proc/{pid}/fd/101' for writing", None),
-        ("[hls @ 0x55d] Opening '/proc/{pid}/fd/101' for reading", None),
+        ("title: [segment @ 0x55d] Opening '/proc/{pid}/fd/901' for writing", None),
+        ("[hls @ 0x55d] Opening '/proc/{pid}/fd/901' for reading", None),
     ],
 )
 def test_which_file_ffmpeg_opens(text: str, number: int | None) -> None:
@@ -142,16 +187,16 @@ def test_which_file_ffmpeg_opens(text: str, number: int | None) -> None:
 @pytest.mark.parametrize(
     ("text", "closing"),
     [
-        ("101,2.000000,4.000000", Closing(101, 4.0)),
-        ("109,0.000000,86400.040000", Closing(109, 86400.04)),
-        ("99,2.000000,4.000000", None),
-        ("110,2.000000,4.000000", None),
-        ("101,2.0,4.0", None),
-        ("101,-2.000000,4.000000", None),
-        ("101,2.000000", None),
-        ("101,2.000000,4.000000,5.000000", None),
-        ("101,nan,inf", None),
-        ("101,2.000000,\u0664.000000", None),
+        ("901,2.000000,4.000000", Closing(901, 4.0)),
+        ("909,0.000000,86400.040000", Closing(909, 86400.04)),
+        ("899,2.000000,4.000000", None),
+        ("910,2.000000,4.000000", None),
+        ("901,2.0,4.0", None),
+        ("901,-2.000000,4.000000", None),
+        ("901,2.000000", None),
+        ("901,2.000000,4.000000,5.000000", None),
+        ("901,nan,inf", None),
+        ("901,2.000000,\u0664.000000", None),
         ("", None),
     ],
 )
@@ -171,37 +216,51 @@ class Files(World):
         super().__init__(script)
         # An attempt is known by when it began.
         self.time_s = 0.001
+        self.is_opening = False
+        self.begun: list[str] = []
+        """By which templates the files after the first one were named."""
         self.descriptor = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
         self.on_open = self.open_well
         self.on_begin: Callable[[FakeFile], None] = lambda file: file.events.append(Named(self.path(file)))
 
     def open_file(self, place: Place, *rest: object, is_ahead: bool = False) -> FakeFile:
-        self.is_ahead = is_ahead
-        return super().open_file(place, *rest)
+        self.is_ahead, self.is_opening = is_ahead, True
+        file = super().open_file(place, *rest)
+        self.is_opening = False
+        return file
 
     def open_well(self, file: FakeFile) -> None:
-        file.begin = lambda: self.on_begin(file)  # type: ignore[attr-defined]
+        file.begin = lambda place: self.begin(file, place)  # type: ignore[attr-defined]
         file.discard = lambda: None  # type: ignore[attr-defined]
         if self.is_ahead:
             file.events.append(Opened("", self.descriptor))
         else:
             file.events.extend((Opened(self.path(file), self.descriptor), Named(self.path(file))))
 
+    @property
+    def file(self) -> FakeFile:
+        """The one that FFmpeg writes to, or that was just made."""
+        return self.files[-1] if self.is_opening else self.files[len(self.begun)]
+
+    def begin(self, file: FakeFile, place: Place) -> None:
+        self.begun.append(place.template)
+        self.on_begin(file)
+
     def spawn(self, command: Sequence[str], output: int) -> FakeFFmpeg:
-        assert output == -1 and command[-1] == f"/proc/{os.getpid()}/fd/10%d"
-        assert is_open(100)
+        assert output == -1 and command[-1] == f"/proc/{os.getpid()}/fd/90%d"
+        assert is_open(900)
         self.ffmpegs.append(FakeFFmpeg(self, command))
         self.opens(0)
         return self.ffmpeg
 
     def opens(self, index: int) -> None:
-        self.ffmpeg.says(f"[segment @ 0x55] [info] Opening '/proc/{os.getpid()}/fd/10{index % 10}' for writing\n")
+        self.ffmpeg.says(f"[segment @ 0x55] [info] Opening '/proc/{os.getpid()}/fd/90{index % 10}' for writing\n")
 
     def grows(self, at: float) -> World:
         return self.at(at, lambda w: w.files[0].events.append(Sample(int(1e6 * (1 + at)), 10**9, "8:1", False, False)))
 
     def closes(self, index: int, start_s: float, end_s: float) -> None:
-        self.ffmpeg.says(f"10{index % 10},{start_s:.6f},{end_s:.6f}\n")
+        self.ffmpeg.says(f"90{index % 10},{start_s:.6f},{end_s:.6f}\n")
 
     def goes_on(self, index: int, start_s: float, end_s: float) -> Callable[[World], None]:
         """FFmpeg closes a file and opens the next one."""
@@ -241,7 +300,7 @@ def test_each_file_is_told_with_its_own_frames_and_no_time_between(run: Run, tol
         assert after["start_monotonic"] == pytest.approx(before["end_monotonic"], abs=0.002)
     assert not any("closed" in line and "300 frames" in line for line in said)
     assert sum("goes on in" in line for line in said) == 2
-    assert not any(is_open(descriptor) for descriptor in range(100, 110)), "none is left open"
+    assert not any(is_open(descriptor) for descriptor in range(900, 910)), "none is left open"
 
 
 def test_a_kill_costs_the_open_file_alone(run: Run, told: Told) -> None:
@@ -321,10 +380,130 @@ def test_a_file_that_was_not_lent_in_time_is_none_of_the_recording(run: Run, tol
     world.on_open = open_late
 
     def fail(w: World) -> None:
-        w.ffmpeg.says("[segment @ 0x55] [error] Failed to open segment '/proc/1/fd/101'\n")
+        w.ffmpeg.says("[segment @ 0x55] [error] Failed to open segment '/proc/1/fd/901'\n")
         w.ffmpeg.exits(1)
 
     world.at(4.04, world.goes_on(0, 0, 4)).at(4.05, fail).at(20.0, stop)
     run(world, SEGMENTED)
     assert summary(entered(told()))[1] == ("file", 100, "complete")
     assert told()[-2]["cause"] == "disk"
+
+
+# ---- Cuts ----
+
+
+def cuts(directory: Path, take: str | None, request_id: str = "c1") -> Callable[[World], None]:
+    def act(world: World) -> None:
+        (directory / "requests").mkdir(exist_ok=True)
+        leave_cut(3, Cut(take, request_id, world.time_s), str(directory))
+
+    return act
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[World], None]:
+    """Lets the age of a cut be told by the world's clock."""
+
+    def set_clock(world: World) -> None:
+        monkeypatch.setattr(requests, "monotonic", lambda: world.time_s)
+
+    return set_clock
+
+
+Clock = Callable[[World], None]
+
+
+def test_a_cut_marks_the_frame_and_names_the_next_files(tmp_path: Path, run: Run, told: Told, clock: Clock) -> None:
+    """The mark is at the frame of the moment at which the cut was asked for, and the recording goes on."""
+    seen: list[PortStatus | None] = []
+    world = Files([*records(12)])
+    clock(world)
+    world.at(6.02, cuts(tmp_path, "NEXT")).at(7.9, lambda _: seen.append(read_status(3, str(tmp_path))))
+    world.at(4.04, world.goes_on(0, 0, 4)).at(8.05, world.goes_on(1, 4, 8)).at(12.1, stop)
+    run(world, SEGMENTED.replaced(file_name="{take}_{utc}"))
+    (mark,) = [event for event in told() if event["kind"] == "mark"]
+    assert mark["path"] == world.path(world.files[1]) and mark["take"] == "NEXT"
+    # 6.02 s after FFmpeg's start, in a file that begins with its frame 100.
+    assert mark["frame"] == pytest.approx(50, abs=2)
+    assert [event["take"] for event in told() if event["kind"] == "opened"] == [None, None, "NEXT"]
+    assert world.begun == ["untitled_{utc}", "NEXT_{utc}"]
+    status = seen[0]
+    assert status is not None
+    assert (status.take, status.request_id, status.take_first_frame) == ("NEXT", "c1", mark["frame"])
+    assert status.take_first_file == mark["path"] and 20 <= status.take_frames <= 50
+    assert summary(entered(told()))[1:] == [
+        ("file", 100, "complete"),
+        ("mark", None, None),
+        ("file", 100, "complete"),
+        ("file", 100, "complete"),
+    ]
+    assert not list((tmp_path / "requests").iterdir()), "it is taken away"
+
+
+def test_a_cut_in_one_file_marks_it(tmp_path: Path, run: Run, told: Told, clock: Clock) -> None:
+    world = World(records(6))
+    clock(world)
+    run(world.at(3.0, cuts(tmp_path, "NEXT")).at(6.1, stop), OPTIONS)
+    (mark,) = [event for event in told() if event["kind"] == "mark"]
+    assert mark["frame"] == pytest.approx(75, abs=2)
+
+
+def test_a_cut_without_a_recording_is_the_next_files(tmp_path: Path, run: Run, told: Told, clock: Clock) -> None:
+    """Without a frame there is none to mark."""
+    world = World(records(6, since=4.0))
+    clock(world)
+    run(world.at(3.0, cuts(tmp_path, "NEXT")).at(10.1, stop), OPTIONS)
+    assert not [event for event in told() if event["kind"] == "mark"]
+    assert told()[-1]["take"] == "NEXT"
+
+
+def test_a_runner_that_follows_a_crash_goes_on_with_the_take(
+    tmp_path: Path, run: Run, told: Told, clock: Clock
+) -> None:
+    world = World(records(4))
+    clock(world)
+    run(world.at(3.0, cuts(tmp_path, "NEXT")).at(4.1, lambda w: w.ffmpeg.exits(-9)), OPTIONS)
+    following = World(records(4)).at(4.1, stop)
+    run(following, OPTIONS.replaced(file_name="{take}_{utc}"))
+    assert [event["take"] for event in told() if event["kind"] == "opened"] == [None, "NEXT"]
+    assert following.places[0].template == "NEXT_{utc}"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"\xff", b'{"take": "../x"}', b"x" * 100_000],
+)
+def test_what_is_no_cut_is_said_once_and_the_recording_goes_on(
+    content: bytes, tmp_path: Path, run: Run, told: Told, said: list[str]
+) -> None:
+    def plant(_: World) -> None:
+        (tmp_path / "requests").mkdir()
+        (tmp_path / "requests" / "3.cut").write_bytes(content)
+
+    run(World(records(6)).at(3.0, plant).at(6.1, stop), OPTIONS)
+    assert sum("no cut is made" in line for line in said) == 1
+    assert summary(entered(told()))[1:] == [("file", 150, "complete")]
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "directory"])
+def test_what_is_planted_as_a_cut_costs_nothing(
+    kind: str, tmp_path: Path, run: Run, told: Told, said: list[str], clock: Clock
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("somebody's")
+
+    def plant(_: World) -> None:
+        (tmp_path / "requests").mkdir()
+        path = tmp_path / "requests" / "3.cut"
+        if kind == "link":
+            path.symlink_to(victim)
+        elif kind == "fifo":
+            os.mkfifo(path)
+        else:
+            (path / "full").mkdir(parents=True)
+
+    world = World(records(8))
+    clock(world)
+    run(world.at(3.0, plant).at(5.0, cuts(tmp_path, "NEXT")).at(8.1, stop), OPTIONS)
+    assert victim.read_text() == "somebody's"
+    assert [event["take"] for event in told() if event["kind"] == "mark"] == ["NEXT"]

@@ -24,7 +24,7 @@ from sdisup.contract.options import Options
 from sdisup.contract.timecode import CLOCK, Counting
 from sdisup.runner import report
 from sdisup.runner.disk import FirstMedia
-from sdisup.runner.main import EXIT_RETRY, Runner
+from sdisup.runner.main import EXIT_RETRY
 from sdisup.runner.memory import Memory
 from sdisup.runner.meter import Meter
 from sdisup.runner.streams import Streams
@@ -300,17 +300,16 @@ def test_the_source_s_runs_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ffmpeg: str, rate: str, timecode: str, container: str
 ) -> None:
     """FFmpeg gives each file that of the first one. The source says whether it is drop-frame."""
-    monkeypatch.setattr(test_segments, "FFMPEG", ffmpeg)
     sent = tmp_path / "sent.mov"
     graph = f"testsrc2=size=160x90:rate={rate}:duration=30"
     made = ["-f", "lavfi", "-i", graph, "-c:v", "mpeg4", "-metadata", f"timecode={timecode}", str(sent)]
     subprocess.run([ffmpeg, "-v", "error", *made], check=True, stdin=subprocess.DEVNULL)
     source = {"kind": "custom", "input": ["-re", "-i", str(sent)], "rate": rate, "audio": False}
     port = test_segments.Port(
-        tmp_path, monkeypatch, source=source, container=container, preset="ultrafast", timecode="source"
+        tmp_path, monkeypatch, ffmpeg, source=source, container=container, preset="ultrafast", timecode="source"
     )
-    port.record(test_segments.stop_after(7.0))
-    paths = [event["path"] for event in port.events("opened")]
+    port.record(test_segments.stop_after(files=3))
+    paths = [entry["path"] for entry in port.entries() if entry["kind"] == "file"]
     assert len(paths) >= 3
     base = numbers_at(rate).base
     numbers = Counting(base, base // 15 if ";" in timecode else 0)
@@ -329,24 +328,16 @@ def test_it_runs_on_over_a_hundred_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ffmpeg: str, rate: str, gop_frames: int, container: str
 ) -> None:
     """Eight times as fast as the clock; the length of a GOP does not divide that of a file."""
-    monkeypatch.setattr(test_segments, "FFMPEG", ffmpeg)
     graph = f"testsrc2=size=160x90:rate={rate},realtime=speed=8[out0]"
     source = {"kind": "custom", "input": ["-f", "lavfi", "-i", graph], "rate": rate, "audio": False}
     port = test_segments.Port(
-        tmp_path, monkeypatch, source=source, container=container, gop_frames=gop_frames, preset="ultrafast",
+        tmp_path, monkeypatch, ffmpeg, source=source, container=container, gop_frames=gop_frames, preset="ultrafast",
         timecode="09:59:30:00",
     )  # fmt: skip
     wanted = 101
 
-    def act(runner: Runner) -> None:
-        deadline = time.monotonic() + 120
-        while len(port.files()) < wanted and time.monotonic() < deadline:
-            time.sleep(0.2)
-        runner.stop()
-        runner._beginning.wake()
-
-    port.record(act)
-    numbers, paths = numbers_at(rate), [event["path"] for event in port.events("opened")]
+    port.record(test_segments.stop_after(files=wanted))
+    numbers, paths = numbers_at(rate), [entry["path"] for entry in port.entries() if entry["kind"] == "file"]
     assert sorted(paths) == port.files() and len(paths) >= wanted
     expected = numbers.frame("09:59:30:00")
     for path in paths:
