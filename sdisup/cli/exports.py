@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from sdisup.cli.tables import printable
 from sdisup.cli.words import length_text
 from sdisup.control.export import Exported
+from sdisup.control.pieces import Cut
 
 
 def lines(made: Exported) -> Iterator[str]:
@@ -20,7 +21,7 @@ def lines(made: Exported) -> Iterator[str]:
     if made.why:
         yield f"  a file of its own: {printable(made.why)}"
     for cut in made.cuts:
-        at = length_text(cut.frame / made.frames * made.seconds)
+        at = length_text(cut.at_s)
         missing = f"{cut.missing_s:.1f} s are missing" if cut.missing_s else "something is missing"
         yield f"  at {at} (frame {cut.frame}) {missing}: {printable(cut.cause)}"
     if made.early_frames:
@@ -42,14 +43,21 @@ def document(made: Exported) -> dict[str, object]:
         "frames": made.frames,
         "seconds": made.seconds,
         "files": list(made.files),
-        "cuts": [
-            {"frame": cut.frame, "missing_seconds": round(cut.missing_s, 3), "cause": cut.cause} for cut in made.cuts
-        ],
+        "cuts": [_cut(cut) for cut in made.cuts],
         "early_frames": made.early_frames,
         "late_frames": made.late_frames,
         "sound": made.sound,
         "why": made.why,
         "left_out": [{"path": one.path, "reason": one.reason} for one in made.left_out],
+    }
+
+
+def _cut(cut: Cut) -> dict[str, object]:
+    return {
+        "frame": cut.frame,
+        "at_seconds": round(cut.at_s, 3),
+        "missing_seconds": round(cut.missing_s, 3),
+        "cause": cut.cause,
     }
 
 

@@ -98,7 +98,7 @@ def _opened(piece: Piece, ffprobe: str, sources: Sources, media: dict[str, Media
         size_bytes = sources.size_bytes(piece.path)
         problem = LeftOut(piece.path, f"has {size_bytes} bytes, and {piece.size_bytes} by the ledger: sdisup verify")
     if problem is None and piece.path not in media:
-        found = media_of(ffprobe, piece.path, sources.by_path[piece.path])
+        found = media_of(ffprobe, piece.path, sources.by_path[piece.path], is_copied=piece.is_copied)
         if isinstance(found, Media):
             media[piece.path] = found
         else:
@@ -134,7 +134,7 @@ def _exported(path: str, port: AppliedPort, take: str, run: Run, left_out: Seque
         port.index,
         take,
         run.frames,
-        round(float(run.frames / run.rate), 3),
+        round(run.seconds, 3),
         tuple(piece.path for piece in run.pieces),
         tuple(run.cuts()),
         run.early,

@@ -26,6 +26,7 @@ from fractions import Fraction
 from sdisup.contract.files import Fields
 from sdisup.contract.pictures import count_pictures
 from sdisup.contract.programs import COUNT_GENTLY, DEMUXERS, GIVEN_NAME, Program, count_frames_of, says
+from sdisup.contract.timecode import counting
 from sdisup.control.pieces import LeftOut, Media, Run, container_of
 from sdisup.errors import SdisupError
 from sdisup.sources.values import FPS
@@ -91,12 +92,12 @@ class Sources:
 
 _ENTRIES = (
     "stream=index,codec_type,codec_name,profile,width,height,pix_fmt,field_order,r_frame_rate,has_b_frames,"
-    "sample_rate,channels,extradata_hash:packet=stream_index,pts_time"
+    "sample_rate,channels,extradata_hash:stream_tags=timecode:format_tags=timecode:packet=stream_index,pts_time"
 )
 
 
-def media_of(ffprobe: str, path: str, descriptor: int) -> Media | LeftOut:
-    """What ffprobe finds in an open file."""
+def media_of(ffprobe: str, path: str, descriptor: int, *, is_copied: bool = False) -> Media | LeftOut:
+    """What ffprobe finds in an open file. One that the source encoded is read to its end."""
     demuxer = DEMUXERS.get(container_of(path), "")
     if not demuxer:
         return LeftOut(path, "is of no container that sdisup records to")
@@ -106,7 +107,8 @@ def media_of(ffprobe: str, path: str, descriptor: int) -> Media | LeftOut:
     if code in (126, 127):
         raise SdisupError(f"{ffprobe} cannot be run", "it comes with FFmpeg: apt-get install ffmpeg")
     try:
-        return media_from(json.loads(text))
+        media = media_from(json.loads(text))
+        return media.replaced(times_s=times_of(ffprobe, descriptor, demuxer)) if is_copied else media
     except ValueError as error:
         return LeftOut(path, f"cannot be read by ffprobe: {error}")
 
@@ -137,7 +139,30 @@ def media_from(said: object) -> Media:
         video.text("codec_name", ""),
         audios[0].text("codec_name", "") if audios else "",
         video.whole("has_b_frames", 0) > 0,
+        _timecode(fields, streams),
     )
+
+
+def times_of(ffprobe: str, descriptor: int, demuxer: str) -> tuple[float, ...]:
+    """When each picture of an open file comes, after the first one, and the last one's end. Raises ValueError."""
+    options = ["-v", "quiet", "-fflags", "+discardcorrupt", "-f", demuxer, "-select_streams", "v:0", "-of", "csv=p=0"]
+    shown = ["-show_entries", "packet=pts_time,duration_time"]
+    text, _ = says([*COUNT_GENTLY, ffprobe, *options, *shown, GIVEN_NAME], KEYS_BYTES, given=descriptor)
+    rows = sorted(tuple(float(word) for word in line.split(b",")[:2]) for line in text.split())
+    if not rows:
+        raise ValueError("it has no picture")
+    first_s = rows[0][0]
+    return (*(row[0] - first_s for row in rows), sum(rows[-1]) - first_s)
+
+
+def _timecode(fields: Fields, streams: Sequence[Fields]) -> str:
+    """The first frame's: mov and mp4 have it with the picture, mkv and MXF with the file; empty if there is none."""
+    for part in (*streams, fields.child("format", {})):
+        tags = part.child("tags", {})
+        found = next((tags.text(name, "") for name in tags.names() if name.lower() == "timecode"), "")
+        if found:
+            return found
+    return ""
 
 
 def _rate(text: str) -> Fraction:
@@ -207,30 +232,27 @@ def rounded(run: Run, ffprobe: str, sources: Sources) -> Run:
 def list_text(run: Run, names: Sequence[str]) -> str:
     """The concat demuxer's list: the files under these names, each with the time until the next one begins.
 
-    Each begins with its first picture's place, by the frames before it. What is before the first picture of a file,
-    such as the first sound of AAC, is before that place.
+    Each begins with its first picture's place. What is before the first picture of a file, such as the first sound of
+    AAC, is before that place.
     """
-    lines, at = ["ffconcat version 1.0"], Fraction(0)
-    frames = [piece.frames or 0 for piece in run.pieces]
-    # The first file is read from its beginning.
-    frames[0] += run.pieces[0].first
-    places = []
-    for count, media in zip([0, *frames], [*run.media, run.media[-1]], strict=True):
-        at += count / run.rate
-        places.append(round((at - Fraction(media.offset_s)) * 1_000_000))
-    for name, place, following in zip(names, places, places[1:], strict=False):
-        lines += [f"file {name}", f"duration {max(0, following - place)}us"]
+    lines = ["ffconcat version 1.0"]
+    begins = [place - media.offset_s for place, media in zip(run.places(), run.media, strict=True)]
+    last = run.pieces[-1]
+    begins.append(begins[-1] + run.media[-1].offset_s + run.media[-1].at_s(last.first + (last.frames or 0)))
+    whole_us = [round(begin * 1_000_000) for begin in begins]
+    for name, begin, following in zip(names, whole_us, whole_us[1:], strict=False):
+        lines += [f"file {name}", f"duration {max(0, following - begin)}us"]
     return "\n".join(lines) + "\n"
 
 
 def arguments(run: Run, ffmpeg: str, list_name: str) -> list[str]:
     """FFmpeg's arguments: it reads the list of that name, and writes the descriptor GIVEN_NAME."""
-    rate = run.rate
+    rate, is_copied = run.rate, run.pieces[0].is_copied
     # The concat demuxer's time of the first picture, and of the first one that is copied.
     begin_s = run.media[0].offset_s
-    start_s = max(0.0, begin_s + float(run.first / rate) - EARLY_S) if run.first else 0.0
-    early_s = EARLY_S if run.first else begin_s
-    end_s = begin_s + float((run.first + run.frames - Fraction(1, 2)) / rate) - start_s
+    start_s = max(0.0, begin_s + run.media[0].at_s(run.first) - EARLY_S) if run.first else 0.0
+    early_s = EARLY_S if run.first else 0.0 if is_copied else begin_s
+    end_s = begin_s + run.media[0].at_s(run.first) + run.seconds - float(1 / rate / 2) - start_s
     is_cut = run.pieces[-1].has_more
     words = [ffmpeg, "-v", "error", "-nostdin", "-fflags", "+discardcorrupt"]
     # What a file names is not opened.
@@ -239,12 +261,23 @@ def arguments(run: Run, ffmpeg: str, list_name: str) -> list[str]:
     words += ["-map", "0:v:0", "-map", "0:a?", "-c", "copy"]
     words += ["-ss", f"{start_s:.6f}"] if run.first else []
     words += ["-t", f"{end_s:.6f}"] if is_cut else []
+    words += ["-metadata", f"timecode={timecode}"] if (timecode := _first_number(run)) else []
     if run.container != "mxf":
         # MXF counts its pictures and has no other times.
-        words += ["-bsf:v", f"setts=ts=round(N*{rate.denominator}/{rate.numerator}/TB)"]
+        words += [] if is_copied else ["-bsf:v", f"setts=ts=round(N*{rate.denominator}/{rate.numerator}/TB)"]
         words += _sound_arguments(run, early_s, start_s)
     words += ["-y", "-f", MUXERS[run.container], GIVEN_NAME]
     return words
+
+
+def _first_number(run: Run) -> str:
+    """The timecode of the first picture that is copied; empty if it has none."""
+    numbers, text = counting(float(run.rate)), run.media[0].timecode
+    try:
+        return numbers.text(numbers.frame(text) + run.first) if numbers and text else ""
+    except ValueError:
+        # What somebody else has put there.
+        return ""
 
 
 def _sound_arguments(run: Run, early_s: float, start_s: float) -> list[str]:
@@ -263,11 +296,11 @@ def _sound_arguments(run: Run, early_s: float, start_s: float) -> list[str]:
 
 
 def _place(run: Run, time: str, follows: str, start_s: float) -> str:
-    """An expression: sound follows upon what is before it, unless that is too far from its own time. Behind a cut,
-    where all but the first packet's time is right, nothing is near enough."""
-    cuts = [float(cut.frame / run.rate) + start_s for cut in run.cuts()[:CUTS_MOST]]
-    near = "+".join(f"between({time}*TB,{at + 0.03:.3f},{at + 0.3:.3f})" for at in cuts)
-    apart = f"{APART_S}-{APART_S - EXACT_S}*({near})" if near else f"{APART_S}"
+    """An expression: sound follows upon what is before it, unless that is too far from its own time. At the beginning
+    and behind a cut, where the time of all but the first packet is right, a little is too far."""
+    cuts = [cut.at_s + start_s for cut in run.cuts()[:CUTS_MOST]]
+    near = [f"lt({time}*TB,0.3)", *(f"between({time}*TB,{at + 0.03:.3f},{at + 0.3:.3f})" for at in cuts)]
+    apart = f"{APART_S}-{APART_S - EXACT_S}*({'+'.join(near)})"
     return f"if(lt(abs({time}-{follows})*TB,{apart}),{follows},{time})"
 
 

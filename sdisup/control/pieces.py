@@ -15,12 +15,15 @@ from sdisup.ledger.accounts import Row
 LEAST_BREAK_S = 2.0
 """Files whose times are further apart than this, and the gaps between them, were recorded before and after a stop."""
 STOPPED = "stopped"
+COPY = "copy"
+"""The codec, as ledgers have it, of what the source has encoded."""
 LEFT_OUT = "left out"
 
 
 class Piece(Record):
     """A take's part of a file: so many `frames` from `first` on, None where they have to be counted. `has_more`: the
     file goes on with another take. `missing_s` is what is missing before it, None if nothing is, and `cause` why.
+    `is_copied`: its source has encoded it.
     """
 
     path: str
@@ -30,11 +33,16 @@ class Piece(Record):
     size_bytes: int | None = None
     missing_s: float | None = None
     cause: str = ""
+    is_copied: bool = False
 
 
 class Media(Record):
     """What an open file holds: pictures a second; by how many seconds the first of them comes after what comes first;
-    and its `streams` in words, which have to be the same of files that are joined."""
+    and its `streams` in words, which have to be the same of files that are joined.
+
+    `times_s` are those of the pictures after the first one, and of the last one's end, where the source encoded them
+    and may have lost some; all others come at a constant rate. `timecode` is that of the first.
+    """
 
     rate: Fraction
     offset_s: float
@@ -42,6 +50,14 @@ class Media(Record):
     video_codec: str = ""
     audio_codec: str = ""
     is_reordered: bool = False
+    timecode: str = ""
+    times_s: tuple[float, ...] = ()
+
+    def at_s(self, frame: int) -> float:
+        """When a picture comes, in seconds after the first one; of the number of all, when the last one ends."""
+        if not self.times_s:
+            return float(frame / self.rate)
+        return self.times_s[min(frame, len(self.times_s) - 1)]
 
 
 class LeftOut(Record):
@@ -55,9 +71,11 @@ class LeftOut(Record):
 
 
 class Cut(Record):
-    """Where two files of the result meet and something is missing: the first `frame` behind it, how much, and why."""
+    """Where two files of the result meet and something is missing: the first `frame` behind it, when that comes in the
+    result, how much is missing, and why."""
 
     frame: int
+    at_s: float
     missing_s: float
     cause: str
 
@@ -90,13 +108,30 @@ class Run(Record):
         """How many are copied."""
         return sum(piece.frames or 0 for piece in self.pieces) + self.early + self.late
 
+    @property
+    def seconds(self) -> float:
+        """How long the result is."""
+        last, media = self.pieces[-1], self.media[-1]
+        return self.places()[-1] + media.at_s(last.first + (last.frames or 0) + self.late)
+
+    def places(self) -> list[float]:
+        """When the first picture of each file comes, in seconds after the first one that is copied; those of the first
+        file before it."""
+        places = [-self.media[0].at_s(self.first)]
+        for before, piece, media in zip(self.pieces, self.pieces[1:], self.media, strict=False):
+            places.append(places[-1] + media.at_s(before.first + (before.frames or 0)))
+            if piece.is_copied and piece.missing_s is not None:
+                # Its sound may begin long before its picture, and has to be behind what is before.
+                places[-1] += self.media[len(places) - 1].offset_s
+        return places
+
     def cuts(self) -> list[Cut]:
         """Where something is missing."""
-        found, at = [], self.early
-        for piece in self.pieces:
+        found, frame = [], self.early
+        for piece, at_s in zip(self.pieces, self.places(), strict=True):
             if piece.missing_s is not None and piece is not self.pieces[0]:
-                found.append(Cut(at, piece.missing_s, piece.cause))
-            at += piece.frames or 0
+                found.append(Cut(frame, at_s, piece.missing_s, piece.cause))
+            frame += piece.frames or 0
         return found
 
 
@@ -117,7 +152,9 @@ def pieces_of(rows: Iterable[Row], gaps: Sequence[Row]) -> tuple[list[Piece], li
             left_out.append(LeftOut(path, "is being recorded" if row.is_open else f"is not over: {row.note}"))
             continue
         missing_s, cause = _between(before, row, gaps) if before is not None else (None, "")
-        pieces.append(Piece(path, row.first_frame, row.frames, row.has_more, row.size_bytes, missing_s, cause))
+        pieces.append(
+            Piece(path, row.first_frame, row.frames, row.has_more, row.size_bytes, missing_s, cause, row.codec == COPY)
+        )
         before = row
     return pieces, left_out
 
@@ -174,7 +211,8 @@ def _why_apart(before: Piece, piece: Piece, media: Mapping[str, Media]) -> str:
     if container_of(before.path) != container_of(piece.path):
         return f"it is {container_of(piece.path)}, and not {container_of(before.path)} as before"
     one, other = media[before.path], media[piece.path]
-    if one.rate != other.rate:
+    # Of pictures that do not come at a constant rate ffprobe guesses one.
+    if one.rate != other.rate and not piece.is_copied:
         return f"it has {float(other.rate):.6g} pictures a second, and not {float(one.rate):.6g} as before"
     pairs = zip((*one.streams, "no more"), (*other.streams, "no more"), strict=False)
     return next((f"it is {new}, and not {old} as before" for old, new in pairs if old != new), "")

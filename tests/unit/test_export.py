@@ -27,6 +27,8 @@ from test_hold_back import FFMPEGS
 
 from sdisup.cli.exports import document, lines
 from sdisup.cli.main import main
+from sdisup.config.codecs import CODECS, Codec
+from sdisup.config.settings import parse_settings
 from sdisup.contract.applied import Applied, AppliedPort
 from sdisup.contract.files import utc_text
 from sdisup.control import export as export_module
@@ -34,6 +36,8 @@ from sdisup.control import join as join_module
 from sdisup.control.export import Exported, export_take
 from sdisup.control.join import arguments, list_text, media_from
 from sdisup.control.pieces import Media, Piece, Run, pieces_of, runs_of
+from sdisup.encode.command import build_ffmpeg_arguments
+from sdisup.encode.probe import probe_ffmpeg
 from sdisup.errors import SdisupError
 from sdisup.ledger import present as present_module
 from sdisup.ledger.accounts import Row, Window
@@ -128,7 +132,7 @@ class Take:
                 at += 1.5
             size_bytes = path.stat().st_size
             take = changes.get("takes", ["final"] * len(files))[number]
-            more = {"path": str(path), "frames": count, "bytes": size_bytes, "take": take}
+            more = {"path": str(path), "frames": count, "bytes": size_bytes, "take": take, **changes.get("more", {})}
             entries.append(entry("file", at, at + count / 25, "complete", **more))
             at += count / 25
         append_entries(ledger_path(3, str(directory)), entries)
@@ -200,7 +204,9 @@ def test_what_is_missing_is_a_cut_that_is_told(tmp_path: Path, files: list[Path]
     assert made.frames == sum(take.frames)
     assert clicks(made.path)[-3:] == pytest.approx([at / 25 + second for second in (1, 2, 3)], abs=0.005)
     assert f"  at {at / 25:.1f}s (frame {at}) 1.5 s are missing: killed" in list(lines(made))
-    assert json.loads(json.dumps(document(made)))["cuts"] == [{"frame": at, "missing_seconds": 1.5, "cause": "killed"}]
+    assert json.loads(json.dumps(document(made)))["cuts"] == [
+        {"frame": at, "at_seconds": at / 25, "missing_seconds": 1.5, "cause": "killed"}
+    ]
 
 
 # ---- What is never done ----
@@ -504,6 +510,35 @@ def test_ffmpeg_opens_what_was_opened_and_nothing_that_a_file_names() -> None:
     assert "-af" not in words
 
 
+@pytest.mark.parametrize(
+    ("timecode", "rate", "first", "expected"),
+    [("10:00:00:00", "25", 30, "10:00:01:05"), ("23:59:59;29", "30000/1001", 1, "00:00:00;00"),
+     ("", "25", 30, None), ("what", "25", 0, None), ("01:00:00:00", "24", 0, "01:00:00:00")],
+)  # fmt: skip
+def test_the_timecode_is_that_of_the_first_picture(timecode: str, rate: str, first: int, expected: str | None) -> None:
+    media = MEDIA.replaced(timecode=timecode, rate=Fraction(rate))
+    words = arguments(Run((Piece("a.mov", first, 100),), (media,)), "ffmpeg", "list")
+    found = [word for word in words if word.startswith("timecode=")]
+    assert found == ([f"timecode={expected}"] if expected else [])
+
+
+@pytest.mark.parametrize("where", ["a stream", "the file"])
+def test_a_timecode_is_found(where: str) -> None:
+    tags = {"tags": {"TIMECODE" if where == "the file" else "timecode": "10:00:00:00"}}
+    said = {"streams": [stream("video", **(tags if where == "a stream" else {}))], "packets": [], "format": tags}
+    assert media_from(said).timecode == "10:00:00:00"
+
+
+def test_pictures_that_the_source_encoded_come_when_they_come() -> None:
+    media = MEDIA.replaced(times_s=(0.0, 0.04, 0.5, 0.54), offset_s=0.3)
+    pieces = tuple(Piece(name, frames=3, missing_s=at, is_copied=True) for name, at in (("a", None), ("b", 9.0)))
+    run = Run(pieces, (media, media))
+    # The sound of the second file begins 0.3 s before its picture, and has to be behind the first file.
+    assert run.places() == [0.0, 0.54 + 0.3]
+    assert [(cut.frame, cut.at_s) for cut in run.cuts()] == [(3, 0.54 + 0.3)]
+    assert run.seconds == pytest.approx(0.54 + 0.3 + 0.54)
+
+
 # ---- All containers, on all FFmpegs ----
 
 HYBRID = FRAGMENTS.replace("empty_moov+default_base_moof", "hybrid_fragmented")
@@ -568,3 +603,72 @@ def test_the_sound_is_in_its_place_behind_files_that_were_cut_off(tmp_path: Path
     print(case, " ".join(f"{one:.1f}" for one in offsets_ms))
     assert step_s(made.path, 25) < 0.0011
     assert max(map(abs, offsets_ms)) < 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("container", ["mkv", "mp4", "mov"])
+@pytest.mark.parametrize("ffmpeg", FFMPEGS)
+def test_what_a_source_encoded_keeps_its_own_times(tmp_path: Path, ffmpeg: str, container: str) -> None:
+    """B frames stay in their order, and where the source lost pictures the time goes on."""
+    stream, directory = tmp_path / "source.ts", tmp_path / "files"
+    holes = ["-vf", "select='not(between(n,60,79)+eq(n,130))'", "-fps_mode", "passthrough"]
+    sound = "aevalsrc='0.8*lt(mod(t,1),0.002)':s=48000:c=mono"
+    source = ["-f", "lavfi", "-i", "testsrc2=s=320x180:r=25", "-f", "lavfi", "-i", sound, "-t", "12"]
+    coded = [*holes, "-c:v", "libx264", "-g", "25", "-bf", "2", "-c:a", "aac", str(stream)]
+    subprocess.run(["ffmpeg", "-v", "error", *source, *coded], check=True)
+    directory.mkdir()
+    inner = "cluster_time_limit=100" if container == "mkv" else FRAGMENTS
+    cut = ["-segment_time", "2", "-reset_timestamps", "1", "-avoid_negative_ts", "disabled"]
+    cut += ["-segment_format", join_module.MUXERS[container], "-segment_format_options", inner]
+    # As ports do: 5.1 does not copy the AAC of an MPEG-TS into mp4 and mov.
+    cut += ["-c:v", "copy", "-c:a", "copy" if container == "mkv" else "aac"]
+    command = [ffmpeg, "-v", "error", "-i", str(stream), "-f", "segment", *cut]
+    subprocess.run([*command, f"{directory}/%03d.{container}"], check=True)
+    take = Take(tmp_path, sorted(directory.iterdir()), more={"codec": "copy"})
+    made, *_ = every = take.export(ffmpeg=ffmpeg)
+    own, joined = picture_times(str(stream)), picture_times(made.path)
+    off_ms = [1000 * ((a - own[0]) - (b - joined[0])) for a, b in zip(own, joined, strict=True)]
+    heard = clicks(made.path)
+    offsets_ms = [1000 * ((at + 0.5) % 1 - 0.5) for at in heard]
+    print(f"{container}: {len(own)} pictures of {len(take.files)} files, off by {min(off_ms):.1f} to {max(off_ms):.1f}"
+          f" ms, sound by {min(offsets_ms):.1f} to {max(offsets_ms):.1f} ms, {len(heard)} clicks")  # fmt: skip
+    assert [one.why for one in every] == [""]
+    assert max(map(abs, off_ms)) < 2
+    assert max(map(abs, offsets_ms)) < 5
+
+
+SIZES = {"dnxhd": "1280x720", "xdcam": "1920x1080"}
+KEPT = (
+    "codec_name,profile,codec_tag_string,pix_fmt,field_order,color_range,color_space,color_transfer,color_primaries,"
+    "width,height,r_frame_rate,sample_rate,channels,channel_layout,sample_aspect_ratio"
+)
+ENCODED = [(codec, container) for codec in CODECS.values() if codec.encoder for container in codec.containers]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("codec", "container"), ENCODED, ids=[f"{one.name}-{container}" for one, container in ENCODED])
+@pytest.mark.parametrize("ffmpeg", FFMPEGS)
+def test_nothing_of_a_codec_changes(tmp_path: Path, ffmpeg: str, codec: Codec, container: str) -> None:
+    """Recorded by the command line of a port, in files of two seconds."""
+    source = {"kind": "test", "size": SIZES.get(codec.name, "320x180"), "rate": 25}
+    values = {"source": source, "codec": codec.name, "container": container, "timecode": "10:00:00:00", "segment_s": 0}
+    port = parse_settings([("test.toml", {"appliance": {"ports": 1}, "defaults": values})]).ports[0]
+    words = list(build_ffmpeg_arguments(port, ffmpeg, probe_ffmpeg(ffmpeg)))
+    inner = []
+    for option in ("-movflags", "-frag_duration", "-cluster_time_limit"):
+        if option in words:
+            at = words.index(option)
+            inner.append(f"{option[1:]}={words[at + 1]}")
+            del words[at : at + 2]
+    at = len(words) - 1 - words[::-1].index("-f")
+    directory = tmp_path / "files"
+    directory.mkdir()
+    cut = ["-segment_format", words[at + 1], "-segment_time", "2", "-reset_timestamps", "1"]
+    cut += ["-segment_format_options", ":".join(inner)] if inner else []
+    words[at:] = ["-t", "6", "-avoid_negative_ts", "disabled", "-f", "segment", *cut, f"{directory}/%03d.{container}"]
+    subprocess.run(words, check=True, stdin=subprocess.DEVNULL, capture_output=True)
+    take = Take(tmp_path, sorted(directory.iterdir()))
+    made, *_ = every = take.export(ffmpeg=ffmpeg)
+    assert [(one.frames, one.why) for one in every] == [(sum(take.frames), "")]
+    for shown in (f"stream={KEPT}", "stream_tags=timecode:format_tags=timecode"):
+        assert probe(made.path, shown) == probe(take.files[0], shown) != []
