@@ -70,7 +70,8 @@ class Stamp:
         `read(count, offset)` gives bytes of the file. Called again, what was written since is not asked for.
         """
         find = {"mkv": self._in_mkv, "mxf": self._in_mxf}.get(self._container, self._in_boxes)
-        return [(at, data) for at, data in find(size_bytes, read) if read(len(data), at) != data]
+        found = [(at, data) for at, data in find(size_bytes, read) if at + len(data) <= size_bytes]
+        return [(at, data) for at, data in found if read(len(data), at) != data]
 
     def begin_again(self) -> None:
         """FFmpeg has closed the file, and may have written its header anew."""
@@ -110,7 +111,7 @@ class Stamp:
             following = self._mxf_at + begin + length
             if not begin or following > size_bytes:
                 return
-            if head.startswith(MXF_SYSTEM):
+            if head.startswith(MXF_SYSTEM) and length > MXF_SYSTEM_TIMECODE + 3:
                 yield self._mxf_at + begin + MXF_SYSTEM_TIMECODE, self._in_system_item(self.frame + self._mxf_frame)
                 self._mxf_frame += 1
             self._mxf_at = following
