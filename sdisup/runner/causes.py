@@ -33,6 +33,7 @@ DISK, DISK_FULL, DISK_ERROR = "disk", "disk full", "disk error"
 TOO_LARGE = "too large"
 STREAM_MISSING = "stream missing"
 OTHER_RASTER = "other picture size"
+NOT_IN_CONTAINER = "not for the container"
 BOARD_FAULT, BOARD_MISSING = "board fault", "board missing"
 
 
@@ -224,6 +225,13 @@ TABLE = (
                               "Unable to choose an output format for '", "Could not find tag for codec {} in stream ",
                               "At least one output file must be specified"),
         needs_frames=False),
+    # libavformat/mux.c and movenc.c, of what is copied: which codecs a source has is known once it is open. The last
+    # one is the sound of an MPEG-TS, which the mp4 and mov of FFmpeg 5.1 do not take while they are fragmented.
+    # [mp4 @ 0x…] [error] Could not find tag for codec vp8 in stream #0, codec not currently supported in container
+    # [mov @ 0x…] [error] VP8 muxing is currently not supported. / [mov @ 0x…] [error] vp9 only supported in MP4.
+    # [mp4 @ 0x…] [error] Malformed AAC bitstream detected: use the audio bitstream filter 'aac_adtstoasc' to fix it …
+    Row(NOT_IN_CONTAINER, RETRY, ("codec not currently supported in container", " muxing is currently not supported.",
+                                  " only supported in MP4.", "Malformed AAC bitstream detected")),
     # Cannot load libcuda.so.1: there is no GPU; it comes back with its driver.
     Row("device missing", RETRY, ("Cannot load libcuda", "No such device", "No such file or directory")),
     Row("permission", RETRY, ("Permission denied", "Operation not permitted")),
@@ -350,6 +358,8 @@ def _in_words(row: Row, text: str, end: End) -> str:
         return words.get(track, plain(text))
     if row.name == DISK:
         return "the next file was not ready in time: the disk, or the machine, is too slow"
+    if row.name == NOT_IN_CONTAINER:
+        return f"{plain(text).partition(': use the ')[0].rstrip('.')}; mkv takes nearly all that comes encoded"
     if row.name == OTHER_RASTER:
         height = text.rpartition(" height ")[2].strip("'")
         return f"the source's pictures, {height} lines, are not of the raster that the codec is to take; see: raster"

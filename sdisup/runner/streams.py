@@ -183,6 +183,9 @@ class Streams:
             # This is the sound: a new file would cost pictures. Sound that comes back after a while jumps too.
             self.has_sound_jumped = True
             return
+        if meter.pace.is_copied and not meter.frames:
+            # FFmpeg gives such packets the time that it expects, and a new start would meet the same.
+            return
         self._wild.append(now)
         within_s = max(WILD_S, WILD_IN_A_ROW / (meter.rate or WILD_IN_A_ROW))
         if len(self._wild) == WILD_IN_A_ROW and now - self._wild[0] < within_s:

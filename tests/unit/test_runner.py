@@ -562,6 +562,37 @@ def test_picture_and_sound_that_are_far_apart_are_recorded_from_zero_each(run: R
     assert "may not be in step" in states[0].reason
 
 
+COPY = OPTIONS.replaced(codec="copy", command="/usr/bin/ffmpeg -i x -map 0:v:0 -c:v copy {output}".split())
+BACK = "[vost#0:0/copy @ 0x55] [warning] Non-monotonic DTS; previous: 11960, current: 4000; changing to 11960. This …\n"
+BACK_5_1 = "[matroska @ 0x55] [warning] Non-monotonous DTS in output stream 0:0; previous: 11960, current: 4000; …\n"
+SOUND_BACK = "[aost#0:1/copy @ 0x55] [warning] Non-monotonic DTS; previous: 11960, current: 4000; changing to 11960.\n"
+
+
+def test_a_copy_whose_timestamps_are_wild_from_the_start_is_left_alone(run: Run, told: Told) -> None:
+    """FFmpeg gives the packets the time that it expects, and takes no filter that would begin at zero."""
+    world = World(records(9, since=2.0)).at(12.0, stop)
+    for number in range(30):
+        world.at(0.5 + number / 25, lambda w: w.ffmpeg.says("[warning] DTS 9, next:10000000 st:0 invalid dropping\n"))
+    assert run(world, COPY) == EXIT_STOPPED
+    assert len(world.ffmpegs) == 1
+    assert told()[-2]["verdict"] == "complete"
+
+
+@pytest.mark.parametrize(("line", "lines", "is_cut"), [
+    (BACK, 100, True), (BACK_5_1, 100, True), (BACK, 15, False), (SOUND_BACK, 100, False),
+])  # fmt: skip
+def test_a_copy_whose_timestamps_step_back_goes_on_in_a_new_file(
+    run: Run, told: Told, said: list[str], line: str, lines: int, is_cut: bool
+) -> None:
+    world = World(records(12)).at(12.1, stop)
+    for number in range(lines):
+        world.at(5.0 + number / 25, lambda w: w.ffmpeg.says(line))
+    assert run(world, COPY) == (EXIT_RETRY if is_cut else EXIT_STOPPED)
+    assert told()[-2]["cause"] == ("timestamps jumped" if is_cut else "stop")
+    # A line for each picture is none for the journal.
+    assert not any("Non-monoton" in text for text in said)
+
+
 def test_a_start_from_zero_is_for_one_attempt(run: Run) -> None:
     apart = World()
     for number in range(50):
