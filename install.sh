@@ -357,7 +357,7 @@ install_code() {
         new=$(mktemp -u "$code-$version_installed.XXXXXX")
         undo_by rm -rf -- "$new"
         cp -r -- "$work/code" "$new"
-        "$python" -I -m compileall -q -s "$new" -p "$code" "$new" >&2 || die "the code could not be compiled"
+        compile_code "$new" >&2 || die "the code could not be compiled"
         "$python" -I -S "$new/__main__.py" --version >/dev/null || die "the code does not run; see above"
         # After a power cut the link must not point to empty files.
         find "$new" -type f -exec sync -- {} +
@@ -369,6 +369,20 @@ install_code() {
     put_file "$work/command" "$command" 755
     put_file "$work/importable" "$importable" 644
     put_file "$here/README.md" "$documents/README.md" 644
+}
+
+# What runs for ever is compiled without its docstrings, which would be in the memory of each runner. Not by -OO: Python
+# would look for all of its own library in that form, which Debian does not have, and compile it at each start.
+compile_code() {
+    "$python" -I -m compileall -q -s "$1" -p "$code" "$1" && "$python" -I - "$1" "$code" <<'TEXT'
+import importlib.util, pathlib, py_compile, sys
+
+new, code = map(pathlib.Path, sys.argv[1:])
+for room in ("contract", "ledger", "runner"):
+    for path in new.joinpath("sdisup", room).glob("*.py"):
+        compiled = importlib.util.cache_from_source(str(path))
+        py_compile.compile(str(path), compiled, str(code / path.relative_to(new)), doraise=True, optimize=2)
+TEXT
 }
 
 turn_link() {

@@ -12,6 +12,7 @@ import graphlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -446,3 +447,23 @@ def test_what_the_installation_imports_is_there() -> None:
     lines = re.findall(r"^from sdisup\S* import .*$", script, re.MULTILINE)
     assert len(lines) >= 4
     subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True, cwd=PACKAGE.parent)
+
+
+def test_what_runs_for_ever_is_installed_without_its_docstrings(tmp_path: Path) -> None:
+    """As it is loaded from what install.sh compiles; what people ask for help on has its own."""
+    script = (PACKAGE.parent / "install.sh").read_text()
+    function = script[script.index("compile_code() {") : script.index("turn_link() {")]
+    assert '\n        compile_code "$new" ' in script
+    shutil.copytree(PACKAGE, tmp_path / "sdisup", ignore=shutil.ignore_patterns("__pycache__"))
+    words = [f"python={sys.executable} code=/usr/lib/sdisup\n{function}\ncompile_code {tmp_path}"]
+    subprocess.run(["bash", "-euo", "pipefail", "-c", *words], check=True)
+    program = """
+import sdisup.runner.main, sdisup.ledger.writer, sdisup.contract.status, sdisup.errors
+print(sdisup.runner.main.__doc__, sdisup.runner.main.Runner.run.__doc__, sdisup.ledger.writer.__doc__,
+      sdisup.contract.status.__doc__, bool(sdisup.errors.__doc__), sdisup.runner.main.Runner.run.__code__.co_filename)
+"""
+    fresh = f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\n{program}"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", fresh], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["None"] * 4 + ["True", f"{tmp_path}/sdisup/runner/main.py"]
+    compiled = subprocess.run([sys.executable, "-I", "-S", "-v", "-c", fresh], capture_output=True, text=True).stderr
+    assert f"wrote '{tmp_path}" not in compiled, "what is compiled is taken as it is"
