@@ -92,7 +92,7 @@ class Record(metaclass=_RecordType):
         if not args:
             known = {**self._template, **values}
             given = tuple(known.values())
-            if len(known) == len(self._slots) and not any(value is _MISSING for value in given):
+            if len(known) == len(self._slots) and _MISSING not in given:
                 return given
         placed = dict(zip(self._template, args, strict=False))
         known = {**self._template, **placed, **values}

@@ -24,6 +24,10 @@ class Found(Record):
     misplaced: bool = False
 
 
+HERE = Found()
+"""Where it was made."""
+
+
 class Whereabouts:
     """Looks for a file that is open, `descriptor`, in the directory that is open, `above`.
 
@@ -49,7 +53,7 @@ class Whereabouts:
         is_here = self._is_at(self._path, ours)
         self._former_bytes = ours.st_size
         if is_here:
-            return Found()
+            return HERE
         # The kernel follows what is renamed (proc(5)); where no path leads to the file any more this is its former one.
         place = os.readlink(f"/proc/self/fd/{self._descriptor}")
         return Found(moved=True, place=place if self._is_at(place, ours) else "", misplaced=self.is_misplaced())
