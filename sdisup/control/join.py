@@ -17,6 +17,7 @@ import errno
 import hashlib
 import json
 import os
+import resource
 import stat
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -46,6 +47,7 @@ LOOK_PACKETS = 80
 """Enough to hold two pictures and the sound beside them, in the order in which FFmpeg writes them."""
 ANSWER_BYTES = 1 << 20
 KEYS_BYTES = 256 << 20
+LIMIT_STEP = 256
 SYNC_S = 1.0
 FREE_MIN_BYTES = 1 << 30
 """What an export leaves free: its disk may be one that a port records to."""
@@ -65,6 +67,8 @@ class Sources:
         """Open a file for reading; why it cannot be, if so. No link is followed, and nothing but a file opened."""
         if path in self.by_path:
             return None
+        if len(self.by_path) % LIMIT_STEP == 0:
+            _need_descriptors(len(self.by_path) + 2 * LIMIT_STEP)
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError as error:
@@ -86,6 +90,13 @@ class Sources:
     def close(self) -> None:
         while self.by_path:
             os.close(self.by_path.popitem()[1])
+
+
+def _need_descriptors(count: int) -> None:
+    """A take of months has more files than a process may have open, unless it asks (setrlimit(2))."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < count <= hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
 
 
 # ---- What a file holds ----

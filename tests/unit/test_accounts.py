@@ -891,6 +891,11 @@ def test_a_file_that_goes_on_belongs_to_the_takes_of_its_marks() -> None:
     marks = [mark(20, path, 10, None, "cup")]
     found = account(marks, "file", rows=going_on, window=Window(take="cup"))
     assert [(row.path, row.first_frame, row.is_open) for row in found.rows] == [(path, 10, True)]
+    # What is before a mark is over, whatever the status says so far.
+    ended = mark(39, path, 5000, None, "cup")
+    entries, rows = [{**ended, "former_take": "first"}], [going_on[0].replaced(take="first")]
+    (former,) = account(entries, "file", rows=rows, window=Window(take="first")).rows
+    assert (former.frames, former.is_open, former.has_more, former.size_bytes) == (5000, False, True, None)
 
 
 def test_marks_are_listed(paris: None) -> None:

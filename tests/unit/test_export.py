@@ -304,6 +304,36 @@ def test_an_ffmpeg_that_fails_is_told_and_leaves_nothing(tmp_path: Path, files: 
     assert take.left() == []
 
 
+def test_recordings_go_first(tmp_path: Path, files: list[Path]) -> None:
+    """FFmpeg runs at the lowest priority, of the processor and of the disk."""
+    take = Take(tmp_path, files[:2])
+    gentle = tmp_path / "bin" / "ffmpeg"
+    gentle.parent.mkdir()
+    gentle.write_text('#!/bin/sh\necho "$(ionice -p $$) $(nice)" >&2\nexit 3\n')
+    gentle.chmod(0o755)
+    with pytest.raises(SdisupError, match=r"idle 19$"):
+        take.export(ffmpeg=str(gentle))
+
+
+MANY = """
+import resource, sys
+from sdisup.control.join import Sources
+resource.setrlimit(resource.RLIMIT_NOFILE, (600, 4096))
+sources = Sources()
+problems = [sources.open(f"{sys.argv[1]}/{number}") for number in range(1200)]
+print(sum(problem is None for problem in problems), len(sources.by_path))
+"""
+
+
+def test_a_take_of_months_has_more_files_than_a_process_may_have_open(tmp_path: Path) -> None:
+    for number in range(1200):
+        (tmp_path / str(number)).touch()
+    command = [sys.executable, "-c", MANY, str(tmp_path)]
+    root = str(Path(join_module.__file__).parents[2])
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": root}, check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["1200", "1200"]
+
+
 INTERRUPTED = """
 import sys
 from sdisup.cli import exports
@@ -393,6 +423,23 @@ def test_a_directory_that_is_not_there(tmp_path: Path, files: list[Path]) -> Non
     take.out.rmdir()
     with pytest.raises(SdisupError, match="out: No such file or directory"):
         take.export()
+
+
+def test_a_take_that_ended_in_a_file_that_goes_on_is_exported(tmp_path: Path, files: list[Path]) -> None:
+    """As after a cut, while the next take is recorded into the same file."""
+    growing = files[1]
+    growing.write_bytes(growing.read_bytes()[: growing.stat().st_size * 9 // 10])
+    rows = [row(str(files[0]), 0, 2), row(str(growing), 2, 3.2, is_part=True, has_more=True, what="")]
+    for one, path in zip(rows, files, strict=False):
+        one.path = str(path)
+    pieces, left_out = pieces_of(rows, [])
+    assert left_out == []
+    take = Take(tmp_path, files)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(export_module, "_pieces", lambda *_: (pieces, left_out))
+        (made,) = take.export()
+    assert (made.frames, frames_of(Path(made.path)), made.early_frames) == (80, 80, 0)
+    assert clicks(made.path) == pytest.approx([0, 1, 2, 3], abs=0.001)
 
 
 # ---- What is joined ----
