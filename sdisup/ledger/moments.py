@@ -78,7 +78,8 @@ class FileEnd(Record):
     `verdict` is `complete` or what is wrong with the file (causes.file_verdict), `cause` why it ended; the counts are
     FFmpeg's own, but for `missing`: frames that should have come by the clock and did not, and `repeated`: copies that
     stand for pictures, for `repeated_cause`. Both without those of the file's holes. `last_frame` is when the last
-    frame came, None if nobody saw it.
+    frame came, None if nobody saw it. `is_estimate`: nobody has counted this file's frames, but those of all files of
+    its FFmpeg.
     """
 
     path: str
@@ -91,6 +92,7 @@ class FileEnd(Record):
     missing: int = 0
     repeated: int = 0
     repeated_cause: str = ""
+    is_estimate: bool = False
 
 
 class TakenFile(Record, frozen=False):

@@ -464,7 +464,7 @@ class Story:
                 self._queue.append(self.interval)
             self._queue.append(file)
             after = now
-        elif end.verdict == "complete":
+        elif end.verdict == "complete" and not end.is_estimate:
             start, after = extent(file, end, end.frames, self.sleeps)
             self._queue += file_entries(self.port_index, file, end, end.frames, size_bytes, start, after)
         else:

@@ -621,9 +621,10 @@ class Attempt:
 
     def _make_ahead(self, now: float) -> None:
         """Make the files that FFmpeg opens next, one after the other."""
-        is_recording = self.phase == RUNNING and not self.is_ending and self.meter.first_media_at is not None
+        if not self._opened or self.phase != RUNNING or self.is_ending or self.meter.first_media_at is None:
+            return
         is_making = bool(self._ahead) and not self._ahead[-1].is_ready
-        if not self._is_segmented or not is_recording or is_making or len(self._ahead) >= AHEAD or now < self._ahead_at:
+        if is_making or len(self._ahead) >= AHEAD or now < self._ahead_at:
             return
         index = self._opened + len(self._ahead)
         self._ahead.append(File(self._open(*self._place, is_ahead=True), index, None))
@@ -680,6 +681,11 @@ class Attempt:
             file.first_frame = before.end_frame
             self.files.append(file)
             file.thread.begin(self._place[0])
+
+    def is_estimate(self, file: File) -> bool:
+        """Whether it is not known exactly with which frames a file begins and ends: a constant rate alone tells."""
+        is_one_of_several = file.index > 0 or file.end_frame is not None
+        return is_one_of_several and (is_copied(self.options.command) or not self.meter.is_rate_exact)
 
     def name_next(self, options: Options) -> None:
         """Name the files that follow by these options."""

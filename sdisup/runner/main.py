@@ -612,6 +612,7 @@ class Runner:
                 "repeated": part.repeated,
                 "repeated_cause": meter.pace.repeated_cause,
                 "last_frame_at": meter.last_frame_at if last_at is None else last_at,
+                "is_estimate": attempt.is_estimate(file),
                 "size_bytes": file.size_bytes if file.kept or attempt.is_abandoned else 0,
             }
         self._tell(spool.CLOSED, now, path=file.path, verdict=verdict, cause=cause, **counts)

@@ -10,7 +10,7 @@ import math
 
 from sdisup.contract.lean import deque
 from sdisup.runner.decide import Sight
-from sdisup.runner.pace import BURST_LIMIT_S, SOURCE_SILENT, Pace
+from sdisup.runner.pace import BURST_LIMIT_S, SOURCE_SILENT, STANDARD_RATES, Pace
 
 WINDOW_S = 4.0
 
@@ -69,6 +69,11 @@ class Meter:
         """FFmpeg has found the rate that nobody stated."""
         if not self.rate and 0 < fps < 1000:
             self.pace = Pace(fps, self.silent, self.started, is_stated=False, is_copied=self.pace.is_copied)
+
+    @property
+    def is_rate_exact(self) -> bool:
+        """Whether the rate is more than what FFmpeg prints of it, two places."""
+        return self.pace.is_stated or self.rate in STANDARD_RATES or self.rate == int(self.rate)
 
     def is_beginning(self, now: float) -> bool:
         """Whether it is too early to tell when the first frame came, by what FFmpeg has counted so far."""

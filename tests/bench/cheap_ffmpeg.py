@@ -33,8 +33,10 @@ def block(frames: int, size: int, state: str) -> bytes:
 def record(words: list[str]) -> int:
     period_s = float(words[words.index("-stats_period") + 1])
     progress = int(words[words.index("-progress") + 1].removeprefix("pipe:"))
-    output = os.open(words[-1], os.O_WRONLY)
-    os.write(2, BEGINNING)
+    # The first of several files, of which it writes no other.
+    path = words[-1].replace("%d", "0")
+    os.write(2, f"[segment @ 0x1] [info] Opening '{path}' for writing\n".encode() + BEGINNING)
+    output = os.open(path, os.O_WRONLY)
     began = time.monotonic()
     poll = select.poll()
     poll.register(0, select.POLLIN)

@@ -507,3 +507,18 @@ def test_what_is_planted_as_a_cut_costs_nothing(
     run(world.at(3.0, plant).at(5.0, cuts(tmp_path, "NEXT")).at(8.1, stop), OPTIONS)
     assert victim.read_text() == "somebody's"
     assert [event["take"] for event in told() if event["kind"] == "mark"] == ["NEXT"]
+
+
+def test_where_no_rate_tells_the_frames_each_file_is_counted(run: Run, told: Told) -> None:
+    """A copied stream has the rate that it has: what FFmpeg counts of all files is near to a file's."""
+    command = ["/usr/bin/ffmpeg", "-i", "x", "-c:v", "copy", "-f", "segment", "{output}"]
+    world = Files([*records(8)])
+    run(world.at(4.04, world.goes_on(0, 0, 4)).at(8.1, stop), OPTIONS.replaced(command=command, container="mkv"))
+    story = Story(3)
+    for event in told():
+        story.take(event)
+    first, second = [item for item in story.waiting() if isinstance(item, TakenFile)]
+    story.counted(first, 97, 1000)
+    story.counted(second, 101, 1000)
+    assert summary(story.ready())[1:] == [("file", 97, "complete"), ("file", 101, "complete")]
+    assert story.interval is not None and story.interval.kind == "stop"
