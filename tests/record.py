@@ -647,6 +647,11 @@ def copy_with_an_outlier(stage: Stage) -> None:
 
 
 @case
+def copy_of_sound_that_never_comes(stage: Stage) -> None:
+    films(stage, "mpegts", "mute", 14, at_s=0, codec="copy", audio="optional")
+
+
+@case
 def copy_changes_size(stage: Stage) -> None:
     films(stage, "mpegts", "size=640x368", codec="copy")
 

@@ -81,7 +81,7 @@ def build_ffmpeg_arguments(port: Port, ffmpeg: str, capabilities: Capabilities) 
         *("-dts_error_threshold", str(_wild_timestamp_s(port.source.options["rate"])), "-y"),
         *hardware.device_arguments(port),
         *(port.source.timecode_arguments() if port.timecode == SOURCE else []),
-        *port.source.arguments(),
+        *(port.source.copied_arguments() if CODECS[port.codec].is_copied else port.source.arguments()),
         *_video_arguments(port, capabilities),
         *audio_arguments(port),
         *_timecode_arguments(port),

@@ -358,7 +358,8 @@ class Attempt:
             could_open=self.could_open,
             is_abandoned=self.is_abandoned,
             lacks_input=self.streams.is_half_open,
-            was_silent=self.streams.sound_awaited_at is not None and self.streams.sound_at is None,
+            was_silent=self.streams.is_silent_copy
+            or (self.streams.sound_awaited_at is not None and self.streams.sound_at is None),
             # FFmpeg's last line: `audio:0KiB`, before 7.0 `audio:0kB`.
             wrote_no_audio=any("audio:0KiB" in text or "audio:0kB" in text for _, _, text in self._lines),
         )

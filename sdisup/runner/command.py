@@ -62,9 +62,9 @@ def with_size(command: Sequence[str], size: str) -> list[str]:
     return [*command[:-1], "-s", f"{width}x{height}", command[-1]]
 
 
-def is_copied(command: Sequence[str]) -> bool:
-    """Whether the pictures are recorded as the source encoded them; FFmpeg refuses filters for those."""
-    return any(word == "-c:v" and command[index + 1] == COPY for index, word in enumerate(command[:-1]))
+def is_copied(command: Sequence[str], codec: str = "-c:v") -> bool:
+    """Whether the pictures, or by -c:a the sound, are recorded as they come; FFmpeg refuses filters for those."""
+    return any(word == codec and command[index + 1] == COPY for index, word in enumerate(command[:-1]))
 
 
 FROM_ZERO = "setpts=PTS-STARTPTS"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from sdisup.contract.lean import deque
 from sdisup.contract.options import SOUND_MARK
 from sdisup.runner.causes import is_format_change, plain
-from sdisup.runner.command import is_whole_aac, sound_input
+from sdisup.runner.command import is_copied, is_whole_aac, sound_input
 from sdisup.runner.decide import NO_SOUND_S
 from sdisup.runner.meter import Meter
 from sdisup.runner.programmes import LINES_KEPT, Choice, asked_by, choose
@@ -68,6 +68,7 @@ class Streams:
         # The command lines in the units of an older apply have no watch on the sound.
         self._is_watched = any(SOUND_MARK in word for word in command)
         self._is_sound_unknown = False
+        self._is_sound_copied = is_copied(command, "-c:a")
         self._is_output = False
         self._opening: deque[str] = deque(maxlen=LINES_KEPT)
         self._input_sizes: list[str] = []
@@ -86,6 +87,11 @@ class Streams:
     def is_half_open(self) -> bool:
         """Whether FFmpeg has opened the picture's input, and not yet the input of the sound."""
         return self.opened_at is not None and not self.are_open and self.has_sound_input
+
+    @property
+    def is_silent_copy(self) -> bool:
+        """Whether nothing of a sound came that is to be copied: FFmpeg makes no file with it."""
+        return self._is_sound_copied and self._is_sound_unknown
 
     @property
     def new_size(self) -> str:

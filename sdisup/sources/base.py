@@ -138,6 +138,10 @@ class Source(Record):
         """Further options of the input where the recording is to have the source's timecode."""
         return []
 
+    def copied_arguments(self) -> list[str]:
+        """Those where the picture is copied: FFmpeg has to find what a decoder needs before it makes the file."""
+        return self.arguments()
+
     def demuxers(self) -> list[str]:
         """FFmpeg's names of the demuxers and input devices that this source needs."""
         return [self.demuxer]

@@ -25,6 +25,9 @@ def _check_audio(setting: Setting, value: object) -> bool | str:
 
 
 ANALYSIS_US, OPTIONAL_ANALYSIS_US = "5000000", "2000000"
+COPIED_ANALYSIS_US, COPIED_PROBE_BYTES = "12000000", "50000000"
+"""What a decoder needs comes with a key frame, of which some streams have one in 10 s. FFmpeg ends its look as soon as
+it knows all streams; by default after 5 MB."""
 SOUND_TIMEOUT_US = "2000000"
 TIMED_PROTOCOLS = ("http", "https", "rtmp", "rtmps", "tcp", "tls")
 
@@ -101,10 +104,20 @@ class Custom(Source):
         (libavformat/demux.c, avformat_find_stream_info). While an input of the sound alone is silent, FFmpeg does not
         read the picture. A time-out, where the protocol has one, ends that input alone.
         """
+        return self._arguments(OPTIONAL_ANALYSIS_US if self.sound() == OPTIONAL else ANALYSIS_US)
+
+    def copied_arguments(self) -> list[str]:
+        # Sound that is optional and never comes ends the first FFmpeg, which then has recorded nothing.
+        return self._arguments(ANALYSIS_US if self.sound() == OPTIONAL else COPIED_ANALYSIS_US, COPIED_PROBE_BYTES)
+
+    def _arguments(self, analysis_us: str, probe_bytes: str = "") -> list[str]:
         words: list[str] = []
         for number, entry in enumerate(self.inputs):
-            if entry.format not in DEVICE_FORMATS | {"lavfi"} and "analyzeduration" not in entry.options:
-                words += ["-analyzeduration", OPTIONAL_ANALYSIS_US if self.sound() == OPTIONAL else ANALYSIS_US]
+            is_analysed = entry.format not in DEVICE_FORMATS | {"lavfi"}
+            if is_analysed and "analyzeduration" not in entry.options:
+                words += ["-analyzeduration", analysis_us]
+            if is_analysed and probe_bytes and "probesize" not in entry.options:
+                words += ["-probesize", probe_bytes]
             is_apart = number > 0 and self.sound() == OPTIONAL
             if is_apart and entry.url.partition(":")[0] in TIMED_PROTOCOLS and "rw_timeout" not in entry.options:
                 words += ["-rw_timeout", SOUND_TIMEOUT_US]

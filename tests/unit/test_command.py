@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -140,6 +141,38 @@ def test_every_list_upholds_the_promises(table: dict[str, Any], capabilities: Ca
     if port.container in ("mp4", "mov"):
         assert "frag" in value_of(arguments, "-movflags") or "empty_moov" in value_of(arguments, "-movflags")
     assert 0 < fragment_s(arguments) + held_back_elsewhere_s(port) <= codecs.HOLD_BACK_LIMIT_S + 0.001
+
+
+def test_what_is_copied_is_looked_at_until_a_key_frame_has_come() -> None:
+    def looked_at(codec: str, *words: str, audio: object = True) -> dict[str, str]:
+        source = {"kind": "custom", "input": [*words, "-i", "udp://239.0.0.1:5000"], "audio": audio}
+        table = {"appliance": {"ports": 1}, "defaults": {"source": source, "codec": codec}}
+        port = parse_settings([("x", table)]).ports[0]
+        arguments = build_ffmpeg_arguments(port, "ffmpeg", HYBRID)
+        return {
+            word: value for word, value in itertools.pairwise(arguments) if word in ("-analyzeduration", "-probesize")
+        }
+
+    assert looked_at("h264") == {"-analyzeduration": "5000000"}
+    assert looked_at("copy") == {"-analyzeduration": "12000000", "-probesize": "50000000"}
+    assert looked_at("copy", audio="optional")["-analyzeduration"] == "5000000"
+    own = ["-analyzeduration", "1", "-probesize", "99"]
+    assert looked_at("copy", *own) == {"-analyzeduration": "1", "-probesize": "99"}
+
+
+@pytest.mark.parametrize(("capabilities", "container", "is_lacking"), [
+    (FRAGMENTED, "mp4", True), (FRAGMENTED, "mov", True), (FRAGMENTED, "mkv", False), (HYBRID, "mp4", False),
+])  # fmt: skip
+def test_sound_is_not_copied_where_this_ffmpeg_cannot(
+    capabilities: Capabilities, container: str, is_lacking: bool
+) -> None:
+    source = {"kind": "custom", "input": ["-i", "udp://239.0.0.1:5000"]}
+    table = {"source": source, "codec": "copy", "container": container, "audio": {"codec": "copy"}}
+    port = parse_settings([("x", {"appliance": {"ports": 1}, "defaults": table})]).ports[0]
+    texts = missing_capabilities([port], "/usr/bin/ffmpeg", capabilities)
+    assert [f"does not copy each sound into {container}" in text for text in texts] == [True] * is_lacking
+    # Nor is there an encoder to lack.
+    assert not missing_capabilities([port.replaced(container="mkv")], "/usr/bin/ffmpeg", capabilities)
 
 
 def of_the_file(arguments: list[str]) -> list[str]:
