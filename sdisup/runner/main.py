@@ -115,7 +115,9 @@ class Runner:
         """When no frame will have come for too long."""
         self._waits_for = ""
         """Why there is no FFmpeg just now, in the operator's words."""
-        self._timecodes = Timecodes(self._options, self._memory, self._wall, self._now, self._remark_once)
+        self._timecodes = Timecodes(
+            self._options, self._memory, self._wall, self._now, lambda text: self._say(INFO, text), self._remark_once
+        )
         self._signals = signals(beginning.wake) if signals else None
         self._wait_until = self._now() + backoff_s(self._memory.failures)
         for problem in beginning.problems:

@@ -38,7 +38,8 @@ def first_number(timecode: str, numbers: Counting, fps: float, wall: float, elap
 
 
 class Timecodes:
-    """The timecodes of a runner's attempts. `memory` keeps when the take's first frame came."""
+    """The timecodes of a runner's attempts. `memory` keeps when the take's first frame came. `say` gets what the first
+    frame's is, since FFmpeg logs that it is 00:00:00:00, and `remark` why there is none."""
 
     def __init__(
         self,
@@ -47,10 +48,11 @@ class Timecodes:
         wall: Callable[[], float],
         now: Callable[[], float],
         say: Callable[[str], None],
+        remark: Callable[[str], None],
     ) -> None:
         self._timecode = options.timecode
         self._memory = memory
-        self._wall, self._now, self._say = wall, now, say
+        self._wall, self._now, self._say, self._remark = wall, now, say, remark
         self._attempt: Attempt | None = None
         self._is_settled = False
         self._first = 0
@@ -75,7 +77,7 @@ class Timecodes:
             try:
                 self._settle(attempt, numbers, fps, now)
             except ValueError as error:
-                self._say(f"{error}: no timecode is recorded")
+                self._remark(f"{error}: no timecode is recorded")
                 self._timecode = ""
                 return True
         self._stamp(attempt, attempt.files, numbers)
@@ -95,7 +97,7 @@ class Timecodes:
         try:
             self._first = numbers.frame(text) if text else 0
         except ValueError as error:
-            self._say(f"the source's timecode: {error}")
+            self._remark(f"the source's timecode: {error}")
             self._timecode = ""
             return
         self._stamp(attempt, [file for file in attempt.files if text and file.index], numbers)
@@ -112,3 +114,4 @@ class Timecodes:
             self._memory.save()
         if self._is_settled:
             self._take_began_at = began_at
+            self._say(f"the first frame's timecode is {numbers.text(self._first)}")

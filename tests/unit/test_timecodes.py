@@ -148,11 +148,12 @@ def test_a_later_file_s_number_is_that_of_its_first_frame(rate: str, first: int,
 # ---- Through a runner's life ----
 
 
-def test_the_clock_s_time_at_the_first_frame(run: Run) -> None:
+def test_the_clock_s_time_at_the_first_frame(run: Run, said: list[str]) -> None:
     """FFmpeg takes two seconds to its first frame, and tells of it late."""
     world = world_at(NOON, records(2.0, 20.0)).at(20.0, stop)
     run(world)
     assert text_of(world) == "13:00:02:00"
+    assert sum("the first frame's timecode is 13:00:02:00" in line for line in said) == 1
 
 
 def test_what_was_buffered_came_before_the_first_block(run: Run) -> None:
@@ -281,7 +282,7 @@ def test_a_later_file_goes_on_with_the_source_s(said: str, expected: list[str | 
     threads = [FakeFile(World()) for _ in expected]
     files = [SimpleNamespace(index=at, first_frame=40 * at, thread=thread) for at, thread in enumerate(threads)]
     attempt: Any = SimpleNamespace(options=options, meter=meter, streams=streams, files=files)
-    timecodes = Timecodes(options, Memory("/nowhere"), time.time, time.monotonic, remarks.append)
+    timecodes = Timecodes(options, Memory("/nowhere"), time.time, time.monotonic, remarks.append, remarks.append)
     assert timecodes.give(attempt, 2.0)
     assert [thread.timecode and thread.timecode.text for thread in threads] == expected
     assert len(remarks) == (expected[1] is None)
