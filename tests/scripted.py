@@ -70,6 +70,9 @@ class FakeFFmpeg:
         found += [PIDFD] if self.status is not None else []
         return [(descriptor, 1) for descriptor in found if self._world.masks.get(descriptor)]
 
+    def is_pressing(self) -> bool:
+        return sum(map(len, self._output)) > 1 << 14
+
     def blocks(self) -> tuple[list[tuple[float, bytes]], bool]:
         found, self.waiting = self.waiting, []
         return [(self._world.time_s - at, block) for at, block in found], self.status is None

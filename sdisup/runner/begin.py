@@ -47,8 +47,8 @@ the last sign of life at the earliest, and starts the next one at once."""
 FILE_S = 0.2
 """How long the first file is waited for; the rest of the runner, which heeds all, then waits for a slow disk."""
 START_S, LOOK_S = 1.0, 0.05
-"""How long FFmpeg is left to start, which it does in 0.7 s beside seven others; and how often a signal is looked for
-meanwhile, since nothing but a thread could wait for it too."""
+"""How long FFmpeg is left to start, which it does in 0.7 s beside seven others; and how often a signal, and a pipe that
+fills, are looked for meanwhile: no poll waits for these."""
 OWN_ENVIRONMENT = "MALLOC_ARENA_MAX"
 """What the unit says to this process alone (mallopt(3)): an encoder's threads would wait for each other."""
 WANTS_DIRECTORY = "/etc/systemd/system/sdi-record.target.wants"
@@ -171,8 +171,8 @@ class Beginning:
             first.refusal = error
 
     def let_start(self) -> None:
-        """Take no processor time while FFmpeg starts: until its first frame is on disk, it has ended, or anybody wants
-        something of this process."""
+        """Take no processor time while FFmpeg starts: until its first frame is on disk, it has ended, has much to say, or
+        anybody wants something of this process."""
         ffmpeg = self.first.ffmpeg if self.first else None
         if self.first is None or ffmpeg is None:
             return
@@ -180,7 +180,7 @@ class Beginning:
         self.poll.register(ffmpeg.pidfd, select.POLLIN)
         while len(self.first.file.events) == events and self.now() < until and not signal.sigpending():
             ready = self.poll.poll(LOOK_S * 1000)
-            if any(descriptor == ffmpeg.pidfd for descriptor, _ in ready):
+            if ffmpeg.is_pressing() or any(descriptor == ffmpeg.pidfd for descriptor, _ in ready):
                 break
             # What it was woken for is in the file's events.
             drain(self.wake_read)

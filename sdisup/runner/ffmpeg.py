@@ -202,6 +202,11 @@ class FFmpegProcess:
         except BlockingIOError:
             return None
 
+    def is_pressing(self) -> bool:
+        """Whether its log may fill the pipe soon, which would stop it: a pipe holds 64 KiB (pipe(7))."""
+        waiting = fcntl.ioctl(self.stderr, FIONREAD, bytes(4))
+        return int.from_bytes(waiting, sys.byteorder) > READ_BYTES // 4
+
     def blocks(self) -> tuple[list[tuple[float, bytes]], bool]:
         """The progress blocks since the last call, each with how long ago it came, in seconds; and whether more may
         come."""

@@ -149,6 +149,7 @@ def sends(number: int) -> Any:
         ([], begin.START_S),
         ([(0.3, lambda world: world.ffmpeg.exits(1))], 0.3),
         ([(0.3, lambda world: world.ffmpeg.says("[info] a line\n"))], begin.START_S),
+        ([(0.32, lambda world: world.ffmpeg.says("[info] a line\n" * 2000))], 0.32 + begin.LOOK_S),
         ([(0.32, sends(signal.SIGTERM))], 0.32 + begin.LOOK_S),
         ([(0.32, sends(signal.SIGINT))], 0.32 + begin.LOOK_S),
     ],

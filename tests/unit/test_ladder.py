@@ -305,6 +305,15 @@ def test_of_its_blocks_it_is_known_when_each_came_however_late_they_are_read(spa
     assert process.blocks() == ([], False)
 
 
+def test_it_is_seen_when_its_log_may_fill_the_pipe(spawn: Spawn) -> None:
+    process = spawn(sh("head -c 20000 /dev/zero >&2; echo done >&4; cat >/dev/null"))
+    assert select.select([process.progress], [], [], DEADLINE_S)[0]
+    assert process.is_pressing()
+    while process.read():
+        continue
+    assert not process.is_pressing()
+
+
 def test_a_command_line_has_its_blocks_apart(spawn: Spawn) -> None:
     words = ["-progress", "pipe:2", "-i", "pipe:2", "-progress", "x"]
     said = read_until(spawn([*sh('printf "%s\\n" "$@" >&2'), "sh", *words])).decode()
