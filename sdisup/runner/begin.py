@@ -171,7 +171,7 @@ class Beginning:
             first.refusal = error
 
     def let_start(self) -> None:
-        """Take no processor time while FFmpeg starts: until its first frame is on disk, it has ended, has much to say, or
+        """Take no processor time while FFmpeg starts: until its first frame is on disk, it has ended or much to say, or
         anybody wants something of this process."""
         ffmpeg = self.first.ffmpeg if self.first else None
         if self.first is None or ffmpeg is None:
