@@ -149,7 +149,7 @@ def media_from(said: object) -> Media:
         tuple(_words(stream) for stream in [video, *audios]),
         video.text("codec_name", ""),
         audios[0].text("codec_name", "") if audios else "",
-        video.whole("has_b_frames", 0) > 0,
+        video.whole("has_b_frames", 0),
         _timecode(fields, streams),
     )
 
@@ -230,7 +230,7 @@ def rounded(run: Run, ffprobe: str, sources: Sources) -> Run:
         if not keys:
             raise SdisupError(f"{first.path}: no key frame can be read before its frame {first.first}")
         run = run.replaced(early=first.first - keys[-1])
-    if last.has_more and run.media[-1].is_reordered:
+    if last.has_more and run.media[-1].reordered:
         end = last.first + (last.frames or 0)
         keys = key_frames(ffprobe, sources.by_path[last.path], run.container, end + LOOK_PACKETS)
         behind = next((key for key in keys if key >= end), None)
@@ -253,6 +253,10 @@ def list_text(run: Run, names: Sequence[str]) -> str:
     whole_us = [round(begin * 1_000_000) for begin in begins]
     for name, begin, following in zip(names, whole_us, whole_us[1:], strict=False):
         lines += [f"file {name}", f"duration {max(0, following - begin)}us"]
+    if run.first and run.container == "mxf":
+        # Here FFmpeg looks for the first picture: of MXF it would leave out the sound of other pictures.
+        skipped_us = round(run.media[0].at_s(run.first) * 1_000_000)
+        lines[2:3] = [f"inpoint {skipped_us}us", f"duration {max(0, whole_us[1] - whole_us[0] - skipped_us)}us"]
     return "\n".join(lines) + "\n"
 
 
@@ -261,17 +265,24 @@ def arguments(run: Run, ffmpeg: str, list_name: str) -> list[str]:
     rate, is_copied = run.rate, run.pieces[0].is_copied
     # The concat demuxer's time of the first picture, and of the first one that is copied.
     begin_s = run.media[0].offset_s
-    start_s = max(0.0, begin_s + run.media[0].at_s(run.first) - EARLY_S) if run.first else 0.0
-    early_s = EARLY_S if run.first else 0.0 if is_copied else begin_s
-    end_s = begin_s + run.media[0].at_s(run.first) + run.seconds - float(1 / rate / 2) - start_s
+    first_s = begin_s + (run.media[0].at_s(run.first) if run.container != "mxf" else 0.0)
+    is_skipped = run.first > 0 and run.container != "mxf"
+    # FFmpeg looks at the time at which a picture is decoded.
+    decoded_s = run.media[0].reordered / float(rate)
+    start_s = max(0.0, first_s - decoded_s - EARLY_S) if is_skipped else 0.0
+    early_s = EARLY_S if is_skipped else 0.0 if is_copied else begin_s
+    end_s = first_s + run.seconds - float(1 / rate / 2) - start_s
     is_cut = run.pieces[-1].has_more
     words = [ffmpeg, "-v", "error", "-nostdin", "-fflags", "+discardcorrupt"]
     # What a file names is not opened.
     words += ["-protocol_whitelist", "file", "-format_whitelist", "concat,mov,matroska,mxf"]
     words += ["-f", "concat", "-safe", "0", "-auto_convert", "0", "-i", list_name]
     words += ["-map", "0:v:0", "-map", "0:a?", "-c", "copy"]
-    words += ["-ss", f"{start_s:.6f}"] if run.first else []
-    words += ["-t", f"{end_s:.6f}"] if is_cut else []
+    words += ["-ss", f"{start_s:.6f}"] if is_skipped else []
+    if is_cut and run.media[0].reordered and run.container != "mxf":
+        words += ["-frames:v", str(run.frames)]
+    elif is_cut:
+        words += ["-t", f"{end_s:.6f}"]
     words += ["-metadata", f"timecode={timecode}"] if (timecode := _first_number(run)) else []
     if run.container != "mxf":
         # MXF counts its pictures and has no other times.

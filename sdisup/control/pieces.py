@@ -41,7 +41,8 @@ class Media(Record):
     and its `streams` in words, which have to be the same of files that are joined.
 
     `times_s` are those of the pictures after the first one, and of the last one's end, where the source encoded them
-    and may have lost some; all others come at a constant rate. `timecode` is that of the first.
+    and may have lost some; all others come at a constant rate. `timecode` is that of the first. With B frames a picture
+    stands up to so many places from where it is shown (`reordered`).
     """
 
     rate: Fraction
@@ -49,7 +50,7 @@ class Media(Record):
     streams: tuple[str, ...]
     video_codec: str = ""
     audio_codec: str = ""
-    is_reordered: bool = False
+    reordered: int = 0
     timecode: str = ""
     times_s: tuple[float, ...] = ()
 

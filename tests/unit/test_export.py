@@ -682,6 +682,24 @@ def test_what_a_source_encoded_keeps_its_own_times(tmp_path: Path, ffmpeg: str, 
     assert [one.why for one in every] == [""]
     assert max(map(abs, off_ms)) < 2
     assert max(map(abs, offsets_ms)) < 5
+    first = take.frames[0]
+    marks = [mark(1, str(take.files[0]), first - 20, "final", "cup"), mark(6, str(take.files[3]), 20, "cup", "next")]
+    (tmp_path / "marked").mkdir()
+    files = [Path(shutil.copy(path, tmp_path / "marked")) for path in take.files[:4]]
+    for one, path in zip(marks, (files[0], files[3]), strict=True):
+        one["path"] = str(path)
+    takes = ["final", "cup", "cup", "cup"]
+    marked = Take(tmp_path / "marked", files, marks=marks, takes=takes, more={"codec": "copy"})
+    (cup,) = marked.export("cup", ffmpeg=ffmpeg)
+    # Key frames are each second, and the last file's next one is that of the second 1.
+    assert (cup.early_frames, cup.late_frames) == (5, 5)
+    joined = picture_times(cup.path)
+    begin = own.index(next(at for at in own if at - own[0] > (first - 25 - 0.5) / 25))
+    off_ms = [1000 * ((a - own[begin]) - (b - joined[0])) for a, b in zip(own[begin:], joined, strict=False)]
+    print(f"  between marks: {len(joined)} pictures, off by {min(off_ms):.1f} to {max(off_ms):.1f} ms")
+    assert len(joined) == cup.frames == 25 + sum(take.frames[1:3]) + 25
+    assert max(map(abs, off_ms)) < 2
+    assert max(1000 * abs((at + 0.5) % 1 - 0.5) for at in clicks(cup.path)) < 5
 
 
 SIZES = {"dnxhd": "1280x720", "xdcam": "1920x1080"}
@@ -692,13 +710,10 @@ KEPT = (
 ENCODED = [(codec, container) for codec in CODECS.values() if codec.encoder for container in codec.containers]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("codec", "container"), ENCODED, ids=[f"{one.name}-{container}" for one, container in ENCODED])
-@pytest.mark.parametrize("ffmpeg", FFMPEGS)
-def test_nothing_of_a_codec_changes(tmp_path: Path, ffmpeg: str, codec: Codec, container: str) -> None:
-    """Recorded by the command line of a port, in files of two seconds."""
-    source = {"kind": "test", "size": SIZES.get(codec.name, "320x180"), "rate": 25}
-    values = {"source": source, "codec": codec.name, "container": container, "timecode": "10:00:00:00", "segment_s": 0}
+def recorded_by_a_port(directory: Path, ffmpeg: str, codec: str, container: str) -> list[Path]:
+    """By the command line of a port, in files of two seconds."""
+    source = {"kind": "test", "size": SIZES.get(codec, "320x180"), "rate": 25}
+    values = {"source": source, "codec": codec, "container": container, "timecode": "10:00:00:00", "segment_s": 0}
     port = parse_settings([("test.toml", {"appliance": {"ports": 1}, "defaults": values})]).ports[0]
     words = list(build_ffmpeg_arguments(port, ffmpeg, probe_ffmpeg(ffmpeg)))
     inner = []
@@ -708,14 +723,39 @@ def test_nothing_of_a_codec_changes(tmp_path: Path, ffmpeg: str, codec: Codec, c
             inner.append(f"{option[1:]}={words[at + 1]}")
             del words[at : at + 2]
     at = len(words) - 1 - words[::-1].index("-f")
-    directory = tmp_path / "files"
     directory.mkdir()
     cut = ["-segment_format", words[at + 1], "-segment_time", "2", "-reset_timestamps", "1"]
     cut += ["-segment_format_options", ":".join(inner)] if inner else []
     words[at:] = ["-t", "6", "-avoid_negative_ts", "disabled", "-f", "segment", *cut, f"{directory}/%03d.{container}"]
     subprocess.run(words, check=True, stdin=subprocess.DEVNULL, capture_output=True)
-    take = Take(tmp_path, sorted(directory.iterdir()))
+    return sorted(directory.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("codec", "container"), ENCODED, ids=[f"{one.name}-{container}" for one, container in ENCODED])
+@pytest.mark.parametrize("ffmpeg", FFMPEGS)
+def test_nothing_of_a_codec_changes(tmp_path: Path, ffmpeg: str, codec: Codec, container: str) -> None:
+    take = Take(tmp_path, recorded_by_a_port(tmp_path / "files", ffmpeg, codec.name, container))
     made, *_ = every = take.export(ffmpeg=ffmpeg)
     assert [(one.frames, one.why) for one in every] == [(sum(take.frames), "")]
     for shown in (f"stream={KEPT}", "stream_tags=timecode:format_tags=timecode"):
         assert probe(made.path, shown) == probe(take.files[0], shown) != []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ffmpeg", FFMPEGS)
+def test_xdcam_is_cut_at_key_frames(tmp_path: Path, ffmpeg: str) -> None:
+    """A GOP has ten pictures; the sound of the first one that is kept is the first that is heard."""
+    files = recorded_by_a_port(tmp_path / "files", ffmpeg, "xdcam", "mxf")
+    marks = [mark(1.4, str(files[0]), 35, "final", "cup"), mark(4.8, str(files[2]), 22, "cup", "next")]
+    take = Take(tmp_path, files, marks=marks, takes=["final", "cup", "cup"])
+    (cup,) = take.export("cup", ffmpeg=ffmpeg)
+    assert (cup.early_frames, cup.late_frames) == (5, 8)
+    assert cup.frames == frames_of(Path(cup.path)) == take.frames[0] - 30 + take.frames[1] + 30
+    assert "it ends 8 frames after the take, before a key frame" in "".join(lines(cup))
+    heard = []
+    for path, begin_s in ((str(files[0]), 1.2), (cup.path, 0)):
+        command = ["ffmpeg", "-v", "error", "-i", path, "-map", "0:a:0", "-af", f"atrim={begin_s}", "-f", "s24le", "-"]
+        heard.append(subprocess.run(command, check=True, capture_output=True).stdout)
+    assert len(heard[0]) > 48000
+    assert heard[1].startswith(heard[0][:48000])
