@@ -406,6 +406,7 @@ class Runner:
     def _adopt(self, first: First) -> None:
         """Go on with the attempt that was begun before there was this runner."""
         self._beginning.first = None
+        self._log.is_early = True
         self._begun_at = first.began
         self._attempt = self._new_attempt(first.options, first.began, first.give_file, first.give_ffmpeg)
         self._attempt.files[0].path_told = first.path
@@ -439,6 +440,7 @@ class Runner:
         self._tell_opened(attempt, now)
         if attempt.ffmpeg_pid and not pid:
             self._on_spawned(attempt)
+        self._log.begin(now)
         media_at = attempt.meter.first_media_at
         if not had_media and media_at is not None:
             self._on_first_media(attempt, now)

@@ -132,14 +132,22 @@ class FFmpegLog:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._held_back: list[tuple[int, str]] = []
-        self.is_quiet = False
+        self.is_quiet = self.is_early = False
+        """Whether it is held back; and whether it is for a moment, since it is not said yet that FFmpeg has started."""
 
     def take(self, now: float, priority: int, text: str) -> None:
-        if not self.is_quiet:
+        if not self.is_quiet and not self.is_early:
             self._journal.forward(now, priority, text)
             return
         self._held_back.append((priority, text))
-        del self._held_back[: -self.KEPT_LINES]
+        if self.is_quiet:
+            del self._held_back[: -self.KEPT_LINES]
+
+    def begin(self, now: float) -> None:
+        """It is said that FFmpeg has started."""
+        if self.is_early and not self.is_quiet:
+            self.release(now)
+        self.is_early = False
 
     def release(self, now: float, *, only_errors: bool = False) -> None:
         """Say what was held back; of a repeated failure only its last errors."""

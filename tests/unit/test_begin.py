@@ -168,6 +168,15 @@ def test_it_does_nothing_until_ffmpeg_records_or_ends_or_somebody_wants_somethin
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def test_what_ffmpeg_said_meanwhile_follows_on_its_start(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(report.Journal, "_write", lambda _, line: said.append(line.decode()))
+    world = World(records(3)).at(0.1, lambda w: w.ffmpeg.says("[info] line\n" * 100)).at(2.0, stop)
+    run(start(world), world)
+    kinds = ["ffmpeg" if "ffmpeg: line" in line else line.split()[3] for line in said]
+    assert kinds[:102] == ["runs", "FFmpeg", *["ffmpeg"] * 100]
+
+
 def test_what_ffmpeg_said_meanwhile_is_known_with_the_first_frame(start: Start, tmp_path: Path) -> None:
     """Of its log, and when its frames came."""
     world = World().at(0.15, lambda w: w.ffmpeg.says("[info]   encoder         : Lavf61.7.103\n"))
