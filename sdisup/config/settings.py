@@ -95,7 +95,7 @@ class Port(Record):
     @property
     def file_s(self) -> float:
         """How long a file is, in seconds; 0 where the recording is one file."""
-        is_one = self.container in codecs.ONE_FILE or codecs.CODECS[self.codec].is_copied
+        is_one = self.container in codecs.ONE_FILE or (codecs.CODECS[self.codec].is_copied and self.container != "mkv")
         return 0.0 if is_one else self.segment_s
 
     @property
@@ -461,7 +461,9 @@ def _one_file(port: Port) -> str:
     if port.container in codecs.ONE_FILE:
         return f"FFmpeg loses a picture between two files of {port.container}, so that the recording is one file"
     if codecs.CODECS[port.codec].is_copied:
-        return "what is copied has no constant rate, by which files would be told apart, so that it is one file"
+        return (
+            f"a player loses pictures between two files of {port.container} with B frames, so that a copy is one file"
+        )
     return "the recording is one file, without segment_s"
 
 
