@@ -312,7 +312,9 @@ class Story:
         elif kind == STOPPED:
             self._close_left(at)
             is_restart = fields.flag("is_restart", False)
-            self.stopped(fields.text("by"), at, fields.text_or_none("take"), is_restart=is_restart)
+            asked = fields.moment_or_none("asked_at", boot)
+            asked = asked and self._told(asked)
+            self.stopped(fields.text("by"), at, fields.text_or_none("take"), is_restart=is_restart, asked=asked)
         elif kind == CLOCK:
             step_s = fields.number("step_s", least=-1e11, most=1e11)
             self.clock_stepped(Moment(at.wall - step_s, at.monotonic, boot), at)
@@ -485,13 +487,16 @@ class Story:
             self._end_interval(now)
             self.interval = Interval("gap", cause, now, take)
 
-    def stopped(self, by: str, now: Moment, take: str | None, *, is_restart: bool = False) -> None:
-        """The port was stopped. That FFmpeg needs a moment to end its file is part of it."""
-        interval, start = self.interval, now
+    def stopped(
+        self, by: str, now: Moment, take: str | None, *, is_restart: bool = False, asked: Moment | None = None
+    ) -> None:
+        """The port was stopped. That FFmpeg needs a moment to end its file is part of it; a large file may need more,
+        and `asked` is then when its stop was asked for."""
+        interval, start = self.interval, asked or now
         is_ending = interval is not None and (interval.kind, interval.what) == ("gap", "stop")
-        if interval is not None and is_ending and interval.start.seconds_to(now) < STOPPING_S:
+        if interval is not None and is_ending and interval.start.seconds_to(start) < STOPPING_S:
             self.interval, start = None, interval.start
-        self._end_interval(now)
+        self._end_interval(start)
         self.interval = Interval("stop", by, start, take, is_restart=is_restart)
 
     def stopped_unseen(self, at: Moment) -> None:

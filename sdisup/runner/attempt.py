@@ -468,6 +468,11 @@ class Attempt:
             self._ladder.wait_on(now)
             self._extend(self._ladder.last_at() - now + CLOSE_PATIENCE_S)
 
+    @property
+    def asked_at(self) -> float | None:
+        """When the stop of a large file was asked for, whose end may take long; None for any other."""
+        return self._ending_since if self._patience_s else None
+
     def _extend(self, seconds: float) -> None:
         """Ask systemd for so much time from now on."""
         if self._patience_s:

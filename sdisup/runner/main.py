@@ -104,6 +104,8 @@ class Runner:
         self._no_signal_since: float | None = None
         self._is_stopping = self._is_restarting = False
         self._terminated = self._lack = ""
+        self._asked_at: float | None = None
+        """When a stop was asked for that took long."""
         self._loops = 0
         self._cuts = CutWatch(self._options.port, self._run_directory)
         self._cut: Cut | None = None
@@ -580,7 +582,7 @@ class Runner:
 
     def _conclude(self, attempt: Attempt, ended: Ended, now: float) -> None:
         """Tell how an attempt's files ended, and let go of it."""
-        self._attempt = None
+        self._attempt, self._asked_at = None, attempt.asked_at
         self._tell_opened(attempt, now)
         if not attempt.is_told and attempt.meter.first_media_at is not None:
             self._tell_media(attempt, attempt.files[0], attempt.meter.first_frame_at(now), now)
@@ -701,7 +703,8 @@ class Runner:
         except Unreadable as error:
             self._say(ERROR, f"{error}; entering the stop as the operator's")
         take = self._memory.request.take
-        self._tell(spool.STOPPED, now, by=by or "operator", take=take, is_restart=self._is_restarting)
+        asked = {} if self._asked_at is None else {"asked_at": self._asked_at}
+        self._tell(spool.STOPPED, now, by=by or "operator", take=take, is_restart=self._is_restarting, **asked)
         self._reporter.finish(now, "stopped", "")
         self._exit_code = EXIT_STOPPED
 

@@ -186,6 +186,8 @@ def test_a_days_file_that_ffmpeg_gets_on_with_is_waited_for(
     assert run(world) == EXIT_STOPPED
     assert world.ffmpeg.steps == ["quit"]
     assert told()[-2]["verdict"] == "complete"
+    # Not the file's end is what stops the port.
+    assert told()[-1]["asked_at"][1] == pytest.approx(9.0, abs=0.1)
     # systemd hears of it in time, each time: its limit counts from the word.
     words = [float(line.removeprefix("EXTEND_TIMEOUT_USEC=")) for line in notified if line.startswith("EXTEND_")]
     assert len(words) > 40

@@ -284,6 +284,18 @@ def test_ending_ffmpeg_is_part_of_the_stop_unless_it_takes_long() -> None:
     assert port.rows("gap", "stop") == [("gap", "start", 0.2), ("gap", "stop", 4.0), ("stop", "operator", 100.0)]
 
 
+def test_the_end_of_a_large_file_is_part_of_the_stop_that_was_asked_for() -> None:
+    port = Port().begin().record(10)
+    end, asked = port.end("stop"), port.now
+    port.wait(40).close(end).tell(STOPPED, by="operator", take=None, asked_at=asked).wait(100).begin()
+    assert port.rows("gap", "stop") == [("gap", "start", 0.2), ("stop", "operator", 140.0)]
+    # The source was silent before it.
+    port = Port().begin().record(10)
+    end, asked = port.end("stop"), port.wait(4).now
+    port.wait(40).close(end).tell(STOPPED, by="operator", take=None, asked_at=asked).wait(100).begin()
+    assert port.rows("gap", "stop")[1:] == [("gap", "stop", 4.0), ("stop", "operator", 140.0)]
+
+
 def test_ffmpeg_killed() -> None:
     port = Port().begin().record(10)
     end = port.end("killed", "cut off: FFmpeg was killed by signal 9", lost=5)
