@@ -20,6 +20,7 @@ from test_stamp import timecodes_in
 
 from sdisup.config.settings import numbers_at, parse_settings
 from sdisup.contract import requests
+from sdisup.contract.files import unix_time
 from sdisup.contract.options import Options
 from sdisup.contract.requests import Cut, leave_cut
 from sdisup.contract.status import PortStatus, read_status
@@ -556,3 +557,27 @@ def test_where_no_rate_tells_the_frames_each_file_is_counted(run: Run, told: Tol
     story.counted(second, 101, 1000)
     assert summary(story.ready())[1:] == [("file", 97, "complete"), ("file", 101, "complete")]
     assert story.interval is not None and story.interval.kind == "stop"
+
+
+# ---- By the clock ----
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ffmpeg", FFMPEGS)
+def test_files_begin_by_the_clock_and_none_is_below_two_seconds(
+    ffmpeg: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recording begins a second before a file should: the first one goes on for two."""
+    source = {"kind": "test", "size": "160x90", "rate": 25}
+    port = Port(tmp_path, monkeypatch, ffmpeg, source=source, segment_s=10, segment_on_clock=True)
+    while not 8.4 < time.time() % 10 < 8.6:
+        time.sleep(0.05)
+    port.record(stop_after(files=3))
+    files = [entry for entry in port.entries() if entry["kind"] == "file"]
+    assert len(files) == 3
+    assert files[0]["seconds"] >= 2.0
+    # The second one begins late, with the key frame after two seconds.
+    begins = unix_time(files[2]["start"])
+    gop_s = 1.0 if "min_seg" in "".join(port.options.command) else 2.0
+    assert 0 <= begins % 10 <= gop_s + 0.5
+    assert files[1]["seconds"] <= 10 + 0.5
