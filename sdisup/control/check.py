@@ -8,7 +8,7 @@ import pwd
 import shutil
 from collections.abc import Iterator, Mapping
 
-from sdisup.config.codecs import AUTO, SOFTWARE
+from sdisup.config.codecs import AUTO, CODECS, SOFTWARE
 from sdisup.config.settings import Settings
 from sdisup.config.table import MAX_PORTS
 from sdisup.contract.applied import load_applied
@@ -151,7 +151,8 @@ def _ffmpeg_problems(settings: Settings) -> list[str]:
 def _option_problems(settings: Settings) -> list[str]:
     """What FFmpeg does not take of the operators' options for software encoders, tried with a second of pictures. Those
     for graphics cards are tried when the card is chosen."""
-    ports = [port for port in settings.ports.values() if port.encoder_options and not hardware.way(port)]
+    encoded = [port for port in settings.ports.values() if not CODECS[port.codec].is_copied]
+    ports = [port for port in encoded if port.encoder_options and not hardware.way(port)]
     if not ports:
         return []
     from sdisup.encode.trial import try_ports

@@ -112,3 +112,13 @@ def test_check_says_what_ffmpeg_does_not_take() -> None:
     said = "encoder_options: FFmpeg does not take them: "
     assert first.startswith(f"port 0: {said}Unrecognized option 'no-such-option'")
     assert second.startswith(f"port 1: {said}") and "moon" in second
+
+
+def test_of_what_is_copied_no_encoder_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FFmpeg 7.1 would copy a test picture for ever."""
+    monkeypatch.setattr("sdisup.encode.trial.try_ports", lambda *_: pytest.fail("it is tried"))
+    source = {"kind": "custom", "input": ["-i", "udp://h:1"]}
+    table = {"source": source, "codec": "copy", "encoder_options": ["-aq-mode", "1"]}
+    settings = parse_settings([("a.toml", {"appliance": {"ports": 1, "ffmpeg": FFMPEG}, "port": {"0": table}})])
+    assert _option_problems(settings) == []
+    assert any("encoder_options: copy has no use for it" in text for text in settings.warnings)
