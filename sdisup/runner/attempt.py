@@ -55,6 +55,7 @@ from sdisup.runner.disk import (
     place_of,
 )
 from sdisup.runner.ffmpeg import (
+    FILES,
     OUTPUT_NAME,
     FFmpegProcess,
     Ladder,
@@ -112,7 +113,8 @@ class File(Record, frozen=False):
     """One file of an attempt: what its disk thread has reported so far, and what the ledger was told.
 
     It is FFmpeg's `index`-th file, counted from 0. It begins with FFmpeg's frame `first_frame`, counted from 0 too, and
-    the next file with `end_frame`; None where that is not known yet. `path_told` is the path that the ledger knows, and
+    the next file with `end_frame`; None where that is not known yet. `is_guessed`: one of them FFmpeg did not tell.
+    `path_told` is the path that the ledger knows, and
     `begun_at` is when its first frame came, by what the ledger was told. `closed_at` is when FFmpeg had closed it, and
     `is_finished` says that its threads are to close it too.
     """
@@ -121,6 +123,7 @@ class File(Record, frozen=False):
     index: int = 0
     first_frame: int | None = 0
     end_frame: int | None = None
+    is_guessed: bool = False
     path_told: str = ""
     begun_at: float | None = None
     closed_at: float | None = None
@@ -248,6 +251,9 @@ class Attempt:
         """The indexes of the files that FFmpeg may open, or has just opened, by this process' descriptors."""
         self._opened = 0
         """How many files FFmpeg has opened."""
+        self._ends: dict[int, float] = {}
+        """When the files end of which FFmpeg has said that it closes them, by their descriptors. A server's words may
+        look like it: what was said last before the next file is opened is FFmpeg's."""
         self._ahead_at = -math.inf
         """When the next file is to be made."""
         self._told_bytes = 0
@@ -582,12 +588,15 @@ class Attempt:
                     file.thread.finish()
 
     def _close_files(self, now: float) -> None:
+        while self._ahead and self._ahead[0].is_ready and descriptor_of(self._ahead[0].index) in self._ends:
+            # FFmpeg has closed it: that it opened it nobody has heard.
+            self._begin_next(now)
         self._give_timecodes(now)
         self.phase = CLOSING
         self._close_by = now + CLOSE_PATIENCE_S + self._patience_s
         self._extend(self._close_by - now)
         frames = self.meter.frames
-        if self._finished:
+        if self._finished and self.newest.closed_at is None:
             # FFmpeg counts the frames of its last file itself.
             self.newest.end_frame = None
         for file in self.files:
@@ -627,7 +636,7 @@ class Attempt:
 
     def _make_ahead(self, now: float) -> None:
         """Make the files that FFmpeg opens next, one after the other."""
-        if not self._opened or self.phase != RUNNING or self.is_ending or self.meter.first_media_at is None:
+        if not self._opened or self.phase != RUNNING or self.is_ending:
             return
         is_making = bool(self._ahead) and not self._ahead[-1].is_ready
         if is_making or len(self._ahead) >= AHEAD or now < self._ahead_at:
@@ -657,41 +666,45 @@ class Attempt:
         """Take what FFmpeg logs of its files. Returns whether it was that, and no line for people."""
         number = opened(text)
         if number is not None:
-            self._begin_next(number)
+            self._begin_up_to(number, now)
             return True
         closing = closed(text)
-        if closing is None:
-            return is_list(text)
-        file = self.newest
-        rate, first = self.meter.rate, file.first_frame
-        end_frame = round(closing.end_s * rate) if rate else self.meter.frames
-        if closing.descriptor != descriptor_of(file.index) or file.closed_at is not None or first is None:
+        if closing is not None:
+            self._ends[closing.descriptor] = closing.end_s
             return True
-        # An empty one is closed when FFmpeg has ended.
-        if end_frame > first:
-            file.end_frame, file.closed_at = end_frame, now
-            self._give_timecodes(now)
-        return True
+        return is_list(text)
 
-    def _begin_next(self, number: int) -> None:
-        """FFmpeg opens its next file."""
+    def _begin_up_to(self, number: int, now: float) -> None:
+        """FFmpeg opens its next file; of one before it the line may have been torn by another program's word."""
+        missed = (number - descriptor_of(self._opened)) % FILES
+        if missed <= len(self._ahead):
+            for _ in range(missed + 1):
+                self._begin_next(now)
+
+    def _begin_next(self, now: float) -> None:
         index, before = self._opened, self.newest
-        if number != descriptor_of(index):
-            return
         self._opened += 1
         # It logs this before it opens the file: the one before is open by now.
         while self._lent and self._lent[0] < index:
             take_back(self._lent.popleft())
-        if index and self._ahead and self._ahead[0].is_ready:
+        if not index:
+            return
+        end_s, rate = self._ends.pop(descriptor_of(index - 1), None), self.meter.rate
+        before.is_guessed = before.is_guessed or end_s is None
+        end_frame = round(end_s * rate) if end_s is not None and rate else self.meter.frames
+        before.end_frame, before.closed_at = max(before.first_frame or 0, end_frame), now
+        if self._ahead and self._ahead[0].is_ready:
             file = self._ahead.popleft()
-            file.first_frame = before.end_frame
+            file.first_frame, file.is_guessed = before.end_frame, end_s is None
             self.files.append(file)
             file.thread.begin(self._place[0])
+        self._give_timecodes(now)
 
     def is_estimate(self, file: File) -> bool:
         """Whether it is not known exactly with which frames a file begins and ends: a constant rate alone tells."""
         is_one_of_several = file.index > 0 or file.end_frame is not None
-        return is_one_of_several and (is_copied(self.options.command) or not self.meter.is_rate_exact)
+        is_exact = self.meter.is_rate_exact and not (file.is_guessed or is_copied(self.options.command))
+        return is_one_of_several and not is_exact
 
     def name_next(self, options: Options) -> None:
         """Name the files that follow by these options."""

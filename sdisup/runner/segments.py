@@ -42,8 +42,11 @@ def is_list(text: str) -> bool:
 
 
 class Closing(Record):
-    """FFmpeg has closed a file: `descriptor` was its name, `end_s` is when the next one begins, in its pictures' time,
-    which begins with FFmpeg's first picture."""
+    """FFmpeg closes a file: `descriptor` was its name, `end_s` is when the next one begins, in its pictures' time,
+    which begins with FFmpeg's first picture.
+
+    It says so also where it could not write the file's end, and then opens no other one (libavformat/segment.c).
+    """
 
     descriptor: int
     end_s: float
@@ -52,9 +55,9 @@ class Closing(Record):
 def closed(text: str) -> Closing | None:
     """What FFmpeg's list of closed files says (-segment_list_type csv); None for any other line.
 
-    `101,2.000000,4.000000`
+    `101,2.000000,4.000000`. FFmpeg writes a line of its log in several pieces, and this line may come between two.
     """
-    name, *times = text.split(",")
+    name, *times = (text.rpartition("] ")[2] if text.startswith("[") else text).split(",")
     descriptor = _descriptor(name)
     if descriptor is None or len(times) != 2:
         return None

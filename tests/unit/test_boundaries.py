@@ -1,0 +1,99 @@
+"""What happens where one file of a recording ends and the next one begins: whatever goes wrong there, each frame is in
+one file, and each moment in the ledger."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+from scripted import FakeFFmpeg, World
+from test_runner import Run, Told, records, stop
+from test_segments import SEGMENTED, Files, entered, own_descriptors, summary
+
+from sdisup.ledger.moments import TakenFile
+from sdisup.ledger.story import Story
+
+__all__ = ["own_descriptors"]
+
+
+def frames_by_file(events: list[dict[str, Any]], counts: dict[str, int]) -> list[tuple[object, ...]]:
+    """The files of the ledger, where those that have to be counted hold `counts`: name, frames, how they ended."""
+    story = Story(3)
+    for event in events:
+        story.take(event)
+    for item in [item for item in story.waiting() if isinstance(item, TakenFile)]:
+        story.counted(item, counts[os.path.basename(item.path)], item.size_bytes)
+    files = [entry for entry in story.ready() if entry["kind"] == "file"]
+    return [(os.path.basename(str(file["path"])), file["frames"], file["ended"]) for file in files]
+
+
+def test_a_word_of_ffmpegs_list_that_tears_a_line_of_its_log_is_heard(run: Run, told: Told) -> None:
+    """FFmpeg writes a line of its log in several pieces, and 7.1 its list of files from another thread."""
+    world = Files([*records(12)])
+
+    def tear(w: World) -> None:
+        w.ffmpeg.says("[h264 @ 0x55d] 900,0.000000,4.000000\n[error] concealing 3 errors\n")
+        world.opens(1)
+
+    world.at(4.04, tear).at(8.05, world.goes_on(1, 4, 8)).at(12.1, stop)
+    run(world, SEGMENTED)
+    assert summary(entered(told()))[1:] == [("file", 100, "complete")] * 3
+
+
+def test_a_file_of_whose_end_ffmpeg_did_not_tell_is_counted(run: Run, told: Told) -> None:
+    world = Files([*records(12)])
+    world.at(4.04, lambda _: world.opens(1)).at(8.05, world.goes_on(1, 4, 8)).at(12.1, stop)
+    run(world, SEGMENTED)
+    counts = {"CAM3_1.mkv": 100, "CAM3_2.mkv": 100}
+    assert frames_by_file(told(), counts) == [(f"CAM3_{number}.mkv", 100, "complete") for number in (1, 2, 3)]
+    assert len([event for event in told() if event["kind"] == "closed"]) == 3
+
+
+@pytest.mark.parametrize("is_last", [False, True])
+def test_a_file_of_whose_opening_ffmpeg_did_not_tell_is_one_of_the_recording(
+    is_last: bool, run: Run, told: Told
+) -> None:
+    """A library of FFmpeg's writes to its stderr too, and may tear the line."""
+    world = Files([*records(8 if is_last else 12)])
+    world.at(4.04, lambda _: world.closes(0, 0, 4))
+    if is_last:
+
+        def end(ffmpeg: FakeFFmpeg, _: str) -> None:
+            world.closes(1, 4, 8)
+            ffmpeg.reports("frame=200\nspeed=1x\nprogress=end\n")
+            ffmpeg.exits(0)
+
+        world.on_step = end
+        world.at(8.1, stop)
+    else:
+        world.at(8.05, world.goes_on(1, 4, 8)).at(12.1, stop)
+    run(world, SEGMENTED)
+    assert summary(entered(told()))[1:] == [("file", 100, "complete")] * (2 if is_last else 3)
+
+
+def test_words_of_a_server_end_no_file(run: Run, told: Told) -> None:
+    world = Files([*records(12)])
+    world.at(2.0, lambda w: w.ffmpeg.says("[rtmp @ 0x55d] [error] Server said\n900,0.000000,1.000000\n"))
+    world.at(4.04, world.goes_on(0, 0, 4)).at(8.05, world.goes_on(1, 4, 8)).at(12.1, stop)
+    run(world, SEGMENTED)
+    assert summary(entered(told()))[1:] == [("file", 100, "complete")] * 3
+
+
+def test_a_file_whose_end_could_not_be_written_is_not_complete(run: Run, told: Told) -> None:
+    """FFmpeg says that it closes the file all the same, and opens no other one."""
+    world = Files([*records(6)])
+    world.at(4.04, world.goes_on(0, 0, 4))
+
+    def fail(w: World) -> None:
+        w.ffmpeg.says("[segment @ 0x55] [error] Failure occurred when ending segment '/proc/1/fd/901'\n")
+        world.closes(1, 4, 6)
+        w.ffmpeg.says("[vost#0:0/ffv1 @ 0x55] [error] Error writing trailer: No space left on device\n")
+        w.ffmpeg.reports("frame=150\nspeed=1x\nprogress=end\n")
+        w.ffmpeg.exits(228)
+
+    world.at(6.1, fail).at(20.0, stop)
+    run(world, SEGMENTED)
+    ends = [event["verdict"] for event in told() if event["kind"] == "closed"]
+    assert ends[0] == "complete"
+    assert "No space left on device" in ends[1]
