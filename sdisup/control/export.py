@@ -141,7 +141,7 @@ def _exported(path: str, port: AppliedPort, take: str, run: Run, left_out: Seque
         run.late,
         run.why,
         tuple(left_out),
-        AAC_IS_CUT if run.media[0].audio_codec == "aac" and is_cut else "",
+        AAC_IS_CUT if run.media[0].audio_codec.startswith("aac") and is_cut else "",
     )
 
 

@@ -20,7 +20,7 @@ import os
 import resource
 import stat
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 
@@ -118,14 +118,14 @@ def media_of(ffprobe: str, path: str, descriptor: int, *, is_copied: bool = Fals
     if code in (126, 127):
         raise SdisupError(f"{ffprobe} cannot be run", "it comes with FFmpeg: apt-get install ffmpeg")
     try:
-        media = media_from(json.loads(text))
-        return media.replaced(times_s=times_of(ffprobe, descriptor, demuxer)) if is_copied else media
+        return media_from(json.loads(text), times_of(ffprobe, descriptor, demuxer) if is_copied else ())
     except ValueError as error:
         return LeftOut(path, f"cannot be read by ffprobe: {error}")
 
 
-def media_from(said: object) -> Media:
-    """What ffprobe's JSON says. Raises ValueError."""
+def media_from(said: object, pictures: Sequence[float] = ()) -> Media:
+    """What ffprobe's JSON says. `pictures` are the times of all, and of the last one's end, where the source encoded
+    them. Raises ValueError."""
     fields = Fields(said, "ffprobe")
     streams = [Fields(stream, "a stream") for stream in fields.items("streams", [])]
     videos = [stream for stream in streams if stream.text("codec_type", "") == "video"]
@@ -143,27 +143,29 @@ def media_from(said: object) -> Media:
             # MXF has no times for some pictures.
             continue
     chosen = {stream.whole("index"): times.get(stream.whole("index"), []) for stream in [video, *audios]}
+    firsts = [found[0] for found in chosen.values() if found]
+    begin_s = pictures[0] if pictures else _begin_s(chosen[video.whole("index")], rate)
     return Media(
         rate,
-        _offset_s(chosen, video.whole("index"), rate),
+        max(0.0, begin_s - min(firsts, default=begin_s)),
         tuple(_words(stream) for stream in [video, *audios]),
         video.text("codec_name", ""),
-        audios[0].text("codec_name", "") if audios else "",
+        f"{audios[0].text('codec_name', '')} {audios[0].text('profile', '')}".strip() if audios else "",
         video.whole("has_b_frames", 0),
         _timecode(fields, streams),
+        tuple(at - begin_s for at in pictures),
     )
 
 
 def times_of(ffprobe: str, descriptor: int, demuxer: str) -> tuple[float, ...]:
-    """When each picture of an open file comes, after the first one, and the last one's end. Raises ValueError."""
+    """When each picture of an open file comes, and when the last one ends. Raises ValueError."""
     options = ["-v", "quiet", "-fflags", "+discardcorrupt", "-f", demuxer, "-select_streams", "v:0", "-of", "csv=p=0"]
     shown = ["-show_entries", "packet=pts_time,duration_time"]
     text, _ = says([*COUNT_GENTLY, ffprobe, *options, *shown, GIVEN_NAME], KEYS_BYTES, given=descriptor)
     rows = sorted(tuple(float(word) for word in line.split(b",")[:2]) for line in text.split())
     if not rows:
         raise ValueError("it has no picture")
-    first_s = rows[0][0]
-    return (*(row[0] - first_s for row in rows), sum(rows[-1]) - first_s)
+    return (*(row[0] for row in rows), sum(rows[-1]))
 
 
 def _timecode(fields: Fields, streams: Sequence[Fields]) -> str:
@@ -186,15 +188,11 @@ def _rate(text: str) -> Fraction:
     return min(near, key=lambda known: abs(known - rate), default=rate)
 
 
-def _offset_s(times: Mapping[int, Sequence[float]], video: int, rate: Fraction) -> float:
-    """By how much the pictures come after what comes first. The first picture's own time may be an earlier one: where
-    FFmpeg makes room for the sound's beginning, it makes that picture last longer."""
-    firsts = [found[0] for found in times.values() if found]
-    pictures = sorted(times[video])
-    if not pictures:
-        return 0.0
-    begin = pictures[1] - float(1 / rate) if len(pictures) > 1 else pictures[0]
-    return max(0.0, begin - min(firsts))
+def _begin_s(times: Sequence[float], rate: Fraction) -> float:
+    """When the first picture comes. Its own time may be an earlier one: where FFmpeg makes room for the sound's
+    beginning, it makes that picture last longer."""
+    pictures = sorted(times)
+    return pictures[1] - float(1 / rate) if len(pictures) > 1 else next(iter(pictures), 0.0)
 
 
 def _words(stream: Fields) -> str:
@@ -284,10 +282,9 @@ def arguments(run: Run, ffmpeg: str, list_name: str) -> list[str]:
     elif is_cut:
         words += ["-t", f"{end_s:.6f}"]
     words += ["-metadata", f"timecode={timecode}"] if (timecode := _first_number(run)) else []
-    if run.container != "mxf":
-        # MXF counts its pictures and has no other times.
-        words += [] if is_copied else ["-bsf:v", f"setts=ts=round(N*{rate.denominator}/{rate.numerator}/TB)"]
-        words += _sound_arguments(run, early_s, start_s)
+    # MXF counts its pictures in the order in which they stand, and has no other times.
+    words += [] if is_copied else ["-bsf:v", f"setts=ts=round(N*{rate.denominator}/{rate.numerator}/TB)"]
+    words += _sound_arguments(run, early_s, start_s)
     words += ["-y", "-f", MUXERS[run.container], GIVEN_NAME]
     return words
 
@@ -305,10 +302,12 @@ def _first_number(run: Run) -> str:
 def _sound_arguments(run: Run, early_s: float, start_s: float) -> list[str]:
     codec, is_in_boxes = run.media[0].audio_codec, run.container in ("mp4", "mov")
     time = f"(TS-round({early_s:.6f}/TB))"
-    if codec == "aac" and is_in_boxes:
-        place = _place(run, time, f"(PREV_OUTDTS+{AAC_SAMPLES})", 0.0)
+    if codec.startswith("aac") and is_in_boxes:
+        # HE-AAC, which a source may deliver, has longer packets.
+        place = _place(run, time, f"(PREV_OUTDTS+{AAC_SAMPLES})", 0.0) if codec == "aac LC" else time
         return ["-bsf:a", f"setts=ts='max({place},PREV_OUTDTS+1)'"]
-    if codec.startswith("pcm_") and is_in_boxes and (run.cuts() or run.first):
+    is_counted = is_in_boxes or run.container == "mxf"
+    if codec.startswith("pcm_") and is_counted and (run.cuts() or (run.first and is_in_boxes)):
         # A filter sees the times from the first file's beginning on.
         place = _place(run, time.replace("TS", "PTS"), "ld(1)", start_s)
         follow = f"st(0,if(N,{place},{time.replace('TS', 'PTS')}));st(1,ld(0)+NB_SAMPLES/SR/TB);ld(0)"
@@ -357,7 +356,11 @@ class Unfinished:
             # A filesystem without hard links, such as exFAT. The name is taken first: rename(2) replaces what has it.
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             os.close(os.open(name, flags, 0o664, dir_fd=self._directory))
-            os.rename(self._part, name, **where)
+            try:
+                os.rename(self._part, name, **where)
+            except BaseException:
+                os.unlink(name, dir_fd=self._directory)
+                raise
         os.fsync(self._directory)
 
     def close(self) -> None:

@@ -35,7 +35,7 @@ from sdisup.control import export as export_module
 from sdisup.control import join as join_module
 from sdisup.control.export import Exported, export_take
 from sdisup.control.join import arguments, list_text, media_from
-from sdisup.control.pieces import Media, Piece, Run, pieces_of, runs_of
+from sdisup.control.pieces import COPY, Media, Piece, Run, pieces_of, runs_of
 from sdisup.encode.command import build_ffmpeg_arguments
 from sdisup.encode.probe import probe_ffmpeg
 from sdisup.errors import SdisupError
@@ -117,6 +117,7 @@ class Take:
     """A port whose ledger has these files as the take `final`, one upon the other unless told otherwise."""
 
     def __init__(self, directory: Path, files: Sequence[Path], **changes: Any) -> None:
+        directory.mkdir(exist_ok=True)
         self.directory, self.files = directory, files
         self.port = AppliedPort(3, "CAM3", "h264", str(directory), record_at_boot=True, revision="")
         self.out = directory / "out"
@@ -247,6 +248,10 @@ def test_on_a_filesystem_without_hard_links_neither(
         taken.publish()
     taken.close()
     assert (take.out / "taken.mov").read_bytes() == b"mine"
+    monkeypatch.setattr(os, "rename", refused)
+    with pytest.raises(SdisupError, match="cannot be written"):
+        Take(tmp_path / "again", files[:1]).export()
+    assert list((tmp_path / "again" / "out").iterdir()) == []
 
 
 @pytest.mark.parametrize("how", ["gone", "a link", "a fifo", "a directory"])
@@ -576,6 +581,23 @@ def test_a_timecode_is_found(where: str) -> None:
     assert media_from(said).timecode == "10:00:00:00"
 
 
+@pytest.mark.parametrize(("profile", "is_placed"), [("LC", True), ("HE-AAC", False)])
+def test_sound_whose_packets_are_of_another_length_keeps_its_times(profile: str, is_placed: bool) -> None:
+    media = media_from(
+        {"streams": [stream("video"), stream("audio", codec_name="aac", profile=profile)], "packets": []}
+    )
+    words = arguments(Run((Piece("a.mp4", frames=100),), (media,)), "ffmpeg", "list")
+    assert ("PREV_OUTDTS+1024" in words[words.index("-bsf:a") + 1]) == is_placed
+
+
+def test_sound_that_begins_a_gop_before_the_picture_is_before_it() -> None:
+    """Of what a source encoded ffprobe's first packets may be of the sound alone."""
+    sounds = [{"stream_index": 1, "pts_time": str(number * 0.021)} for number in range(80)]
+    media = media_from({"streams": [stream("video"), stream("audio")], "packets": sounds}, (2.0, 2.1, 2.14))
+    assert media.offset_s == 2.0
+    assert media.times_s == pytest.approx((0.0, 0.1, 0.14))
+
+
 def test_pictures_that_the_source_encoded_come_when_they_come() -> None:
     media = MEDIA.replaced(times_s=(0.0, 0.04, 0.5, 0.54), offset_s=0.3)
     pieces = tuple(Piece(name, frames=3, missing_s=at, is_copied=True) for name, at in (("a", None), ("b", 9.0)))
@@ -707,7 +729,7 @@ KEPT = (
     "codec_name,profile,codec_tag_string,pix_fmt,field_order,color_range,color_space,color_transfer,color_primaries,"
     "width,height,r_frame_rate,sample_rate,channels,channel_layout,sample_aspect_ratio"
 )
-ENCODED = [(codec, container) for codec in CODECS.values() if codec.encoder for container in codec.containers]
+ENCODED = [(codec, container) for codec in CODECS.values() if codec.name != COPY for container in codec.containers]
 
 
 def recorded_by_a_port(directory: Path, ffmpeg: str, codec: str, container: str) -> list[Path]:
@@ -759,3 +781,21 @@ def test_xdcam_is_cut_at_key_frames(tmp_path: Path, ffmpeg: str) -> None:
         heard.append(subprocess.run(command, check=True, capture_output=True).stdout)
     assert len(heard[0]) > 48000
     assert heard[1].startswith(heard[0][:48000])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ffmpeg", FFMPEGS)
+def test_each_track_of_xdcam_is_as_long_as_the_picture_behind_files_that_were_cut_off(
+    tmp_path: Path, ffmpeg: str
+) -> None:
+    """MXF has no times: the sound of a picture that a cut took from one track would be that track's from then on."""
+    files = recorded_by_a_port(tmp_path / "files", ffmpeg, "xdcam", "mxf")
+    for path, share in ((files[0], 50), (files[1], 73)):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size * share // 100])
+    take = Take(tmp_path, files, gaps_before=(1, 2))
+    (made,) = take.export(ffmpeg=ffmpeg)
+    assert made.frames == sum(take.frames) == frames_of(Path(made.path))
+    for track in range(8):
+        command = ["ffmpeg", "-v", "error", "-i", made.path, "-map", f"0:a:{track}", "-f", "s24le", "-"]
+        heard = subprocess.run(command, check=True, capture_output=True).stdout
+        assert len(heard) == made.frames * 1920 * 3
