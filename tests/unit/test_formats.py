@@ -36,7 +36,7 @@ pytestmark = pytest.mark.slow
 
 SEED = random.randrange(1_000_000)
 SEGMENT_S = 2
-PICTURES_AT_LEAST, PICTURES_AT_MOST = 75, 110
+PICTURES_AT_LEAST, PICTURES_AT_MOST = 75, 100
 """FFmpeg is killed in its second file, where there are several."""
 HD = "1920x1080"
 
