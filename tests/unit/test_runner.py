@@ -198,7 +198,7 @@ def test_a_days_file_that_ffmpeg_gets_on_with_is_waited_for(
 def test_an_ffmpeg_that_hangs_with_a_days_file_is_killed(run: Run, gets_on_s: float) -> None:
     world = closes_slowly(World(records(8)), gets_on_s, 1_000_000, 0.0) if gets_on_s else World(records(8))
     if not gets_on_s:
-        world = closes_slowly(world, 1000, 0, 0.0)
+        world = closes_slowly(world, 20, 0, 0.0)
     world.script = type(world.script)(entry for entry in world.script if entry[0] <= 9.0 or entry[0] < 9.0 + gets_on_s)
     assert run(world) == EXIT_STOPPED
     assert world.ffmpeg.steps == ["quit", "term", "kill"]
@@ -207,7 +207,7 @@ def test_an_ffmpeg_that_hangs_with_a_days_file_is_killed(run: Run, gets_on_s: fl
 
 
 def test_an_ffmpeg_that_never_ends_a_days_file_is_killed_in_the_end(run: Run) -> None:
-    world = closes_slowly(World(records(8)), 1000, 1_000_000, 0.9)
+    world = closes_slowly(World(records(8)), 80, 1_000_000, 0.9)
     run(world)
     assert world.ffmpeg.steps == ["quit", "term", "kill"]
     limit_s = OPTIONS.stop_quit_s + OPTIONS.stop_term_s + DAYS_FRAMES / FRAMES_CLOSED_A_S
@@ -217,7 +217,7 @@ def test_an_ffmpeg_that_never_ends_a_days_file_is_killed_in_the_end(run: Run) ->
 @pytest.mark.parametrize("cause", ["short", "deaf", "cut"])
 def test_only_the_stop_of_a_large_file_is_waited_for(run: Run, cause: str) -> None:
     """Not that of a short one, not an FFmpeg that does not read its `q`; and a new recording waits for no old one."""
-    world = closes_slowly(World(records(8)), 1000, 1_000_000, 0.9)
+    world = closes_slowly(World(records(8)), 20, 1_000_000, 0.9)
     if cause == "short":
         world.script = type(world.script)(entry for entry in world.script if entry[0] not in (8.1, 8.2))
     elif cause == "deaf":
