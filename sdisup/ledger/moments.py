@@ -105,7 +105,8 @@ class TakenFile(Record, frozen=False):
     `missing` and `repeated` are as of FileEnd, as far as its runner has told while it lived. `place` is where the file
     was moved to, empty for its path; `is_hidden`: it is there, and no path leads to it, such as below a mount. Then
     `told_frames`, which are those of the last word of a runner that was killed, are all that is known. `is_cut`: it
-    holds another take too, `last_take`, from a mark on to its end.
+    holds another take too, `last_take`, from a mark on to its end. `followed_at` is when the next file of its recording
+    began, None where there is none.
     """
 
     path: str
@@ -130,6 +131,7 @@ class TakenFile(Record, frozen=False):
     told_frames: int = 0
     is_cut: bool = False
     last_take: str | None = None
+    followed_at: Moment | None = None
 
     @property
     def take_at_end(self) -> str | None:

@@ -11,6 +11,7 @@ import math
 
 from sdisup.contract.records import Record
 from sdisup.ledger.entries import (
+    AGREEMENT_S,
     clock_entry,
     extent,
     file_entries,
@@ -61,7 +62,9 @@ if TYPE_CHECKING:
 STOPPING_S = 1.0
 """Ending FFmpeg is part of a stop up to this long; a longer time without frames before it is a gap."""
 ACCOUNT_LOST = "account lost"
+CUT_OFF = "cut off"
 RESTART = "restart"
+ROUNDING_S = 0.05
 VANISHED_BOARD = ("signal lost", "board missing")
 """What a board that vanishes is called first, and then."""
 SLEEPS_KEPT = 8
@@ -219,12 +222,12 @@ class Story:
             self._note_crossed(before)
         found: list[Item] = [*file_entries(self.port_index, file, end, frames, size_bytes, start, last)]
         following = next((item for item in self._queue[at:] if isinstance(item, Interval)), self.interval)
-        if self._goes_on(at):
+        if file.followed_at is not None:
             # What follows begins where the next file ends.
-            following = None
-        if following is not None and following.kind == "stop":
+            found += _lost_before_next(file, end, last, AGREEMENT_S)
+        elif following is not None and following.kind == "stop":
             # A stop begins with the stop: what was received before it and is not in the file is missing.
-            lost = Interval("gap", "cut off", last, file.take_at_end)
+            lost = Interval("gap", CUT_OFF, last, file.take_at_end)
             lost.end = following.start
             if lost.seconds(following.start) > STOPPING_S:
                 found.append(lost)
@@ -233,12 +236,6 @@ class Story:
         elif following is not None:
             following.start, following.apart_s = last, self._apart_s(last)
         self._queue[at : at + 1] = found
-
-    def _goes_on(self, at: int) -> bool:
-        """Whether the file at this place of the queue was followed by the next one of its recording."""
-        items = [*self._queue[at:], *self.files]
-        files = [item for item in items if isinstance(item, TakenFile)]
-        return any(_is_one_recording(files[0], file) and file.start for file in files[1:])
 
     def _forget(self, at: int) -> None:
         """A file that nobody saw a frame of holds none: the gap before it and the gap after it are one."""
@@ -421,8 +418,10 @@ class Story:
             return
         # A source that delivers faster than time would begin before it was opened. A file that follows another one is
         # opened when its first frame has come.
-        is_next = any(_is_one_recording(file, other) and other.start for other in self.files if other is not file)
-        file.start = at if is_next else at.not_before(file.opened)
+        former = next((other for other in reversed(self.files) if other.start and _is_one_recording(file, other)), None)
+        file.start = at if former else at.not_before(file.opened)
+        if former is not None and former.followed_at is None:
+            former.followed_at = file.start
         if self.sleeps and self.interval is not None and self.interval.start == self.sleeps[-1].until:
             # What was before the suspension is entered; a picture may have been on its way.
             file.start = file.start.not_before(self.interval.start)
@@ -469,6 +468,7 @@ class Story:
         elif end.verdict == "complete" and not end.is_estimate:
             start, after = extent(file, end, end.frames, self.sleeps)
             self._queue += file_entries(self.port_index, file, end, end.frames, size_bytes, start, after)
+            self._queue += _lost_before_next(file, end, after, ROUNDING_S)
         else:
             self._queue.append(file)
             after = end.last_frame or file.start
@@ -592,6 +592,7 @@ class Story:
         for file in self.files:
             file.opened = file.opened and _moved(file.opened, step_s, now.boot)
             file.start = file.start and _moved(file.start, step_s, now.boot)
+            file.followed_at = file.followed_at and _moved(file.followed_at, step_s, now.boot)
 
     def _end_interval(self, now: Moment) -> None:
         if self.interval is not None:
@@ -608,6 +609,14 @@ class Story:
 def _is_one_recording(file: TakenFile, other: TakenFile) -> bool:
     """Whether one FFmpeg wrote both, one after the other."""
     return file.attempt > 0 and file.attempt == other.attempt
+
+
+def _lost_before_next(file: TakenFile, end: FileEnd, last: Moment, least_s: float) -> list[Item]:
+    """The gap between a file's last frame and the next file of its recording: what FFmpeg wrote is not all there."""
+    if file.followed_at is None or last.seconds_to(file.followed_at) <= least_s:
+        return []
+    cause = end.cause if end.verdict.startswith("lost") else CUT_OFF
+    return [Interval("gap", cause, last, file.take_at_end, file.followed_at)]
 
 
 def _item_from(value: object) -> Item:

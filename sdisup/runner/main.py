@@ -22,7 +22,7 @@ from sdisup.ledger import spool
 from sdisup.runner import decide as steps
 from sdisup.runner.attempt import Attempt, File
 from sdisup.runner.begin import drain
-from sdisup.runner.causes import COMPLETE, CUT_OFF_CHANNEL, NO_SOUND, OTHER_PROGRAMME, TIMESTAMPS
+from sdisup.runner.causes import COMPLETE, CUT_OFF_CHANNEL, FILE_DELETED, NO_SOUND, OTHER_PROGRAMME, TIMESTAMPS
 from sdisup.runner.command import next_options
 from sdisup.runner.decide import (
     Decision,
@@ -608,7 +608,7 @@ class Runner:
             last_at = following.begun_at
         if file.is_deleted:
             # What it held counts for nothing: its time is a gap.
-            verdict = "lost: deleted while it was recorded"
+            verdict, cause = "lost: deleted while it was recorded", FILE_DELETED if cause == NEXT_FILE else cause
         else:
             counts = {
                 "frames": frames,

@@ -4,15 +4,17 @@ one file, and each moment in the ledger."""
 from __future__ import annotations
 
 import os
+from itertools import pairwise
 from typing import Any
 
 import pytest
-from scripted import FakeFFmpeg, World
+from scripted import FakeFFmpeg, FakeFile, World
 from test_runner import Run, Told, records, stop
 from test_segments import SEGMENTED, Files, entered, own_descriptors, summary
 
 from sdisup.ledger.moments import TakenFile
 from sdisup.ledger.story import Story
+from sdisup.runner.disk import Closed, Sample
 
 __all__ = ["own_descriptors"]
 
@@ -97,3 +99,92 @@ def test_a_file_whose_end_could_not_be_written_is_not_complete(run: Run, told: T
     ends = [event["verdict"] for event in told() if event["kind"] == "closed"]
     assert ends[0] == "complete"
     assert "No space left on device" in ends[1]
+
+
+def account(events: list[dict[str, Any]], counts: dict[str, int]) -> list[tuple[str, int, str]]:
+    """What the ledger has from the first file on: kind, how long, and a gap's cause or a file's name. It leaves no time
+    out, and none is in it twice."""
+    story = Story(3)
+    for event in events:
+        story.take(event)
+    for item in [item for item in story.waiting() if isinstance(item, TakenFile)]:
+        story.counted(item, counts[os.path.basename(item.path)], item.size_bytes * bool(item.path))
+    entries = [entry for entry in story.ready() if entry["kind"] in ("file", "gap")]
+    times = [(entry["start_monotonic"], entry["end_monotonic"]) for entry in entries]
+    for (_, end), (start, _) in pairwise(times):
+        assert start == pytest.approx(end, abs=0.1), entries
+    return [
+        (
+            str(entry["kind"]),
+            round(float(str(entry["seconds"]))),
+            os.path.basename(str(entry.get("path"))) + str(entry.get("cause", "")),
+        )
+        for entry in entries
+    ][1:]
+
+
+def test_a_file_that_was_deleted_in_its_last_moment_is_a_gap(run: Run, told: Told) -> None:
+    world = Files([*records(12)])
+    world.at(4.04, world.goes_on(0, 0, 4)).at(8.05, world.goes_on(1, 4, 8)).at(12.1, stop)
+    close = world.on_finish
+
+    def delete(file: FakeFile, is_empty: bool) -> None:
+        if file is world.files[0]:
+            file.events.append(Sample(100_000, 10**9, "8:1", True, True))
+        close(file, is_empty)
+
+    world.on_finish = delete
+    run(world, SEGMENTED)
+    assert account(told(), {"CAM3_1.mkv": 0}) == [
+        ("gap", 4, "Nonefile deleted"),
+        ("file", 4, "CAM3_2.mkv"),
+        ("file", 4, "CAM3_3.mkv"),
+    ]
+
+
+@pytest.mark.parametrize("frames", [100, 50])
+def test_a_file_that_is_counted_after_the_stop_has_its_time_and_no_other(frames: int, run: Run, told: Told) -> None:
+    """What its disk has not taken is missing before the next file, and not before the stop."""
+    world = Files([*records(12)])
+    world.at(4.04, world.goes_on(0, 0, 4)).at(8.05, world.goes_on(1, 4, 8)).at(12.1, stop)
+    close = world.on_finish
+
+    def fail(file: FakeFile, is_empty: bool) -> None:
+        if file is world.files[0]:
+            file.events.append(Closed(1000, True, "disk error: it may not be durable"))
+        else:
+            close(file, is_empty)
+
+    world.on_finish = fail
+    run(world, SEGMENTED)
+    assert account(told(), {"CAM3_1.mkv": frames}) == [
+        ("file", frames // 25, "CAM3_1.mkv"),
+        *([("gap", 2, "Nonecut off")] if frames < 100 else []),
+        ("file", 4, "CAM3_2.mkv"),
+        ("file", 4, "CAM3_3.mkv"),
+    ]
+
+
+def test_the_time_of_a_file_that_could_have_no_name_is_a_gap(run: Run, told: Told) -> None:
+    """FFmpeg goes on with the next file before it has ended for it."""
+    world = Files([*records(10)])
+    name = world.on_begin
+
+    def refuse(file: FakeFile) -> None:
+        if file is world.files[1]:
+            file.refusal = "Read-only file system"
+        else:
+            name(file)
+
+    def end_late(ffmpeg: FakeFFmpeg, step: str) -> None:
+        if step == "quit":
+            world.at(8.05, world.goes_on(1, 4, 8)).at(10.0, lambda _: ffmpeg.exits(0))
+
+    world.on_begin, world.on_step = refuse, end_late
+    world.at(4.04, world.goes_on(0, 0, 4)).at(11.0, stop)
+    run(world, SEGMENTED.replaced(stop_quit_s=10.0))
+    assert account(told(), {"CAM3_3.mkv": 50})[:3] == [
+        ("file", 4, "CAM3_1.mkv"),
+        ("gap", 4, "Nonecut off"),
+        ("file", 2, "CAM3_3.mkv"),
+    ]
