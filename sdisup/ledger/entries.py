@@ -91,7 +91,7 @@ def hole_entry(
     port_index: int, file: TakenFile, start: Moment, end: Moment, frames: int, cause: str, slept_s: float = 0.0
 ) -> Entry:
     """A time without pictures inside a file, in `slept_s` of which the system was suspended."""
-    entry = _entry(port_index, "gap", file.take, start, end, max(0.0, start.seconds_to(end)) + slept_s)
+    entry = _entry(port_index, "gap", file.take_at_end, start, end, max(0.0, start.seconds_to(end)) + slept_s)
     entry.update(cause=cause, frames_missing=frames, path=file.path)
     return entry
 

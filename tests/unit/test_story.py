@@ -1137,6 +1137,7 @@ def test_a_mark_is_entered_and_what_comes_after_it_belongs_to_the_new_take() -> 
     """A cut (`sdisup cut`): the file goes on, and holds the end of one take and the beginning of the next."""
     port = Port().begin(take="first").record(10.0, take="first")
     port.tell(MARK, path=port.path, frame=250, take="second").wait(4.0)
+    port.hole(2.0)
     port.tell(MARK, path=port.path, frame=350, take=None).wait(4.0)
     port.counts[port.path] = 450
     port.restart_writer()
@@ -1146,6 +1147,7 @@ def test_a_mark_is_entered_and_what_comes_after_it_belongs_to_the_new_take() -> 
         ("/r/1.mp4", 250, "first", "second"), ("/r/1.mp4", 350, "second", None),
     ]  # fmt: skip
     assert all(wrong_entry(mark) == "" for mark in marks)
+    assert [entry["take"] for entry in port.entered if entry["kind"] == "gap" and "path" in entry] == ["second"]
     assert port.story.interval is not None
     assert (port.story.interval.kind, port.story.interval.take) == ("gap", None)
 
