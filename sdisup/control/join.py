@@ -46,6 +46,8 @@ EARLY_S = 0.001
 LOOK_PACKETS = 80
 """Enough to hold two pictures and the sound beside them, in the order in which FFmpeg writes them."""
 ANSWER_BYTES = 1 << 20
+SAID_BYTES = 64 << 20
+"""FFmpeg ends where nobody reads on, and it has some words for each file that was cut off."""
 KEYS_BYTES = 256 << 20
 LIMIT_STEP = 256
 SYNC_S = 1.0
@@ -409,7 +411,7 @@ def _copy(run: Run, ffmpeg: str, sources: Sources, output: int) -> None:
         words = arguments(run, ffmpeg, f"/proc/{os.getpid()}/fd/{listed}")
         program = Program([*COUNT_GENTLY, *words], with_stderr=True, given=output)
         with _synced(output):
-            text, code = program.answer(ANSWER_BYTES) or (b"", 127)
+            text, code = program.answer(SAID_BYTES) or (b"", 127)
     except (OSError, ValueError) as error:
         raise SdisupError(f"{ffmpeg} cannot be run: {error}") from error
     finally:

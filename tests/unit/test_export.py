@@ -313,6 +313,15 @@ def test_an_ffmpeg_that_fails_is_told_and_leaves_nothing(tmp_path: Path, files: 
     assert take.left() == []
 
 
+def test_an_ffmpeg_that_says_much_is_heard_to_the_end(tmp_path: Path, files: list[Path]) -> None:
+    take = Take(tmp_path, files[:2])
+    talks = tmp_path / "bin" / "ffmpeg"
+    talks.parent.mkdir()
+    talks.write_text(f'#!/bin/sh\nhead -c 3000000 /dev/zero | tr "\\0" "x" >&2\nexec {FFMPEGS[0]} "$@"\n')
+    talks.chmod(0o755)
+    assert [made.frames for made in take.export(ffmpeg=str(talks))] == [100]
+
+
 def test_recordings_go_first(tmp_path: Path, files: list[Path]) -> None:
     """FFmpeg runs at the lowest priority, of the processor and of the disk."""
     take = Take(tmp_path, files[:2])
