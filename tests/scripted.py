@@ -127,9 +127,13 @@ class FakeFile:
         self.remarks: deque[str] = deque()
         self.is_finished = False
         self.timecode: Stamp | None = None
+        self.named_by = ""
         self._world = world
 
     def hurry(self) -> None: ...
+
+    def name_by(self, place: Place) -> None:
+        self.named_by = place.template
 
     def set_timecode(self, stamp: Stamp) -> None:
         self.timecode = stamp

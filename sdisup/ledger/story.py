@@ -437,8 +437,15 @@ class Story:
         self._queue.append(hole_entry(self.port_index, file, start, end, frames, cause))
 
     def marked(self, path: str, frame: int, take: str | None, at: Moment) -> None:
-        """From this frame of the file on, which came at `at`, the recording is another take."""
+        """From this frame of the file on, which came at `at`, the recording is another take: also in the files that
+        follow it, and all of a file that has no frame yet."""
         file = self._open_file(path)
+        following = self.files[self.files.index(file) + 1 :] if file is not None else []
+        for other in [other for other in following if file is not None and _is_one_recording(file, other)]:
+            other.take = take
+        if file is not None and file.start is None:
+            file.take = take
+            return
         former = file.take_at_end if file is not None else None
         self._queue.append(mark_entry(self.port_index, path, frame, take, former, at))
         if file is not None:

@@ -102,6 +102,8 @@ LOAD_S, BUSY = 4.0, 0.9
 LOG_LINES_KEPT = 80
 LOG_LATE_S = 0.05
 """By how much later than it came a line of the log may be read, while of a block it is known when it came."""
+CUT_PATIENCE_S = 1.0
+"""How long a cut waits for the progress block that counts its frame."""
 AHEAD_AGAIN_S = 5.0
 """The time to the next try to make the next file."""
 LAST_WORDS_S = 15.0
@@ -256,6 +258,7 @@ class Attempt:
         look like it: what was said last before the next file is opened is FFmpeg's."""
         self._ahead_at = -math.inf
         """When the next file is to be made."""
+        self._cut_frame = 0
         self._told_bytes = 0
         self._has_kept = False
         """Whether a file that was told of to its end holds frames, and how many bytes those have."""
@@ -282,6 +285,11 @@ class Attempt:
     def is_told(self) -> bool:
         """Whether the ledger was told of the attempt's first frame."""
         return self.files[0].begun_at is not None or self.files[0].index > 0
+
+    @property
+    def has_recorded(self) -> bool:
+        """Whether frames have been counted, and are on disk."""
+        return self.meter.frames > 0 and self.meter.first_media_at is not None
 
     @property
     def current(self) -> File:
@@ -710,6 +718,16 @@ class Attempt:
         """Name the files that follow by these options."""
         place, sync_interval_s, wake = self._place
         self._place = (place_of(options, place.directory), sync_interval_s, wake)
+
+    def may_cut(self, moment: float, now: float) -> bool:
+        """Whether it is known which frame came at a moment, and in which file it is; or that none has come since."""
+        has_come = (self.meter.last_frame_at or 0.0) >= moment or now - moment > CUT_PATIENCE_S
+        return has_come and self.is_told and all(file.begun_at is not None for file in self.files)
+
+    def cut_at(self, moment: float) -> int:
+        """The frame with which a take begins that is asked for at that moment; no take begins before the last one."""
+        self._cut_frame = max(self._cut_frame, self.meter.frame_at(moment))
+        return self._cut_frame
 
     def file_of(self, frame: int) -> File:
         """The file that has FFmpeg's frame of this number."""

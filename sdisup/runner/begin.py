@@ -129,16 +129,19 @@ class Beginning:
         self.first: First | None = None
         self._tell_began()
 
-    def cut(self, take: str | None, request_id: str) -> None:
-        """The next take begins: what the next files, and the runners that follow, know it by."""
+    def after_cut(self, take: str | None, request_id: str) -> tuple[Request, Options]:
+        """What the next take is known by, and what names its files."""
         request = self.memory.request
         name = take if take and request.name else request.name
         request = request.replaced(take=take or request.take, request_id=request_id, name=name)
-        self.memory.request, self.memory.take_started_at = request, utc_text(self.wall())
+        own_name, file_name = request.name or self._configured.name, _file_name(self._configured, request)
+        return request, self.options.replaced(name=own_name, file_name=file_name)
+
+    def cut(self, take: str | None, request_id: str) -> None:
+        """The next take begins; the runners that follow know it too."""
+        self.memory.request, self.options = self.after_cut(take, request_id)
+        self.memory.take_started_at = utc_text(self.wall())
         self.memory.save()
-        self.options = self.options.replaced(
-            name=request.name or self._configured.name, file_name=_file_name(self._configured, request)
-        )
 
     def wake(self) -> None:
         """Wake the runner's poll, from another thread."""

@@ -205,6 +205,8 @@ class RecordingFile:
         """The directory that it is to be in, and its path there."""
         self._is_named = False
         """Whether it has this path."""
+        self._named_by: Place | None = None
+        """What is to give it another one."""
         self.refusal = ""
         """Why the file could not have a name; empty if it could."""
         self._directory = -1
@@ -247,6 +249,10 @@ class RecordingFile:
             _thread.start_new_thread(self._go_on, ())
         except RuntimeError as error:
             self.refusal = f"no thread for the file: {error} (TasksMax= of the unit limits them)"
+
+    def name_by(self, place: Place) -> None:
+        """Name the file by this place, if it has no name yet."""
+        self._named_by = place
 
     def discard(self) -> None:
         """Let go of a file that was made ahead and is not needed."""
@@ -300,18 +306,22 @@ class RecordingFile:
     def _go_on(self) -> None:
         """Name a file that was made ahead by this moment, in the folder of this moment, and look after it."""
         try:
-            os.close(self._directory)
-            self._directory = -1
-            # That the disk is full is FFmpeg's to find out.
-            self._enter()
-            self._unsynced.append(os.dup(self._directory))
-            if not self._take_name(self._is_free):
-                raise OSError(errno.EEXIST, f"{self._folder} {NO_NAME}")
+            self._settle_anew()
             self._give_name()
         except OSError as error:
             self.refusal = self.refusal or str(error.strerror)
             self._wake()
         self._close(self._watch())
+
+    def _settle_anew(self) -> None:
+        """Settle the file's path by this moment. Raises OSError."""
+        os.close(self._directory)
+        self._directory = -1
+        # That the disk is full is FFmpeg's to find out.
+        self._enter()
+        self._unsynced.append(os.dup(self._directory))
+        if not self._take_name(self._is_free):
+            raise OSError(errno.EEXIST, f"{self._folder} {NO_NAME}")
 
     def _discard(self) -> None:
         try:
@@ -463,6 +473,9 @@ class RecordingFile:
             return give_name(self._descriptor, self._directory, name)
 
         try:
+            if self._named_by is not None:
+                self._place, self._named_by = self._named_by, None
+                self._settle_anew()
             if self._missing:
                 self._make_directories()
                 self._look_from_here()

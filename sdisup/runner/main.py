@@ -34,6 +34,7 @@ from sdisup.runner.decide import (
     next_limit_s,
     sound_remark,
 )
+from sdisup.runner.disk import place_of
 from sdisup.runner.memory import backoff_s, note_recorded, recorded_commands, recorded_path
 from sdisup.runner.notify import Notifier
 from sdisup.runner.pace import BLOCK_S
@@ -109,7 +110,8 @@ class Runner:
         self._loops = 0
         self._cuts = CutWatch(self._options.port, self._run_directory)
         self._cut: Cut | None = None
-        """One that waits for the first frame's moment to be told."""
+        """One that waits until its frame is known."""
+        self._started_at = self._now()
         self._remarked: set[str] = set()
         self._rests_until = 0.0
         """Until when what FFmpeg only counts on needs no turn; 0 where it needs one."""
@@ -251,9 +253,10 @@ class Runner:
         if self._beginning.first is not None:
             self._adopt(self._beginning.first)
         attempt = self._attempt
+        self._look_for_cut(attempt)
         if attempt is not None:
             self._follow(attempt, now)
-        self._heed_cut(attempt, now)
+        self._make_cut(attempt, now)
         situation = self._situation(now)
         decision = decide(situation, self._options)
         if attempt is not None and situation.ended is not None:
@@ -275,31 +278,41 @@ class Runner:
             self._attempt.heed_blocks(at_once=not rests)
         self._limit_at = now + next_limit_s(situation.sight, self._options) if situation.sight else math.inf
 
-    def _heed_cut(self, attempt: Attempt | None, now: float) -> None:
-        """Begin the next take, if somebody asks for it: with a frame of the file, or where none is recorded with the
-        next file."""
+    def _look_for_cut(self, attempt: Attempt | None) -> None:
+        """See whether somebody asks for a cut. It comes before what FFmpeg has said since: the next file is its."""
+        if self._cut is not None:
+            return
         try:
-            cut = self._cut or self._cuts.look()
+            cut = self._cuts.look()
         except Unreadable as error:
             self._say(WARNING, f"{error}; no cut is made")
             return
-        recording = attempt if attempt is not None and attempt.meter.frames else None
-        # When the first frame came has to be told before.
-        self._cut = cut if recording is not None and not recording.is_told else None
-        if cut is None or self._cut is not None:
+        if cut is not None and cut.at < self._started_at and not self._memory.is_restart:
+            self._say(WARNING, "a cut was asked for before the port was started; it is not made")
+        elif cut is not None:
+            self._cut = cut
+            if attempt is not None:
+                attempt.name_next(self._beginning.after_cut(cut.take, cut.request_id)[1])
+
+    def _make_cut(self, attempt: Attempt | None, now: float, *, is_over: bool = False) -> None:
+        """Begin the next take that somebody has asked for: with a frame of the file, or where none is recorded with all
+        that comes. `is_over`: no more of the attempt's files will be told of."""
+        cut = self._cut
+        recording = attempt if attempt is not None and attempt.has_recorded else None
+        if cut is None or (recording is not None and not (is_over or recording.may_cut(cut.at, now))):
             return
+        self._cut = None
         self._beginning.cut(cut.take, cut.request_id)
         self._options = self._beginning.options
         request, status, path, first = self._memory.request, self._reporter.status, None, 0
-        if attempt is not None:
-            attempt.name_next(self._options)
         if recording is not None:
-            frame = recording.meter.frame_at(cut.at)
+            frame = recording.cut_at(cut.at)
             file = recording.file_of(frame)
             path, first = file.path, max(0, frame - (file.first_frame or 0))
             self._tell(spool.MARK, now, path=path, frame=first, take=request.take)
             status.take_frames = recording.meter.frames - frame
         else:
+            self._name_by_take(attempt, now)
             status.take_frames = 0
         status.update(
             take=request.take,
@@ -310,6 +323,13 @@ class Runner:
         )
         self._reporter.has_news = True
         self._say(NOTICE, f"cut: the take {request.take or 'without a name'} begins" + (f" in {path}" if path else ""))
+
+    def _name_by_take(self, attempt: Attempt | None, now: float) -> None:
+        """Give a file that has no frame yet to the take that begins."""
+        for file in attempt.files if attempt is not None else ():
+            file.thread.name_by(place_of(self._options, self._beginning.directory))
+            if file.path_told:
+                self._tell(spool.MARK, now, path=file.path_told, frame=0, take=self._memory.request.take)
 
     def _is_all_told(self, now: float) -> bool:
         """Whether nothing waits to be told, or to be told again."""
@@ -588,6 +608,7 @@ class Runner:
             self._tell_media(attempt, attempt.files[0], attempt.meter.first_frame_at(now), now)
         self._tell_next(attempt, now)
         self._tell_holes(attempt, now)
+        self._make_cut(attempt, now, is_over=True)
         cause = (attempt.silence or "stop") if self._is_stopping else ended.cause.name
         for file in list(attempt.files):
             if file.path:

@@ -4,19 +4,23 @@ one file, and each moment in the ledger."""
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted import FakeFFmpeg, FakeFile, World
+from scripted import OPTIONS, FakeFFmpeg, FakeFile, World
 from test_runner import Run, Told, records, stop
-from test_segments import SEGMENTED, Files, entered, own_descriptors, summary
+from test_segments import SEGMENTED, Clock, Files, clock, cuts, entered, own_descriptors, summary
 
+from sdisup.contract.requests import Cut, leave_cut
+from sdisup.ledger.accounts import Account, line_of, row_of
 from sdisup.ledger.moments import TakenFile
 from sdisup.ledger.story import Story
-from sdisup.runner.disk import Closed, Sample
+from sdisup.runner.disk import Closed, FirstMedia, Sample
 
-__all__ = ["own_descriptors"]
+__all__ = ["clock", "own_descriptors"]
 
 
 def frames_by_file(events: list[dict[str, Any]], counts: dict[str, int]) -> list[tuple[object, ...]]:
@@ -188,3 +192,91 @@ def test_the_time_of_a_file_that_could_have_no_name_is_a_gap(run: Run, told: Tol
         ("gap", 4, "Nonecut off"),
         ("file", 2, "CAM3_3.mkv"),
     ]
+
+
+# ---- Cuts ----
+
+
+def takes(events: list[dict[str, Any]]) -> Sequence[tuple[object, ...]]:
+    """The takes that the ledger has, each with how many frames."""
+    entries = entered(events)
+    account = Account("file")
+    found: list[tuple[str | None, int]] = []
+    for entry in entries:
+        if entry["kind"] == "mark":
+            account.cut(str(entry["path"]), int(str(entry["frame"])), str(entry["take"]))
+    for entry in [entry for entry in entries if entry["kind"] == "file"]:
+        for part in account.parts(row_of(line_of(entry), "", "", None)):
+            if found and found[-1][0] == part.take:
+                found.append((part.take, found.pop()[1] + (part.frames or 0)))
+            elif part.frames:
+                found.append((part.take, part.frames))
+    return found
+
+
+@pytest.mark.parametrize("cut_at", [3.02, 3.7, 3.98, 4.02, 4.05, 4.3, 5.0])
+def test_a_cut_beside_a_boundary_is_at_its_frame(
+    cut_at: float, tmp_path: Path, run: Run, told: Told, clock: Clock
+) -> None:
+    """Whichever the runner hears of first. A file that begins with the next take has its name."""
+    world = Files([*records(12)])
+    clock(world)
+    world.at(cut_at, cuts(tmp_path, "NEXT"))
+    world.at(4.04, world.goes_on(0, 0, 4)).at(8.05, world.goes_on(1, 4, 8)).at(12.1, stop)
+    run(world, SEGMENTED.replaced(file_name="{take}_{utc}"))
+    assert takes(told()) == [
+        (None, pytest.approx(cut_at * 25, abs=2)),
+        ("NEXT", pytest.approx(300 - cut_at * 25, abs=2)),
+    ]
+    assert world.begun == ["NEXT_{utc}" if cut_at < 4.04 else "untitled_{utc}", "NEXT_{utc}"]
+
+
+def test_a_port_that_waits_records_the_next_take_after_a_cut(
+    tmp_path: Path, run: Run, told: Told, clock: Clock
+) -> None:
+    """Its FFmpeg waits for the source, and has a file already, which may be one for hours."""
+    world = World(records(6, since=4.0))
+    clock(world)
+    run(world.at(3.0, cuts(tmp_path, "NEXT")).at(10.1, stop), OPTIONS.replaced(file_name="{take}_{utc}"))
+    assert takes(told()) == [("NEXT", 150)]
+    assert world.file.named_by == "NEXT_{utc}"
+
+
+def test_a_take_does_not_begin_before_the_one_before_it(tmp_path: Path, run: Run, told: Told, clock: Clock) -> None:
+    """Two programs cut at once, and the one that asked first is slower."""
+    world = World(records(6))
+    clock(world)
+
+    def cut_late(w: World) -> None:
+        leave_cut(3, Cut("SECOND", "c2", 2.0), str(tmp_path))
+
+    world.at(3.0, cuts(tmp_path, "FIRST")).at(5.0, cut_late).at(6.1, stop)
+    run(world, OPTIONS)
+    assert takes(told()) == [(None, pytest.approx(75, abs=2)), ("SECOND", pytest.approx(75, abs=2))]
+
+
+def test_a_cut_that_waits_for_the_first_moment_is_made_when_ffmpeg_ends(
+    tmp_path: Path, run: Run, told: Told, clock: Clock
+) -> None:
+    """FFmpeg writes what it buffered faster than the clock, so that the first frame's moment is not told yet."""
+    burst = [(0.25 * number, lambda w, n=number: w.ffmpeg.counts(20 * n)) for number in range(1, 9)]
+    world = World([(0.25, lambda w: w.file.events.append(FirstMedia())), *burst])
+    clock(world)
+    world.at(1.0, cuts(tmp_path, "NEXT")).at(2.1, lambda w: w.ffmpeg.exits(-9))
+    run(world, OPTIONS)
+    assert [event["take"] for event in told() if event["kind"] == "mark"] == ["NEXT"]
+    run(World(records(4)).at(4.1, stop), OPTIONS)
+    assert [event["take"] for event in told() if event["kind"] == "opened"] == [None, "NEXT"]
+
+
+def test_a_cut_that_was_asked_for_before_the_start_is_not_made(
+    tmp_path: Path, run: Run, told: Told, said: list[str], clock: Clock
+) -> None:
+    """The recording that was to be cut had been stopped meanwhile."""
+    world = World(records(6))
+    clock(world)
+    (tmp_path / "requests").mkdir()
+    leave_cut(3, Cut("NEXT", "c1", -3.0), str(tmp_path))
+    run(world.at(6.1, stop), OPTIONS)
+    assert takes(told()) == [(None, 150)]
+    assert any("before the port was started" in line for line in said)

@@ -1015,6 +1015,26 @@ def test_a_file_has_its_name_before_its_first_frame_is_told(recorder: Recorder, 
 
 
 @UNNAMED
+def test_a_file_without_a_frame_gets_the_name_of_the_take_that_begins(
+    recorder: Recorder, media: dict[str, bytes], tmp_path: Path
+) -> None:
+    """A cut comes while FFmpeg waits for its source; in another folder is the same disk."""
+    descriptors = len(os.listdir("/proc/self/fd"))
+    file = recorder.open(template="OLD/{utc_year}")
+    recorder.wait(file, Opened)
+    file.name_by(Place(str(tmp_path), str(tmp_path), "NEXT/{counter}", "mkv"))
+    recorder.write(file, media["mkv"])
+    path = tmp_path / "NEXT/0001.mkv"
+    assert Path(recorder.wait(file, Named).path) == path and path.read_bytes() == media["mkv"]
+    # Of a file that has a name the next one is another.
+    file.name_by(Place(str(tmp_path), str(tmp_path), "LATE_{utc_year}", "mkv"))
+    assert not recorder.wait(file, Sample).moved
+    assert recorder.closed(file).kept
+    assert [str(found.relative_to(tmp_path)) for found in tmp_path.rglob("*")] == ["NEXT", "NEXT/0001.mkv"]
+    wait_until(lambda: len(os.listdir("/proc/self/fd")) == descriptors)
+
+
+@UNNAMED
 @pytest.mark.parametrize("what", ["file", "link", "fifo", "directory"])
 def test_a_name_that_is_taken_meanwhile_is_left_alone(
     recorder: Recorder, media: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
