@@ -317,7 +317,9 @@ def test_an_ffmpeg_that_says_much_is_heard_to_the_end(tmp_path: Path, files: lis
     take = Take(tmp_path, files[:2])
     talks = tmp_path / "bin" / "ffmpeg"
     talks.parent.mkdir()
-    talks.write_text(f'#!/bin/sh\nhead -c 3000000 /dev/zero | tr "\\0" "x" >&2\nexec {FFMPEGS[0]} "$@"\n')
+    talks.write_text(
+        f'#!/bin/bash\nset -eo pipefail\nhead -c 3000000 /dev/zero | tr "\\0" "x" >&2\nexec {FFMPEGS[0]} "$@"\n'
+    )
     talks.chmod(0o755)
     assert [made.frames for made in take.export(ffmpeg=str(talks))] == [100]
 
