@@ -63,31 +63,17 @@ def _start(arguments: argparse.Namespace) -> int:
 
 
 def _cut(arguments: argparse.Namespace) -> int:
-    from sdisup.control.ports import cut_ports
+    from sdisup.control.ports import RECORDS, cut_ports, cut_ports_now
 
     if not arguments.now:
         return _report(cut_ports(selected(arguments), arguments.take))
-    return _cut_now(selected(arguments), arguments)
-
-
-def _cut_now(ports: Sequence[AppliedPort], arguments: argparse.Namespace) -> int:
-    """End the files at once and begin new ones: by a stop and a start, whose cost is told."""
-    from sdisup.contract.requests import Request
-    from sdisup.control.ports import RECORDS, start_ports, stop_ports
-
-    def request(_: AppliedPort) -> Request:
-        return Request(take=arguments.take, request_id=os.urandom(8).hex())
-
     began = monotonic()
-    outcomes = stop_ports(ports)
-    stopped = [outcome.port for outcome in outcomes if outcome.ok]
-    code = _report([outcome for outcome in outcomes if not outcome.ok])
-    started = start_ports(stopped, 10.0, request=request)
-    for outcome in started:
+    outcomes = cut_ports_now(selected(arguments), arguments.take)
+    for outcome in outcomes:
         if outcome.kind == RECORDS:
             seconds = monotonic() - began
             print(f"{outcome.port.label}: at most {seconds:.1f} s are missing; see: sdisup gaps {outcome.port.index}")
-    return max(code, _report(started))
+    return _report(outcomes)
 
 
 def _take_request(arguments: argparse.Namespace) -> Callable[[AppliedPort], Request] | None:

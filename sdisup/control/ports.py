@@ -120,14 +120,13 @@ def _cut_text(port: AppliedPort, status: PortStatus) -> str:
 def cut_ports(ports: Sequence[AppliedPort], take: str | None) -> list[Outcome]:
     """Let the next take begin at each port at this moment, without a lost frame. Raises UsageError for a take that
     cannot have that name."""
-    from sdisup.contract.requests import Cut, is_take_name, leave_cut, take_back_cut
+    from sdisup.contract.requests import Cut, leave_cut, take_back_cut
 
-    if take is not None and not is_take_name(take):
-        raise UsageError(f"{take!r} cannot be a take's name", "a letter or digit and up to 63 of A-Z a-z 0-9 . _ -")
-    at, ends, left = monotonic(), {}, {}
-    for port, status in zip(ports, statuses(ports), strict=True):
-        if status.pid is None or status.state in ("stopped", "failed", "unknown"):
-            ends[port.index] = Outcome(port, NOT_CUT, f"it does not run ({status.state})", status)
+    _check_take(take)
+    at, found = monotonic(), statuses(ports)
+    ends, left = _not_running(ports, found), {}
+    for port, status in zip(ports, found, strict=True):
+        if port.index in ends:
             continue
         cut = Cut(take, os.urandom(8).hex(), at)
         try:
@@ -149,6 +148,37 @@ def cut_ports(ports: Sequence[AppliedPort], take: str | None) -> list[Outcome]:
                 ends[port.index] = Outcome(port, NOT_CUT, _why_not_cut(status), status)
         time.sleep(POLL_S)
     return [ends[port.index] for port in ports]
+
+
+def cut_ports_now(ports: Sequence[AppliedPort], take: str | None) -> list[Outcome]:
+    """Let the next take begin at each port by a stop and a start. Raises UsageError as cut_ports does."""
+    from sdisup.contract.requests import Request
+
+    _check_take(take)
+    ends = _not_running(ports, statuses(ports))
+    running = [port for port in ports if port.index not in ends]
+    stops = stop_ports(running) if running else []
+    ends.update({outcome.port.index: outcome for outcome in stops if not outcome.ok})
+    stopped = [outcome.port for outcome in stops if outcome.ok]
+    starts = start_ports(stopped, CUT_LIMIT_S, request=lambda _: Request(take=take, request_id=os.urandom(8).hex()))
+    ends.update({outcome.port.index: outcome for outcome in starts})
+    return [ends[port.index] for port in ports]
+
+
+def _check_take(take: str | None) -> None:
+    from sdisup.contract.requests import is_take_name
+
+    if take is not None and not is_take_name(take):
+        raise UsageError(f"{take!r} cannot be a take's name", "a letter or digit and up to 63 of A-Z a-z 0-9 . _ -")
+
+
+def _not_running(ports: Sequence[AppliedPort], found: Sequence[PortStatus]) -> dict[int, Outcome]:
+    """The outcomes of ports that record nothing that could be cut."""
+    return {
+        port.index: Outcome(port, NOT_CUT, f"it does not run ({status.state})", status)
+        for port, status in zip(ports, found, strict=True)
+        if status.state in ("stopped", "failed", "unknown") or status.pid is None
+    }
 
 
 def _why_not_cut(status: PortStatus) -> str:

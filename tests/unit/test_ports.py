@@ -24,7 +24,7 @@ from sdisup.control.ports import Outcome, start_ports, stop_ports
 from sdisup.control.systemd import DONE, WAITING, Loaded, _Stopped
 from sdisup.control.takes import is_file_path, make_request
 from sdisup.control.units import RUNNER
-from sdisup.errors import ConfigError, RecordingError, RootError, SdisupError
+from sdisup.errors import ConfigError, RecordingError, RootError, SdisupError, UsageError
 
 PORT = AppliedPort(3, "CAM3", "h264", "/r", False, "rev")
 
@@ -38,12 +38,13 @@ class Script:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, job: Callable[[Script], str | SystemdError]) -> None:
         self.job = job
         self.state, self.reason, self.request_id = "stopped", "", ""
+        self.pid: int | None = None
         self.left: Request | None = None
         self.is_taken = False
         self.calls: list[tuple[str, list[str]]] = []
         self.unit = OWN
         monkeypatch.setattr(systemd, "Systemd", lambda: self)
-        monkeypatch.setattr(ports, "statuses", lambda asked, _: [self.status() for _ in asked])
+        monkeypatch.setattr(ports, "statuses", lambda asked, *_: [self.status() for _ in asked])
         monkeypatch.setattr(ports, "leave_take_request", self.leave)
         monkeypatch.setattr(ports, "_take_back", self.take_back)
         monkeypatch.setattr(ports, "POLL_S", 0.0)
@@ -53,7 +54,7 @@ class Script:
         is_recording = self.state == "recording"
         return PortStatus(
             port_index=3, state=self.state, is_recording=is_recording, reason=self.reason,
-            request_id=self.request_id, current_file="/r/a.mp4" if is_recording else None,
+            request_id=self.request_id, current_file="/r/a.mp4" if is_recording else None, pid=self.pid,
         )  # fmt: skip
 
     def leave(self, port: AppliedPort, request: Request) -> None:
@@ -329,6 +330,43 @@ def test_what_becomes_of_a_stop(monkeypatch: pytest.MonkeyPatch, result: Any, ki
     Script(monkeypatch, lambda _: result)
     (outcome,) = stop_ports([PORT])
     assert (outcome.kind, outcome.text) == (kind, text)
+
+
+def cut_now(script: Script) -> str:
+    """The port stops, or starts."""
+    if script.calls[-1][0] == "Stop":
+        script.state = "stopped"
+        return DONE
+    return script.claim()
+
+
+@pytest.mark.parametrize("state", ["stopped", "failed", "unknown"])
+@pytest.mark.parametrize("cut", [ports.cut_ports, ports.cut_ports_now])
+def test_a_port_that_does_not_run_is_not_cut_and_not_started(
+    monkeypatch: pytest.MonkeyPatch, cut: Any, state: str
+) -> None:
+    script = Script(monkeypatch, cut_now)
+    script.state = state
+    (outcome,) = cut([PORT], "NEXT")
+    assert (outcome.kind, outcome.detail) == (ports.NOT_CUT, f"it does not run ({state})")
+    assert script.calls == []
+
+
+@pytest.mark.parametrize("cut", [ports.cut_ports, ports.cut_ports_now])
+def test_a_take_that_cannot_be_is_refused_before_anything_is_stopped(monkeypatch: pytest.MonkeyPatch, cut: Any) -> None:
+    script = Script(monkeypatch, cut_now)
+    script.state = "recording"
+    with pytest.raises(UsageError, match="cannot be a take's name"):
+        cut([PORT], "../NEXT")
+    assert script.calls == []
+
+
+def test_a_cut_by_a_stop_and_a_start_begins_the_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = Script(monkeypatch, cut_now)
+    script.state, script.pid = "recording", 4711
+    (outcome,) = ports.cut_ports_now([PORT], "NEXT")
+    assert outcome.kind == ports.RECORDS
+    assert [verb for verb, _ in script.calls if verb != "reset"] == ["Stop", "Start"]
 
 
 def test_every_outcome_has_words_and_an_error() -> None:
