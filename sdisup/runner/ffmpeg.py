@@ -16,14 +16,13 @@ import sys
 import time
 
 # The module `socket` would load four more, for what is not needed here.
-from _socket import AF_UNIX, MSG_DONTWAIT, SOCK_CLOEXEC, SOCK_SEQPACKET, SOL_SOCKET, socketpair
+from _socket import AF_UNIX, MSG_DONTWAIT, SOCK_CLOEXEC, SOCK_SEQPACKET, SOCK_STREAM, SOL_SOCKET, socket, socketpair
 
 from sdisup.contract.files import pidfd_of
 from sdisup.contract.lean import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from _socket import socket
     from collections.abc import Sequence
 
 READ_BYTES = 1 << 16
@@ -55,12 +54,27 @@ def descriptor_of(index: int) -> int:
 
 def lend(descriptor: int, index: int) -> None:
     """Let FFmpeg open a file as its `index`-th one. Raises OSError."""
+    _hold_numbers()
     os.dup2(descriptor, descriptor_of(index), inheritable=False)
 
 
 def take_back(index: int) -> None:
     """Close the descriptor by which FFmpeg has opened its `index`-th file."""
-    os.close(descriptor_of(index))
+    os.dup2(FIRST + FILES, descriptor_of(index), inheritable=False)
+
+
+def _hold_numbers() -> None:
+    """Hold the numbers of FFmpeg's files from here on: where a disk hangs, many files are open, and FFmpeg would empty
+    whichever had the number of the next one. A socket cannot be opened by its name (open(2), ENXIO). Raises OSError."""
+    try:
+        os.fstat(FIRST + FILES)
+    except OSError:
+        nothing = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
+        try:
+            for number in range(FIRST, FIRST + FILES + 1):
+                os.dup2(nothing.fileno(), number, inheritable=False)
+        finally:
+            nothing.close()
 
 
 class Ladder:

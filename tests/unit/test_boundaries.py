@@ -3,6 +3,7 @@ one file, and each moment in the ledger."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Sequence
 from itertools import pairwise
@@ -18,6 +19,7 @@ from sdisup.contract.requests import Cut, leave_cut
 from sdisup.ledger.accounts import Account, line_of, row_of
 from sdisup.ledger.moments import TakenFile
 from sdisup.ledger.story import Story
+from sdisup.runner import ffmpeg
 from sdisup.runner.disk import Closed, FirstMedia, Sample
 
 __all__ = ["clock", "own_descriptors"]
@@ -192,6 +194,27 @@ def test_the_time_of_a_file_that_could_have_no_name_is_a_gap(run: Run, told: Tol
         ("gap", 4, "Nonecut off"),
         ("file", 2, "CAM3_3.mkv"),
     ]
+
+
+# ---- Descriptors ----
+
+
+def test_no_other_file_has_the_number_of_one_that_ffmpeg_opens() -> None:
+    """While a disk hangs that is to close files, a hundred descriptors are open, and FFmpeg would empty a recording."""
+    own = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        ffmpeg.lend(own, 0)
+        ffmpeg.lend(own, 1)
+        ffmpeg.take_back(0)
+        other = fcntl.fcntl(own, fcntl.F_DUPFD_CLOEXEC, ffmpeg.FIRST)
+        os.close(other)
+        assert other > ffmpeg.descriptor_of(9)
+        os.close(os.open(f"/proc/self/fd/{ffmpeg.descriptor_of(1)}", os.O_WRONLY | os.O_CLOEXEC))
+        for index in (0, 2, 9):
+            with pytest.raises(OSError, match="No such device or address"):
+                os.open(f"/proc/self/fd/{ffmpeg.descriptor_of(index)}", os.O_WRONLY | os.O_CLOEXEC)
+    finally:
+        os.close(own)
 
 
 # ---- Cuts ----

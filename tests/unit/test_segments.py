@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -43,9 +43,11 @@ DEADLINE_S = 60
 
 
 @pytest.fixture(autouse=True)
-def own_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+def own_descriptors(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Other tests of this process may have files open that have the numbers of a runner's."""
     monkeypatch.setattr(ffmpeg_module, "FIRST", 900)
+    yield
+    os.closerange(900, 911)
 
 
 class Port:
@@ -308,7 +310,11 @@ class Files(World):
 
 
 def is_open(descriptor: int) -> bool:
-    return os.path.exists(f"/proc/self/fd/{descriptor}")
+    """Whether it is one of a file's, and does not merely hold the number."""
+    try:
+        return not os.readlink(f"/proc/self/fd/{descriptor}").startswith("socket:")
+    except FileNotFoundError:
+        return False
 
 
 def entered(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
