@@ -187,6 +187,9 @@ class RecordingFile:
         self._finish = _thread.allocate_lock()
         self._finish.acquire()
         self._is_finishing = False
+        self._is_made = _thread.allocate_lock()
+        self._is_made.acquire()
+        """Held while a file is made ahead."""
         self._is_ahead = is_ahead
         self._hidden: Hidden | None = None
         """The name of a file that was made ahead where there are no files without one."""
@@ -289,13 +292,14 @@ class RecordingFile:
             problem = _open_problem(self._place.recordings, self._folder or self._place.directory, error)
             is_disk = error.errno not in EXHAUSTED
         if problem:
-            for descriptor in {self._descriptor, self._directory, *self._unsynced} - {-1}:
-                os.close(descriptor)
+            self._close_all()
+            self._is_made.release()
             self._tell(OpenFailed(problem, is_disk=is_disk))
             return
         if self._is_new_disk:
             self._remember_disk()
         if self._is_ahead:
+            self._is_made.release()
             self._tell(Opened("", self._descriptor))
             return
         self._tell(Opened(self._path, self._descriptor))
@@ -324,13 +328,20 @@ class RecordingFile:
             raise OSError(errno.EEXIST, f"{self._folder} {NO_NAME}")
 
     def _discard(self) -> None:
+        # It may be in the making, on a disk that hangs.
+        self._is_made.acquire()
         try:
             if self._hidden is not None:
                 self._hidden.remove()
         except OSError as error:
-            self.remarks.append(f"{self._hidden}: {error.strerror}")
+            self.remarks.append(f"{self._folder}: an empty file .sdisup-next-… stays: {error.strerror}")
+        self._close_all()
+
+    def _close_all(self) -> None:
         for descriptor in {self._descriptor, self._directory, *self._unsynced} - {-1}:
             os.close(descriptor)
+        self._descriptor = self._directory = -1
+        self._unsynced = []
 
     def _remember_disk(self) -> None:
         try:
@@ -390,8 +401,9 @@ class RecordingFile:
         if self._is_ahead:
             self._descriptor = make_unnamed(self._directory)
             if self._descriptor < 0:
-                self._hidden = Hidden(os.dup(self._directory), self._place.port)
-                self._descriptor = self._hidden.make()
+                hidden = Hidden(os.dup(self._directory), self._place.port)
+                self._descriptor = hidden.make()
+                self._hidden = hidden
             return ""
         # All descriptors come before the file: one that has a name, nobody would remove.
         self._unsynced.append(os.dup(self._directory))

@@ -62,13 +62,17 @@ class Hidden:
     def make(self) -> int:
         """Make the file; its descriptor. Raises OSError."""
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-        for number in range(HIDDEN_TRIES):
-            self._name = f".sdisup-next-{self._port}-{os.getpid()}-{number}"
-            try:
-                return os.open(self._name, flags, 0o664, dir_fd=self._directory)
-            except FileExistsError:
-                continue
-        raise FileExistsError(errno.EEXIST, "there are too many files named .sdisup-next-…")
+        try:
+            for number in range(HIDDEN_TRIES):
+                self._name = f".sdisup-next-{self._port}-{os.getpid()}-{number}"
+                try:
+                    return os.open(self._name, flags, 0o664, dir_fd=self._directory)
+                except FileExistsError:
+                    continue
+            raise FileExistsError(errno.EEXIST, "there are too many files named .sdisup-next-…")
+        except OSError:
+            os.close(self._directory)
+            raise
 
     def rename(self, directory: int, name: str) -> bool:
         """Give the file a name in an open directory of its filesystem; False if something has that name.
@@ -92,8 +96,10 @@ class Hidden:
 
     def remove(self) -> None:
         """Remove the name."""
-        os.unlink(self._name, dir_fd=self._directory)
-        os.close(self._directory)
+        try:
+            os.unlink(self._name, dir_fd=self._directory)
+        finally:
+            os.close(self._directory)
 
 
 def make_unnamed(directory: int) -> int:

@@ -962,6 +962,30 @@ def test_nothing_is_left_of_a_file_that_is_closed(recorder: Recorder, media: dic
     assert len(os.listdir("/proc/self/fd")) == descriptors
 
 
+@pytest.mark.parametrize("when", ["before it is made", "afterwards", "while it is told"])
+def test_nothing_is_left_of_a_file_that_was_made_ahead_for_nothing(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """The recording ends while its disk makes the next file."""
+    descriptors, began_with = len(os.listdir("/proc/self/fd")), threads()
+    may_go_on = threading.Event()
+
+    def wrong_place(file: RecordingFile) -> str:
+        assert may_go_on.wait(DEADLINE_S)
+        return ""
+
+    if when == "before it is made":
+        monkeypatch.setattr(RecordingFile, "_wrong_place", wrong_place)
+    file = recorder.open(is_ahead=True)
+    if when == "afterwards":
+        recorder.wait(file, Opened)
+    file.discard()
+    may_go_on.set()
+    wait_until(lambda: threads() <= began_with)
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert os.listdir(recorder.directory) == []
+
+
 def test_a_try_without_a_frame_costs_the_disk_no_sync(
     recorder: Recorder, media: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
