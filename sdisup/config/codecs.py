@@ -140,7 +140,7 @@ BT601_525 = ("smpte170m", "smpte170m", "smpte170m")
 # FFmpeg's name of the muxer, for `-f`: FFmpeg never has to guess the muxer by the file's ending.
 ONE_FILE = ("mxf",)
 """The containers of which no recording is in several files: FFmpeg 7.1 loses a picture of the first one."""
-SEGMENT_S, LONGEST_SEGMENT_S, SHORTEST_SEGMENT_S = 0.0, 86400, 2
+SEGMENT_S, LONGEST_SEGMENT_S, SHORTEST_SEGMENT_S = 3600.0, 86400, 2
 
 MUXERS = {"mp4": "mp4", "mov": "mov", "mkv": "matroska", "mxf": "mxf"}
 

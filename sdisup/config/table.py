@@ -144,8 +144,8 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
         Setting("ports", INTEGER, 8, "How many ports there are: 0 to one less than this.", minimum=1,
                 maximum=MAX_PORTS),
         Setting("recordings", PATH, "/srv/recordings", "The directory that recordings go to; it has to exist."),
-        Setting("ffmpeg", PATH, "/usr/bin/ffmpeg", "The FFmpeg that records. A script in its place passes "
-                "descriptor 3 on, which is the file."),
+        Setting("ffmpeg", PATH, "/usr/bin/ffmpeg", "The FFmpeg that records. Where a recording is one "
+                "file, a script in its place passes descriptor 3 on, which is that file."),
     ),
     PORT: (
         Setting("enabled", BOOLEAN, True, "Whether the port is configured at all."),
