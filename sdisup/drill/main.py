@@ -78,7 +78,8 @@ class Drill:
         self._ffprobe = ffprobe_beside(ffmpeg)
         self._container = plain.container
         self._ladder_s = plain.stop_quit_s + plain.stop_term_s
-        self._command = build_ffmpeg_arguments(plain, ffmpeg, capabilities)
+        # FFmpeg opens the files of several by the runner's descriptors, which it has not by hand.
+        self._command = build_ffmpeg_arguments(plain.replaced(segment_s=0.0), ffmpeg, capabilities)
         self._own_starts_s: list[float] = []
         self.disk = drill_stage.set_up(systemd)
         if self.disk != "ext4":

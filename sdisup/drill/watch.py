@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from sdisup.contract.files import monotonic
 from sdisup.contract.media import holds_media
-from sdisup.contract.status import PortStatus, read_status
+from sdisup.contract.status import PortStatus, is_alive, read_status
 from sdisup.drill.faults import Fault
 from sdisup.drill.stage import RECORDINGS, RUN
 from sdisup.errors import SdisupError
@@ -67,8 +67,11 @@ class Watch:
             self.repaired_at = monotonic()
 
     def _tells(self, status: PortStatus) -> bool:
-        """Whether the status shows the fault: the port does not record, or has another runner or FFmpeg."""
+        """Whether the status shows the fault: the port does not record, or has another runner or FFmpeg, or its runner
+        is dead, as readers of the status find out."""
         before = self._status
+        if not is_alive(status):
+            return True
         return not status.is_recording or (status.pid, status.ffmpeg_pid) != (before.pid, before.ffmpeg_pid)
 
     def _records_again(self) -> bool:

@@ -101,7 +101,7 @@ def test_kill_9_of_an_ffmpeg_does_not_cost_its_neighbour_a_frame(appliance: Mach
 
 
 @pytest.mark.journal_allows(
-    r"Input/output error|Error|Read-only|muxing|I/O|Task finished|Terminating|Failed|disk error"
+    r"Input/output error|Error|Read-only|muxing|ending segment|I/O|Task finished|Terminating|Failed|disk error"
 )
 def test_a_power_cut_that_loses_the_page_cache_costs_at_most_two_seconds(disk_appliance: Machine) -> None:
     own = disk_appliance
@@ -123,7 +123,7 @@ def test_a_power_cut_that_loses_the_page_cache_costs_at_most_two_seconds(disk_ap
 
 
 @pytest.mark.journal_allows(
-    r"No space left on device|[Dd]isk full|Error|Conversion failed|Task finished|muxing|Terminating"
+    r"No space left on device|[Dd]isk full|Error|Conversion failed|Task finished|muxing|ending segment|Terminating"
 )
 def test_a_full_disk_is_said_and_recording_resumes_when_there_is_room(disk_appliance: Machine) -> None:
     own = disk_appliance
@@ -152,7 +152,9 @@ def test_a_full_disk_is_said_and_recording_resumes_when_there_is_room(disk_appli
 
 
 @pytest.mark.slow
-@pytest.mark.journal_allows(r"No space left|[Dd]isk full|Error|Task finished|muxing|Terminating|incomplete")
+@pytest.mark.journal_allows(
+    r"No space left|[Dd]isk full|Error|Task finished|muxing|ending segment|Terminating|incomplete"
+)
 def test_a_disk_that_is_full_only_at_the_trailer_is_said_of_the_file(disk_appliance: Machine) -> None:
     own = disk_appliance
     own.configure(small_ports(2, '[port.1]\ncontainer = "mkv"\n'))
@@ -178,7 +180,7 @@ def test_a_disk_that_is_full_only_at_the_trailer_is_said_of_the_file(disk_applia
 
 
 @pytest.mark.journal_allows(
-    r"Read-only|read-only|[Dd]isk error|Error|Conversion failed|Task finished|muxing|Terminating"
+    r"Read-only|read-only|[Dd]isk error|Error|Conversion failed|Task finished|muxing|ending segment|Terminating"
 )
 def test_a_disk_that_becomes_read_only_is_said_and_heals(disk_appliance: Machine) -> None:
     own = disk_appliance
