@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 NOT_COUNTED = "its frames are not counted yet"
+CLOSING = "is being closed; the recording goes on in the next file"
 BEHIND = "the port goes on without it, and what came then was not told yet: see sdisup status"
 TRIES = 3
 """How often it is asked again while an event comes between two of the questions."""
@@ -228,6 +229,12 @@ def _alive(file: TakenFile, start: Moment, present: Present) -> list[Row]:
     status = present.status
     if status is None:
         return [_open_file(file, start, start.seconds_to(present.now), utc_text(present.now.wall))]
+    if status.current_file != file.path and file.followed_at is not None:
+        missed_s = file.missed / file.rate if file.rate else 0.0
+        seconds = max(0.0, start.seconds_to(file.followed_at) - missed_s)
+        row = _open_file(file, start, seconds, utc_text(file.followed_at.wall))
+        row.note = CLOSING
+        return [row]
     if status.current_file != file.path:
         row = _open_file(file, start, None, None)
         row.note = BEHIND

@@ -489,6 +489,7 @@ class Runner:
                 self._tell(spool.CLOSED, now, path=file.path_told, verdict=COMPLETE, cause="")
             self._beginning.tell_opened(attempt.options, file.path, now, began=attempt.began, is_retry=is_retry)
             file.path_told = file.path
+            self._reporter.has_news = self._reporter.has_news or file.index > 0
 
     def _tell_media(self, attempt: Attempt, file: File, first_frame_at: float, now: float) -> None:
         """The ledger gets the first frame's own moment, which the progress blocks tell once FFmpeg has written what

@@ -16,11 +16,13 @@ from test_runner import Run, Told, records, stop
 from test_segments import SEGMENTED, Clock, Files, clock, cuts, entered, own_descriptors, summary
 
 from sdisup.contract.requests import Cut, leave_cut
+from sdisup.contract.status import read_status
 from sdisup.ledger.accounts import Account, line_of, row_of
-from sdisup.ledger.moments import TakenFile
+from sdisup.ledger.moments import Moment, TakenFile
+from sdisup.ledger.present import CLOSING, Present, rows_of
 from sdisup.ledger.story import Story
 from sdisup.runner import ffmpeg
-from sdisup.runner.disk import Closed, FirstMedia, Sample
+from sdisup.runner.disk import Closed, FirstMedia, Named, Sample
 
 __all__ = ["clock", "own_descriptors"]
 
@@ -194,6 +196,47 @@ def test_the_time_of_a_file_that_could_have_no_name_is_a_gap(run: Run, told: Tol
         ("gap", 4, "Nonecut off"),
         ("file", 2, "CAM3_3.mkv"),
     ]
+
+
+# ---- What is said meanwhile ----
+
+
+def test_the_status_names_the_next_file_as_soon_as_it_has_a_name(tmp_path: Path, run: Run) -> None:
+    world = Files([*records(6)])
+    seen: list[tuple[str | None, int | None]] = []
+
+    def look(_: World) -> None:
+        status = read_status(3, str(tmp_path))
+        assert status is not None
+        seen.append((status.current_file, status.file_frame_count))
+
+    # The status is due when FFmpeg has opened the file and its disk has not named it yet.
+    world.on_begin = lambda file: None
+    world.at(4.2, world.goes_on(0, 0, 4)).at(
+        4.21, lambda _: world.files[1].events.append(Named(world.path(world.files[1])))
+    )
+    run(world.at(4.22, look).at(6.1, stop), SEGMENTED)
+    assert seen == [(world.path(world.files[1]), 0)]
+
+
+def test_a_file_that_is_being_closed_has_its_time(tmp_path: Path, run: Run, told: Told) -> None:
+    """Its disk takes a while; then it is in no ledger yet, and the recording goes on."""
+    world = Files([*records(6)])
+    world.on_finish = lambda file, is_empty: None
+    rows: list[tuple[object, ...]] = []
+
+    def look(w: World) -> None:
+        story = Story(3)
+        for event in told():
+            story.take(event)
+        now = Moment(w.wall(), w.time_s, str(told()[0]["boot"]))
+        present = Present(now, now, is_alive=True, status=read_status(3, str(tmp_path)))
+        assert not present.is_behind(story)
+        rows.extend((round(row.seconds or 0.0), row.note) for row in rows_of(story, present) if row.kind == "file")
+
+    world.at(4.04, world.goes_on(0, 0, 4)).at(6.0, look).at(6.1, stop)
+    run(world, SEGMENTED)
+    assert rows == [(4, CLOSING), (2, "")]
 
 
 # ---- Descriptors ----
