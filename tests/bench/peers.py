@@ -52,8 +52,15 @@ def unit_text(port: int) -> str:
 
 
 def port_command(port: int) -> list[str]:
-    """The FFmpeg command line in a port's unit; `{output}` stands for the file."""
-    return shlex.split(unit_text(port).replace("\\\n", " ").rpartition(" -- ")[2].strip())
+    """The FFmpeg command line in a port's unit, into one file, for which `{output}` stands: only sdisup's runner lends
+    FFmpeg the next one. The muxer of the file has the options that it has in several."""
+    words = shlex.split(unit_text(port).replace("\\\n", " ").rpartition(" -- ")[2].strip())
+    if "-segment_format_options" not in words:
+        return words
+    value = {option: words[words.index(option) + 1] for option in ("-segment_format", "-segment_format_options")}
+    own = [f"-{option}".split("=", 1) for option in value["-segment_format_options"].split(":")]
+    before = words[: words.index("-max_interleave_delta")]
+    return [*before, *(word for pair in own for word in pair), "-f", value["-segment_format"], words[-1]]
 
 
 def write_jobs() -> None:
