@@ -286,6 +286,7 @@ class Story:
                 fields.whole("frames"),
                 fields.whole("filled"),
                 fields.text("cause"),
+                fields.parts("others", _part_from),
             )
         elif kind == LOSING:
             losing = self._open_file(fields.text("path"))
@@ -427,13 +428,27 @@ class Story:
             file.start = file.start.not_before(self.interval.start)
         self._end_interval(file.start)
 
-    def missed(self, path: str, start: Moment, end: Moment, frames: int, filled: int, cause: str) -> None:
-        """An open file has a hole: `frames` are missing, of which `filled` are there as copies."""
+    def missed(
+        self,
+        path: str,
+        start: Moment,
+        end: Moment,
+        frames: int,
+        filled: int,
+        cause: str,
+        others: Sequence[tuple[str, int, int]] = (),
+    ) -> None:
+        """An open file has a hole: `frames` are missing, of which `filled` are there as copies. Some of both are of
+        `others`, the files that follow it."""
         file = self._open_file(path)
         if file is None or file.start is None:
             return
-        file.missed += frames
-        file.filled += filled
+        own = (path, frames - sum(part[1] for part in others), filled - sum(part[2] for part in others))
+        for place, missed, copies in (own, *others):
+            found = self._open_file(place)
+            if found is not None:
+                found.missed += missed
+                found.filled += copies
         self._queue.append(hole_entry(self.port_index, file, start, end, frames, cause))
 
     def marked(self, path: str, frame: int, take: str | None, at: Moment) -> None:
@@ -650,6 +665,12 @@ def _number(entry: Entry) -> int:
 def _asleep_s(fields: Fields) -> float | None:
     """Runners and records of an earlier version do not tell it."""
     return None if fields.value("asleep_s", None) is None else fields.number("asleep_s", least=-1.0, most=1e11)
+
+
+def _part_from(value: object, where: str) -> tuple[str, int, int]:
+    """What of a hole is in a file: its path, how many frames are missing there, how many of these are copies."""
+    fields = Fields(value, where)
+    return fields.text("path"), fields.whole("frames"), fields.whole("filled")
 
 
 def _opened_from(fields: Fields, at: Moment) -> TakenFile:

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from sdisup.runner.begin import Beginning, First
     from sdisup.runner.disk import RecordingFile
     from sdisup.runner.ffmpeg import FFmpegProcess
+    from sdisup.runner.pace import Hole
 
 EXIT_STOPPED, EXIT_RETRY, EXIT_CANNOT_WORK = 0, 1, 78
 FRUITLESS_ATTEMPTS = 3
@@ -553,18 +554,22 @@ class Runner:
         holes = attempt.meter.pace.holes
         while holes and attempt.is_told:
             hole = holes.pop(0)
-            file = next((file for file in reversed(attempt.files) if (file.begun_at or math.inf) <= hole.start), None)
             cause = spool.STOOD_STILL if _is_within(hole.start, hole.end, self._still) else hole.cause
             self._say(WARNING, f"{cause}: {hole.end - hole.start:.1f} s without pictures; recording went on")
+            parts = [
+                {"path": file.path, "frames": frames, "filled": filled}
+                for file, frames, filled in parts_of(hole, attempt.files)
+            ]
             self._tell(
                 spool.MISSED,
                 now,
-                path=(file or attempt.files[0]).path,
+                path=parts[0]["path"],
                 first_at=hole.start,
                 last_at=hole.end,
                 frames=hole.frames,
                 filled=hole.filled,
                 cause=cause,
+                **({"others": parts[1:]} if len(parts) > 1 else {}),
             )
 
     def _on_spawned(self, attempt: Attempt) -> None:
@@ -754,6 +759,20 @@ class Runner:
         remarks += [f"{file.path} was moved away; recording goes on in it" for file in attempt.files if file.is_moved]
         remarks += [attempt.sync_problem, attempt.ahead_problem, self._spool.problem]
         return remarks
+
+
+def parts_of(hole: Hole, files: Sequence[File]) -> list[tuple[File, int, int]]:
+    """The files that a hole is in, and how many frames are missing in each, and how many of these it has as copies."""
+    begun = [(file, file.begun_at) for file in files if file.begun_at is not None and file.begun_at < hole.end]
+    begun = begun or [(files[0], hole.start)]
+    ends = [*(at for _, at in begun[1:]), hole.end]
+    parts, seconds, share = [], hole.end - hole.start, 0.0
+    for (file, _), end in zip(begun, ends, strict=True):
+        before, share = share, min(1.0, max(0.0, (end - hole.start) / seconds)) if seconds > 0 else 1.0
+        if share > before:
+            counts = [round(count * share) - round(count * before) for count in (hole.frames, hole.filled)]
+            parts.append((file, counts[0], counts[1]))
+    return parts
 
 
 def _is_within(start: float, end: float, still: Sequence[tuple[float, float]]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -196,6 +196,36 @@ def test_the_time_of_a_file_that_could_have_no_name_is_a_gap(run: Run, told: Tol
         ("gap", 4, "Nonecut off"),
         ("file", 2, "CAM3_3.mkv"),
     ]
+
+
+def test_a_hole_that_is_longer_than_a_file_counts_once(run: Run, told: Told) -> None:
+    """FFmpeg fills it with copies when the source is back, in several files. Each has the pictures that it has."""
+    world = Files([*records(3)])
+
+    def fill(w: World) -> None:
+        w.ffmpeg.counts(326, dup=250)
+        for index in range(3):
+            world.goes_on(index, 4 * index, 4 * index + 4)(w)
+
+    def block(number: int) -> Callable[[World], None]:
+        return lambda w: w.ffmpeg.counts(326 + int(number * 6.25), dup=250)
+
+    world.at(13.0, fill)
+    for number in range(1, 41):
+        world.at(13.0 + number / 4, block(number))
+        world.grows(3.0 + number / 4)
+    run(world.at(23.1, stop), SEGMENTED.replaced(stall_timeout_s=60.0))
+    entries = [entry for entry in entered(told()) if entry.get("cause") != "start"]
+    seconds = {kind: sum(float(str(e["seconds"])) for e in entries if e["kind"] == kind) for kind in ("file", "gap")}
+    assert seconds == {"file": pytest.approx(13, abs=0.5), "gap": pytest.approx(10, abs=0.5)}
+    files = [entry for entry in entries if entry["kind"] == "file"]
+    assert [(file["frames"], file["seconds"]) for file in files] == [
+        (100, pytest.approx(3, abs=0.1)),
+        (100, 0.0),
+        (100, 0.0),
+        (276, pytest.approx(10, abs=0.1)),
+    ]
+    assert len([entry for entry in entries if entry["kind"] == "gap"]) == 1
 
 
 # ---- What is said meanwhile ----
