@@ -293,6 +293,9 @@ def _left(file: TakenFile, present: Present) -> list[Row]:
     assert file.start is not None
     is_power = file.start.boot != present.now.boot
     row = _open_file(file, file.start, None, None)
+    if file.followed_at is not None:
+        row.end, row.note = utc_text(file.followed_at.wall), NOT_COUNTED
+        return [row]
     row.note = f"recording when {'the power went' if is_power else 'its runner ended'}; its end {UNTIL_STARTED}"
     gap = Row("gap", "power" if is_power else "runner killed", start=None, end=utc_text(present.now.wall), seconds=None)
     gap.take, gap.is_open, gap.not_before = file.take_at_end, True, utc_text(file.start.wall)

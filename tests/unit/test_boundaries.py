@@ -269,6 +269,25 @@ def test_a_file_that_is_being_closed_has_its_time(tmp_path: Path, run: Run, told
     assert rows == [(4, CLOSING), (2, "")]
 
 
+@pytest.mark.parametrize("boot", ["same", "next"])
+def test_a_runner_that_died_between_two_files_leaves_one_gap(boot: str, run: Run, told: Told) -> None:
+    world = Files([*records(6)])
+    world.on_finish = lambda file, is_empty: None
+    seen: list[tuple[str, str | None, bool]] = []
+
+    def look(w: World) -> None:
+        story = Story(3)
+        for event in told():
+            story.take(event)
+        now = Moment(w.wall() + 10, w.time_s + 10, str(told()[0]["boot"]) if boot == "same" else "another")
+        rows = rows_of(story, Present(now, now, is_alive=False, is_going_on=True))
+        seen.extend((row.kind, os.path.basename(row.path or ""), row.end is None) for row in rows[1:])
+
+    world.at(4.04, world.goes_on(0, 0, 4)).at(6.0, look).at(6.1, stop)
+    run(world, SEGMENTED)
+    assert seen == [("file", "CAM3_1.mkv", False), ("file", "CAM3_2.mkv", True), ("gap", "", False)]
+
+
 # ---- Descriptors ----
 
 
