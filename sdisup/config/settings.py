@@ -33,6 +33,9 @@ from sdisup.errors import ConfigError
 from sdisup.sources.base import PROGRESSIVE, Remark, Source
 from sdisup.sources.values import AUTO_RATE, FPS, SLOWEST_RATE, show
 
+BURST_S = 40.0
+"""A stream's server may send so much at once, as it comes (runner/pace.py, BUFFERED_S)."""
+
 
 class Port(Record):
     """A configured port: every key of the table's "port" section, with its default where the configuration lacks it.
@@ -480,6 +483,11 @@ def _doubts(port: Port, own_keys: set[str]) -> Iterator[Remark]:
         yield ("segment_on_clock", "segment_s", "container"), f"{_one_file(port)}; this has no effect"
     elif port.segment_s and not port.file_s and "segment_s" in own_keys:
         yield ("segment_s", "container"), f"{_one_file(port)}; this has no effect"
+    if is_copied and 0 < port.file_s < BURST_S:
+        text = (
+            f"a stream that begins with what its server holds, as HLS does, may fill files below {BURST_S:g} s faster"
+        )
+        yield ("segment_s", "codec"), f"{text} than the next one can be made, and FFmpeg then ends"
     channels, tracks = len(channels_of(port)), codecs.CODECS[port.codec].mono_tracks
     if 0 < channels < tracks:
         text = f"{port.codec} has {tracks} tracks of sound, and {channels} channels are recorded: the others are silent"

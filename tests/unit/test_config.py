@@ -342,6 +342,15 @@ def test_a_port_that_only_a_command_wrote_is_no_problem_of_the_owner() -> None:
         assert [problem.partition(": port")[0] for problem in caught.value.problems] == [later]
 
 
+@pytest.mark.parametrize(("segment_s", "is_doubted"), [(0, False), (2, True), (39, True), (40, False)])
+def test_files_that_a_streams_buffer_fills_at_once_are_doubted(segment_s: int, is_doubted: bool) -> None:
+    """Copied, 30 s that a server holds are there in half a second, and FFmpeg ended at its first boundary."""
+    source = {"kind": "custom", "input": ["-i", "https://example.org/a.m3u8"]}
+    port = {"codec": "copy", "container": "mkv", "segment_s": segment_s, "source": source}
+    found = parse_settings([("a.toml", {"appliance": {"ports": 1}, "defaults": port})])
+    assert any("faster than the next one can be made" in text for text in found.warnings) is is_doubted
+
+
 def test_an_error_has_what_is_valid_all_the_same() -> None:
     with pytest.raises(ConfigError) as caught:
         parse(
