@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import string
 
-from sdisup.contract.names import COUNTER, SAMPLES, shape
+from sdisup.contract.names import COUNTER, SAMPLES, SEGMENT, shape
 from sdisup.contract.records import Record
 
 _WORDS = {
@@ -37,7 +37,7 @@ def paths_of(template: str, port_index: int, name: str, directory: str = "") -> 
     steps = _literal(f"{directory}/" if directory else "")
     for text, field in shape(template, {"port": port_index, "name": name}):
         steps += _literal(text)
-        if field == COUNTER:
+        if field in (COUNTER, SEGMENT):
             steps += [*[Step(_DIGITS, digit) for digit in "000"], Step(_DIGITS, "1", is_repeated=True)]
         elif field in SAMPLES:
             steps += [_moment(character) for character in SAMPLES[field]]

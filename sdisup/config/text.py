@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from sdisup.config.table import APPLIANCE, DEFAULT_SOURCE_KIND, PORT, SOURCE_KINDS, rows
-from sdisup.contract.names import COUNTER, FIELDS, SAMPLES, UNTITLED
+from sdisup.contract.names import COUNTER, FIELDS, SAMPLES, SEGMENT, UNTITLED
 from sdisup.sources.values import REQUIRED, Setting
 
 TITLE = """# Configuration
@@ -78,8 +78,12 @@ def _fields() -> list[str]:
     """The rows of the fields of `file_name`."""
     samples = {"port": "3", "name": "CAM3", "take": f"final-1; {UNTITLED} where it has no name", "codec": "h264"}
     count = "0001, then one more than the highest number in the folder; at most once, in the file's name"
-    rest = {**samples, COUNTER: count, **SAMPLES}
-    notes = {"utc": "; UTC when FFmpeg was started", "local": "; the machine's time zone, with its offset from UTC"}
+    segment = "0001, then the number of the file in its recording, which begins anew with each start of FFmpeg"
+    rest = {**samples, COUNTER: count, SEGMENT: segment, **SAMPLES}
+    notes = {
+        "utc": "; UTC when FFmpeg was started, or began the next file",
+        "local": "; the machine's time zone, with its offset from UTC",
+    }
     return [f"| `{{{field}}}` | {rest[field]}{notes.get(field, '')} |" for field in FIELDS]
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 DEFAULT = "{name}_{utc}"
 UNTITLED = "untitled"
 """What stands for the name of a take that has none."""
-COUNTER = "counter"
+COUNTER, SEGMENT = "counter", "segment"
 MOMENTS = {
     "utc": "%Y%m%dT%H%M%SZ",
     "utc_date": "%Y-%m-%d",
@@ -33,7 +33,7 @@ MOMENTS = {
     "local_day": "%d",
 }
 """The moment at which a file is made, as strftime(3) writes it."""
-LONGEST = {"port": 2, "name": 64, "take": 64, "codec": 16, COUNTER: 9}
+LONGEST = {"port": 2, "name": 64, "take": 64, "codec": 16, COUNTER: 9, SEGMENT: 9}
 """The fields besides those of MOMENTS, and how many characters each can have."""
 FIELDS = (*LONGEST, *MOMENTS)
 SAMPLES = {
@@ -148,14 +148,16 @@ def fill(template: str, values: Mapping[str, object]) -> str:
     )
 
 
-def name_at(template: str, container: str, now: float) -> FileName:
-    """The name of a file that is made at a moment, in seconds of the Unix epoch. All other fields are filled in."""
+def name_at(template: str, container: str, now: float, segment: int = 1) -> FileName:
+    """The name of a file that is made at a moment, in seconds of the Unix epoch, as its FFmpeg's `segment`-th one. All
+    other fields are filled in."""
     utc, local = time.gmtime(now), time.localtime(now)
     values = {
         field: time.strftime(form, utc if field.startswith("utc") else local)
         for field, form in MOMENTS.items()
         if f"{{{field}}}" in template
     }
+    values[SEGMENT] = f"{segment:04d}"
     is_counted = f"{{{COUNTER}}}" in template
     ending = f".{container}" if is_counted else f"{_NUMBER}.{container}"
     folder, _, name = _written(split(template), {**values, COUNTER: _COUNTED}, ending).rpartition("/")

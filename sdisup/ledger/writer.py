@@ -20,7 +20,7 @@ from sdisup.contract import lean
 from sdisup.contract.disks import disks_directory, keep_disks
 from sdisup.contract.files import EXHAUSTED, RUN_DIRECTORY, boot_id, open_lock, unix_time, up_seconds
 from sdisup.contract.media import COPY
-from sdisup.contract.names import COUNTER, SAMPLES, problem_of, shape
+from sdisup.contract.names import COUNTER, SAMPLES, SEGMENT, problem_of, shape
 from sdisup.contract.pictures import count_pictures
 from sdisup.contract.programs import count_frames, ffprobe_beside, says
 from sdisup.contract.status import find_status
@@ -536,7 +536,7 @@ def _namer(template: str) -> Callable[[str], object]:
 def _pattern(template: str) -> str:
     import re
 
-    words = {"take": r"[\w.-]+", "codec": r"\w+", COUNTER: r"\d{4,}"}
+    words = {"take": r"[\w.-]+", "codec": r"\w+", COUNTER: r"\d{4,}", SEGMENT: r"\d{4,}"}
     words.update({field: re.sub(r"\d", r"\\d", sample).replace("+", "[+-]") for field, sample in SAMPLES.items()})
     path = "".join(re.escape(text) + words.get(field, "") for text, field in shape(template, {}))
     return path + r"(?:_\d+)?\.[a-z0-9]+"

@@ -705,7 +705,7 @@ class Attempt:
             file = self._ahead.popleft()
             file.first_frame, file.is_guessed = before.end_frame, end_s is None
             self.files.append(file)
-            file.thread.begin(self._place[0])
+            file.thread.begin(self._place[0].replaced(segment=file.index + 1))
         self._give_timecodes(now)
 
     def is_estimate(self, file: File) -> bool:

@@ -62,7 +62,8 @@ class Place(Record):
     `directory` is `recordings`, or below it. What is missing below the recordings is made. `template` has all of its
     fields filled in but for the moment and the number (contract/names.py).
     `filesystem` is the identity that the recordings' filesystem has to have. Where it is empty, the note in the file
-    `disk_note` counts (contract/disks.py), and without a note any filesystem is right.
+    `disk_note` counts (contract/disks.py), and without a note any filesystem is right. The file is the `segment`-th one
+    of its FFmpeg.
     """
 
     recordings: str
@@ -72,6 +73,7 @@ class Place(Record):
     filesystem: str = ""
     disk_note: str = ""
     port: int = 0
+    segment: int = 1
 
 
 def place_of(options: Options, directory: str) -> Place:
@@ -370,7 +372,7 @@ class RecordingFile:
     def _enter(self) -> str:
         """Open the file's directory, as far as it is there below the recordings, and look at its space."""
         place = self._place
-        self._name = name_at(place.template, place.container, time.time())
+        self._name = name_at(place.template, place.container, time.time(), place.segment)
         self._folder = os.path.join(place.directory, self._name.folder) if self._name.folder else place.directory
         self._directory, self._missing = open_below(place.recordings, self._folder)
         # Another disk may be mounted below the recordings.

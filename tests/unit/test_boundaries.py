@@ -49,6 +49,7 @@ def test_a_word_of_ffmpegs_list_that_tears_a_line_of_its_log_is_heard(run: Run, 
     world.at(4.04, tear).at(8.05, world.goes_on(1, 4, 8)).at(12.1, stop)
     run(world, SEGMENTED)
     assert summary(entered(told()))[1:] == [("file", 100, "complete")] * 3
+    assert world.segments == [2, 3]
 
 
 def test_a_file_of_whose_end_ffmpeg_did_not_tell_is_counted(run: Run, told: Told) -> None:

@@ -1038,6 +1038,16 @@ def test_a_file_has_its_name_before_its_first_frame_is_told(recorder: Recorder, 
     assert recorder.closed(file).kept
 
 
+def test_a_file_that_was_made_ahead_has_its_number_in_the_recording(
+    recorder: Recorder, media: dict[str, bytes], tmp_path: Path
+) -> None:
+    file = recorder.open(is_ahead=True)
+    recorder.write_when_opened(file, media["mkv"])
+    file.begin(Place(str(tmp_path), str(tmp_path), "CAM_{segment}", "mkv", segment=12))
+    assert Path(recorder.wait(file, Named).path) == tmp_path / "CAM_0012.mkv"
+    assert recorder.closed(file).kept
+
+
 @UNNAMED
 def test_a_file_without_a_frame_gets_the_name_of_the_take_that_begins(
     recorder: Recorder, media: dict[str, bytes], tmp_path: Path

@@ -52,6 +52,8 @@ def path_of(template: str, number: int = 1, now: float = NOON, container: str = 
         ("AUX/com1/nul", "AUX_/com1_/nul_.mp4", "AUX_/com1_/nul__2.mp4"),
         ("Aux.x/con .y/COM12", "Aux_.x/con _.y/COM12.mp4", "Aux_.x/con _.y/COM12_2.mp4"),
         ("CON{counter}", "CON0001.mp4", "CON0002.mp4"),
+        ("{segment}/{name}_{segment}", "0001/CAM3_0001.mp4", "0001/CAM3_0001_2.mp4"),
+        ("{segment}_{counter}", "0001_0001.mp4", "0001_0002.mp4"),
     ],
 )  # fmt: skip
 def test_what_a_template_makes(template: str, first: str, second: str) -> None:
@@ -87,7 +89,7 @@ def test_the_offset_tells_the_two_hours_of_the_clocks_change_apart() -> None:
         ("{name}\0", "has characters that cannot be printed"),
         ("{name}\n", "has characters that cannot be printed"),
         ("{name}\ud800", "has characters that cannot be printed"),
-        ("{names}", "there is no field '{names}' (one of: port, name, take, codec, counter, utc,"),
+        ("{names}", "there is no field '{names}' (one of: port, name, take, codec, counter, segment, utc,"),
         ("{}", "there is no field '{}'"),
         ("{name", "a '{' has no '}'"),
         ("name}", "a '}' has no '{'"),
@@ -138,7 +140,9 @@ REFUSED = re.compile(
     r'[<>:"\\|?*\x00-\x1f\x7f-\U0010ffff]|[. ]$|^(?i:con|prn|aux|nul|(com|lpt)[0-9]) *(\.|$)', re.ASCII
 )
 GOOD = st.lists(
-    st.sampled_from(["a", "1", "_", ".", "A_2", "x/y", "{name}", "{name}", "{port}", "{take}", "{codec}", "{utc_day}"]),
+    st.sampled_from(
+        ["a", "1", "_", ".", "A_2", "x/y", "{name}", "{name}", "{port}", "{take}", "{codec}", "{segment}", "{utc_day}"]
+    ),
     min_size=1,
     max_size=4,
 ).map("".join)

@@ -255,6 +255,7 @@ class Files(World):
         self.time_s = 0.001
         self.is_opening = False
         self.begun: list[str] = []
+        self.segments: list[int] = []
         """By which templates the files after the first one were named."""
         self.descriptor = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
         self.on_open = self.open_well
@@ -281,6 +282,7 @@ class Files(World):
 
     def begin(self, file: FakeFile, place: Place) -> None:
         self.begun.append(place.template)
+        self.segments.append(place.segment)
         self.on_begin(file)
 
     def spawn(self, command: Sequence[str], output: int) -> FakeFFmpeg:
