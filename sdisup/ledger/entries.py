@@ -55,7 +55,7 @@ def file_entries(
         return []
     missing_s, missed_s = (end.missing / file.rate, file.missed / file.rate) if file.rate else (0.0, 0.0)
     recorded_s = max(0.0, start.seconds_to(last) - missing_s - missed_s)
-    content_s = (frames - file.filled) / file.rate if file.rate else recorded_s
+    content_s = max(0, frames - file.filled) / file.rate if file.rate else recorded_s
     if abs(recorded_s - content_s) <= _agreement_s(recorded_s):
         recorded_s = content_s
     entry = _entry(port_index, "file", file.take, start, last, recorded_s)

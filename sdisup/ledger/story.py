@@ -635,9 +635,10 @@ def _is_one_recording(file: TakenFile, other: TakenFile) -> bool:
 
 def _lost_before_next(file: TakenFile, end: FileEnd, last: Moment, least_s: float) -> list[Item]:
     """The gap between a file's last frame and the next file of its recording: what FFmpeg wrote is not all there."""
-    if file.followed_at is None or last.seconds_to(file.followed_at) <= least_s:
+    is_lost = end.verdict.startswith("lost")
+    if file.followed_at is None or last.seconds_to(file.followed_at) <= (ROUNDING_S if is_lost else least_s):
         return []
-    cause = end.cause if end.verdict.startswith("lost") else CUT_OFF
+    cause = end.cause if is_lost else CUT_OFF
     return [Interval("gap", cause, last, file.take_at_end, file.followed_at)]
 
 

@@ -708,6 +708,12 @@ class Attempt:
             file.thread.begin(self._place[0].replaced(segment=file.index + 1))
         self._give_timecodes(now)
 
+    def named(self) -> list[File]:
+        """The files that have a path, in their order: none of them is before one that is still to get one."""
+        is_over = self.phase == ENDED
+        awaited = (at for at, file in enumerate(self.files) if not (file.path or file.is_deleted or is_over))
+        return [file for file in self.files[: next(awaited, None)] if file.path]
+
     def is_estimate(self, file: File) -> bool:
         """Whether it is not known exactly with which frames a file begins and ends: a constant rate alone tells."""
         is_one_of_several = file.index > 0 or file.end_frame is not None

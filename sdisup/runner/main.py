@@ -483,7 +483,7 @@ class Runner:
     def _tell_opened(self, attempt: Attempt, now: float) -> None:
         """Tell of files that have a path, or have got another one: something had theirs, and is not this port's."""
         is_retry = self._is_retry()
-        for file in attempt.files:
+        for file in attempt.named():
             if file.path == file.path_told:
                 continue
             if file.path_told:
@@ -507,9 +507,9 @@ class Runner:
 
     def _tell_next(self, attempt: Attempt, now: float) -> None:
         """Tell of the files that follow the first one: a file begins, by the ledger, when the one before it ends."""
-        for file in attempt.files if attempt.is_told else []:
+        for file in attempt.named() if attempt.is_told else []:
             first_at = None if file.first_frame is None else attempt.meter.moment_of(file.first_frame)
-            if file.begun_at is not None or first_at is None or not file.path_told:
+            if file.begun_at is not None or first_at is None:
                 continue
             self._tell_media(attempt, file, max(first_at, attempt.current.begun_at or 0.0), now)
         while len(attempt.files) > 1 and attempt.files[0].is_closed and attempt.files[1].begun_at is not None:

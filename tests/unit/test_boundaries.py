@@ -229,6 +229,41 @@ def test_a_hole_that_is_longer_than_a_file_counts_once(run: Run, told: Told) -> 
     assert len([entry for entry in entries if entry["kind"] == "gap"]) == 1
 
 
+def test_files_are_told_in_their_order_whichever_has_its_name_first(run: Run, told: Told) -> None:
+    """A source that comes back fills several at once, and their disk names them at the same moment."""
+    world = Files([*records(14)])
+    world.on_begin = lambda file: None
+
+    def name(index: int) -> Callable[[World], None]:
+        return lambda _: world.files[index].events.append(Named(world.path(world.files[index])))
+
+    world.at(4.3, world.goes_on(0, 0, 4)).at(8.3, world.goes_on(1, 4, 8))
+    run(world.at(8.4, name(2)).at(9.0, name(1)).at(14.1, stop), SEGMENTED)
+    assert [event["path"] for event in told() if event["kind"] == "opened"] == [*map(world.path, world.files[:3])]
+    assert account(told(), {}) == [("file", 4, "CAM3_1.mkv"), ("file", 4, "CAM3_2.mkv"), ("file", 6, "CAM3_3.mkv")]
+
+
+def test_what_is_left_of_a_lost_files_time_is_in_the_ledger_however_short(run: Run, told: Told) -> None:
+    """Its hole has an entry; the pictures beside it are gone."""
+    world = Files([*records(12)])
+    # Silent for most of the file, which FFmpeg fills with copies.
+    world.script = type(world.script)(entry for entry in world.script if not 0.5 < entry[0] <= 3.75)
+    world.at(3.75, lambda w: w.ffmpeg.counts(93, dup=78))
+    close = world.on_finish
+
+    def delete(file: FakeFile, is_empty: bool) -> None:
+        if file is world.files[0]:
+            file.events.append(Sample(100_000, 10**9, "8:1", True, True))
+        close(file, is_empty)
+
+    world.on_finish = delete
+    world.at(4.04, world.goes_on(0, 0, 4)).at(12.1, stop)
+    run(world, SEGMENTED)
+    entries = [entry for entry in entered(told()) if entry["kind"] in ("file", "gap")]
+    assert sum(float(str(entry["seconds"])) for entry in entries) == pytest.approx(12, abs=0.1)
+    assert {entry.get("cause") for entry in entries} == {None, "start", "source silent", "file deleted"}
+
+
 # ---- What is said meanwhile ----
 
 
