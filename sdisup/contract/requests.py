@@ -35,6 +35,8 @@ LIFETIME_S = 30.0
 REQUEST_LIMIT_BYTES = SIZE_LIMIT_BYTES // 2
 TAKE_LENGTH = 64
 TICK_NS = 100_000_000
+CLAIM_S = 0.05
+"""A runner that records spends no more at once on what somebody has left for it; the rest is for its next look."""
 START, CUT = ".json", ".cut"
 """How the names of requests end, for a start and for a cut."""
 _ALNUM = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
@@ -136,7 +138,10 @@ def take_back_cut(port_index: int, request_id: str, directory: str = RUN_DIRECTO
 def claim_cut(port_index: int, directory: str = RUN_DIRECTORY) -> Cut | None:
     """Take away the port's cut, if there is one. Raises Unreadable where there is one, and none that is honoured."""
     problem: Unreadable | None = None
+    began = monotonic()
     for path in _left(port_index, directory, CUT):
+        if monotonic() - began > CLAIM_S:
+            break
         try:
             left = _take_away(path)
             if left is None:

@@ -4,6 +4,7 @@ one file, and each moment in the ledger."""
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -15,6 +16,8 @@ from scripted import OPTIONS, FakeFFmpeg, FakeFile, World
 from test_runner import Run, Told, records, stop
 from test_segments import SEGMENTED, Clock, Files, clock, cuts, entered, own_descriptors, summary
 
+from sdisup.contract import requests
+from sdisup.contract.files import Unreadable
 from sdisup.contract.requests import Cut, leave_cut
 from sdisup.contract.status import read_status
 from sdisup.ledger.accounts import Account, line_of, row_of
@@ -418,6 +421,21 @@ def test_a_cut_that_waits_for_the_first_moment_is_made_when_ffmpeg_ends(
     assert [event["take"] for event in told() if event["kind"] == "mark"] == ["NEXT"]
     run(World(records(4)).at(4.1, stop), OPTIONS)
     assert [event["take"] for event in told() if event["kind"] == "opened"] == [None, "NEXT"]
+
+
+def test_a_flood_of_cuts_keeps_no_runner_from_its_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A member of the group may leave any number of files there; the next looks go on."""
+    times = itertools.count()
+    monkeypatch.setattr(requests, "monotonic", lambda: next(times) / 100)
+    (tmp_path / "requests").mkdir()
+    for number in range(20):
+        (tmp_path / "requests" / f"3.{number:02d}.cut").write_text("{}")
+    left = [20]
+    while left[-1]:
+        with pytest.raises(Unreadable):
+            requests.claim_cut(3, str(tmp_path))
+        left.append(len(os.listdir(tmp_path / "requests")))
+    assert len(left) > 2 and all(0 < before - after < 10 for before, after in pairwise(left))
 
 
 def test_a_cut_that_was_asked_for_before_the_start_is_not_made(
