@@ -368,10 +368,12 @@ def _container_arguments(port: Port, capabilities: Capabilities) -> list[str]:
     if not port.file_s:
         return [*options, "-f", muxer]
     # What is not among these does not reach the muxer of the files (FACTS 7).
+    # Each file begins at 0 by its own muxer; -reset_timestamps would hold a frame back besides (FFmpeg 7.1).
+    options += ["-avoid_negative_ts", "make_zero"]
     inner = ":".join(f"{option.removeprefix('-')}={value}" for option, value in zip(*[iter(options)] * 2, strict=True))
     # Without a shift of the timestamps, which the muxer of each file does, the list of files has the pictures' times.
     outer = ["-max_interleave_delta", INTERLEAVE_US, "-avoid_negative_ts", "disabled", "-f", "segment"]
-    files = ["-segment_format", muxer, "-segment_time", f"{port.file_s:g}", "-reset_timestamps", "1"]
+    files = ["-segment_format", muxer, "-segment_time", f"{port.file_s:g}"]
     if port.segment_on_clock:
         files += ["-segment_atclocktime", "1", "-segment_clocktime_wrap_duration", f"{min(STEP_S, port.file_s / 2):g}"]
         files += ["-min_seg_duration", str(SHORTEST_SEGMENT_S)] if capabilities.shortest_segment else []

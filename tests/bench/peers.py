@@ -51,16 +51,22 @@ def unit_text(port: int) -> str:
     return text_of("systemctl", "cat", f"sdi-record@{port}")
 
 
+SEVERAL = "-max_interleave_delta"
+"""With this word begins what is only for several files."""
+
+
 def port_command(port: int) -> list[str]:
     """The FFmpeg command line in a port's unit, into one file, for which `{output}` stands: only sdisup's runner lends
-    FFmpeg the next one. The muxer of the file has the options that it has in several."""
+    FFmpeg the next one."""
     words = shlex.split(unit_text(port).replace("\\\n", " ").rpartition(" -- ")[2].strip())
-    if "-segment_format_options" not in words:
-        return words
+    return [*words[: words.index(SEVERAL)], *one_file(words)]
+
+
+def one_file(words: list[str]) -> list[str]:
+    """The end of a command for several files as one for one file, which has the options of each."""
     value = {option: words[words.index(option) + 1] for option in ("-segment_format", "-segment_format_options")}
     own = [f"-{option}".split("=", 1) for option in value["-segment_format_options"].split(":")]
-    before = words[: words.index("-max_interleave_delta")]
-    return [*before, *(word for pair in own for word in pair), "-f", value["-segment_format"], words[-1]]
+    return [*(word for pair in own for word in pair), "-f", value["-segment_format"], words[-1]]
 
 
 def write_jobs() -> None:
@@ -273,6 +279,8 @@ class Bare(Units):
         """Port 0's unit and drop-in, without what only sdisup's runner can do, for all ports."""
         text = unit_text(0)
         command = text.replace("\\\n", " ").rpartition(" -- ")[2].strip()
+        # The end of a command needs no quoting.
+        command = " ".join([command[: command.index(SEVERAL)].strip(), *one_file(shlex.split(command))])
         unwanted = ["ExecStart", "Type", "NotifyAccess", "WatchdogSec", "WatchdogSignal", "OnFailure", "PartOf"]
         unwanted += ["AssertPathExists", "SyslogIdentifier", "RuntimeDirectory", "StartLimitIntervalSec", "KillMode"]
         kept = without_directives(text, unwanted)

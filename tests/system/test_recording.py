@@ -162,6 +162,38 @@ def test_systemctl_edit_wins(appliance: Machine) -> None:
     assert shown.rstrip().endswith("MINE=1")
 
 
+@BOTH_DEBIANS
+def test_a_recording_goes_on_from_file_to_file_and_a_cut_names_the_next_ones(appliance: Machine) -> None:
+    """In the unit's sandbox, and through a kill of FFmpeg in the middle of a file."""
+    own = appliance
+    own.configure(small_ports(1, 'segment_s = 2\nfile_name = "{take}_{name}_{utc}"\n'))
+    own.sdisup("start 0 --take first")
+    own.wait_for(lambda: len(own.recordings("first")) >= 2, 30, "it goes on in the next file")
+    own.wait_recording(0, frames=60)
+    said = own.sdisup("cut 0 --take next").stdout
+    path, frame = re.search(r"begins with frame (\d+) of (\S+)", said).group(2, 1)  # type: ignore[union-attr]
+    own.wait_for(lambda: len(own.recordings("next")) >= 2, 30, "the next files have the next take's name")
+    own.run(f"kill -9 {own.status(0)['ffmpeg_pid']}")
+    own.wait_for(lambda: own.status(0)["restarts"] == 1, 20, "it is started again")
+    own.wait_recording(0, frames=10)
+    assert own.status(0)["take"] == "next"
+    own.sdisup("stop 0")
+    entries = own.ledger(0)
+    files = [entry for entry in entries if entry["kind"] == "file"]
+    assert sorted(entry["path"] for entry in files) == sorted(own.recordings("first") + own.recordings("next"))
+    assert all(own.count_frames(entry["path"]) == entry["frames"] for entry in files)
+    assert files[0]["frames"] == 50
+    # The mark is in the file that FFmpeg wrote at that moment, or where the next one begins.
+    assert path in [entry["path"] for entry in files]
+    marks = [(entry["path"], entry["frame"], entry["take"]) for entry in entries if entry["kind"] == "mark"]
+    assert marks == [(path, int(frame), "next")]
+    # Between two files of one FFmpeg there is no time; the kill is the only gap since the start.
+    gaps = [entry["cause"] for entry in entries if entry["kind"] == "gap" and entry["cause"] != "start"]
+    assert gaps == ["killed"]
+    whole = own.sdisup("export --take first /root").stdout
+    assert own.count_frames("/root/port0_first.mp4") > 0, whole
+
+
 def test_the_time_that_a_disk_has_left_is_the_same_for_any_selection(appliance: Machine) -> None:
     appliance.configure(small_ports(3))
     appliance.sdisup("start --all")
