@@ -496,6 +496,9 @@ class Story:
             after = end.last_frame or file.start
         if not self.is_recording():
             self.interval = Interval("gap", end.cause, after, file.take_at_end, apart_s=self._apart_s(after))
+        if end.verdict.startswith("lost") and file in self._queue:
+            # Nobody looks for its frames by its path, where another file may be.
+            self.counted(file, 0, 0)
 
     def waits(self, cause: str, now: Moment, take: str | None) -> None:
         """The port should record and does not, for `cause`.

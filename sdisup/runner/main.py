@@ -636,6 +636,9 @@ class Runner:
         if file.is_deleted:
             # What it held counts for nothing: its time is a gap.
             verdict, cause = "lost: deleted while it was recorded", FILE_DELETED if cause == NEXT_FILE else cause
+        elif file.index and file.is_closed and not file.kept:
+            # The first one is told of when its first frame is on disk. This one is gone, and another may have its name.
+            verdict = "lost: nothing of it had come to the disk"
         else:
             counts = {
                 "frames": frames,

@@ -369,6 +369,26 @@ def test_a_kill_between_two_files_costs_none(run: Run, told: Told) -> None:
     assert [entry for entry in summary(entered(told())) if entry[0] == "file"][1:] == []
 
 
+def test_a_file_of_which_nothing_came_to_the_disk_is_no_file(run: Run, told: Told) -> None:
+    """FFmpeg had counted frames of it. The file is removed, and the next runner's has its name: nobody counts that."""
+    world = Files([*records(5)])
+
+    def close(file: FakeFile, _: bool) -> None:
+        is_first = file is world.files[0]
+        file.events.append(Closed(1000 * is_first, is_first, ""))
+
+    world.on_finish = close
+    world.at(4.04, world.goes_on(0, 0, 4)).at(4.6, lambda w: w.ffmpeg.exits(-9)).at(20.0, stop)
+    run(world, SEGMENTED)
+    story = Story(3)
+    for event in told():
+        story.take(event)
+    assert story.to_count() is None
+    assert summary(story.ready())[1:] == [("file", 100, "complete")]
+    assert story.interval is not None and story.interval.what == "killed"
+    assert story.interval.start.monotonic == pytest.approx(4.0, abs=0.05), "from the end of the file before it"
+
+
 def test_a_hole_is_entered_in_the_file_in_which_it_began(run: Run, told: Told) -> None:
     world = Files([*records(3)])
     # Silent from 3 s to 5 s, which FFmpeg fills with 50 copies when the source is back, over the end of the first file.
