@@ -21,7 +21,7 @@ CAPABILITIES = Capabilities("7.1.5", frozenset(), frozenset(), hybrid_fragmented
 
 def port_with(words: object, codec: str = "h264") -> Port:
     table = {"source": {"kind": "test", "size": "320x180"}, "codec": codec, "encoder_options": words}
-    return parse_settings([("a.toml", {"port": {"0": table}})]).ports[0]
+    return parse_settings([("a.toml", {"port": {"0": {**table, "segment_s": 0}}})]).ports[0]
 
 
 def arguments_with(words: list[str], codec: str) -> list[str]:

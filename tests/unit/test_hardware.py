@@ -211,7 +211,7 @@ def test_no_card_keeps_pictures_back(codec: str, way: str, quality: int) -> None
     if way == "vaapi":
         assert arguments.index("-init_hw_device") < arguments.index("-i")
         assert arguments[arguments.index("-vf") + 1].endswith(",format=nv12,hwupload")
-    assert arguments[arguments.index("-f", arguments.index("-c:v")) + 1] == "mp4"
+    assert arguments[arguments.index("-segment_format") + 1] == "mp4"
 
 
 def test_a_trial_is_a_second_in_real_time_that_goes_nowhere() -> None:

@@ -39,7 +39,7 @@ SOUND = ["-f", "mpegts", "-i", "tcp://desk:2"]
 
 def custom(audio: object, *inputs: list[str]) -> Port:
     source = {"kind": "custom", "input": [word for words in inputs for word in words], "audio": audio, "rate": 25}
-    return parse_settings([("x", {"appliance": {"ports": 1}, "defaults": {"source": source}})]).ports[0]
+    return parse_settings([("x", {"appliance": {"ports": 1}, "defaults": {"source": source, "segment_s": 0}})]).ports[0]
 
 
 def command(audio: object, *inputs: list[str]) -> list[str]:
@@ -189,7 +189,7 @@ def test_each_channel_comes_out_as_it_went_in(
 ) -> None:
     """Each carries its own tone at 5 kHz, which AAC cuts off where it takes a channel for that of low frequencies."""
     source = {"kind": "videomaster", "audio_channels": count, "scan": "tff"}
-    defaults = {"source": source, "codec": codec, "audio": audio, "raster": "1920x1080"}
+    defaults = {"source": source, "codec": codec, "audio": audio, "raster": "1920x1080", "segment_s": 0}
     port = parse_settings([("x", {"appliance": {"ports": 1}, "defaults": defaults})]).ports[0]
     words = build_ffmpeg_arguments(port, ffmpeg, FFMPEGS["7.1"])
     at = [index for index, word in enumerate(words) if word == "-map"][1]
@@ -252,7 +252,7 @@ def test_only_what_is_recorded_whole_in_aac_is_split_later() -> None:
     assert pairs.count("-map") == 4
     assert without_audio(pairs, "") == without_audio(whole, "")
     for table in ({"codec": "pcm_s24le"}, {"channels": [1, 2, 3]}, {"channels": [1, 2], "tracks": "mono"}):
-        defaults = {"source": {"kind": "custom", "input": PICTURE}, "audio": table}
+        defaults = {"source": {"kind": "custom", "input": PICTURE}, "audio": table, "segment_s": 0}
         port = parse_settings([("x", {"appliance": {"ports": 1}, "defaults": defaults})]).ports[0]
         words = build_ffmpeg_arguments(port, "/usr/bin/ffmpeg", FFMPEGS["7.1"])
         assert in_pairs(words, 6) == words

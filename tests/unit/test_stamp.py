@@ -11,6 +11,7 @@ import subprocess
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -34,7 +35,8 @@ def make_port(codec: str, container: str, rate: str, timecode: str = "clock") ->
     """Without sound, of which FFmpeg writes a packet more or less before its end."""
     graph = f"testsrc2=size={SIZES.get(codec, '320x180')}:rate={rate}"
     source = {"kind": "custom", "input": ["-f", "lavfi", "-i", graph], "rate": rate, "audio": False}
-    defaults = {"source": source, "codec": codec, "container": container, "timecode": timecode}
+    defaults: dict[str, Any] = {"source": source, "codec": codec, "container": container, "timecode": timecode}
+    defaults["segment_s"] = 0
     if codec in ("dnxhd", "xdcam"):
         defaults["raster"] = SIZES[codec]
     return parse_settings([("test.toml", {"appliance": {"ports": 1}, "defaults": defaults})]).ports[0]
