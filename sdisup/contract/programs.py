@@ -17,7 +17,7 @@ from sdisup.contract.trace import trace_command
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from typing import NoReturn
 
 CHUNK_BYTES = 1 << 16
@@ -47,6 +47,7 @@ class Program:
                 setsid=True,
                 # Python ignores SIGPIPE, and an ignored signal stays ignored across exec.
                 setsigdef=[signal.SIGPIPE],
+                setsigmask=[],
             )
             self._pidfd = pidfd_of(self.pid)
         except BaseException as error:
@@ -58,17 +59,24 @@ class Program:
         os.close(null)
 
     def answer(
-        self, limit_bytes: int = 4096, timeout_s: float | None = None, end_timeout_s: float = 0.2
+        self,
+        limit_bytes: int = 4096,
+        timeout_s: float | None = None,
+        end_timeout_s: float = 0.2,
+        mask: Iterable[int] | None = None,
     ) -> tuple[bytes, int] | None:
         """What it writes, up to `limit_bytes`, and its exit code (minus the signal that killed it), once it has ended.
 
         None if that is not within `timeout_s` seconds of its start. What is left of it and its children is killed, and
-        waited for up to `end_timeout_s` seconds.
+        waited for up to `end_timeout_s` seconds. From here on, where nothing that a signal raises leaves it behind, the
+        thread has the signal `mask`.
         """
         deadline = None if timeout_s is None else self._began + timeout_s
         text = b""
         is_over = False
         try:
+            if mask is not None:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             while len(text) < limit_bytes and _is_ready(self._output, deadline):
                 data = os.read(self._output, min(CHUNK_BYTES, limit_bytes - len(text)))
                 if not data:

@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import resource
+import signal
 import stat
 import threading
 from collections.abc import Iterator, Sequence
@@ -404,17 +405,23 @@ def join(run: Run, ffmpeg: str, ffprobe: str, sources: Sources, directory: str, 
     return unfinished.path
 
 
+INTERRUPTIONS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
 def _copy(run: Run, ffmpeg: str, sources: Sources, output: int) -> None:
-    listed = os.memfd_create("files")
+    listed, mask = os.memfd_create("files"), signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
         os.write(listed, list_text(run, [sources.name(piece.path) for piece in run.pieces]).encode())
         words = arguments(run, ffmpeg, f"/proc/{os.getpid()}/fd/{listed}")
+        # An interruption between its start and the wait for its end would leave FFmpeg behind.
+        signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTIONS)
         program = Program([*COUNT_GENTLY, *words], with_stderr=True, given=output)
         with _synced(output):
-            text, code = program.answer(SAID_BYTES) or (b"", 127)
+            text, code = program.answer(SAID_BYTES, mask=mask) or (b"", 127)
     except (OSError, ValueError) as error:
         raise SdisupError(f"{ffmpeg} cannot be run: {error}") from error
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.close(listed)
     if code:
         lines = text.decode("utf-8", "replace").strip().splitlines()
