@@ -127,6 +127,10 @@ class Ladder:
         return self._steps[-1][0] if self._steps else 0.0
 
 
+SLACK_S = 0.1
+"""How far two readings of the clocks may be apart."""
+
+
 class Arrivals:
     """When messages came, of which the kernel says when by the wall clock, which may be moved meanwhile. Pure.
 
@@ -143,8 +147,10 @@ class Arrivals:
         ages = []
         for stamp in stamps:
             # By the clock as it is, or as it was: none is older than the one before it, or comes in the future.
-            possible = (at for at in (stamp - ahead_s[0], stamp - ahead_s[1]) if self._at <= at <= now)
-            self._at = next(possible, min(now, max(self._at, stamp - ahead_s[0])))
+            moments = (stamp - ahead_s[0], stamp - ahead_s[1])
+            possible = (min(now, max(self._at, at)) for at in moments if self._at - SLACK_S <= at <= now + SLACK_S)
+            # A stamp by a clock that is not this one tells nothing: what is read now came by now.
+            self._at = next(possible, now)
             ages.append(now - self._at)
         return ages
 

@@ -380,3 +380,11 @@ def test_a_file_at_its_limit_is_an_error_and_no_death(spawn: Spawn) -> None:
     """FFmpeg that SIGXFSZ kills cannot finish its file; Python ignores that signal, and its child does so too."""
     process = spawn(sh("cat /proc/self/status >&2"))
     assert signal_mask(process, b"SigIgn:") & (1 << (signal.SIGXFSZ - 1))
+
+
+def test_a_stamp_by_another_clock_tells_nothing() -> None:
+    """What is read came by now: or else each picture would count as the first one's moment, and stall the port."""
+    arrivals = Arrivals(100.0, 1000.0)
+    assert arrivals.ages([1000.0 + 0.5 - 40], 101.0, 1001.0) == [0.0]
+    assert arrivals.ages([1001.5 - 40], 102.0, 1002.0) == [0.0]
+    assert arrivals.ages([1002.25], 103.0, 1003.0) == pytest.approx([0.75])
