@@ -32,7 +32,7 @@ from sdisup.runner.causes import (
     classify,
     file_verdict,
 )
-from sdisup.runner.command import is_copied, is_from_zero, is_segmented, with_output
+from sdisup.runner.command import is_copied, is_from_zero, is_segmented
 from sdisup.runner.decide import (
     CLOSING,
     ENDED,
@@ -56,12 +56,12 @@ from sdisup.runner.disk import (
 )
 from sdisup.runner.ffmpeg import (
     FILES,
-    OUTPUT_NAME,
     FFmpegProcess,
     Ladder,
     descriptor_of,
     lend,
     output_name,
+    spawn_into,
     take_back,
 )
 from sdisup.runner.meter import Meter
@@ -622,21 +622,9 @@ class Attempt:
 
     # The files after the first one.
 
-    def _lend(self, output: int) -> int:
-        """Let FFmpeg have its first file. Returns the descriptor that it is to inherit; -1 if it opens the files."""
-        if not self._is_segmented:
-            return output
-        lend(output, 0)
-        self._lent.append(0)
-        return -1
-
-    @property
-    def _output_name(self) -> str:
-        return output_name() if self._is_segmented else OUTPUT_NAME
-
     def _with_paths(self, text: str) -> str:
         """A line of FFmpeg's with the paths of the files in place of its names for them."""
-        text = text.replace(self._output_name, self.path)
+        text = text.replace(output_name(self.options.command), self.path)
         if self._is_segmented:
             for file in self.files:
                 text = text.replace(f"/proc/{os.getpid()}/fd/{descriptor_of(file.index)}", file.path)
@@ -757,13 +745,14 @@ class Attempt:
             self._close_files(now)
             return
         try:
-            output = self._lend(output)
-            command = with_output(self.options.command, self.options.container, self._output_name)
-            self._ffmpeg = self._spawn_ffmpeg(command, output)
+            options = self.options
+            self._ffmpeg = spawn_into(self._spawn_ffmpeg, options.command, options.container, output)
         except OSError as error:
             self.fault = Fault(NOT_EXECUTED, f"{self.options.command[0]} cannot be executed: {error.strerror}")
             self._close_files(now)
             return
+        if self._is_segmented:
+            self._lent.append(0)
         # The first one was, before there was this attempt (begin.py).
         self._start_at(self._ffmpeg.spawned_at)
         self._poll.register(self._ffmpeg.stderr, select.POLLIN)

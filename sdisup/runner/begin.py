@@ -30,9 +30,9 @@ from sdisup.contract.records import Record
 from sdisup.contract.requests import Request, claim_request
 from sdisup.contract.status import PortStatus, read_status, stopped_at, take_lock
 from sdisup.ledger import spool
-from sdisup.runner.command import is_segmented, next_options, with_output
+from sdisup.runner.command import next_options
 from sdisup.runner.disk import Opened, RecordingFile, place_of, recording_files
-from sdisup.runner.ffmpeg import OUTPUT_NAME, FFmpegProcess, lend, output_name
+from sdisup.runner.ffmpeg import FFmpegProcess, spawn_into
 from sdisup.runner.memory import Memory, backoff_s, leave_mark, memory_path, take_up
 from sdisup.runner.notify import Notifier
 
@@ -165,11 +165,7 @@ class Beginning:
         self.tell_opened(first.options, event.path, now, began=now, is_retry=False)
         first.path = event.path
         try:
-            output, name = event.descriptor, OUTPUT_NAME
-            if is_segmented(options.command):
-                lend(output, 0)
-                output, name = -1, output_name()
-            first.ffmpeg = self.spawn(with_output(options.command, options.container, name), output)
+            first.ffmpeg = spawn_into(self.spawn, options.command, options.container, event.descriptor)
         except OSError as error:
             first.refusal = error
 

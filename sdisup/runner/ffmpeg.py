@@ -20,10 +20,11 @@ from _socket import AF_UNIX, MSG_DONTWAIT, SOCK_CLOEXEC, SOCK_SEQPACKET, SOCK_ST
 
 from sdisup.contract.files import pidfd_of
 from sdisup.contract.lean import signal
+from sdisup.runner.command import is_segmented, with_output
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 READ_BYTES = 1 << 16
 OUTPUT_DESCRIPTOR = 3
@@ -42,9 +43,24 @@ FIONREAD = 0x541B
 """How many bytes nobody has read (ioctl_tty(2), pipe(7)); the module that names it would be loaded for it alone."""
 
 
-def output_name(pid: int | None = None) -> str:
-    """What FFmpeg takes as its output: the descriptors of a process, by default of this one (proc(5), fd)."""
-    return f"/proc/{pid or os.getpid()}/fd/{FIRST // FILES}%d"
+def output_name(command: Sequence[str]) -> str:
+    """What FFmpeg takes as its output: the file that it inherits, or this process' descriptors (proc(5), fd)."""
+    return f"/proc/{os.getpid()}/fd/{FIRST // FILES}%d" if is_segmented(command) else OUTPUT_NAME
+
+
+def spawn_into(
+    spawn: Callable[[Sequence[str], int], FFmpegProcess], command: Sequence[str], container: str, descriptor: int
+) -> FFmpegProcess:
+    """Spawn an FFmpeg that records into this file, which is open, and those that it is lent later. Raises OSError."""
+    words = with_output(command, container, output_name(command))
+    if not is_segmented(command):
+        return spawn(words, descriptor)
+    lend(descriptor, 0)
+    try:
+        return spawn(words, -1)
+    except OSError:
+        take_back(0)
+        raise
 
 
 def descriptor_of(index: int) -> int:
