@@ -1,9 +1,10 @@
-"""What tests of a runner in a played world share."""
+"""What tests share: a runner in a played world, what it says and tells, and a machine's time zone."""
 
 from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -47,3 +48,13 @@ def told(tmp_path: Path) -> Callable[[], list[dict[str, Any]]]:
         return [json.loads(line) for line in text.splitlines()]
 
     return events
+
+
+@pytest.fixture
+def in_berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine whose local time is not UTC, with summer time."""
+    monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import assume, example, given
@@ -21,13 +19,7 @@ NOON = 1769860800.9  # 2026-01-31T12:00:00Z
 PORT = {"port": 3, "name": "CAM3", "take": "final-1", "codec": "h264"}
 
 
-@pytest.fixture(autouse=True)
-def in_berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
-    time.tzset()
-    yield
-    monkeypatch.undo()
-    time.tzset()
+pytestmark = pytest.mark.usefixtures("in_berlin")
 
 
 def path_of(template: str, number: int = 1, now: float = NOON, container: str = "mp4", **values: object) -> str:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import functools
-import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +21,6 @@ from test_stamp import timecodes_in
 from sdisup.config.settings import numbers_at
 from sdisup.contract.options import Options
 from sdisup.contract.timecode import CLOCK, Counting
-from sdisup.runner import report
 from sdisup.runner.disk import FirstMedia
 from sdisup.runner.main import EXIT_RETRY
 from sdisup.runner.memory import Memory
@@ -43,23 +41,7 @@ NOON = 1769860800.0  # 2026-01-31T12:00:00Z, 13:00 in Berlin
 SUMMER = 1785499200.5  # 2026-07-31T12:00:00.5Z, 14:00 in Berlin
 
 
-@pytest.fixture(autouse=True)
-def in_berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
-    time.tzset()
-    yield
-    monkeypatch.undo()
-    time.tzset()
-
-
-@pytest.fixture(autouse=True)
-def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    lines: list[str] = []
-    monkeypatch.setattr(report.Journal, "_write", lambda _self, line: lines.append(line.decode().rstrip()))
-    monkeypatch.setattr(os, "set_blocking", lambda *_: None)
-    for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC"):
-        monkeypatch.delenv(name, raising=False)
-    return lines
+pytestmark = pytest.mark.usefixtures("in_berlin", "said")
 
 
 @pytest.fixture
