@@ -91,6 +91,8 @@ def status(arguments: argparse.Namespace | StatusArguments) -> int:
 
         colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
         print(status_table(found, monotonic(), colour=colour))
+    for text in dict.fromkeys(text for port in found for text in port.warnings):
+        remark(f"warning: {text}")
     for text in (*dict.fromkeys(text for port in ports for text in port.overridden), *all_problems()):
         remark(text)
     return code

@@ -10,15 +10,16 @@ if TYPE_CHECKING:
 
     from sdisup.contract.status import PortStatus
 
-COLUMNS = ("PORT", "NAME", "STATE", "FOR", "FRAMES", "FPS", "SPEED", "Mb/s", "DROPPED", "FILE", "REASON")
-_RIGHT = {"PORT", "FOR", "FRAMES", "FPS", "SPEED", "Mb/s", "DROPPED"}
+COLUMNS = ("PORT", "NAME", "STATE", "FOR", "FRAMES", "FPS", "SPEED", "Mb/s", "LEFT", "DROPPED", "FILE", "REASON")
+_RIGHT = {"PORT", "FOR", "FRAMES", "FPS", "SPEED", "Mb/s", "LEFT", "DROPPED"}
 COLOURS = {"recording": "32", "stopped": "2", "starting": "33", "stopping": "33", "no-signal": "33"}
 OTHER_COLOUR = "31"
 NOTHING = "-"
 
 
 def status_table(found: Sequence[PortStatus], now_monotonic: float, *, colour: bool) -> str:
-    """A header and a line a port. FOR is how long the port is in its state; `Mb/s` are 10^6 bits a second."""
+    """A header and a line a port. FOR is how long the port is in its state; `Mb/s` are 10^6 bits a second; LEFT is how
+    long there is room on its disk, with what retention may delete."""
     rows = [_cells(status, now_monotonic) for status in found]
     widths = [max(len(row[i]) for row in [COLUMNS, *rows]) for i in range(len(COLUMNS))]
     lines = [_line(COLUMNS, widths)]
@@ -45,7 +46,7 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 def _cells(status: PortStatus, now_monotonic: float) -> list[str]:
     running = status.current_file is not None
     since = status.state_since_monotonic
-    reason = status.reason
+    reason, left_s = status.reason, status.disk_remaining_with_retention_seconds
     if status.config_pending:
         reason = "; ".join(part for part in (reason, "its next start takes a changed unit") if part)
     cells = [
@@ -57,6 +58,7 @@ def _cells(status: PortStatus, now_monotonic: float) -> list[str]:
         f"{status.fps:.1f}" if running else NOTHING,
         f"{status.speed:.2f}x" if running and status.speed is not None else NOTHING,
         f"{status.bitrate_mbps:.1f}" if running else NOTHING,
+        NOTHING if left_s is None else duration_text(left_s),
         str(status.dropped_frames) if running else NOTHING,
         os.path.basename(status.current_file or NOTHING),
         reason,

@@ -72,6 +72,7 @@ class Port(Record):
     audio_channels: tuple[int, ...]
     segment_s: float
     segment_on_clock: bool
+    space_warning_h: float
     stall_timeout_s: float
     start_timeout_s: float
     sync_interval_s: float

@@ -214,6 +214,9 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
                 minimum=SHORTEST_SEGMENT_S, maximum=LONGEST_SEGMENT_S, unit="s"),
         Setting("segment_on_clock", BOOLEAN, False, "Whether files begin by the clock, in local time: with `segment_s ="
                 " 600` at 10:00:00, 10:10:00 and so on, so that the first one is shorter."),
+        Setting("space_warning_h", LIMIT, 24.0, "`sdisup status` and `check` warn where the disk is full within so many"
+                " hours, by the bit rates of all ports that record there. 0 is for never.", minimum=0.1, maximum=8760,
+                unit="h"),
         Setting("stall_timeout_s", NUMBER, None, "FFmpeg is restarted when no frame has come for so long.",
                 default_doc=_limits_doc("stall_timeout_s"), minimum=1, maximum=600, unit="s"),
         Setting("start_timeout_s", LIMIT, 30.0,

@@ -20,7 +20,7 @@ class AppliedPort(Record):
     """A port as it was last applied.
 
     `revision` is what its next start will take, `filesystem` the identity of what its recordings are on; `overridden`
-    says where another file holds against what sdisup.toml says.
+    says where another file holds against what sdisup.toml says. Below `space_warning_h` hours of room the status warns.
     """
 
     index: int
@@ -31,6 +31,7 @@ class AppliedPort(Record):
     revision: str
     filesystem: str = ""
     overridden: tuple[str, ...] = ()
+    space_warning_h: float = 24.0
 
     @property
     def unit(self) -> str:
@@ -116,6 +117,11 @@ def applied_from(fields: Fields) -> Applied:
             listed.fail(key[:80], "no port")
         ports[int(key)] = listed.child(key).record(AppliedPort, index=int(key))
     return Applied(dict(sorted(ports.items())), fields.texts("files", []))
+
+
+def is_same(one: Applied, other: Applied) -> bool:
+    """Whether save_applied() would write the same of both."""
+    return one.ports == other.ports and sorted(one.files) == sorted(other.files)
 
 
 def save_applied(applied: Applied, path: str = APPLIED_PATH) -> bool:

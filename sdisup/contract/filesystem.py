@@ -23,6 +23,8 @@ XFS_IOC_FSGEOMETRY_V1 = 0x80705864
 XFS_GEOMETRY_BYTES, XFS_UUID = 112, slice(64, 80)
 # Their statvfs f_fsid is made from their UUID (statfs(2) leaves it open; fs/ext4/super.c, fs/btrfs/super.c).
 UUID_IN_FSID = frozenset({"ext2", "ext3", "ext4", "btrfs"})
+POOLED = frozenset({"btrfs", "zfs"})
+"""Of a pool there are several, each with an identity of its own."""
 WITH_ROOT = " with /"
 # Layers and memory have no name of their own that means anything after a reboot.
 NAMELESS = frozenset({"overlay", "tmpfs", "ramfs"})
@@ -120,9 +122,13 @@ def is_beside_system(path: str) -> bool:
 
 def shares_space(one: tuple[str, str], other: tuple[str, str]) -> bool:
     """Whether two mounts, each by type and source, are of one pool: subvolumes of a btrfs, datasets of ZFS."""
-    (kind, source), (other_kind, other_source) = one, other
-    pool, other_pool = (name.partition("/")[0] if kind == "zfs" else name for name in (source, other_source))
-    return kind == other_kind and kind in ("btrfs", "zfs") and pool == other_pool
+    return one[0] in POOLED and pool_of(*one) == pool_of(*other)
+
+
+def pool_of(kind: str, source: str) -> str:
+    """What a mount of a pool fills, a name within this boot. A btrfs is mounted from one source, whichever of its disks
+    that names (btrfs_show_devname, fs/btrfs/super.c); a ZFS dataset's name begins with that of its pool."""
+    return f"{kind} {source.partition('/')[0] if kind == 'zfs' else source}"
 
 
 def is_same_filesystem(remembered: str, found: str) -> bool:
@@ -153,7 +159,7 @@ def is_shut_off(path: str, mountinfo: list[str] | None = None) -> bool:
         words, of_filesystem = fields.split(" "), rest.split(" ")
         if len(words) < 6 or len(of_filesystem) < 3:
             continue
-        place = _unescaped(words[4])
+        place = unescaped(words[4])
         is_above = real == place or real.startswith(place.rstrip("/") + "/")
         # Of two mounts on one place the later one counts.
         if is_above and (found is None or len(place) >= len(found[0])):
@@ -163,7 +169,7 @@ def is_shut_off(path: str, mountinfo: list[str] | None = None) -> bool:
     return "ro" in found[1].split(",") and "rw" in found[2].split(",")
 
 
-def _unescaped(text: str) -> str:
+def unescaped(text: str) -> str:
     """A path of mountinfo, where some characters stand as octal numbers (proc(5))."""
     for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
         text = text.replace(code, character)

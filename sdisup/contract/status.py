@@ -41,7 +41,7 @@ class PortStatus(Record, frozen=False):
     `current_file`, None where that is all of them, and `bytes_written` is its size. `take_…` and `restarts` count since
     the start, through restarts. `fps` and `bitrate_mbps` (10^6 bit/s) are those of the last seconds. Times ending in
     `_at` are UTC, ISO 8601; `…_monotonic` is CLOCK_MONOTONIC in seconds. `disk_remaining_seconds` counts the bit rates
-    of all ports on that filesystem.
+    of all ports that fill that filesystem, or the pool it is of. `warnings` are of what may end a recording later.
     """
 
     schema: int = SCHEMA
@@ -94,6 +94,8 @@ class PortStatus(Record, frozen=False):
     filesystem: str = ""
     disk_free_bytes: int | None = None
     disk_remaining_seconds: float | None = None
+    disk_remaining_with_retention_seconds: float | None = None
+    warnings: tuple[str, ...] = ()
     should_record: bool = False
 
     def update(self, **values: object) -> None:

@@ -17,7 +17,7 @@ from types import MappingProxyType
 
 from sdisup.config.codecs import SOFTWARE
 from sdisup.config.settings import Port, Settings
-from sdisup.contract.applied import APPLIED_PATH, Applied, AppliedPort, load_applied, save_applied
+from sdisup.contract.applied import APPLIED_PATH, Applied, AppliedPort, is_same, load_applied, save_applied
 from sdisup.contract.disks import disk_path, forget_disks, remembered_disk
 from sdisup.contract.files import monotonic
 from sdisup.contract.filesystem import is_named, is_same_filesystem, is_system_disk
@@ -267,6 +267,7 @@ def dry_run(settings: Settings, *, restart: bool, accept_disks: bool = False) ->
         *(f"start {applied.ports[index].label}" for index in start),
         *(f"{'restart' if restart else 'leave'} {applied.ports[index].label}, "
           f"which {what} with its former unit" for index, what in pending.items()),
+        *([f"write {APPLIED_PATH}"] if not is_same(applied, prepared.before) else []),
     ]  # fmt: skip
     return prepared.plan.diff(), consequences, prepared.warnings + found
 
@@ -341,6 +342,7 @@ def _applied(prepared: Prepared) -> Applied:
             prepared.rendered.revisions[port.index],
             prepared.machine.filesystems.get(port.recordings, ""),
             prepared.settings.overridden_of(port.index),
+            port.space_warning_h,
         )
         for port in prepared.settings.ports.values()
     }

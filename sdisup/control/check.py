@@ -11,10 +11,11 @@ from collections.abc import Iterator, Mapping
 from sdisup.config.codecs import AUTO, CODECS, SOFTWARE
 from sdisup.config.settings import Settings
 from sdisup.config.table import MAX_PORTS
-from sdisup.contract.applied import load_applied
+from sdisup.contract.applied import AppliedPort, load_applied
 from sdisup.contract.programs import ffprobe_beside
 from sdisup.contract.status import find_status, is_alive
 from sdisup.control.look import USER, Look, directory_doubt, directory_problem, look_at
+from sdisup.control.observe import space_warnings
 from sdisup.encode import hardware
 from sdisup.encode.command import missing_capabilities
 from sdisup.encode.probe import list_sources, pcm_in_mp4_problems, probe_ffmpeg
@@ -52,10 +53,19 @@ def report(settings: Settings, quick: bool = False) -> tuple[list[str], list[str
         found += [f"{port.label}: {text}" for text in _file_problems(port.source, looks)]
     found += _executable_problems(settings) if quick else _ffmpeg_problems(settings) + _unit_problems(settings)
     doubts = list(filter(None, (directory_doubt(path, looks[path]) for path in directories)))
+    doubts += space_warnings(_applied_ports())
     if not quick:
         broken, chosen = _encoder_findings(settings, looks)
         return found + broken + _option_problems(settings), doubts + chosen
     return found, doubts
+
+
+def _applied_ports() -> list[AppliedPort]:
+    try:
+        return list(load_applied().ports.values())
+    except SdisupError:
+        # `pending` says that it cannot be read.
+        return []
 
 
 def pending(settings: Settings, quick: bool = False) -> str:
@@ -66,7 +76,7 @@ def pending(settings: Settings, quick: bool = False) -> str:
     applied = load_applied()
     if not applied.ports:
         return "nothing was applied yet: sdisup apply"
-    names = ("name", "codec", "recordings", "record_at_boot")
+    names = ("name", "codec", "recordings", "record_at_boot", "space_warning_h")
     now = {index: [getattr(port, name) for name in names] for index, port in settings.ports.items()}
     then = {index: [getattr(port, name) for name in names] for index, port in applied.ports.items()}
     is_changed = now != then or not all(os.path.exists(file) for file in applied.files)

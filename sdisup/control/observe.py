@@ -9,6 +9,7 @@ import os
 
 from sdisup.contract.applied import AppliedPort, is_port_number
 from sdisup.contract.files import RUN_DIRECTORY, boot_id, monotonic
+from sdisup.contract.filesystem import POOLED, pool_of
 from sdisup.contract.records import Record
 from sdisup.contract.status import (
     AUTO_RESTART,
@@ -21,11 +22,13 @@ from sdisup.contract.status import (
     read_status,
     settle,
 )
+from sdisup.control.space import share_space, space_warning
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence, Set
 
+    from sdisup.contract.mounts import Mount
     from sdisup.control.bus import Bus
     from sdisup.control.systemd import Systemd
 
@@ -40,21 +43,57 @@ def statuses(ports: Sequence[AppliedPort], systemd: Bus | Systemd | None = None)
     if unsettled:
         _ask_systemd(unsettled, systemd)
     result = [entry.result() for entry in found]
-    _share_disks([*result, *_others(result)])
+    if any(status.is_recording for status in result):
+        _look_at_space(result, {port.index: port.space_warning_h for port in ports})
     return result
 
 
-def _others(found: Sequence[PortStatus]) -> list[PortStatus]:
-    """The ports that were not asked for and record, by their own word: they fill the same disks."""
-    if not any(status.is_recording for status in found):
+def space_warnings(ports: Iterable[AppliedPort]) -> list[str]:
+    """Which disks are full soon, by the word of the ports that record: systemd is not asked."""
+    found = _recording(set())
+    _look_at_space(found, {port.index: port.space_warning_h for port in ports})
+    return list(dict.fromkeys(text for status in found for text in status.warnings))
+
+
+def _look_at_space(found: Sequence[PortStatus], limits_h: Mapping[int, float]) -> None:
+    """Set for how long each of these ports can record, and warn of what is full soon."""
+    others = _recording({status.port_index for status in found})
+    for sharing in share_space([*found, *others], _Spaces().name, {}):
+        for status in sharing:
+            text = space_warning(status, sharing, limits_h.get(status.port_index, 0.0))
+            status.update(warnings=(text,) if text else ())
+
+
+class _Spaces:
+    """Names what a port fills: its filesystem, or the pool that the filesystem is a part of."""
+
+    def __init__(self) -> None:
+        self._mounts: list[Mount] = []
+
+    def name(self, status: PortStatus) -> str:
+        kind = status.filesystem.partition(":")[0]
+        if kind not in POOLED:
+            return status.filesystem
+        from sdisup.contract.mounts import mount_of, read_mounts
+
+        self._mounts = self._mounts or read_mounts()
+        mount = mount_of(status.recordings, self._mounts)
+        return pool_of(mount.kind, mount.source) if mount and mount.kind == kind else status.filesystem
+
+
+def _recording(asked: Set[int]) -> list[PortStatus]:
+    """The ports that record by their own word, but for those that were asked for: they fill the same disks."""
+    this_boot, now = boot_id(), monotonic()
+    try:
+        listed = os.listdir(RUN_DIRECTORY)
+    except FileNotFoundError:
         return []
-    asked, this_boot, now = {status.port_index for status in found}, boot_id(), monotonic()
-    names = (name.removesuffix(".json") for name in os.listdir(RUN_DIRECTORY) if name.endswith(".json"))
+    names = (name.removesuffix(".json") for name in listed if name.endswith(".json"))
     others = [find_status(int(name)) for name in names if is_port_number(name) and int(name) not in asked]
     return [
         other
         for other in others
-        if other and other.boot_id == this_boot and now - other.updated_monotonic < STALE_AFTER_S
+        if other and other.is_recording and other.boot_id == this_boot and now - other.updated_monotonic < STALE_AFTER_S
     ]
 
 
@@ -177,20 +216,6 @@ def unstarted_reason(exit_status: int, port_index: int) -> str:
         return ""
     what = UNSTARTED.get(exit_status, f"its process cannot be started (exit status {exit_status})")
     return f"systemd cannot start the unit: {what}; sdisup logs {port_index} says more"
-
-
-def _share_disks(found: Iterable[PortStatus]) -> None:
-    """Set `disk_remaining_seconds`: free bytes over the bit rates of all ports on that filesystem."""
-    on_disk: dict[str, list[PortStatus]] = {}
-    for status in found:
-        if status.filesystem and status.is_recording:
-            on_disk.setdefault(status.filesystem, []).append(status)
-    for sharing in on_disk.values():
-        bytes_per_s = sum(status.bitrate_mbps for status in sharing) * 1e6 / 8
-        free = [status.disk_free_bytes for status in sharing if status.disk_free_bytes is not None]
-        if bytes_per_s > 0 and free:
-            for status in sharing:
-                status.update(disk_remaining_seconds=round(min(free) / bytes_per_s, 1))
 
 
 def records_as_it_should(status: PortStatus) -> bool:

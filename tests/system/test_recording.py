@@ -364,7 +364,7 @@ def test_status_is_said_in_a_table_and_by_its_exit_code(appliance: Machine) -> N
     appliance.sdisup("start CAM1")
     appliance.wait_recording(1, frames=25)
     table = appliance.sdisup("status").stdout.splitlines()
-    assert table[0].split() == "PORT NAME STATE FOR FRAMES FPS SPEED Mb/s DROPPED FILE REASON".split()
+    assert table[0].split() == "PORT NAME STATE FOR FRAMES FPS SPEED Mb/s LEFT DROPPED FILE REASON".split()
     assert table[1].split()[:3] == ["0", "port0", "stopped"]
     assert table[2].split()[:3] == ["1", "CAM1", "recording"]
     assert json.loads(appliance.sdisup("status 0 --json").stdout)[0]["port_index"] == 0

@@ -11,7 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdisup.contract.applied import Applied, AppliedPort, applied_from, is_port_number, load_applied, save_applied
+from sdisup.contract.applied import (
+    Applied,
+    AppliedPort,
+    applied_from,
+    is_port_number,
+    is_same,
+    load_applied,
+    save_applied,
+)
 from sdisup.contract.files import Fields
 from sdisup.errors import SdisupError, UnknownPortError, UsageError
 
@@ -149,6 +157,8 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     assert as_dict(load_applied(path)) == as_dict(FOUR)
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o644
     assert list(load_applied(path).ports) == [0, 1, 2, 3]
+    assert is_same(load_applied(path), Applied(FOUR.ports, ["/b", "/a"]))
+    assert not is_same(FOUR, Applied({**FOUR.ports, 0: FOUR.ports[0].replaced(space_warning_h=1.0)}, FOUR.files))
 
 
 def test_saving_the_same_again_touches_nothing(tmp_path: Path) -> None:

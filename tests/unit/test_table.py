@@ -16,7 +16,7 @@ def recording(**values: Any) -> PortStatus:
     known = {
         "port_index": 3, "name": "CAM3", "state": "recording", "frame_count": 4711, "fps": 25.0, "speed": 1.0,
         "bitrate_mbps": 8.04, "dropped_frames": 2, "current_file": "/srv/recordings/CAM3_20260131T120000Z.mp4",
-        "state_since_monotonic": 100.0,
+        "state_since_monotonic": 100.0, "disk_remaining_with_retention_seconds": 97200.0,
     }  # fmt: skip
     return PortStatus(**{**known, **values})
 
@@ -32,14 +32,14 @@ def cells(status: PortStatus, now: float = 285.0) -> dict[str, str]:
 
 def test_a_recording_port() -> None:
     assert status_table([recording()], 285.0, colour=False).split("\n") == [
-        "PORT  NAME  STATE        FOR  FRAMES   FPS  SPEED  Mb/s  DROPPED  FILE                       REASON",
-        "   3  CAM3  recording  3m05s    4711  25.0  1.00x   8.0        2  CAM3_20260131T120000Z.mp4",
+        "PORT  NAME  STATE        FOR  FRAMES   FPS  SPEED  Mb/s   LEFT  DROPPED  FILE                       REASON",
+        "   3  CAM3  recording  3m05s    4711  25.0  1.00x   8.0  1d03h        2  CAM3_20260131T120000Z.mp4",
     ]
 
 
 def test_a_port_that_is_stopped_has_no_numbers() -> None:
     status = PortStatus(port_index=0, name="port0", state="stopped")
-    assert list(cells(status).values()) == ["0", "port0", "stopped", *["-"] * 7]
+    assert list(cells(status).values()) == ["0", "port0", "stopped", *["-"] * 8]
 
 
 def test_a_pending_change_is_said_after_the_reason() -> None:
