@@ -219,6 +219,25 @@ def _export(arguments: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
+def _schedule(arguments: argparse.Namespace) -> int:
+    """The coming week of the ports' schedules."""
+    import time
+
+    from sdisup.cli.schedules import document, lines
+    from sdisup.cli.status import json_text
+    from sdisup.control.week import coming
+
+    now = time.time()
+    found = coming(selected(arguments), now)
+    if arguments.json:
+        print(json_text(document(found)))
+    elif found:
+        sys.stdout.writelines(f"{line}\n" for line in lines(found, now))
+    else:
+        remark("nothing is scheduled in the coming week; a port's `schedule` is in docs/schedules.md")
+    return EXIT_DONE
+
+
 def _stop(arguments: argparse.Namespace) -> int:
     from sdisup.control.ports import stop_ports
 
@@ -234,9 +253,10 @@ def _drill(arguments: argparse.Namespace) -> int:
 def _apply(arguments: argparse.Namespace) -> int:
     from sdisup.config.settings import Settings
     from sdisup.control.apply import apply, dry_run, one_at_a_time
+    from sdisup.control.calendars import refusals
 
     if arguments.dry_run:
-        settings = Settings.load(arguments.config)
+        settings = Settings.load(arguments.config, refusals)
         difference, consequences, warnings = dry_run(
             settings, restart=arguments.restart, accept_disks=arguments.accept_disks
         )
@@ -250,7 +270,7 @@ def _apply(arguments: argparse.Namespace) -> int:
         return EXIT_DONE
     with one_at_a_time():
         apply(
-            Settings.load(arguments.config),
+            Settings.load(arguments.config, refusals),
             restart=arguments.restart,
             accept_disks=arguments.accept_disks,
             say=print,
@@ -261,9 +281,10 @@ def _apply(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     from sdisup.config.settings import Settings
+    from sdisup.control.calendars import refusals
 
     try:
-        settings = Settings.load(arguments.config)
+        settings = Settings.load(arguments.config, refusals)
     except ConfigError as error:
         # What the machine lacks for the other ports is said all the same.
         if isinstance(error.valid, Settings):
@@ -470,6 +491,7 @@ COMMANDS: dict[
     "cut": (_cut, "let the next take begin while ports record, without a lost frame", _cut_arguments),
     "enable": (_enable, "let ports record at boot, from now on", _chosen_ports_arguments),
     "disable": (_enable, "no longer let ports record at boot; one that records goes on", _chosen_ports_arguments),
+    "schedule": (_schedule, "what ports will record by themselves in the coming week", _status_arguments),
     "logs": (_logs, "what ports and their FFmpegs said, from the journal", _logs_arguments),
     "gaps": (_account, "what is missing of each port, since when, for how long and why", _gaps_arguments),
     "recordings": (

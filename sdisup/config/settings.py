@@ -6,7 +6,7 @@ then checks the values together. Whatever the documents hold, the outcome is Set
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from types import MappingProxyType
 from typing import Any
@@ -23,6 +23,7 @@ from sdisup.config.documents import (
     overridden,
     read_documents,
 )
+from sdisup.config.planned import Planned
 from sdisup.config.sound import channels_of, sound_problems
 from sdisup.config.table import APPLIANCE, MAX_PORTS, PORT, SOURCE_LIMITS, check_layer, fold_source, rows
 from sdisup.contract.files import CONFIGURATION_PATH
@@ -35,6 +36,8 @@ from sdisup.sources.values import AUTO_RATE, FPS, SLOWEST_RATE, show
 
 BURST_S = 40.0
 """A stream's server may send so much at once, as it comes (runner/pace.py, BUFFERED_S)."""
+
+Refusals = Callable[[Sequence[str]], Mapping[str, str]]
 
 
 class Port(Record):
@@ -65,6 +68,9 @@ class Port(Record):
     timecode: str
     threads: int
     record_at_boot: bool
+    schedule: tuple[Planned, ...]
+    pre_roll_s: float
+    post_roll_s: float
     recordings: str
     file_name: str
     audio_codec: str
@@ -138,17 +144,18 @@ class Settings(Record):
         return list(dict.fromkeys(port.recordings for port in self.ports.values()))
 
     @classmethod
-    def load(cls, path: str = CONFIGURATION_PATH) -> Settings:
+    def load(cls, path: str = CONFIGURATION_PATH, refusals: Refusals | None = None) -> Settings:
         """The configuration of `path` and of the *.toml in `path`.d, in the order of their names.
 
-        Raises ConfigError with every problem in any of the files.
+        `refusals` has systemd's words for the calendar expressions that it refuses. Raises ConfigError with every
+        problem in any of the files.
         """
         documents, problems, hint = read_documents(path)
         if not any(name == path for name, _ in documents):
             # Without the main file the other files would be checked against defaults that nobody chose.
             raise ConfigError(problems, hint)
         try:
-            settings = parse_settings(documents)
+            settings = parse_settings(documents, refusals)
         except ConfigError as error:
             raise ConfigError(problems + error.problems, hint, error.valid) from None
         if problems:
@@ -156,8 +163,8 @@ class Settings(Record):
         return settings
 
 
-def parse_settings(documents: Sequence[tuple[str, Mapping[str, Any]]]) -> Settings:
-    """The settings that `documents`, pairs of file name and parsed TOML, hold together.
+def parse_settings(documents: Sequence[tuple[str, Mapping[str, Any]]], refusals: Refusals | None = None) -> Settings:
+    """The settings that `documents`, pairs of file name and parsed TOML, hold together; `refusals` as of Settings.load.
 
     Raises ConfigError with every problem, each with the file that the value came from, and with what is valid.
     """
@@ -183,6 +190,8 @@ def parse_settings(documents: Sequence[tuple[str, Mapping[str, Any]]]) -> Settin
     _check_names(ports, tree, found)
     _check_devices(ports, tree, found)
     _check_files(ports, tree, found)
+    if refusals is not None:
+        _check_starts(ports, tree, found, refusals)
     main = merge(documents[:1], Findings(found.main_file))
     settings = Settings(
         path=found.main_file,
@@ -355,6 +364,16 @@ def _check_files(ports: Sequence[Port], tree: Tree, found: Findings) -> None:
             )
             found.problem(find_leaf(tree, wrong.index, ("file_name",), found), text)
             return
+
+
+def _check_starts(ports: Sequence[Port], tree: Tree, found: Findings, refusals: Refusals) -> None:
+    """Report the calendar expressions that systemd does not take; it is asked for all of them at once."""
+    refused = refusals([entry.start for port in ports for entry in port.schedule])
+    for port in ports if refused else ():
+        leaf = find_leaf(tree, port.index, ("schedule",), found)
+        for number, entry in enumerate(port.schedule, 1):
+            if entry.start in refused:
+                found.problem(leaf, f"entry {number}: start: {refused[entry.start]}")
 
 
 # ---- The values of a port together ----

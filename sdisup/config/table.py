@@ -27,6 +27,7 @@ from sdisup.config.codecs import (
 )
 from sdisup.config.documents import Findings, Layer
 from sdisup.config.encoder_words import check_encoder_options
+from sdisup.config.planned import SCHEDULE
 from sdisup.config.rasters import RASTERS
 from sdisup.config.sound import CHANNELS_MAX, ENCODERS, MONO, ONE, PAIRS
 from sdisup.contract.names import DEFAULT, problem_of
@@ -153,6 +154,12 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
                 " `file_name` is otherwise.",
                 default_doc="portN"),
         Setting("record_at_boot", BOOLEAN, False, "Whether the port records whenever the machine is up."),
+        Setting("schedule", SCHEDULE, (), "When the port records by itself, in systemd's calendar words and local time:"
+                ' `[{ start = "Mon..Fri 18:00", duration = "1h", take = "news" }]` (docs/schedules.md).'),
+        Setting("pre_roll_s", LIMIT, 5.0, "How long before the time of a schedule, or of `sdisup start --at`, the port"
+                " is started, so that the first frame is on disk by then.", minimum=0.1, maximum=600, unit="s"),
+        Setting("post_roll_s", LIMIT, 0.0, "How long a schedule's recording goes on after its time.", minimum=0.1,
+                maximum=3600, unit="s"),
         Setting("recordings", PATH, None, "The directory that this port's recordings go to.",
                 default_doc="that of [appliance]"),
         Setting("file_name", TEMPLATE, DEFAULT, "How the port's files are named, with folders where it has a `/`; its"

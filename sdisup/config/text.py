@@ -127,6 +127,8 @@ def _values(setting: Setting) -> str:
 def _toml(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, tuple):
+        return "[]"
     return f'"{value}"' if isinstance(value, str) else str(value)
 
 

@@ -23,6 +23,7 @@ from sdisup.contract.files import monotonic
 from sdisup.contract.filesystem import is_named, is_same_filesystem, is_system_disk
 from sdisup.contract.records import Record
 from sdisup.contract.requests import leave_stop_note
+from sdisup.contract.schedules import SCHEDULES_PATH, Schedule, encode_schedules, load_schedules, save_schedules
 from sdisup.contract.status import PortStatus
 from sdisup.control.bus import SystemdError
 from sdisup.control.look import (
@@ -106,6 +107,7 @@ class Prepared(Record):
     plan: Plan
     warnings: list[str]
     kept: list[AppliedPort]
+    schedules: dict[int, Schedule]
 
 
 def prepare(
@@ -121,6 +123,7 @@ def prepare(
     `looks` are at the directories of the recordings, and at the nodes of the sources.
     """
     warnings = [*settings.warnings, *settings.overridden_of()]
+    schedules = _schedules(settings)
     try:
         before = load_applied()
     except SdisupError as error:
@@ -140,7 +143,15 @@ def prepare(
     }
     current = read_current({*rendered.files, *ours})
     plan = make_plan(rendered.files, current, ours)
-    return Prepared(settings, rendered, machine, before, plan, warnings, kept)
+    return Prepared(settings, rendered, machine, before, plan, warnings, kept, schedules)
+
+
+def _schedules(settings: Settings) -> dict[int, Schedule]:
+    if not any(port.schedule for port in settings.ports.values()):
+        return {port.index: Schedule((), port.pre_roll_s, port.post_roll_s) for port in settings.ports.values()}
+    from sdisup.control.calendars import schedules_of
+
+    return schedules_of(settings)
 
 
 def _nodes(settings: Settings) -> list[str]:
@@ -261,6 +272,7 @@ def dry_run(settings: Settings, *, restart: bool, accept_disks: bool = False) ->
         found = unit_problems(systemd, known)
     enable, disable = _boot_changes(prepared)
     consequences = [
+        *([f"write {SCHEDULES_PATH}"] if _differs(prepared.schedules) else []),
         *(f"stop port {index}, which is no longer configured" for index in sorted(orphans)),
         *(f"enable {unit} for boot" for unit in sorted(enable)),
         *(f"disable {unit} for boot" for unit in sorted(disable)),
@@ -270,6 +282,14 @@ def dry_run(settings: Settings, *, restart: bool, accept_disks: bool = False) ->
         *([f"write {APPLIED_PATH}"] if not is_same(applied, prepared.before) else []),
     ]  # fmt: skip
     return prepared.plan.diff(), consequences, prepared.warnings + found
+
+
+def _differs(schedules: dict[int, Schedule]) -> bool:
+    """Whether the ports' schedules are others than those of the last apply."""
+    try:
+        return encode_schedules(schedules) != encode_schedules(load_schedules())
+    except SdisupError:
+        return True
 
 
 def apply(
@@ -301,6 +321,9 @@ def apply(
             systemd.reload()
         if accept_disks:
             forget_disks(applied.ports)
+        if save_schedules(prepared.schedules):
+            say(f"wrote {SCHEDULES_PATH}")
+            changed = True
         if save_applied(applied):
             say(f"wrote {APPLIED_PATH}")
             changed = True

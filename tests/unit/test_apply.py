@@ -106,7 +106,7 @@ def test_a_dry_run_shows_what_the_same_apply_would_do(monkeypatch: pytest.Monkey
         asked.append(options)
         return "", [], []
 
-    monkeypatch.setattr(Settings, "load", lambda _: SETTINGS)
+    monkeypatch.setattr(Settings, "load", lambda *_: SETTINGS)
     monkeypatch.setattr(apply, "dry_run", dry_run)
     for words in (
         ["apply", "--dry-run"],
