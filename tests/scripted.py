@@ -138,7 +138,7 @@ class FakeFile:
     def set_timecode(self, stamp: Stamp) -> None:
         self.timecode = stamp
 
-    def finish(self, *, is_empty: bool = False) -> None:
+    def finish(self, *, is_empty: bool = False, is_cut_off: bool = False) -> None:
         self.is_finished = True
         self._world.on_finish(self, is_empty)
 

@@ -49,6 +49,7 @@ from sdisup.ledger.story import Found, Story
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import Any
 
 IDLE_S = 60.0
 """How often the spools are looked at when nobody says that there is something in them."""
@@ -168,11 +169,12 @@ class PortWriter:
         self._counting: TakenFile | None = None
         self._count_not_before = 0.0
         self._has_opened = self._asks_again = False
-        self._unwritten = self._uncounted = self._unread = self._skipped = self._fault = ""
+        self._unwritten = self._uncounted = self._unsynced = self._unread = self._skipped = self._fault = ""
 
     @property
     def problem(self) -> str:
-        return "; ".join(filter(None, (self._fault, self._unwritten, self._unread, self._uncounted, self._skipped)))
+        parts = (self._fault, self._unwritten, self._unread, self._uncounted, self._unsynced, self._skipped)
+        return "; ".join(filter(None, parts))
 
     def jobs(self) -> list[Job]:
         """Those that nobody has an answer of yet."""
@@ -312,7 +314,8 @@ class PortWriter:
             return
         self._counting = self._counter = None
         answer = job.answer
-        is_there, readable, rate, size_bytes = answer if isinstance(answer, list) else (True, None, 0.0, 1)
+        found: list[Any] = answer if isinstance(answer, list) else [True, None, 0.0, 1, ""]
+        is_there, readable, rate, size_bytes, self._unsynced = found
         if not is_there and not self._has_opened:
             # After a power cut its disk may be mounted late; once a new file could be made there, it is gone.
             self._count_not_before = time.monotonic() + RETRY_S
@@ -404,23 +407,39 @@ def _known_paths(story: Story) -> set[str]:
 # In a child process.
 
 
-def count(ffprobe: str, path: str, *, is_even: bool = True) -> tuple[bool, int | None, float, int]:
-    """Whether a file is there, its readable pictures (None if nobody can tell), their rate, its size in bytes.
+def count(ffprobe: str, path: str, *, is_even: bool = True) -> tuple[bool, int | None, float, int, str]:
+    """Whether a file is there, its readable pictures (None if nobody can tell), their rate, its size in bytes, and why
+    they may not be durable.
 
-    `is_even` says that they come at a constant rate.
+    `is_even` says that they come at a constant rate. Nobody has synced a file whose runner or FFmpeg was killed, and a
+    ledger that has its pictures is to be right after a power cut too.
     """
     status = _file_status(path)
     if status is None:
-        return False, None, 0.0, 0
+        return False, None, 0.0, 0, ""
+    problem = ""
     try:
+        problem = _sync(path)
         found = count_pictures(path, path.rpartition(".")[2], is_even=is_even)
     except OSError as error:
         if error.errno in EXHAUSTED:
-            return True, None, 0.0, status.st_size
+            return True, None, 0.0, status.st_size, problem
         # ffprobe says whether it can read it.
         found = None
     frames, rate = (found.count, found.rate) if found else count_frames(ffprobe, path)
-    return os.path.lexists(path), frames, rate, status.st_size
+    return os.path.lexists(path), frames, rate, status.st_size, problem
+
+
+def _sync(path: str) -> str:
+    """Make a file durable. Returns why it may not be. Raises OSError where it cannot be opened."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        return f"{path}: the end of what was recorded may not be durable: {error.strerror}"
+    finally:
+        os.close(descriptor)
+    return ""
 
 
 def be_gentle() -> None:

@@ -611,7 +611,9 @@ class Attempt:
             if not file.is_finished:
                 is_empty = file.closed_at is None and (self._counted_none if file.index == 0 else self._finished)
                 file.is_finished = True
-                file.thread.finish(is_empty=is_empty and not file.frames_of(frames))
+                is_asked = self.is_ending and self.fault is None
+                is_cut_off = file.closed_at is None and self._exit_status < 0 and not is_asked
+                file.thread.finish(is_empty=is_empty and not file.frames_of(frames), is_cut_off=is_cut_off)
         while self._ahead:
             self._ahead.popleft().thread.discard()
         while self._lent:

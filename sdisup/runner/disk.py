@@ -196,7 +196,7 @@ class RecordingFile:
         self._hidden: Hidden | None = None
         """The name of a file that was made ahead where there are no files without one."""
         self._hurried_at = time.monotonic()
-        self._is_empty = False
+        self._is_empty = self._is_cut_off = False
         self.sync_problem = ""
         """Why what was written may not survive a power cut, in the operator's words; empty while it does."""
         self.watch_problem = ""
@@ -237,13 +237,16 @@ class RecordingFile:
                 OpenFailed(f"no thread for the file: {error} (TasksMax= of the unit limits them)", is_disk=False)
             )
 
-    def finish(self, *, is_empty: bool = False) -> None:
+    def finish(self, *, is_empty: bool = False, is_cut_off: bool = False) -> None:
         """Ask for the file to be closed; the answer is a Closed event.
 
         `is_empty`: FFmpeg ended properly and counted no frame. FFmpeg then still writes a whole file of 2.5 kB, whose
         bytes look like those of a short recording. A larger file is kept whatever FFmpeg counted.
+
+        `is_cut_off`: FFmpeg was killed, and the port does not record until the next one. The last sync is not waited
+        for, only begun: it takes the time that the disk takes. The ledger's process ends it before it counts the file.
         """
-        self._is_empty = is_empty
+        self._is_empty, self._is_cut_off = is_empty, is_cut_off
         self._is_finishing = True
         self._rouse()
 
@@ -662,7 +665,11 @@ class RecordingFile:
             if kept:
                 self._give_name()
                 self._end_timecode(size_bytes)
-                os.fdatasync(self._descriptor)
+                if self._is_cut_off and self._is_synced:
+                    # The kernel begins to write what is in its cache only, before it drops it.
+                    os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+                else:
+                    os.fdatasync(self._descriptor)
                 if not self._is_synced:
                     self._sync_names(self._descriptor)
             elif self._is_named:

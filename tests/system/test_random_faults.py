@@ -138,11 +138,22 @@ class Play:
 
     def file_deleted(self) -> None:
         before = self.own.status(self.port())
+        if before["port_index"] not in ONE_FILE_PORTS:
+            # One that has just begun: a file that is whole when it is deleted is entered as such.
+            before = self.wait_next_file(before)
         path = before["current_file"]
         self.deleted.add(path)
         # It may have been moved away before, and be recorded still.
         self.own.run(["rm", self.moved.pop(path, path)])
         self.wait_noticed(before)
+
+    def wait_next_file(self, before: dict[str, Any]) -> dict[str, Any]:
+        def found() -> dict[str, Any] | None:
+            now = self.own.status_file(before["port_index"])
+            is_next = now["current_file"] != before["current_file"] and now["state"] == "recording"
+            return now if is_next else None
+
+        return self.own.wait_for(found, 30, "the next file", poll_s=0.1)
 
     def file_moved(self) -> None:
         """Move a file away: recording goes on in it, which a status may not show where the next one comes soon."""

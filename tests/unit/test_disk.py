@@ -1234,6 +1234,24 @@ def test_a_failed_sync_is_tried_again_and_not_forgotten(
     assert (closed.kept, closed.problem) == (True, words)
 
 
+@pytest.mark.parametrize("is_cut_off", [False, True])
+def test_the_end_of_a_file_that_was_cut_off_is_synced_by_others(
+    recorder: Recorder, media: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, is_cut_off: bool
+) -> None:
+    """The port does not record until its runner has ended. The ledger's process syncs before it counts."""
+    calls = threading.Semaphore(0)
+    steps: list[str] = []
+    monkeypatch.setattr(os, "fdatasync", lambda _: calls.release())
+    monkeypatch.setattr(os, "posix_fadvise", lambda *_: steps.append("begun"))
+    file, _ = recorder.opened()
+    recorder.write(file, media["mkv"])
+    assert calls.acquire(timeout=DEADLINE_S)
+    monkeypatch.setattr(os, "fdatasync", lambda _: steps.append("ended"))
+    file.finish(is_cut_off=is_cut_off)
+    assert recorder.wait(file, Closed).kept
+    assert steps[:1] == ["begun" if is_cut_off else "ended"]
+
+
 def test_finish_may_be_said_twice_and_at_once(recorder: Recorder) -> None:
     file = recorder.open()
     file.finish()

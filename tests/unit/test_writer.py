@@ -944,7 +944,7 @@ def test_what_stands_where_a_file_was_is_not_read(
         os.mkfifo(path)
     else:
         path.mkdir()
-    assert module.count(FFPROBE, str(path)) == (False, None, 0.0, 0)
+    assert module.count(FFPROBE, str(path)) == (False, None, 0.0, 0, "")
     bench.begin().record(str(path)).turn().begin().record(str(bench.recordings / "b.mp4"))
     assert kinds(bench.wait_entries(2)) == [("gap", "start"), ("gap", "runner killed")]
 
@@ -1135,7 +1135,39 @@ def test_whatever_looks_at_the_recordings_disk_is_as_gentle() -> None:
 
 def test_what_was_cut_off_is_counted_without_ffprobe(monkeypatch: pytest.MonkeyPatch, cut: tuple[str, int]) -> None:
     monkeypatch.setattr(module, "count_frames", lambda *_: 1 / 0)
-    assert module.count(FFPROBE, cut[0]) == (True, cut[1], 25.0, os.path.getsize(cut[0]))
+    assert module.count(FFPROBE, cut[0]) == (True, cut[1], 25.0, os.path.getsize(cut[0]), "")
+
+
+def test_what_was_cut_off_is_durable_before_it_is_counted(
+    monkeypatch: pytest.MonkeyPatch, cut: tuple[str, int]
+) -> None:
+    """Its runner did not sync its end, or was killed: after a power cut the ledger would have more than the file."""
+    steps: list[object] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: steps.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    monkeypatch.setattr(module, "count_pictures", lambda *_, **__: steps.append("counted"))
+    monkeypatch.setattr(module, "count_frames", lambda *_: (1, 25.0))
+    module.count(FFPROBE, cut[0])
+    assert steps == [cut[0], "counted"]
+
+
+def test_an_end_that_cannot_be_made_durable_is_counted_and_said(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, cut: tuple[str, int]
+) -> None:
+    def fails(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    path = shutil.copy(cut[0], bench.recordings / "a.mp4")
+    count = module.count
+
+    def counts(*arguments: Any, **options: Any) -> object:
+        monkeypatch.setattr(os, "fsync", fails)
+        return count(*arguments, **options)
+
+    monkeypatch.setattr(module, "count", counts)
+    bench.begin().record(str(path)).turn().begin().turn()
+    words = f"{path}: the end of what was recorded may not be durable: Input/output error"
+    bench.until(lambda: bench.problem == words, "it is said")
+    bench.until(lambda: cut[1] in [entry.get("frames") for entry in bench.entries()], "it is entered")
 
 
 def test_what_cannot_be_counted_is_none(cut: tuple[str, int], tmp_path: Path) -> None:
