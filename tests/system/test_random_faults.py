@@ -77,7 +77,8 @@ class Play:
         self.own = own
         self.chance = chance
         self.slept_s = 0.0
-        self.deleted: set[str] = set()
+        self.deleted: dict[str, float] = {}
+        """When, by the appliance's clock."""
         self.moved: dict[str, str] = {}
 
     def port(self) -> int:
@@ -142,7 +143,7 @@ class Play:
             # One that has just begun: a file that is whole when it is deleted is entered as such.
             before = self.wait_next_file(before)
         path = before["current_file"]
-        self.deleted.add(path)
+        self.deleted[path] = time.time() + self.slept_s
         # It may have been moved away before, and be recorded still.
         self.own.run(["rm", self.moved.pop(path, path)])
         self.wait_noticed(before)
@@ -481,7 +482,9 @@ def check_files(play: Play, port: int, lines: list[dict[str, Any]], problems: li
         if abs(frames - line["frames"]) > tolerance or (line["ended"] == "complete" and not frames):
             problems.append(f"port {port}: {path} has {frames} frames, {line['frames']} were entered")
     entered = {line["path"] for line in found}
-    problems += [f"port {port}: {path} was deleted and is entered" for path in entered & play.deleted]
+    # The next file may get the name of a deleted one, within the same second.
+    deleted = [line for line in found if at(line["start"]) < play.deleted.get(line["path"], 0.0)]
+    problems += [f"port {port}: {line['path']} was deleted and is entered: {line}" for line in deleted]
     there = play.own.run(f"find {RECORDINGS} -name 'port{port}_*' -type f -printf '%p %s\\n'").stdout.splitlines()
     problems += [f"port {port}: {path} bytes is in no entry" for path in there if path.split()[0] not in entered]
     return len(found)
