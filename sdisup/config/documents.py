@@ -133,6 +133,8 @@ class Tree:
         self.defaults = PortLayer()
         self.ports: dict[int, PortLayer] = {}
         self.headers: dict[int, Leaf] = {}
+        self.offloads: dict[str, tuple[Leaf, Layer]] = {}
+        """Each [offload.NAME]: its table where it stands first, and its values."""
 
     def port(self, index: int) -> PortLayer:
         return self.ports.get(index) or PortLayer()
@@ -164,9 +166,13 @@ def merge(documents: Iterable[tuple[str, Mapping[str, Any]]], found: Findings) -
                 _merge_port(tree.defaults, leaf, found)
             elif key == "port":
                 _merge_ports(tree, leaf, found)
+            elif key == "offload":
+                for name, table in _entries(leaf, found).items():
+                    _, layer = tree.offloads.setdefault(name, (table, {}))
+                    layer.update(_entries(table, found))
             else:
-                close = suggestion(key, ["appliance", "defaults", "port"])
-                found.problem(leaf, f"unknown key (one of: appliance, defaults, port.N){close}")
+                close = suggestion(key, ["appliance", "defaults", "port", "offload"])
+                found.problem(leaf, f"unknown key (one of: appliance, defaults, port.N, offload.NAME){close}")
     return tree
 
 

@@ -23,9 +23,10 @@ from sdisup.config.documents import (
     overridden,
     read_documents,
 )
+from sdisup.config.offloads import NAME, NAME_DOC, Offload, check_together, offload_of
 from sdisup.config.planned import Planned
 from sdisup.config.sound import channels_of, sound_problems
-from sdisup.config.table import APPLIANCE, MAX_PORTS, PORT, SOURCE_LIMITS, check_layer, fold_source, rows
+from sdisup.config.table import APPLIANCE, MAX_PORTS, OFFLOAD, PORT, SOURCE_LIMITS, check_layer, fold_source, rows
 from sdisup.contract.files import CONFIGURATION_PATH
 from sdisup.contract.names import DEFAULT, replaced
 from sdisup.contract.records import Record
@@ -129,6 +130,7 @@ class Settings(Record):
     ports: Mapping[int, Port]
     warnings: tuple[str, ...] = ()
     overridden: tuple[tuple[int, str], ...] = ()
+    offloads: tuple[Offload, ...] = ()
 
     @property
     def deltacast_port_count(self) -> int:
@@ -192,6 +194,7 @@ def parse_settings(documents: Sequence[tuple[str, Mapping[str, Any]]], refusals:
     _check_files(ports, tree, found)
     if refusals is not None:
         _check_starts(ports, tree, found, refusals)
+    offloads = _offloads(tree, ports, found)
     main = merge(documents[:1], Findings(found.main_file))
     settings = Settings(
         path=found.main_file,
@@ -201,6 +204,7 @@ def parse_settings(documents: Sequence[tuple[str, Mapping[str, Any]]], refusals:
         ports=MappingProxyType({port.index: port for port in valid}),
         warnings=tuple(dict.fromkeys(found.warnings)),
         overridden=tuple(overridden(tree, main, [port.index for port in valid])),
+        offloads=offloads,
     )
     if found.problems:
         raise ConfigError(list(dict.fromkeys(found.problems)), valid=None if wrong else settings)
@@ -320,6 +324,24 @@ def _build_port(index: int, values: Mapping[str, Any], source: Source, recording
     if codec.bitrate_kbps == 0:
         given["bitrate_kbps"] = 0
     return Port(index=index, source=source, **{**derived, **given})
+
+
+def _offloads(tree: Tree, ports: Iterable[Port], found: Findings) -> tuple[Offload, ...]:
+    """The valid [offload.NAME], by name."""
+    checked = []
+    for name, (table, layer) in sorted(tree.offloads.items()):
+        if not NAME.fullmatch(name):
+            found.problem(table, f"{show(name)} cannot be a target's name: {NAME_DOC}")
+            continue
+        values, wrong = check_layer(layer, OFFLOAD, found)
+        missing = [key for key, row in rows(OFFLOAD).items() if row.is_required and key not in layer]
+        for key in missing:
+            found.problem(Leaf(None, table.file, f"{table.path}.{key}"), f"is missing: {rows(OFFLOAD)[key].doc}")
+        if not missing and "target" not in wrong:
+            checked.append((offload_of(name, values), layer, table))
+            found.warning(table, "nothing copies files there yet: this version only checks the settings")
+    check_together(checked, {port.index: port for port in ports}, found)
+    return tuple(offload for offload, _, _ in checked)
 
 
 def _check_names(ports: Iterable[Port], tree: Tree, found: Findings) -> None:

@@ -27,16 +27,29 @@ from sdisup.config.codecs import (
 )
 from sdisup.config.documents import Findings, Layer
 from sdisup.config.encoder_words import check_encoder_options
+from sdisup.config.offloads import FOLDER, IDLE, LOW, PORTS, TARGET
 from sdisup.config.planned import SCHEDULE
 from sdisup.config.rasters import RASTERS
 from sdisup.config.sound import CHANNELS_MAX, ENCODERS, MONO, ONE, PAIRS
 from sdisup.contract.names import DEFAULT, problem_of
 from sdisup.contract.timecode import CLOCK, NONE, SOURCE, fields_of
 from sdisup.sources.base import Source, kinds
-from sdisup.sources.values import BOOLEAN, CHOICE, INTEGER, Setting, Type, check_range, check_string, show, suggestion
+from sdisup.sources.values import (
+    BOOLEAN,
+    CHOICE,
+    INTEGER,
+    REQUIRED,
+    Setting,
+    Type,
+    check_range,
+    check_string,
+    show,
+    suggestion,
+)
 
 APPLIANCE = "appliance"
 PORT = "port"
+OFFLOAD = "offload"
 SOURCE_KINDS = kinds()
 DEFAULT_SOURCE_KIND = next(iter(SOURCE_KINDS))
 
@@ -239,6 +252,18 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
                 default_doc=_limits_doc("stop_start_quit_s", "stop_quit_s"), minimum=0.1, maximum=120, unit="s"),
         Setting("stop_term_s", NUMBER, 2.0, "How long FFmpeg may take after SIGTERM before it is killed.", minimum=0.1,
                 maximum=120, unit="s"),
+    ),
+    OFFLOAD: (
+        Setting("target", TARGET, None, "Where finished files are copied to: a directory, such as a mounted share, or a"
+                " remote of rclone, whose settings and secrets are in /etc/sdisup/credentials/NAME.conf alone.",
+                default_doc=REQUIRED),
+        Setting("ports", PORTS, None, "The ports whose files are copied.", default_doc="all"),
+        Setting("folder", FOLDER, None, "The folder at the target that this machine's copies are in, each in a folder"
+                " with its port's name.", default_doc="the machine's host name"),
+        Setting("bandwidth_mbps", LIMIT, 0.0, "How much is copied a second at most, in 10^6 bits; 0 for no limit.",
+                minimum=0.1, maximum=100_000, unit="Mb/s"),
+        Setting("io_priority", CHOICE, IDLE, "When the disks are read for it: idle reads when nobody else does, where"
+                " the disk's scheduler knows of that; low reads as the last in a row.", allowed=(IDLE, LOW)),
     ),
     **{kind: source.settings for kind, source in SOURCE_KINDS.items()},
 }  # fmt: skip

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
-from sdisup.config.table import APPLIANCE, DEFAULT_SOURCE_KIND, PORT, SOURCE_KINDS, rows
+from sdisup.config.table import APPLIANCE, DEFAULT_SOURCE_KIND, OFFLOAD, PORT, SOURCE_KINDS, rows
 from sdisup.contract.names import COUNTER, FIELDS, SAMPLES, SEGMENT, UNTITLED
 from sdisup.sources.values import REQUIRED, Setting
 
@@ -51,6 +51,8 @@ def settings_markdown() -> str:
         default = " The default kind." if kind == DEFAULT_SOURCE_KIND else ""
         parts += [f'## `source = {{ kind = "{kind}" }}`', "", f"{_capital(source.doc)}.{default}", ""]
         parts += ["```toml", source.example, "```", "", *_table(rows(kind).values()), ""]
+    parts += ["## `[offload.NAME]`", "", "Where finished files are copied to: [offload.md](offload.md).", ""]
+    parts += [*_table(rows(OFFLOAD).values()), ""]
     return "\n".join(parts)
 
 
@@ -71,6 +73,8 @@ def starter_toml(active: Mapping[str, object] | None = None, ports: Sequence[str
         lines += ["# What was found on this machine; any of the above may stand here too.", *ports]
     else:
         lines += ["# One port's own settings: any of the above, and its name.", "# [port.0]", '# name = "CAM1"']
+    lines += ["", "# Where finished files are copied to (docs/offload.md):", "# [offload.nas]", '# target = "/mnt/nas"']
+    lines += [line for setting in rows(OFFLOAD).values() for line in _summary(setting)]
     return "\n".join(lines) + "\n"
 
 
