@@ -58,6 +58,7 @@ def file_lines(found: Sequence[PortAccount]) -> Iterator[str]:
         for row in account.rows:
             size = NOTHING if row.size_bytes is None else f"{row.size_bytes / 1e6:.1f}"
             ended = row.note or ("is being recorded" if row.is_open else row.what)
+            ended += f"; deleted {lines.time(row.deleted_at)}: {row.deleted}" if row.deleted else ""
             part = f" (frames from {row.first_frame} on)" if row.is_part else ""
             path = _printable(row.path or NOTHING).ljust(width)
             yield f"{begin}{lines.row(row)}{size:>9}  {path}  {_printable(ended)}{part}"
@@ -82,6 +83,9 @@ class _Lines:
 
     def begin(self, port: object, name: str) -> str:
         return f"{port:>4}  {name:<{self._name_width}}  "
+
+    def time(self, utc: str) -> str:
+        return self._local(utc)
 
     def row(self, row: Row) -> str:
         # Not padded: local times have the column's width, and padding takes long with 100,000 rows.
@@ -186,6 +190,8 @@ def file_document(port_index: int, name: str, row: Row) -> dict[str, object]:
         "ongoing": row.is_open,
         "note": row.note,
         "first_frame": row.first_frame,
+        "deleted_at": row.deleted_at or None,
+        "deleted_by": row.deleted or None,
     }
 
 

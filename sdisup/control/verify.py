@@ -68,6 +68,7 @@ def _add(known: Known, entry: Entry, window: Window) -> None:
     elif entry["kind"] == "file":
         start, end = str(entry["start"]), str(entry["end"])
         row = row_of(line_of(entry), start, end, 0.0)
+        known.deleted.discard(row.path or "")
         takes = [row.take, *known.takes.get(row.path or "", ())]
         if row.path and window.cut(start, end, 0.0) and any(map(window.has_take, takes)):
             known.files.setdefault(row.path, row)

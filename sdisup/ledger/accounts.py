@@ -28,20 +28,21 @@ REPEATS_WITHIN = 600
 
 Line = tuple[str, str, str, str, str, str, str, str, str, str, str, str, str, str, str, str]
 """An entry as texts, empty for what it has not: kind, take, start, end, start_monotonic, seconds, a gap's cause, a
-stop's by or a mark's former take, frames_missing, path, a mark's frame, frames, duplicated, dropped, bytes, codec,
-ended. Without seconds nobody knows how long it was."""
+stop's by, a mark's former take or a deletion's rule, frames_missing, path, a mark's frame, frames, duplicated, dropped,
+bytes, codec, ended. Without seconds nobody knows how long it was."""
 WHAT, MISSING, PATH = 6, 7, 8
 
 # A line as sdisup itself writes it, without a backslash. Any other way to write an entry is decoded.
 _OWN_LINES = re.compile(
     (
-        r'^\{"v":1,"kind":"(file|gap|stop|clock|mark)","port_index":(?:0|[1-9][0-9]?),"take":(?:null|"(TEXT)"),'
+        r'^\{"v":1,"kind":"(file|gap|stop|clock|mark|delete)","port_index":(?:0|[1-9][0-9]?),"take":(?:null|"(TEXT)"),'
         r'"boot_id":"TEXT","start":"(TIME)","end":"(TIME)",'
         r'"start_monotonic":(NUMBER),"end_monotonic":NUMBER,"seconds":(NUMBER)'
-        r'(?:,"(?:cause|by|former_take)":(?:null|"(TEXT)"))?(?:,"frames_missing":(COUNT))?(?:,"path":"(TEXT)")?'
+        r'(?:,"(?:cause|by|former_take|rule)":(?:null|"(TEXT)"))?(?:,"frames_missing":(COUNT))?'
+        r'(?:,"path":"(TEXT)"(?:,"inode":COUNT)?)?'
         r'(?:,"frame":(COUNT))?(?:,"frames":(COUNT),'
         r'"duplicated":(COUNT),"dropped":(COUNT),"bytes":(COUNT),"codec":"(TEXT)","ended":"(TEXT)",'
-        r'"ffmpeg_version":"TEXT")?(?:,"number":COUNT)?\}$'
+        r'"ffmpeg_version":"TEXT"(?:,"inode":COUNT)?)?(?:,"number":COUNT)?\}$'
     )
     .replace("TIME", TIME)
     .replace("TEXT", r'[^"\\\x00-\x1f]{0,8000}')
@@ -80,7 +81,7 @@ def line_of(entry: Entry) -> Line:
         str(entry["end"]),
         str(get("start_monotonic")),
         "" if get("length") == "unknown" else str(entry["seconds"]),
-        "" if is_file else _text(get({"gap": "cause", "mark": "former_take"}.get(str(kind), "by"))),
+        "" if is_file else _text(get(_WHAT.get(str(kind), "by"))),
         _whole(get("frames_missing")),
         _text(get("path")),
         _whole(get("frame")),
@@ -91,6 +92,9 @@ def line_of(entry: Entry) -> Line:
         _text(get("codec")),
         _text(get("ended")),
     )
+
+
+_WHAT = {"gap": "cause", "mark": "former_take", "delete": "rule"}
 
 
 def _text(value: object) -> str:
@@ -153,7 +157,8 @@ class Row(Record, frozen=False):
     in a file misses. `is_open` says that it goes on; `note` what has to be known beside. `not_before` is what is
     known of a `start` that is not. A mark's `what` is the take that ended, and its `frames` the number in the file of
     the first frame of its `take`, from 0 on. Of a file that is cut, the take has those `frames` (`is_part`) that begin
-    with `first_frame`; `has_more` says that the file goes on with another take.
+    with `first_frame`; `has_more` says that the file goes on with another take. Of a file that sdisup has `deleted`
+    this is the rule, and `deleted_at` when.
     """
 
     kind: str
@@ -176,6 +181,8 @@ class Row(Record, frozen=False):
     first_frame: int = 0
     is_part: bool = False
     has_more: bool = False
+    deleted: str = ""
+    deleted_at: str = ""
 
 
 def row_of(line: Line, start: str, end: str, seconds: float | None) -> Row:
@@ -185,12 +192,12 @@ def row_of(line: Line, start: str, end: str, seconds: float | None) -> Row:
     if kind != "file":
         return Row(
             kind, intern(what), start, end, seconds, path or None, take or None, "", int(missing) if missing else None,
-            False, "", None, None, None, "", False, 0, False, False,
+            False, "", None, None, None, "", False, 0, False, False, "", "",
         )  # fmt: skip
     counts = [int(text) if text else None for text in (frames, duplicated, dropped, size_bytes)]
     return Row(
         kind, intern(ended), start, end, seconds, path or None, take or None, intern(codec), counts[0], False, "",
-        counts[1], counts[2], counts[3], "", False, 0, False, False,
+        counts[1], counts[2], counts[3], "", False, 0, False, False, "", "",
     )  # fmt: skip
 
 
@@ -206,6 +213,8 @@ class Account:
         """How many files, gaps and stops are in no sum, since their length is not known."""
         self.marks: list[Row] = []
         """The marks at which a take that is asked for begins or ends, in the ledger's order."""
+        self.deleted: dict[str, tuple[str, str]] = {}
+        """The files that sdisup deleted, by path: when, and by which rule."""
         self._cuts: dict[str, list[tuple[int, str | None]]] = {}
         self._with_short = with_short
         self._has_failed = False
@@ -252,6 +261,13 @@ class Account:
         firsts = [0, *(frame for frame, _ in marks)]
         parts = list(zip(takes, firsts, ends, strict=True))
         return [_part(row, *part, is_last=part is parts[-1]) for part in parts] if marks else [row]
+
+    def mark_deleted(self) -> None:
+        """Say in the rows which files are deleted. A path may lead to another file since."""
+        for row in self.rows if self.deleted and self.kind == "file" else ():
+            at, rule = self.deleted.get(row.path or "", ("", ""))
+            if row.end is not None and row.end <= at:
+                row.deleted_at, row.deleted = at, rule
 
     def list(self, row: Row) -> None:
         """Put a row into the list."""
@@ -354,6 +370,7 @@ def account_of(
     for row in open_rows:
         if not recent.holds(row):
             _add_row(account, row, window)
+    account.mark_deleted()
     return account, problems
 
 
@@ -363,6 +380,9 @@ def _add_lines(account: Account, lines: list[Line], window: Window) -> None:
         kind, take, start, end, _, length = line[:6]
         if kind == "mark":
             _add_mark(account, line, window)
+            continue
+        if kind == "delete":
+            account.deleted[line[PATH]] = start, line[WHAT]
             continue
         if kind == "file" and account.is_cut(line[PATH]) and window.take is not None:
             _add_row(account, row_of(line, start, end, float(length) if length else None), window)

@@ -69,6 +69,8 @@ def file_entries(
         ended=end.verdict,
         ffmpeg_version=file.ffmpeg_version,
     )
+    if end.inode:
+        entry["inode"] = end.inode
     entries = [entry]
     for seconds, missing, cause in (
         (missing_s, end.missing, short_cause(file.codec, end.repeated_cause)),
@@ -105,6 +107,13 @@ def mark_entry(port_index: int, path: str, frame: int, take: str | None, former:
     """A cut: the take `former` ends, and `take` begins with this frame of the file, counted from 0."""
     entry = _entry(port_index, "mark", take, at, at, 0.0)
     entry.update(former_take=former, path=path, frame=frame)
+    return entry
+
+
+def delete_entry(port_index: int, path: str, inode: int, rule: str, at: Moment) -> Entry:
+    """A file is going to be removed, for a rule. The number tells it from others that have had its path."""
+    entry = _entry(port_index, "delete", None, at, at, 0.0)
+    entry.update(rule=rule, path=path, inode=inode)
     return entry
 
 

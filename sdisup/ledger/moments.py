@@ -79,7 +79,7 @@ class FileEnd(Record):
     FFmpeg's own, but for `missing`: frames that should have come by the clock and did not, and `repeated`: copies that
     stand for pictures, for `repeated_cause`. Both without those of the file's holes. `last_frame` is when the last
     frame came, None if nobody saw it. `is_estimate`: nobody has counted this file's frames, but those of all files of
-    its FFmpeg.
+    its FFmpeg. `inode` is the file's number on its filesystem, 0 where nobody has told it.
     """
 
     path: str
@@ -93,6 +93,7 @@ class FileEnd(Record):
     repeated: int = 0
     repeated_cause: str = ""
     is_estimate: bool = False
+    inode: int = 0
 
 
 class TakenFile(Record, frozen=False):

@@ -19,6 +19,7 @@ from sdisup.ledger.lines import LEDGER_DIRECTORY, Entry, Problem, ledger_path, w
 from sdisup.ledger.moments import FileEnd, Interval, Moment, Sleep, TakenFile
 from sdisup.ledger.open_record import load_story
 from sdisup.ledger.spool import (
+    OTHERS,
     SOURCE_LOSES,
     acknowledged,
     after,
@@ -111,9 +112,25 @@ def port_present(
                 story.take(event)
             except ValueError as error:
                 problems.append(Problem(spool_path(port.index, run_directory), 0, str(error)))
+        problems += _take_others(story, run_directory)
         if not present.is_behind(story):
             break
     return present, story, problems + in_record
+
+
+def _take_others(story: Story, run_directory: str) -> list[Problem]:
+    """What others than the runner have told of the port's files, and what of it cannot be read."""
+    problems = []
+    for teller in OTHERS:
+        path = spool_path(story.port_index, run_directory, teller)
+        events, wrong = read_spool(path)
+        problems += wrong
+        for event in after(events, *story.others.get(teller, ("", 0))):
+            try:
+                story.take_from(teller, event)
+            except ValueError as error:
+                problems.append(Problem(path, 0, str(error)))
+    return problems
 
 
 def present_of(port: AppliedPort, run_directory: str = RUN_DIRECTORY) -> Present:

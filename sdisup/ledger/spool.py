@@ -2,7 +2,8 @@
 
 Only the runner changes the file. It is made with all the room that it may need, filled with NUL bytes, so that a
 full /run does not hit it later; the events end at the first NUL. The ledger's process says in a file beside it
-(`entered`) up to which event all is safe; the runner then makes room. Standard library only.
+(`entered`) up to which event all is safe; the runner then makes room. Who else tells of a port's files has a spool of
+the same kind beside the runner's (OTHERS). Standard library only.
 """
 
 from __future__ import annotations
@@ -33,7 +34,13 @@ CANNOT_KEEP_UP, SOURCE_LOSES = "cannot keep up", "source loses frames"
 SUSPENDED, STOOD_STILL = "suspended", "stood still"
 """The system was suspended (CLOCK_BOOTTIME went on, CLOCK_MONOTONIC did not); a runner, and most likely its FFmpeg, got
 no processor time."""
-KINDS = (BEGAN, OPENED, MEDIA, MISSED, LOSING, MOVED, CLOSED, WAITS, STOPPED, CLOCK, SLEPT, MARK)
+DELETE = "delete"
+"""A finished file is going to be removed by a rule. It is told before it is done."""
+KINDS = (BEGAN, OPENED, MEDIA, MISSED, LOSING, MOVED, CLOSED, WAITS, STOPPED, CLOCK, SLEPT, MARK, DELETE)
+RETENTION = "retention"
+OTHERS = (RETENTION,)
+"""Who tells of a port's files besides its runner. What they tell goes on beside what the runner tells, and has
+sequences of its own."""
 ROOM_BYTES = 1 << 20
 """A port's events while its ledger cannot be written: some three thousand, and those that say the same are summed."""
 MEMORY_LIMIT = 2000
@@ -53,13 +60,14 @@ def spool_directory(port_index: int, run_directory: str = RUN_DIRECTORY) -> str:
     return f"{run_directory}/ports/{port_index}"
 
 
-def spool_path(port_index: int, run_directory: str = RUN_DIRECTORY) -> str:
-    return f"{spool_directory(port_index, run_directory)}/spool"
+def spool_path(port_index: int, run_directory: str = RUN_DIRECTORY, teller: str = "") -> str:
+    """The spool of the port's runner, or of one of OTHERS."""
+    return f"{spool_directory(port_index, run_directory)}/{teller and f'{teller}.'}spool"
 
 
-def entered_path(port_index: int, run_directory: str = RUN_DIRECTORY) -> str:
+def entered_path(port_index: int, run_directory: str = RUN_DIRECTORY, teller: str = "") -> str:
     """Where the ledger's process says up to which event all is safe: `{"boot": …, "sequence": …}`."""
-    return f"{spool_directory(port_index, run_directory)}/entered"
+    return f"{spool_directory(port_index, run_directory)}/{teller and f'{teller}.'}entered"
 
 
 def wake_path(run_directory: str = RUN_DIRECTORY) -> str:
@@ -68,7 +76,7 @@ def wake_path(run_directory: str = RUN_DIRECTORY) -> str:
 
 
 class Spool:
-    """The runner's end of a port's spool. It never blocks and never raises.
+    """The runner's end of a port's spool, or that of one of OTHERS. It never blocks and never raises.
 
     `problem` says why events wait in memory, in the operator's words; it is empty when none do. `wall` and
     `monotonic` are the two clocks that every moment is written by.
@@ -79,13 +87,14 @@ class Spool:
         port_index: int,
         run_directory: str,
         *,
+        teller: str = "",
         wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.problem = ""
         self._directory = spool_directory(port_index, run_directory)
-        self._path = spool_path(port_index, run_directory)
-        self._entered_path = entered_path(port_index, run_directory)
+        self._path = spool_path(port_index, run_directory, teller)
+        self._entered_path = entered_path(port_index, run_directory, teller)
         self._wake_path = wake_path(run_directory)
         self._wall, self._monotonic = wall, monotonic
         self._boot = boot_id()
@@ -104,6 +113,11 @@ class Spool:
 
     def tell(self, kind: str, now: float, **fields: object) -> None:
         """Tell the ledger what happened at `now`, by CLOCK_MONOTONIC, as all fields whose names end in `_at`."""
+        self.note(kind, now, **fields)
+        self.retry()
+
+    def note(self, kind: str, now: float, **fields: object) -> None:
+        """As `tell`, for `retry()` to write together with others."""
         self._last = max(self._last + 1, boottime_ns() // 1_000_000)
         ahead_s = self._wall() - self._monotonic()
         event: Event = {"v": VERSION, "sequence": self._last, "boot": self._boot, "kind": kind, "at": now, **fields}
@@ -111,7 +125,10 @@ class Spool:
             if isinstance(value, int | float) and (name == "at" or name.endswith("_at")):
                 event[name] = [round(value + ahead_s, 3), round(value, 3)]
         self._waiting.append(event)
-        self.retry()
+
+    def is_safe(self) -> bool:
+        """Whether the ledger's process has made all safe that was told."""
+        return not self._waiting and acknowledged(self._entered_path, self._boot) >= self._last
 
     def retry(self) -> None:
         """Try to write what waits in memory, and wake the ledger's process for it."""

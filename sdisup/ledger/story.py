@@ -13,6 +13,7 @@ from sdisup.contract.records import Record
 from sdisup.ledger.entries import (
     AGREEMENT_S,
     clock_entry,
+    delete_entry,
     extent,
     file_entries,
     hole_entry,
@@ -40,6 +41,7 @@ from sdisup.ledger.spool import (
     CLOCK,
     CLOCK_STEP_S,
     CLOSED,
+    DELETE,
     LOSING,
     MARK,
     MEDIA,
@@ -86,13 +88,15 @@ class Found(Record):
 class Story:
     """A port's state as its ledger sees it: the open file, the open interval, and what is to be entered.
 
-    `boot` and `sequence` are those of the last event that was taken, `number` that of the last entry that was made.
+    `boot` and `sequence` are those of the runner's last event that was taken, `others` have those of others by who
+    told it (spool.OTHERS); `number` is that of the last entry that was made.
     """
 
     def __init__(self, port_index: int) -> None:
         self.port_index = port_index
         self.boot = ""
         self.sequence = 0
+        self.others: dict[str, tuple[str, int]] = {}
         self.number = 0
         self.ffmpeg = ""
         self.files: list[TakenFile] = []
@@ -126,6 +130,7 @@ class Story:
             "port_index": self.port_index,
             "boot": self.boot,
             "sequence": self.sequence,
+            "others": {teller: list(last) for teller, last in self.others.items()},
             "number": self.number,
             "ffmpeg": self.ffmpeg,
             "asleep_s": self.asleep_s,
@@ -155,8 +160,9 @@ class Story:
         boot, sequence = fields.text("boot", ""), fields.whole("sequence", 0)
         number, ffmpeg = fields.whole("number", 0), fields.text("ffmpeg", "")
         asleep_s, sleeps = _asleep_s(fields), fields.parts("sleeps", sleep_from)
+        others = _others_from(fields.child("others", {}))
         # All of it is right: only now is it taken up.
-        self.boot, self.sequence, self.number, self.ffmpeg = boot, sequence, number, ffmpeg
+        self.boot, self.sequence, self.others, self.number, self.ffmpeg = boot, sequence, others, number, ffmpeg
         self.files = files or ([former] if former else [])
         self.asleep_s, self.sleeps = asleep_s, sleeps
         self.interval, self.crossed, self._queue = interval, crossed, queue
@@ -200,8 +206,8 @@ class Story:
         """The file whose frames have to be counted next."""
         return next((item for item in self._queue if isinstance(item, TakenFile)), None)
 
-    def counted(self, file: TakenFile, readable: int | None, size_bytes: int) -> None:
-        """A file of the queue was counted; `readable` is None where that was not possible.
+    def counted(self, file: TakenFile, readable: int | None, size_bytes: int, inode: int = 0) -> None:
+        """A file of the queue was counted; `readable` is None where that was not possible. `inode` is its number.
 
         What came before it ends where its content begins, and what came after begins where it ends.
         """
@@ -210,6 +216,7 @@ class Story:
             return
         at = self._queue.index(file)
         end = file.end or FileEnd(file.path, "cut off: power", "power")
+        end = end.replaced(inode=inode or end.inode)
         frames = end.frames if readable is None else readable
         if file.start is None and not frames and not size_bytes:
             self._forget(at)
@@ -317,6 +324,18 @@ class Story:
             step_s = fields.number("step_s", least=-1e11, most=1e11)
             self.clock_stepped(Moment(at.wall - step_s, at.monotonic, boot), at)
         self.boot, self.sequence = boot, fields.whole("sequence")
+
+    def take_from(self, teller: str, event: Event) -> None:
+        """Take an event of one of the others' spools: it is about files that are entered, and changes nothing of what
+        goes on at the port. Raises ValueError, which names what is wrong with it."""
+        boot, fields = str(event["boot"]), Fields(event, f"the event {event['kind']} of {teller}")
+        if event["kind"] == DELETE:
+            at = fields.moment("at", boot)
+            entry = delete_entry(self.port_index, fields.text("path"), fields.whole("inode"), fields.text("rule"), at)
+            # What waits for a count has to do with other files, and may take long.
+            is_numbered = [isinstance(item, dict) and "number" in item for item in [*self._queue, None]]
+            self._queue.insert(is_numbered.index(False), entry)
+        self.others[teller] = boot, fields.whole("sequence")
 
     def _began(self, fields: Fields, at: Moment, left_bytes: int, found: Sequence[Found]) -> None:
         self.ffmpeg = fields.text("ffmpeg", "")
@@ -659,6 +678,17 @@ def _item_from(value: object) -> Item:
     if not (file.start or file.opened or file.closed):
         raise ValueError(f"{where}: a file without a time")
     return file
+
+
+def _others_from(fields: Fields) -> dict[str, tuple[str, int]]:
+    """Up to where others' events are taken. Raises ValueError."""
+    found = {}
+    for teller in fields.names():
+        last = fields.items(teller)
+        if len(last) != 2 or not isinstance(last[0], str) or type(last[1]) is not int:
+            fields.fail(teller, "not an event's boot and sequence")
+        found[teller] = last[0], last[1]
+    return found
 
 
 def _number(entry: Entry) -> int:

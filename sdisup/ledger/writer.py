@@ -32,6 +32,7 @@ from sdisup.ledger.open_record import load_story, remove_former, remove_unfinish
 from sdisup.ledger.spool import (
     BEGAN,
     OPENED,
+    OTHERS,
     STOPPED,
     WAITS,
     Event,
@@ -159,6 +160,9 @@ class PortWriter:
         self._open_path = open_path(port_index, ledger_directory)
         self._spool_path = spool_path(port_index, run_directory)
         self._entered_path = entered_path(port_index, run_directory)
+        self._others = {teller: spool_path(port_index, run_directory, teller) for teller in OTHERS}
+        self.is_heard = False
+        """Whether a runner of this boot has told something."""
         self._ledger_directory, self._run_directory = ledger_directory, run_directory
         self._on_write, self._goes_down, self._closes = on_write, goes_down, closes
         self._boot = boot_id()
@@ -202,11 +206,14 @@ class PortWriter:
 
     def _turn(self) -> None:
         events, problems = read_spool(self._spool_path)
+        others = {teller: read_spool(path) for teller, path in self._others.items()}
+        problems += [problem for _, found in others.values() for problem in found]
         self._unread = str(problems[0]) if problems else ""
+        self.is_heard = self.is_heard or bool(events)
         story = self._story
         if story is None:
-            if not events:
-                # Of a port that no runner told anything of since the boot there is nothing to enter.
+            if not events and not any(told for told, _ in others.values()):
+                # Of a port that nobody told anything of since the boot there is nothing to enter.
                 return
             places = (self._ledger_directory, self._run_directory)
             story, problems = load_story(self.port_index, *places, goes_on=True)
@@ -225,6 +232,9 @@ class PortWriter:
                 self._take(story, {**event, "by": "shutdown"} if goes_down else event)
             else:
                 self._take(story, event)
+        for teller, (told, _) in others.items():
+            for event in [] if self._is_full else after(told, *story.others.get(teller, ("", 0))):
+                self._take_from(story, teller, event)
         self._count(story)
         self._write(story)
 
@@ -260,6 +270,13 @@ class PortWriter:
             # A fault in one event is told, and must not cost the ledger all later ones.
             self._skipped = f"the ledger lacks an event ({error!r})"
             story.boot, story.sequence = str(event["boot"]), int(str(event["sequence"]))
+
+    def _take_from(self, story: Story, teller: str, event: Event) -> None:
+        try:
+            story.take_from(teller, event)
+        except Exception as error:
+            self._skipped = f"the ledger lacks an event of {teller} ({error!r})"
+            story.others[teller] = str(event["boot"]), int(str(event["sequence"]))
 
     def _take_began(self, story: Story, event: Event, later: Sequence[Event]) -> bool:
         """A runner began: what it left open, and after a boot what else is on its disk, has to be known first."""
@@ -314,8 +331,8 @@ class PortWriter:
             return
         self._counting = self._counter = None
         answer = job.answer
-        found: list[Any] = answer if isinstance(answer, list) else [True, None, 0.0, 1, ""]
-        is_there, readable, rate, size_bytes, self._unsynced = found
+        found: list[Any] = answer if isinstance(answer, list) else [True, None, 0.0, 1, "", 0]
+        is_there, readable, rate, size_bytes, self._unsynced, inode = found
         if not is_there and not self._has_opened:
             # After a power cut its disk may be mounted late; once a new file could be made there, it is gone.
             self._count_not_before = time.monotonic() + RETRY_S
@@ -333,7 +350,7 @@ class PortWriter:
             return
         self._uncounted = ""
         file.rate = file.rate or rate
-        story.counted(file, readable, size_bytes)
+        story.counted(file, readable, size_bytes, inode)
 
     def _write(self, story: Story) -> None:
         """The open record with the entries that are due, then the entries, then the word that all is safe."""
@@ -361,12 +378,20 @@ class PortWriter:
             return
         finally:
             self._on_write(False)
-        if tries == self._saved_tries and story.sequence > acknowledged(self._entered_path, story.boot):
-            try:
-                acknowledge(self._entered_path, story.boot, story.sequence)
-            except OSError as error:
-                # The spool goes on to hold what is entered, and nothing is entered twice.
-                self._unread = f"{self._entered_path}: {error.strerror}"
+        if tries == self._saved_tries:
+            self._acknowledge(self._entered_path, story.boot, story.sequence)
+        for teller, (boot, sequence) in story.others.items():
+            if boot == self._boot:
+                self._acknowledge(entered_path(self.port_index, self._run_directory, teller), boot, sequence)
+
+    def _acknowledge(self, path: str, boot: str, sequence: int) -> None:
+        if sequence <= acknowledged(path, boot):
+            return
+        try:
+            acknowledge(path, boot, sequence)
+        except OSError as error:
+            # The spool goes on to hold what is entered, and nothing is entered twice.
+            self._unread = f"{path}: {error.strerror}"
 
 
 def _view(story: Story) -> object:
@@ -407,27 +432,27 @@ def _known_paths(story: Story) -> set[str]:
 # In a child process.
 
 
-def count(ffprobe: str, path: str, *, is_even: bool = True) -> tuple[bool, int | None, float, int, str]:
-    """Whether a file is there, its readable pictures (None if nobody can tell), their rate, its size in bytes, and why
-    they may not be durable.
+def count(ffprobe: str, path: str, *, is_even: bool = True) -> tuple[bool, int | None, float, int, str, int]:
+    """Whether a file is there, its readable pictures (None if nobody can tell), their rate, its size in bytes, why they
+    may not be durable, and the file's number.
 
     `is_even` says that they come at a constant rate. Nobody has synced a file whose runner or FFmpeg was killed, and a
     ledger that has its pictures is to be right after a power cut too.
     """
     status = _file_status(path)
     if status is None:
-        return False, None, 0.0, 0, ""
+        return False, None, 0.0, 0, "", 0
     problem = ""
     try:
         problem = _sync(path)
         found = count_pictures(path, path.rpartition(".")[2], is_even=is_even)
     except OSError as error:
         if error.errno in EXHAUSTED:
-            return True, None, 0.0, status.st_size, problem
+            return True, None, 0.0, status.st_size, problem, status.st_ino
         # ffprobe says whether it can read it.
         found = None
     frames, rate = (found.count, found.rate) if found else count_frames(ffprobe, path)
-    return os.path.lexists(path), frames, rate, status.st_size, problem
+    return os.path.lexists(path), frames, rate, status.st_size, problem, status.st_ino
 
 
 def _sync(path: str) -> str:
@@ -618,6 +643,7 @@ class Writer:
     def __init__(self, ledger_directory: str, run_directory: str) -> None:
         self._ledger_directory, self._run_directory = ledger_directory, run_directory
         self._ports: dict[int, PortWriter] = {}
+        self._stopped_unseen: set[int] = set()
         self._said: object = None
         self._looked_at = 0.0
         self._is_going_down: bool | None = False
@@ -697,14 +723,16 @@ class Writer:
             status, now = find_status(index, self._run_directory), time.monotonic()
             if status is None or status.boot_id != boot_id() or status.state != "stopped":
                 continue
-            self._ports[index] = port = self._port(index)
+            self._stopped_unseen.add(index)
+            port = self._ports.setdefault(index, self._port(index))
             here = Moment(time.time(), now, status.boot_id)
             port.stop_unseen(here.plus(status.state_since_monotonic - now), here.plus(-up_seconds()))
             port.turn()
 
     def _marked(self) -> list[int]:
         names = (name.removesuffix(".json") for name in os.listdir(self._run_directory) if name.endswith(".json"))
-        return [int(name) for name in names if name.isdigit() and name.isascii() and int(name) not in self._ports]
+        known = {index for index, port in self._ports.items() if port.is_heard} | self._stopped_unseen
+        return [int(name) for name in names if name.isdigit() and name.isascii() and int(name) not in known]
 
     def _keep_disks(self) -> None:
         """Keep what runners noted of the recordings' disks, since /run does not outlive the boot."""

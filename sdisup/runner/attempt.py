@@ -138,6 +138,7 @@ class File(Record, frozen=False):
     kept: bool = False
     problem: str = ""
     size_bytes: int = 0
+    inode: int = 0
     whereabouts_told: tuple[str, bool] = ("", False)
 
     @property
@@ -584,7 +585,7 @@ class Attempt:
             self.meter.size(event.seen_at or now, self._told_bytes + sum(file.size_bytes for file in self.files))
         elif isinstance(event, Closed) and (self.phase == CLOSING or file.closed_at is not None):
             file.is_closed, file.kept, file.size_bytes = True, event.kept, event.size_bytes
-            file.problem = event.problem
+            file.problem, file.inode = event.problem, event.inode
 
     def _give_timecodes(self, now: float) -> None:
         """Give the files their timecodes, and let go of those that FFmpeg has closed once theirs are certain: it may

@@ -131,11 +131,13 @@ class Sample(Record):
 
 
 class Closed(Record):
-    """The file is closed and durable; `kept` is False when the file held no frame and was removed."""
+    """The file is closed and durable; `kept` is False when the file held no frame and was removed. `inode` is its
+    number on its filesystem, 0 where that could not be asked for."""
 
     size_bytes: int
     kept: bool
     problem: str
+    inode: int = 0
 
 
 class News:
@@ -655,10 +657,11 @@ class RecordingFile:
             self.sync_problem = f"disk error: what was recorded to {self._path} may not be durable: {error.strerror}"
 
     def _close(self, problem: str) -> None:
-        size_bytes = 0
+        size_bytes = inode = 0
         kept = True
         try:
-            size_bytes = os.fstat(self._descriptor).st_size
+            found = os.fstat(self._descriptor)
+            size_bytes, inode = found.st_size, found.st_ino
             # After a look that failed the file may hold frames.
             may_hold_frames = size_bytes > HEAD_BYTES or (size_bytes > 0 and not self._is_empty)
             kept = may_hold_frames and (self._has_media or bool(problem) or size_bytes > HEAD_BYTES)
@@ -680,7 +683,7 @@ class RecordingFile:
             if not self._is_named:
                 kept = False
                 self._tell_sample()
-        self._tell(Closed(size_bytes, kept, problem or self.sync_problem))
+        self._tell(Closed(size_bytes, kept, problem or self.sync_problem, inode if kept else 0))
 
     def _let_go(self) -> None:
         """Close what is open; an empty file without a name is for the next try."""

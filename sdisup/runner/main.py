@@ -650,6 +650,7 @@ class Runner:
                 "last_frame_at": meter.last_frame_at if last_at is None else last_at,
                 "is_estimate": attempt.is_estimate(file),
                 "size_bytes": file.size_bytes if file.kept or attempt.is_abandoned else 0,
+                "inode": file.inode,
             }
         self._tell(spool.CLOSED, now, path=file.path, verdict=verdict, cause=cause, **counts)
         if file.kept:

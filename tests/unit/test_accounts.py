@@ -26,9 +26,9 @@ from sdisup.contract.status import PortStatus
 from sdisup.control.verify import Known, is_file, known_files, verify
 from sdisup.errors import UsageError
 from sdisup.ledger import present as present_module
-from sdisup.ledger.accounts import Account, Row, Window, account_of, line_of
+from sdisup.ledger.accounts import _OWN_LINES, Account, Row, Window, account_of, line_of, scan
 from sdisup.ledger.cut_off import open_path
-from sdisup.ledger.lines import Entry, append_entries, ledger_path
+from sdisup.ledger.lines import Entry, append_entries, encode_entry, ledger_path
 from sdisup.ledger.moments import FileEnd, Moment, TakenFile, document
 from sdisup.ledger.present import Present, rows_of
 from sdisup.ledger.story import Story
@@ -98,6 +98,47 @@ def test_a_night() -> None:
     assert (found.gaps, found.short_gaps, found.files, found.unknown) == (4, 1, 3, 0)
     assert [row.frames for row in found.rows] == [None, 100, None, None]
     assert [row.path for row in account(NIGHT, "file").rows] == ["/r/2.mp4", "/r/110.mp4", "/r/300.02.mp4"]
+
+
+def deletion(at: float, path: str, rule: str = "max_age 30d") -> Entry:
+    known = entry("delete", at, at)
+    del known["x"]
+    return {**known, "rule": rule, "path": path, "inode": 7}
+
+
+def test_a_file_that_was_deleted_was_recorded_all_the_same() -> None:
+    gone = deletion(400, "/r/2.mp4")
+    assert sums(account([*NIGHT, gone])) == sums(account(NIGHT))
+    assert brief(account([*NIGHT, gone])) == brief(account(NIGHT))
+    rows = account([*NIGHT, gone], "file").rows
+    assert [(row.path, row.deleted) for row in rows if row.deleted] == [("/r/2.mp4", "max_age 30d")]
+    # Also where the time that is asked for ends before.
+    asked = account([*NIGHT, gone], "file", Window(T, T + 100)).rows
+    assert [row.deleted_at for row in asked if row.path == "/r/2.mp4"] == [gone["start"]]
+
+
+def test_another_file_that_gets_the_path_of_one_that_was_deleted() -> None:
+    first, second = entry("file", 0, 10, "complete"), entry("file", 20, 30, "complete", path="/r/0.mp4")
+    rows = account([first, deletion(15, "/r/0.mp4"), second], "file").rows
+    assert [row.deleted for row in rows] == ["max_age 30d", ""]
+
+
+def test_what_is_deleted_is_said_in_the_table_and_in_json(paris: None) -> None:
+    entries = [entry("file", 0, 10, "complete"), deletion(15, "/r/0.mp4", "min_free 200G")]
+    found = [(3, "CAM3", account(entries, "file"))]
+    (line,) = list(accounts_table.file_lines(found))[1:]
+    assert line.endswith("/r/0.mp4  complete; deleted 2023-11-14 23:13:35+01:00: min_free 200G")
+    document = json.loads("\n".join(accounts_table.document_lines("recordings", found)))["recordings"][0]
+    assert (document["deleted_at"], document["deleted_by"]) == (entries[1]["start"], "min_free 200G")
+
+
+def test_lines_with_the_files_number_are_read_as_quickly(tmp_path: Path) -> None:
+    entries = [entry("file", 0, 10, "complete", inode=7, number=1), {**deletion(15, "/r/0.mp4"), "number": 2}]
+    path = ledger_path(3, str(tmp_path))
+    append_entries(path, entries)
+    (lines,) = scan(path)
+    assert lines == [line_of(one) for one in entries]
+    assert all(_OWN_LINES.match(encode_entry(one).decode()) for one in entries)
 
 
 def test_a_gap_that_only_just_began_is_listed() -> None:

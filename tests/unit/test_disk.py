@@ -650,8 +650,8 @@ def test_a_folder_that_cannot_be_made_is_made_with_the_next_look(
     recorder.wait(file, FirstMedia)
     assert failed.is_set()
     recorder.wait(file, Sample)
-    assert recorder.closed(file) == Closed(len(media["mkv"]), kept=True, problem="")
-    assert (tmp_path / "a/b/x.mkv").is_file()
+    closed = recorder.closed(file)
+    assert closed == Closed(len(media["mkv"]), True, "", (tmp_path / "a/b/x.mkv").lstat().st_ino)
     # Its thread that syncs may close the last one a moment later.
     wait_until(lambda: len(os.listdir("/proc/self/fd")) < descriptors)
 
@@ -1353,7 +1353,7 @@ def test_a_file_that_is_made_ahead_is_named_when_ffmpeg_opens_it(
     assert named.path == f"{recorder.directory}/2027-01-16/CAM3_20270116T080000Z.mkv"
     recorder.write(file, media["mkv"])
     recorder.wait(file, FirstMedia)
-    assert recorder.closed(file) == Closed(len(media["mkv"]), True, "")
+    assert recorder.closed(file) == Closed(len(media["mkv"]), True, "", os.stat(named.path).st_ino)
     assert names_in(recorder.directory) == ["2027-01-16", "CAM3_20270116T080000Z.mkv"]
     assert Path(named.path).read_bytes() == media["mkv"]
 

@@ -188,6 +188,79 @@ def test_a_recording_and_its_stop(bench: Bench) -> None:
     assert len(read_spool(spool_path(PORT, str(bench.run)))[0]) == 1
 
 
+def delete(bench: Bench, path: str = "/r/a.mp4") -> Spool:
+    told = Spool(PORT, str(bench.run), teller=events.RETENTION)
+    told.tell(events.DELETE, bench.now, path=path, inode=7, rule="max_age 30d")
+    return told
+
+
+def test_a_file_that_a_rule_removes_is_entered_once_and_changes_nothing_else(bench: Bench) -> None:
+    bench.begin().record("/r/b.mp4").turn()
+    told, before = delete(bench), bench.open()
+    assert not told.is_safe()
+    bench.turn().turn()
+    assert told.is_safe()
+    # Killed before it said so.
+    os.unlink(events.entered_path(PORT, str(bench.run), events.RETENTION))
+    bench.new_writer()
+    bench.turn().turn()
+    found = bench.entries()
+    assert kinds(found) == [("gap", "start"), ("delete", None)]
+    assert [found[1][name] for name in ("path", "inode", "rule", "seconds", "number")] == [
+        "/r/a.mp4", 7, "max_age 30d", 0.0, 2
+    ]  # fmt: skip
+    after = bench.open()
+    assert all(after[name] == before[name] for name in before if name not in ("others", "number", "queue"))
+    assert told.is_safe()
+
+
+def test_a_file_is_removed_while_another_one_waits_for_its_count(bench: Bench) -> None:
+    """The count may take minutes, and the disk may be full."""
+    fake = bench.recordings / "bin"
+    fake.mkdir()
+    os.mkfifo(fake / "go")
+    (fake / "ffprobe").write_text(f"#!/bin/sh\ncat {fake}/go\n")
+    (fake / "ffprobe").chmod(0o755)
+    bench.ffmpeg = str(fake / "ffmpeg")
+    path = bench.recordings / "cut.mp4"
+    path.write_bytes(b"no boxes")
+    bench.begin().record(str(path)).close(str(path), "cut off: killed", "killed").turn()
+    told = delete(bench)
+    bench.turn()
+    assert told.is_safe()
+    assert ("delete", None) in kinds(bench.entries())
+    assert ("file", "cut off: killed") not in kinds(bench.entries())
+
+
+def test_of_a_port_that_has_not_run_since_the_boot(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its last runner left going on still goes on, and a stop that nobody told of is still found."""
+    bench.begin().record("/r/b.mp4").turn().reboot(monkeypatch)
+    before = bench.open()["files"]
+    told = delete(bench)
+    bench.turn()
+    assert told.is_safe()
+    assert (bench.open()["files"], bench.open()["interval"]) == (before, None)
+    status = PortStatus(port_index=PORT, state="stopped", boot_id=bench.boot, state_since_monotonic=bench.now)
+    write_status(status, str(bench.run))
+    bench.turn()
+    assert bench.open()["interval"]["what"] == "operator"
+    assert kinds(bench.entries()).count(("delete", None)) == 1
+
+
+def test_the_number_of_a_file_is_entered(bench: Bench, cut: tuple[str, int]) -> None:
+    path = bench.recordings / "a.mp4"
+    path.write_bytes(b"x" * 100)
+    bench.begin().record(str(path)).turn()
+    bench.tell(
+        events.CLOSED, path=str(path), verdict="complete", cause="stop", last_frame_at=bench.now, size_bytes=100,
+        frames=25, duplicated=0, dropped=0, missing=0, inode=path.stat().st_ino,
+    )  # fmt: skip
+    # Of one that was cut off its count tells it.
+    bench.record(cut[0]).turn().begin()
+    found = [entry for entry in bench.wait_entries(4) if entry["kind"] == "file"]
+    assert [entry["inode"] for entry in found] == [path.stat().st_ino, os.stat(cut[0]).st_ino]
+
+
 def test_each_event_is_entered_once_however_often_the_writer_looks(bench: Bench) -> None:
     bench.begin().record("a.mp4").close("a.mp4").waits("killed").turn().turn()
     bench.new_writer()
@@ -944,7 +1017,7 @@ def test_what_stands_where_a_file_was_is_not_read(
         os.mkfifo(path)
     else:
         path.mkdir()
-    assert module.count(FFPROBE, str(path)) == (False, None, 0.0, 0, "")
+    assert module.count(FFPROBE, str(path)) == (False, None, 0.0, 0, "", 0)
     bench.begin().record(str(path)).turn().begin().record(str(bench.recordings / "b.mp4"))
     assert kinds(bench.wait_entries(2)) == [("gap", "start"), ("gap", "runner killed")]
 
@@ -1135,7 +1208,9 @@ def test_whatever_looks_at_the_recordings_disk_is_as_gentle() -> None:
 
 def test_what_was_cut_off_is_counted_without_ffprobe(monkeypatch: pytest.MonkeyPatch, cut: tuple[str, int]) -> None:
     monkeypatch.setattr(module, "count_frames", lambda *_: 1 / 0)
-    assert module.count(FFPROBE, cut[0]) == (True, cut[1], 25.0, os.path.getsize(cut[0]), "")
+    assert module.count(FFPROBE, cut[0]) == (
+        True, cut[1], 25.0, os.path.getsize(cut[0]), "", os.stat(cut[0]).st_ino
+    )  # fmt: skip
 
 
 def test_what_was_cut_off_is_durable_before_it_is_counted(
