@@ -25,6 +25,7 @@ sysusers=/usr/lib/sysusers.d/sdisup.conf
 tmpfiles=/usr/lib/tmpfiles.d/sdisup.conf
 needrestart=/etc/needrestart/conf.d/sdisup.conf
 importable=/usr/lib/python3/dist-packages/sdisup.pth
+lock_rules=/etc/polkit-1/rules.d/00-sdisup-lock.rules
 kept=.sdisup-before
 kept_units=/etc/sdisup/$kept
 
@@ -617,6 +618,9 @@ remove_units() {
 
 remove_files() {
     tidy_up
+    if [ ! -L "$lock_rules" ] && [ -f "$lock_rules" ] && head -n 1 "$lock_rules" | grep -q "^//${header#\#}"; then
+        rm -f -- "$lock_rules"
+    fi
     rm -f -- "$command" "$sysusers" "$tmpfiles" "$needrestart" "$importable" "$state/applied.json"
     rmdir --ignore-fail-on-non-empty -- "$(dirname "$needrestart")" /etc/needrestart 2>/dev/null || :
     rm -rf -- "$documents" "$code" "$code"-*

@@ -11,12 +11,13 @@ if TYPE_CHECKING:
     from sdisup.config.settings import Settings
     from sdisup.contract.status import PortStatus
     from sdisup.control.api import CodecType, FFmpegCommandBuilder, PortRecorder, RecorderConfig, RecorderManager
-    from sdisup.errors import ConfigError, RecordingError, RootError, SdisupError, UnknownPortError
+    from sdisup.errors import ConfigError, LockedError, RecordingError, RootError, SdisupError, UnknownPortError
 
 _HOMES = {
     "CodecType": "control.api",
     "ConfigError": "errors",
     "FFmpegCommandBuilder": "control.api",
+    "LockedError": "errors",
     "PortStatus": "contract.status",
     "RecorderConfig": "control.api",
     "PortRecorder": "control.api",
@@ -32,6 +33,7 @@ __all__ = [
     "CodecType",
     "ConfigError",
     "FFmpegCommandBuilder",
+    "LockedError",
     "PortRecorder",
     "PortStatus",
     "RecorderConfig",

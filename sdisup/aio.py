@@ -40,10 +40,10 @@ class RecorderManager:
         self._starts = [(index, other) for index, other in self._starts if not other.done()] + [(port_index, start)]
         return await asyncio.wrap_future(start)
 
-    async def stop_recording(self, port_index: int) -> None:
+    async def stop_recording(self, port_index: int, *, unlock: bool = False) -> None:
         """Stop the port and return when its file is closed. A stopped port is no error."""
         starts = [start for index, start in self._starts if index == port_index and not start.done()]
-        await asyncio.wrap_future(_in_thread(lambda: self._stop(port_index, starts)))
+        await asyncio.wrap_future(_in_thread(lambda: self._stop(port_index, starts, unlock)))
 
     async def export(self, port_index: int, take: str, directory: str, *, partial: bool = False) -> list[Exported]:
         """Make the files of a port's take one file in `directory`; to cancel it ends the waiting alone."""
@@ -54,12 +54,12 @@ class RecorderManager:
         """Let the next take begin now, without a lost frame, and return the port's status."""
         return await asyncio.wrap_future(_in_thread(lambda: self._manager.cut_recording(port_index, take)))
 
-    def _stop(self, port_index: int, starts: list[Future[PortStatus]]) -> None:
-        self._manager.stop_recording(port_index)
+    def _stop(self, port_index: int, starts: list[Future[PortStatus]], unlock: bool) -> None:
+        self._manager.stop_recording(port_index, unlock=unlock)
         if starts:
             # systemd may have got their jobs after ours.
             wait(starts)
-            self._manager.stop_recording(port_index)
+            self._manager.stop_recording(port_index, unlock=unlock)
 
 
 class PortRecorder:
@@ -74,9 +74,9 @@ class PortRecorder:
         """Start the port and return its status when systemd says that it has started."""
         return await self._manager.start_recording(self.port_index, config)
 
-    async def stop(self) -> None:
+    async def stop(self, *, unlock: bool = False) -> None:
         """Stop the port and return when its file is closed. A stopped port is no error."""
-        await self._manager.stop_recording(self.port_index)
+        await self._manager.stop_recording(self.port_index, unlock=unlock)
 
     async def cut(self, take: str | None = None) -> PortStatus:
         """Let the next take begin now, without a lost frame, and return the port's status."""

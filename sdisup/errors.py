@@ -71,6 +71,10 @@ class RootError(SdisupError, PermissionError):
         self.errno, self.strerror = 1, message  # EPERM
 
 
+class LockedError(SdisupError):
+    """The port is locked, and was not stopped: nobody said that it shall be all the same."""
+
+
 class RecordingError(SdisupError, RuntimeError):
     """A port cannot be started as asked: it records already, or cannot record at all.
 

@@ -58,6 +58,7 @@ def _start(arguments: argparse.Namespace) -> int:
             None if arguments.no_wait else arguments.wait,
             restart=arguments.command == "restart",
             request=_take_request(arguments),
+            unlock=getattr(arguments, "unlock", False),
         )
     )
 
@@ -68,7 +69,7 @@ def _cut(arguments: argparse.Namespace) -> int:
     if not arguments.now:
         return _report(cut_ports(selected(arguments), arguments.take))
     began = monotonic()
-    outcomes = cut_ports_now(selected(arguments), arguments.take)
+    outcomes = cut_ports_now(selected(arguments), arguments.take, unlock=arguments.unlock)
     for outcome in outcomes:
         if outcome.kind == RECORDS:
             seconds = monotonic() - began
@@ -241,7 +242,7 @@ def _schedule(arguments: argparse.Namespace) -> int:
 def _stop(arguments: argparse.Namespace) -> int:
     from sdisup.control.ports import stop_ports
 
-    return _report(stop_ports(selected(arguments)))
+    return _report(stop_ports(selected(arguments), unlock=arguments.unlock))
 
 
 def _drill(arguments: argparse.Namespace) -> int:
@@ -258,7 +259,7 @@ def _apply(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         settings = Settings.load(arguments.config, refusals)
         difference, consequences, warnings = dry_run(
-            settings, restart=arguments.restart, accept_disks=arguments.accept_disks
+            settings, restart=arguments.restart, accept_disks=arguments.accept_disks, unlock=arguments.unlock
         )
         for warning in warnings:
             remark(f"warning: {warning}")
@@ -273,6 +274,7 @@ def _apply(arguments: argparse.Namespace) -> int:
             Settings.load(arguments.config, refusals),
             restart=arguments.restart,
             accept_disks=arguments.accept_disks,
+            unlock=arguments.unlock,
             say=print,
             warn=lambda text: remark(f"warning: {text}"),
         )
@@ -368,19 +370,33 @@ def _chosen_ports_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--all", action="store_true", help="all configured ports")
 
 
+def _unlock_argument(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--unlock", action="store_true", help="also ports that are locked (lock = true); for root")
+
+
+def _stop_arguments(command: argparse.ArgumentParser) -> None:
+    _chosen_ports_arguments(command)
+    _unlock_argument(command)
+
+
 def _status_arguments(command: argparse.ArgumentParser) -> None:
     _ports_arguments(command)
     command.add_argument("--json", action="store_true", help="a JSON list, for programs")
 
 
 def _restart_arguments(command: argparse.ArgumentParser) -> None:
+    _wait_arguments(command)
+    _unlock_argument(command)
+
+
+def _wait_arguments(command: argparse.ArgumentParser) -> None:
     _chosen_ports_arguments(command)
     command.add_argument("--wait", type=_seconds, default=10.0, metavar="S", help="how long to wait for a frame (10 s)")
     command.add_argument("--no-wait", action="store_true", help="wait for nothing; sdisup status tells the outcome")
 
 
 def _start_arguments(command: argparse.ArgumentParser) -> None:
-    _restart_arguments(command)
+    _wait_arguments(command)
     command.add_argument("--take", metavar="NAME", help="give what is recorded until the stop a name")
     command.add_argument("--codec", metavar="CODEC", help="record this take in another codec")
     command.add_argument(
@@ -396,6 +412,7 @@ def _cut_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--now", action="store_true", help="begin a new file at once, by a stop and a start; it says what that cost"
     )
+    _unlock_argument(command)
 
 
 def _logs_arguments(command: argparse.ArgumentParser) -> None:
@@ -478,6 +495,7 @@ def _apply_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--accept-disks", action="store_true", help="take the disks that recordings are on now for the right ones"
     )
+    _unlock_argument(command)
     _config_argument(command)
 
 
@@ -486,7 +504,7 @@ COMMANDS: dict[
 ] = {
     "status": (status, "what each port does, as a table or as JSON", _status_arguments),
     "start": (_start, "start ports and wait for the first frame on disk", _start_arguments),
-    "stop": (_stop, "stop ports and wait until their files are closed", _chosen_ports_arguments),
+    "stop": (_stop, "stop ports and wait until their files are closed", _stop_arguments),
     "restart": (_start, "stop and start ports", _restart_arguments),
     "cut": (_cut, "let the next take begin while ports record, without a lost frame", _cut_arguments),
     "enable": (_enable, "let ports record at boot, from now on", _chosen_ports_arguments),

@@ -47,8 +47,8 @@ def _cells(status: PortStatus, now_monotonic: float) -> list[str]:
     running = status.current_file is not None
     since = status.state_since_monotonic
     reason, left_s = status.reason, status.disk_remaining_with_retention_seconds
-    if status.config_pending:
-        reason = "; ".join(part for part in (reason, "its next start takes a changed unit") if part)
+    notes = {"its next start takes a changed unit": status.config_pending, "locked": status.is_locked}
+    reason = "; ".join(text for text in (reason, *(note for note, holds in notes.items() if holds)) if text)
     cells = [
         str(status.port_index),
         status.name,

@@ -69,6 +69,7 @@ class Port(Record):
     timecode: str
     threads: int
     record_at_boot: bool
+    lock: bool
     schedule: tuple[Planned, ...]
     pre_roll_s: float
     post_roll_s: float

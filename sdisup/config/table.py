@@ -173,6 +173,8 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
                 " is started, so that the first frame is on disk by then.", minimum=0.1, maximum=600, unit="s"),
         Setting("post_roll_s", LIMIT, 0.0, "How long a schedule's recording goes on after its time.", minimum=0.1,
                 maximum=3600, unit="s"),
+        Setting("lock", BOOLEAN, False, "Whether the port goes on unless it is stopped or restarted with `--unlock`,"
+                " which is root's. Root's `systemctl stop` stops it too."),
         Setting("recordings", PATH, None, "The directory that this port's recordings go to.",
                 default_doc="that of [appliance]"),
         Setting("file_name", TEMPLATE, DEFAULT, "How the port's files are named, with folders where it has a `/`; its"

@@ -21,6 +21,7 @@ class AppliedPort(Record):
 
     `revision` is what its next start will take, `filesystem` the identity of what its recordings are on; `overridden`
     says where another file holds against what sdisup.toml says. Below `space_warning_h` hours of room the status warns.
+    With `lock` nobody stops the port who does not say so.
     """
 
     index: int
@@ -32,6 +33,7 @@ class AppliedPort(Record):
     filesystem: str = ""
     overridden: tuple[str, ...] = ()
     space_warning_h: float = 24.0
+    lock: bool = False
 
     @property
     def unit(self) -> str:

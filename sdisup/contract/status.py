@@ -97,6 +97,7 @@ class PortStatus(Record, frozen=False):
     disk_remaining_with_retention_seconds: float | None = None
     warnings: tuple[str, ...] = ()
     should_record: bool = False
+    is_locked: bool = False
 
     def update(self, **values: object) -> None:
         """Set fields by name; an unknown name is a programming error (TypeError), and sets none."""

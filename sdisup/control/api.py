@@ -134,9 +134,12 @@ class RecorderManager:
             raise outcome.as_error()
         return outcome.status
 
-    def stop_recording(self, port_index: int) -> None:
-        """Stop the port and return when its file is closed. A stopped port is no error. Raises SdisupError."""
-        outcome = stop_ports([self._applied(port_index)])[0]
+    def stop_recording(self, port_index: int, *, unlock: bool = False) -> None:
+        """Stop the port and return when its file is closed. A stopped port is no error.
+
+        Raises LockedError for a locked port without `unlock`, RootError with it for anybody but root, and SdisupError.
+        """
+        outcome = stop_ports([self._applied(port_index)], unlock=unlock)[0]
         if not outcome.ok:
             raise outcome.as_error()
 
@@ -208,9 +211,9 @@ class PortRecorder:
         """Start the port, as RecorderManager.start_recording does."""
         return self._manager.start_recording(self.port_index, config)
 
-    def stop(self) -> None:
-        """Stop the port and return when its file is closed. A stopped port is no error."""
-        self._manager.stop_recording(self.port_index)
+    def stop(self, *, unlock: bool = False) -> None:
+        """Stop the port, as RecorderManager.stop_recording does."""
+        self._manager.stop_recording(self.port_index, unlock=unlock)
 
     def cut(self, take: str | None = None) -> PortStatus:
         """Let the next take begin, as RecorderManager.cut_recording does."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import glob
 import os
 import re
@@ -26,6 +27,7 @@ from sdisup.contract.requests import leave_stop_note
 from sdisup.contract.schedules import SCHEDULES_PATH, Schedule, encode_schedules, load_schedules, save_schedules
 from sdisup.contract.status import PortStatus
 from sdisup.control.bus import SystemdError
+from sdisup.control.locks import rules
 from sdisup.control.look import (
     PATIENT_TIMEOUT_S,
     Look,
@@ -138,6 +140,7 @@ def prepare(
     warnings += _directory_warnings(looks_at, filesystems)
     rendered = render(settings, machine)
     kept = [port for index, port in before.ports.items() if index in running and index not in settings.ports]
+    rendered = rendered.replaced(files={**rendered.files, **rules([*settings.ports.values(), *kept])})
     ours = {*before.files, *glob.glob(drop_in_path(0).replace("@0", "@*"))} - {
         drop_in_path(index) for index in running - set(settings.ports)
     }
@@ -259,12 +262,14 @@ def running_ports(systemd: Systemd) -> set[int]:
     }
 
 
-def dry_run(settings: Settings, *, restart: bool, accept_disks: bool = False) -> tuple[str, list[str], list[str]]:
+def dry_run(
+    settings: Settings, *, restart: bool, accept_disks: bool = False, unlock: bool = False
+) -> tuple[str, list[str], list[str]]:
     """A unified diff of the files that apply would change, a line for each other step of it, and its warnings."""
     looks = look_at([*settings.directories(), *_nodes(settings)], PATIENT_TIMEOUT_S)
     with Systemd() as systemd:
         running = running_ports(systemd)
-        orphans = running - set(settings.ports) if restart else set()
+        orphans = _orphans(settings, running, unlock) if restart else set()
         prepared = prepare(settings, running - orphans, systemd.version(), looks, accept_disks=accept_disks)
         applied = _applied(prepared)
         start, pending = _due(systemd, applied)
@@ -277,7 +282,7 @@ def dry_run(settings: Settings, *, restart: bool, accept_disks: bool = False) ->
         *(f"enable {unit} for boot" for unit in sorted(enable)),
         *(f"disable {unit} for boot" for unit in sorted(disable)),
         *(f"start {applied.ports[index].label}" for index in start),
-        *(f"{'restart' if restart else 'leave'} {applied.ports[index].label}, "
+        *(f"{'leave' if _stays(applied.ports[index], restart, unlock) else 'restart'} {applied.ports[index].label}, "
           f"which {what} with its former unit" for index, what in pending.items()),
         *([f"write {APPLIED_PATH}"] if not is_same(applied, prepared.before) else []),
     ]  # fmt: skip
@@ -299,17 +304,21 @@ def apply(
     say: Callable[[str], None],
     warn: Callable[[str], None],
     accept_disks: bool = False,
+    unlock: bool = False,
 ) -> None:
-    """Put `settings` into effect. `say` gets a line for each change, `warn` one for what the operator should know."""
+    """Put `settings` into effect. `say` gets a line for each change, `warn` one for what the operator should know.
+
+    `restart` stops and restarts ports as they need it, locked ones with `unlock` alone.
+    """
     looks = look_at([*settings.directories(), *_nodes(settings)], PATIENT_TIMEOUT_S)
     with Systemd() as systemd:
         running = running_ports(systemd)
         version = systemd.version()
-        orphans: set[int] = set()
-        if restart and running - set(settings.ports):
+        orphans = _orphans(settings, running, unlock) if restart else set()
+        if orphans:
             # Raises if the configuration cannot be applied, before any port is stopped.
             prepare(settings, running, version, looks, accept_disks=accept_disks)
-            orphans = _stop_orphans(systemd, settings, running)
+            orphans = _stop_orphans(systemd, orphans)
         prepared = prepare(settings, running - orphans, version, looks, accept_disks=accept_disks)
         for warning in prepared.warnings:
             warn(warning)
@@ -327,14 +336,29 @@ def apply(
         if save_applied(applied):
             say(f"wrote {APPLIED_PATH}")
             changed = True
-        changed |= _follow_up(systemd, applied, prepared, restart, say, warn)
+        stays = functools.partial(_stays, restart=restart, unlock=unlock)
+        changed |= _follow_up(systemd, applied, prepared, stays, say, warn)
     if not changed:
         say("nothing to change")
 
 
-def _stop_orphans(systemd: Systemd, settings: Settings, running: set[int]) -> set[int]:
-    """Stop the ports that run and are no longer configured. Returns those that were stopped."""
-    orphans = running - set(settings.ports)
+def _stays(port: AppliedPort, restart: bool, unlock: bool) -> bool:
+    """Whether a port goes on with its former unit."""
+    return not restart or (port.lock and not unlock)
+
+
+def _orphans(settings: Settings, running: set[int], unlock: bool) -> set[int]:
+    """The ports that run, are no longer configured, and may be stopped: where one was locked, `unlock` says so."""
+    try:
+        locked = {index for index, port in load_applied().ports.items() if port.lock}
+    except SdisupError:
+        # `prepare` says that it cannot be read.
+        locked = set()
+    return running - set(settings.ports) - (set() if unlock else locked)
+
+
+def _stop_orphans(systemd: Systemd, orphans: set[int]) -> set[int]:
+    """Stop ports that are no longer configured. Returns those that were stopped."""
     for index in orphans:
         leave_stop_note(index, "apply")
     units = {index: f"sdi-record@{index}.service" for index in sorted(orphans)}
@@ -366,15 +390,14 @@ def _applied(prepared: Prepared) -> Applied:
             prepared.machine.filesystems.get(port.recordings, ""),
             prepared.settings.overridden_of(port.index),
             port.space_warning_h,
+            port.lock,
         )
         for port in prepared.settings.ports.values()
     }
     files = list(prepared.rendered.files)
     for port in prepared.kept:
         # The port records on, and status goes on showing it; the first apply after its stop removes it.
-        ports[port.index] = AppliedPort(
-            port.index, port.name, port.codec, port.recordings, False, port.revision, port.filesystem
-        )
+        ports[port.index] = port.replaced(record_at_boot=False, overridden=())
         files.append(drop_in_path(port.index))
     return Applied(dict(sorted(ports.items())), files)
 
@@ -453,7 +476,7 @@ def _follow_up(
     systemd: Systemd,
     applied: Applied,
     prepared: Prepared,
-    restart: bool,
+    stays: Callable[[AppliedPort], bool],
     say: Callable[[str], None],
     warn: Callable[[str], None],
 ) -> bool:
@@ -462,12 +485,14 @@ def _follow_up(
     for text in unit_problems(systemd, applied.ports.values()):
         warn(text)
     for port in prepared.kept:
-        warn(f"{port.label} is no longer configured but records; sdisup stop {port.index}, then sdisup apply again")
-    if not restart:
-        for index, what in pending.items():
-            warn(f"{applied.ports[index].label} {what} with its former unit; "
-                 f"sdisup apply --restart or sdisup restart {index} makes it take the new one")  # fmt: skip
-        pending = {}
+        stop = f"sdisup stop {port.index}{' --unlock' if port.lock else ''}"
+        warn(f"{port.label} is no longer configured but records; {stop}, then sdisup apply again")
+    for port, what in [(applied.ports[index], what) for index, what in pending.items()]:
+        if stays(port):
+            locked, again = ("is locked and ", " --unlock") if port.lock else ("", "")
+            warn(f"{port.label} {locked}{what} with its former unit; sdisup apply --restart{again} or "
+                 f"sdisup restart {port.index}{again} makes it take the new one")  # fmt: skip
+            del pending[port.index]
     # A restart begins with a stop, which takes as long as the source may block FFmpeg.
     for verb, indexes, limit_s in (("Start", start, JOB_LIMIT_S), ("Restart", list(pending), STOP_LIMIT_S)):
         units = [applied.ports[index].unit for index in indexes]

@@ -76,7 +76,7 @@ def pending(settings: Settings, quick: bool = False) -> str:
     applied = load_applied()
     if not applied.ports:
         return "nothing was applied yet: sdisup apply"
-    names = ("name", "codec", "recordings", "record_at_boot", "space_warning_h")
+    names = ("name", "codec", "recordings", "record_at_boot", "space_warning_h", "lock")
     now = {index: [getattr(port, name) for name in names] for index, port in settings.ports.items()}
     then = {index: [getattr(port, name) for name in names] for index, port in applied.ports.items()}
     is_changed = now != then or not all(os.path.exists(file) for file in applied.files)

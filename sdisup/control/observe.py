@@ -138,6 +138,7 @@ class _Observation(Record, frozen=False):
             recordings=status.recordings or port.recordings,
             config_pending=alive and bool(status.revision) and status.revision != port.revision,
             should_record=should_record,
+            is_locked=port.lock,
         )
         if not status.is_recording and state not in ("stalled", "starting", "stopping", "unknown"):
             status.update(fps=0.0, bitrate_mbps=0.0, speed=None)

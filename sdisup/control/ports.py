@@ -17,7 +17,7 @@ from sdisup.contract.records import Record
 from sdisup.contract.status import PortStatus, find_status, write_status
 from sdisup.control.observe import statuses
 from sdisup.control.takes import leave_take_request
-from sdisup.errors import RecordingError, SdisupError, UsageError
+from sdisup.errors import LockedError, RecordingError, RootError, SdisupError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ REFUSED = "refused"
 CUT = "cut"
 NOT_CUT = "not cut"
 """The port's runner did not take the cut; `detail` says why."""
+LOCKED = "locked"
+"""The port goes on, since it is locked and nobody said that it shall be stopped all the same."""
 STOPPED = "stopped"
 NOT_STOPPED = "not stopped"
 
@@ -86,6 +88,9 @@ class Outcome(Record):
             return RecordingError(f"{label} is started and does not record yet: {self.detail}")
         if self.kind == WAITS:
             return RecordingError(f"{label}: {self.detail}; it goes on trying")
+        if self.kind == LOCKED:
+            hint = f"root stops it all the same with --unlock: sdisup stop {self.port.index} --unlock"
+            return LockedError(f"{label} is locked and goes on ({self.detail})", hint)
         if self.kind == NOT_CUT:
             return RecordingError(f"{label} is not cut: {self.detail}")
         if self.kind == NOT_STOPPED:
@@ -106,7 +111,7 @@ class Outcome(Record):
         if self.kind == STOPPED:
             return f"{self.port.label} is stopped"
         error = self.as_error()
-        text = f"{error.message}; {error.hint}" if self.kind == IS_STARTED else str(error)
+        text = f"{error.message}; {error.hint}" if self.kind in (IS_STARTED, LOCKED) else str(error)
         return text if text.startswith(self.port.label) else f"{self.port.label}: {text}"
 
 
@@ -150,14 +155,15 @@ def cut_ports(ports: Sequence[AppliedPort], take: str | None) -> list[Outcome]:
     return [ends[port.index] for port in ports]
 
 
-def cut_ports_now(ports: Sequence[AppliedPort], take: str | None) -> list[Outcome]:
-    """Let the next take begin at each port by a stop and a start. Raises UsageError as cut_ports does."""
+def cut_ports_now(ports: Sequence[AppliedPort], take: str | None, *, unlock: bool = False) -> list[Outcome]:
+    """Let the next take begin at each port by a stop and a start. Raises UsageError as cut_ports does, and RootError as
+    stop_ports."""
     from sdisup.contract.requests import Request
 
     _check_take(take)
     ends = _not_running(ports, statuses(ports))
     running = [port for port in ports if port.index not in ends]
-    stops = stop_ports(running) if running else []
+    stops = stop_ports(running, unlock=unlock) if running else []
     ends.update({outcome.port.index: outcome for outcome in stops if not outcome.ok})
     stopped = [outcome.port for outcome in stops if outcome.ok]
     starts = start_ports(stopped, CUT_LIMIT_S, request=lambda _: Request(take=take, request_id=os.urandom(8).hex()))
@@ -195,18 +201,22 @@ def start_ports(
     restart: bool = False,
     request: Callable[[AppliedPort], Request] | None = None,
     job_limit_s: float = 0.0,
+    unlock: bool = False,
 ) -> list[Outcome]:
     """Start (or restart) all ports at once and wait up to `wait_s` seconds for each port's first frame on disk, or for
     its word that there is no signal; with None only until systemd has the jobs.
 
     `request` makes the request that is left for a port's runner; then a port that is started already is refused.
-    systemd's jobs have `job_limit_s` seconds, or `wait_s` where that is 0.
+    systemd's jobs have `job_limit_s` seconds, or `wait_s` where that is 0. A restart of locked ports needs `unlock`, as
+    stop_ports does.
     """
     from sdisup.control.systemd import Systemd
 
     with Systemd() as systemd:
         before = [] if restart else statuses(ports, systemd)
         ends = _started_before(ports, before, is_exclusive=request is not None)
+        if restart:
+            ends = _kept_by_lock(ports, systemd, unlock)
         requests: dict[int, Request] = {}
         if request:
             ends.update(_leave_requests([port for port in ports if port.index not in ends], request, requests))
@@ -368,14 +378,21 @@ def _is_of_another(status: PortStatus, own: Request, earlier_ids: Set[str]) -> b
     return status.state in ("recording", "no-signal") and _take_back(status.port_index, own)
 
 
-def stop_ports(ports: Sequence[AppliedPort]) -> list[Outcome]:
-    """Stop all ports at once and wait until their files are closed; a stopped port is no error."""
+def stop_ports(ports: Sequence[AppliedPort], *, unlock: bool = False) -> list[Outcome]:
+    """Stop all ports at once and wait until their files are closed; a stopped port is no error.
+
+    Locked ports go on, but for `unlock`, which is root's. Raises RootError.
+    """
     from sdisup.control.systemd import DONE, Systemd
 
     with Systemd() as systemd:
-        results = systemd.run_jobs("Stop", [port.unit for port in ports], STOP_LIMIT_S)
+        kept = _kept_by_lock(ports, systemd, unlock)
+        results = systemd.run_jobs("Stop", [port.unit for port in ports if port.index not in kept], STOP_LIMIT_S)
         outcomes = []
         for port in ports:
+            if port.index in kept:
+                outcomes.append(kept[port.index])
+                continue
             result = results[port.unit]
             if result == DONE or _is_not_loaded(result):
                 error = systemd.reset_all([port.unit]).get(port.unit)
@@ -386,6 +403,19 @@ def stop_ports(ports: Sequence[AppliedPort]) -> list[Outcome]:
             else:
                 outcomes.append(Outcome(port, NOT_STOPPED, result))
     return outcomes
+
+
+def _kept_by_lock(ports: Sequence[AppliedPort], systemd: Systemd, unlock: bool) -> dict[int, Outcome]:
+    """The outcomes of ports that go on since they are locked. Raises RootError."""
+    locked = [port for port in ports if port.lock]
+    if not locked:
+        return {}
+    if unlock and os.geteuid():
+        raise RootError(f"{', '.join(port.label for port in locked)}: locked, and only root stops it all the same")
+    if unlock:
+        return {}
+    found = zip(locked, statuses(locked, systemd), strict=True)
+    return {port.index: Outcome(port, LOCKED, s.state, s) for port, s in found if s.state != "stopped"}
 
 
 def _is_not_loaded(result: object) -> bool:

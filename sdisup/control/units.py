@@ -1,7 +1,7 @@
 """Renders units, compares them with the files on disk, and writes the changes. Only `carry_out` writes.
 
-Every unit file of sdisup begins with HEADER. A file that does not is foreign, and is never overwritten and never
-removed.
+Every file that apply writes begins with HEADER, or the same as a comment of another language. A file that does not is
+foreign, and is never overwritten and never removed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ PROGRAM = ("/usr/bin/python3", "-I", "-S", "/usr/lib/sdisup/__main__.py")
 RUNNER = (*PROGRAM, "run")
 LEDGER_WRITER = (*PROGRAM, "ledger")
 TELL_UNSTARTED = (*PROGRAM, "unstarted")
-HEADER = "# Written by sdisup apply from /etc/sdisup/sdisup.toml; changes made here are lost."
+WRITTEN = "Written by sdisup apply from /etc/sdisup/sdisup.toml; changes made here are lost."
+HEADER = f"# {WRITTEN}"
+_HEADERS = (HEADER, f"// {WRITTEN}")
+"""How what apply wrote begins, in units and in polkit's rules."""
 SHARED_UNITS = (
     "sdi-record@.service",
     "sdi-record-retry@.service",
@@ -238,14 +241,14 @@ def make_plan(wanted: Mapping[str, str], current: Mapping[str, str], ours: Itera
     Raises SdisupError when a wanted path holds a file that sdisup did not write.
     """
     for path in wanted:
-        if path in current and not current[path].startswith(HEADER):
+        if path in current and not current[path].startswith(_HEADERS):
             raise SdisupError(
                 f"{path} was not written by sdisup, and is not overwritten",
                 f"move it away, or put your changes into a drop-in: systemctl edit {os.path.basename(path)}",
             )
     write = {path: text for path, text in wanted.items() if current.get(path) != text}
     remove = tuple(
-        path for path in sorted(set(ours)) if path not in wanted and current.get(path, "").startswith(HEADER)
+        path for path in sorted(set(ours)) if path not in wanted and current.get(path, "").startswith(_HEADERS)
     )
     return Plan(write, remove, {path: current[path] for path in (*write, *remove) if path in current})
 

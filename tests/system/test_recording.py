@@ -229,6 +229,23 @@ def test_who_may_start_and_stop_some_ports_restarts_them(fresh_appliance: Machin
             else:
                 own.wait_recording(port)
         assert own.active_state(2) == "inactive"
+    # A locked port is stopped by root alone, who says so.
+    own.configure(small_ports(3, "[port.1]\nlock = true\n"))
+    result = own.run("runuser -u op -- sdisup stop 0-1", check=False, timeout_s=60)
+    assert "port 1 is locked and goes on (recording)" in result.stderr, result.stderr
+    result = own.run("runuser -u op -- sdisup stop 1 --unlock", check=False)
+    assert "locked, and only root stops it all the same" in result.stderr
+    assert own.run("runuser -u op -- systemctl stop --no-ask-password sdi-record@1", check=False).returncode != 0
+    own.sdisup("stop 1", code=1)
+    assert [own.active_state(port) for port in (0, 1)] == ["inactive", "active"]
+    # An apply leaves it as it is, and says how it is restarted.
+    own.configure(small_ports(3, "[port.1]\nlock = true\nthreads = 3\n"))
+    text = "port 1 is locked and records on with its former unit; sdisup apply --restart --unlock"
+    assert text in own.sdisup("apply --restart").stderr
+    own.sdisup("stop 1 --unlock")
+    assert own.active_state(1) == "inactive"
+    own.configure(small_ports(3))
+    assert own.run("ls /etc/polkit-1/rules.d").stdout.split() == ["50-sdisup.rules"]
 
 
 def test_commands_at_once_lose_nothing(appliance: Machine) -> None:

@@ -45,6 +45,7 @@ def test_a_port_that_is_stopped_has_no_numbers() -> None:
 def test_a_pending_change_is_said_after_the_reason() -> None:
     assert cells(recording(config_pending=True))["REASON"] == "its next start takes a changed unit"
     both = cells(recording(config_pending=True, reason="cannot keep up: 22.1 of 25 fps"))["REASON"]
+    assert cells(recording(config_pending=True, is_locked=True))["REASON"].endswith("changed unit; locked")
     assert both == "cannot keep up: 22.1 of 25 fps; its next start takes a changed unit"
 
 
