@@ -87,7 +87,7 @@ end() {
 tidy_up() {
     local path leftovers=("$kept_units")
     for path in "$command" "$code" "$documents/README.md" "$sysusers" "$tmpfiles" "$needrestart" "$importable" "$configuration" \
-        "$state/applied.json" /etc/passwd /etc/group /etc/shadow /etc/gshadow; do
+        "$state/applied.json" "$state/schedules.json" /etc/passwd /etc/group /etc/shadow /etc/gshadow; do
         leftovers+=("$path$kept" "$path.new")
     done
     rm -rf -- "${leftovers[@]}"
@@ -474,7 +474,7 @@ remove_user() {
 }
 
 # The unit files, drop-ins and links of sdisup's units, also those that others made, relative to their directory.
-unit_files() { find . -maxdepth 2 \( -path '*/sdi-record*' -o -path '*/sdi-ledger*' \) ! -type d -print0; }
+unit_files() { find . -maxdepth 2 \( -path '*/sdi-record*' -o -path '*/sdi-ledger*' -o -path '*/sdi-schedule*' \) ! -type d -print0; }
 
 keep_units() {
     undo_by rm -rf -- "$kept_units"
@@ -482,13 +482,14 @@ keep_units() {
     (cd "$units" && unit_files | xargs -0r cp -al --parents -t "$kept_units" --)
     undo_by restore_units
     keep_file "$state/applied.json"
+    keep_file "$state/schedules.json"
 }
 
 restore_units() {
     local file
     if [ -d /run/systemd/system ] && [ ! -e "$kept_units/sdi-record@.service" ]; then
         # A first installation: there are no former units for what it started.
-        systemctl stop 'sdi-record@*.service' 'sdi-record-retry@*.service' 'sdi-ledger*.service'
+        systemctl stop 'sdi-schedule*' 'sdi-record@*.service' 'sdi-record-retry@*.service' 'sdi-ledger*.service'
     fi
     (
         cd "$units" || exit 1
@@ -596,7 +597,7 @@ remove_units() {
     # As `systemctl disable` does, also for an instance whose template is gone.
     find "$units" -mindepth 2 -maxdepth 2 -path '*.wants/sdi-record*' -type l -delete
     # Stopping sdi-ledger-flush.service enters the ports' last events into the ledgers.
-    [ ! -d /run/systemd/system ] || systemctl stop 'sdi-record*.target' 'sdi-ledger*.service'
+    [ ! -d /run/systemd/system ] || systemctl stop 'sdi-schedule*' 'sdi-record*.target' 'sdi-ledger*.service'
     (
         cd "$units"
         while IFS= read -rd '' file; do
@@ -612,7 +613,8 @@ remove_units() {
     remove_empty_unit_directories
     if [ -d /run/systemd/system ]; then
         systemctl daemon-reload
-        systemctl reset-failed 'sdi-record@*.service' 'sdi-record-retry@*.service' 'sdi-ledger*.service' 2>/dev/null || :
+        systemctl reset-failed 'sdi-schedule*' 'sdi-record@*.service' 'sdi-record-retry@*.service' 'sdi-ledger*.service' \
+            2>/dev/null || :
     fi
 }
 
@@ -621,7 +623,8 @@ remove_files() {
     if [ ! -L "$lock_rules" ] && [ -f "$lock_rules" ] && head -n 1 "$lock_rules" | grep -q "^//${header#\#}"; then
         rm -f -- "$lock_rules"
     fi
-    rm -f -- "$command" "$sysusers" "$tmpfiles" "$needrestart" "$importable" "$state/applied.json"
+    rm -f -- "$command" "$sysusers" "$tmpfiles" "$needrestart" "$importable" "$state/applied.json" \
+        "$state/schedules.json"
     rmdir --ignore-fail-on-non-empty -- "$(dirname "$needrestart")" /etc/needrestart 2>/dev/null || :
     rm -rf -- "$documents" "$code" "$code"-*
     # Which ports were stopped is kept for a new installation, until the machine goes down.

@@ -1,5 +1,5 @@
 """The one entry: `run` is the process in a port's unit, `ledger` that of sdi-ledger.service, `unstarted` a part of
-sdi-record-retry@.service, all else the command.
+sdi-record-retry@.service, `wake` that of sdi-schedule@.service, all else the command.
 
 install.sh places a file beside the package that calls this one, for `python3 -I -S /usr/lib/sdisup/__main__.py`.
 """
@@ -33,6 +33,14 @@ def main() -> int:
         from sdisup.ledger.unstarted import main as tell_unstarted
 
         return tell_unstarted(sys.argv[2:])
+    if sys.argv[1:2] == ["wake"]:
+        # For Debian's pydbus, which -S leaves out.
+        import site
+
+        site.main()
+        from sdisup.control.wake import main as wake
+
+        return wake(sys.argv[2:])
     from sdisup.cli.main import main as command
 
     return command()

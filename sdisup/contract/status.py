@@ -82,6 +82,7 @@ class PortStatus(Record, frozen=False):
     take_first_file: str | None = None
     take_first_frame: int = 0
     take_frames: int = 0
+    stopped_by: str = ""
     request_id: str = ""
     restarts: int = 0
     pid: int | None = None

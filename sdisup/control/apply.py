@@ -51,6 +51,7 @@ from sdisup.control.units import (
     read_current,
     render,
 )
+from sdisup.control.wake import arm_all
 from sdisup.encode import hardware
 from sdisup.encode.command import Capabilities, missing_capabilities
 from sdisup.encode.probe import pcm_in_mp4_problems, probe_ffmpeg
@@ -338,6 +339,7 @@ def apply(
             changed = True
         stays = functools.partial(_stays, restart=restart, unlock=unlock)
         changed |= _follow_up(systemd, applied, prepared, stays, say, warn)
+        changed |= arm_all(systemd, say)
     if not changed:
         say("nothing to change")
 

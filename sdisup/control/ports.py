@@ -122,18 +122,23 @@ def _cut_text(port: AppliedPort, status: PortStatus) -> str:
     return f"{port.label}: {take} begins with frame {status.take_first_frame} of {status.take_first_file}"
 
 
-def cut_ports(ports: Sequence[AppliedPort], take: str | None) -> list[Outcome]:
-    """Let the next take begin at each port at this moment, without a lost frame. Raises UsageError for a take that
-    cannot have that name."""
+def cut_ports(
+    ports: Sequence[AppliedPort], take: str | None, *, at: float | None = None, request_id: str = ""
+) -> list[Outcome]:
+    """Let the next take begin at each port at the moment `at` (CLOCK_MONOTONIC), by default now, without a lost frame.
+
+    `request_id` is that of the take, else one that nobody else has. Raises UsageError for a take that cannot have that
+    name.
+    """
     from sdisup.contract.requests import Cut, leave_cut, take_back_cut
 
     _check_take(take)
-    at, found = monotonic(), statuses(ports)
+    began, found = monotonic(), statuses(ports)
     ends, left = _not_running(ports, found), {}
     for port, status in zip(ports, found, strict=True):
         if port.index in ends:
             continue
-        cut = Cut(take, os.urandom(8).hex(), at)
+        cut = Cut(take, request_id or os.urandom(8).hex(), began if at is None else min(at, began))
         try:
             leave_cut(port.index, cut)
             left[port.index] = cut
@@ -148,7 +153,7 @@ def cut_ports(ports: Sequence[AppliedPort], take: str | None) -> list[Outcome]:
             own = left[port.index].request_id
             if status.request_id == own:
                 ends[port.index] = Outcome(port, CUT, status=status)
-            elif monotonic() - at > CUT_LIMIT_S:
+            elif monotonic() - began > CUT_LIMIT_S:
                 take_back_cut(port.index, own)
                 ends[port.index] = Outcome(port, NOT_CUT, _why_not_cut(status), status)
         time.sleep(POLL_S)

@@ -31,6 +31,8 @@ from sdisup.control.bus import (
 
 LOOK_S = 0.2
 """The time between two looks at units that are restarted."""
+NEVER_US = 1 << 63
+TIMER_ACCURACY_US = 100_000
 WAITING = "waiting"
 """The result that run_jobs gives to a job that is not over at its time-out."""
 DONE = "done"
@@ -233,6 +235,30 @@ class Systemd:
             except SystemdError as error:
                 errors[unit] = error
         return errors
+
+    def timers(self, pattern: str) -> dict[str, float | None]:
+        """The timers in systemd's memory whose names match, and when each elapses next by the clock (Unix time); None
+        for one that does not wait."""
+        found: dict[str, float | None] = {}
+        for name, unit in self.units(pattern).items():
+            is_waiting = unit.sub == "waiting"
+            at_us = int(self._property(unit.path, "Timer", "NextElapseUSecRealtime")) if is_waiting else 0
+            found[name] = at_us / 1e6 if 0 < at_us < NEVER_US else None
+        return found
+
+    def start_timer(self, name: str, description: str, calendar: str) -> None:
+        """Make a transient timer, which starts the service of its name at one time of the calendar, and whenever the
+        clock or the time zone is changed. Raises SystemdError, `…UnitExists` where there is one."""
+        variant = self._glib.Variant
+        properties = [
+            ("Description", variant("s", description)),
+            ("TimersCalendar", variant("a(ss)", [("OnCalendar", calendar)])),
+            ("AccuracyUSec", variant("t", TIMER_ACCURACY_US)),
+            ("RemainAfterElapse", variant("b", False)),
+            ("OnClockChange", variant("b", True)),
+            ("OnTimezoneChange", variant("b", True)),
+        ]
+        self._call(name, "StartTransientUnit", name, "replace", properties, [])
 
     def reload(self) -> None:
         """Make systemd read all unit files again (`systemctl daemon-reload`), which takes 124 ms and more."""

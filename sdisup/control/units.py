@@ -31,6 +31,7 @@ PROGRAM = ("/usr/bin/python3", "-I", "-S", "/usr/lib/sdisup/__main__.py")
 RUNNER = (*PROGRAM, "run")
 LEDGER_WRITER = (*PROGRAM, "ledger")
 TELL_UNSTARTED = (*PROGRAM, "unstarted")
+WAKE = (*PROGRAM, "wake")
 WRITTEN = "Written by sdisup apply from /etc/sdisup/sdisup.toml; changes made here are lost."
 HEADER = f"# {WRITTEN}"
 _HEADERS = (HEADER, f"// {WRITTEN}")
@@ -41,6 +42,8 @@ SHARED_UNITS = (
     "sdi-record.target",
     "sdi-ledger.service",
     "sdi-ledger-flush.service",
+    "sdi-schedule@.service",
+    "sdi-schedules.service",
 )
 STOP_MARGIN_S = 7
 
@@ -117,6 +120,7 @@ def render(settings: Settings, machine: Machine, directory: str = UNIT_DIRECTORY
             systemd_version=machine.systemd_version,
             ledger=quote_all(LEDGER_WRITER),
             unstarted=quote_all(TELL_UNSTARTED),
+            wake=quote_all(WAKE),
         )
         for name in SHARED_UNITS
     }

@@ -736,6 +736,7 @@ class Runner:
         take = self._memory.request.take
         asked = {} if self._asked_at is None else {"asked_at": self._asked_at}
         self._tell(spool.STOPPED, now, by=by or "operator", take=take, is_restart=self._is_restarting, **asked)
+        self._reporter.status.update(stopped_by=by or "operator")
         self._reporter.finish(now, "stopped", "")
         self._exit_code = EXIT_STOPPED
 

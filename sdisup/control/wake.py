@@ -1,0 +1,217 @@
+"""Does what schedules ask for: sdi-schedule@3.service runs this for a port, sdi-schedules.service at boot for all.
+
+It remembers nothing: what runs, and whose it is, the port's status says, and what is due is worked out anew each time
+from what `sdisup apply` left (control/schedules.py). A port has one timer, a transient unit, armed for the next moment
+alone and for each change of the clock, so that no other unit is read anew and nothing is left of it after a boot.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+
+from sdisup.contract.applied import AppliedPort, load_applied
+from sdisup.contract.files import boot_id, monotonic
+from sdisup.contract.records import Record
+from sdisup.contract.requests import Request, leave_stop_note
+from sdisup.contract.schedules import load_schedules
+from sdisup.contract.status import PortStatus
+from sdisup.control.bus import SystemdError
+from sdisup.control.calendars import slots_of
+from sdisup.control.observe import statuses
+from sdisup.control.ports import (
+    CANNOT_RECORD,
+    NOT_CUT,
+    NOT_STOPPED,
+    REFUSED,
+    START_LIMIT_S,
+    Outcome,
+    cut_ports,
+    start_ports,
+    stop_ports,
+)
+from sdisup.control.schedules import CUT, END, NOTHING, SCHEDULED, START, Now, Slot, Step, decide, next_moment
+from sdisup.control.systemd import Systemd
+
+TIMERS = "sdi-schedule@*.timer"
+FAILED = {REFUSED: 5.0, NOT_CUT: 5.0, NOT_STOPPED: 5.0, CANNOT_RECORD: 60.0}
+"""After how many seconds it is tried again what did not work. An FFmpeg that cannot work is most likely being replaced,
+or waits for somebody to mend it."""
+CUT_BEFORE_S = 20.0
+"""No take begins longer ago than this: the runner knows the frames of the last moments (contract/requests.py)."""
+TURNS_MOST = 50
+GONE_S = 2.0
+"""So long systemd may take to forget a timer that was stopped."""
+
+
+class Due(Record):
+    """What a port's schedule asks for: now, and when next (Unix time), None for never."""
+
+    port: AppliedPort
+    step: Step
+    next_at: float | None
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`wake 3` does what is due at port 3; `wake` arms the timers of all ports, and lets their services do the rest."""
+    if not arguments:
+        with Systemd() as systemd:
+            arm_all(systemd, print)
+        return 0
+    wake(int(arguments[0]), lambda text: print(text, flush=True))
+    return 0
+
+
+def arm_all(systemd: Systemd, say: Callable[[str], None]) -> bool:
+    """Arm the timers of all ports, and start the service of each port where something is due; whether that changed
+    anything. Raises SdisupError."""
+    found = look(list(load_applied().ports.values()), systemd)
+    armed = arm(systemd, {one.port.index: one.next_at for one in found}, others=True)
+    for index, at in sorted(armed.items()):
+        say(f"armed {timer_of(index)} for {_local(at)}" if at else f"removed {timer_of(index)}")
+    # By its service, since what is due may take long: a stop waits until its file is closed.
+    now = time.time()
+    services = [service_of(one.port.index) for one in found if one.step.kind != NOTHING or _is_past(one.next_at, now)]
+    systemd.run_jobs("Start", services, 0.0)
+    return bool(armed or services)
+
+
+def wake(index: int, say: Callable[[str], None]) -> None:
+    """Do what is due at a port until nothing is, and arm its timer for what comes next. Raises SdisupError."""
+    port = load_applied().ports.get(index)
+    for _ in range(TURNS_MOST):
+        with Systemd() as systemd:
+            if port is None:
+                arm(systemd, {index: None})
+                return
+            due = look([port], systemd)[0]
+            # Before anything is done that may hang.
+            arm(systemd, {index: due.next_at})
+        if due.step.kind == NOTHING:
+            if not _is_past(due.next_at, time.time()):
+                return
+            continue
+        outcome = act(port, due.step)
+        say(_said(due.step, outcome))
+        if outcome.kind in FAILED:
+            again_at = time.time() + FAILED[outcome.kind]
+            with Systemd() as systemd:
+                # An earlier moment than that is tried at again_at, too.
+                arm(systemd, {index: again_at})
+            return
+
+
+def _is_past(moment: float | None, now: float) -> bool:
+    return moment is not None and moment <= now
+
+
+def look(ports: Sequence[AppliedPort], systemd: Systemd) -> list[Due]:
+    """What is due at each port. Raises SdisupError."""
+    schedules = load_schedules()
+    found = statuses(ports, systemd)
+    now = time.time()
+    wanted = {port.index: schedules[port.index] for port in ports if port.index in schedules}
+    slots = slots_of(wanted, now, now) if any(schedule.entries for schedule in wanted.values()) else {}
+    return [due_of(port, status, slots.get(port.index, []), now) for port, status in zip(ports, found, strict=True)]
+
+
+def due_of(port: AppliedPort, status: PortStatus, slots: Sequence[Slot], time_now: float) -> Due:
+    """What is due at a port of this status."""
+    if status.state == "stopping" and (slots or status.request_id.startswith(SCHEDULED)):
+        # Whose stop it is, and whether it holds, is known when it is over.
+        return Due(port, Step(NOTHING), time_now + 1.0)
+    now = now_of(port, status, time_now)
+    return Due(port, decide(slots, now), next_moment(slots, now))
+
+
+def now_of(port: AppliedPort, status: PortStatus, time_now: float) -> Now:
+    """What a port does, for its schedule."""
+    if status.state == "stopped" and port.record_at_boot and status.should_record:
+        # systemd is about to start it.
+        return Now(time_now, "")
+    if status.state not in ("stopped", "failed"):
+        return Now(time_now, status.request_id)
+    is_operators = status.state == "stopped" and status.stopped_by not in ("schedule", "apply")
+    if not is_operators or status.boot_id != boot_id() or not status.state_since_monotonic:
+        return Now(time_now)
+    stopped_at = time_now - (monotonic() - status.state_since_monotonic)
+    return Now(time_now, stopped_at=stopped_at, stopped=status.request_id)
+
+
+def act(port: AppliedPort, step: Step) -> Outcome:
+    """Do what is due at a port."""
+    assert step.slot is not None
+    slot = step.slot
+    if step.kind == START:
+        request = Request(take=slot.take, request_id=slot.request_id)
+        return start_ports([port], 0.0, request=lambda _: request, job_limit_s=START_LIMIT_S)[0]
+    if step.kind == CUT:
+        at = monotonic() - min(CUT_BEFORE_S, max(0.0, time.time() - step.at))
+        return cut_ports([port], slot.take, at=at, request_id=slot.request_id)[0]
+    assert step.kind == END
+    leave_stop_note(port.index, "schedule")
+    # What a lock keeps people from, the schedule that began it does.
+    return stop_ports([port], unlock=True)[0]
+
+
+def _said(step: Step, outcome: Outcome) -> str:
+    what = {START: "to begin", CUT: "to go on", END: "over"}[step.kind]
+    return f"{outcome.text} ({step.slot.take or 'the recording' if step.slot else ''} is {what})"
+
+
+# ---- Timers ----
+
+
+def timer_of(index: int) -> str:
+    return f"sdi-schedule@{index}.timer"
+
+
+def service_of(index: int) -> str:
+    return f"sdi-schedule@{index}.service"
+
+
+def arm(systemd: Systemd, moments: Mapping[int, float | None], *, others: bool = False) -> dict[int, float | None]:
+    """Arm each port's timer for its moment, or have none; with `others`, no other port has one. Returns what was
+    changed. Raises SystemdError."""
+    wanted = {timer_of(index): at for index, at in moments.items()}
+    armed = systemd.timers(TIMERS if others or len(wanted) != 1 else next(iter(wanted)))
+    wanted.update({name: None for name in armed if others and name not in wanted})
+    changed = {
+        name: at
+        for name, at in wanted.items()
+        if (at is None and name in armed) or (at is not None and not _is_at(armed.get(name), at))
+    }
+    systemd.run_jobs("Stop", [name for name in changed if name in armed], GONE_S)
+    for name, at in changed.items():
+        if at is not None:
+            _start(systemd, name, at)
+    return {int(name.partition("@")[2].removesuffix(".timer")): at for name, at in changed.items()}
+
+
+def _is_at(armed: float | None, wanted: float) -> bool:
+    return armed is not None and abs(armed - wanted) < 0.002
+
+
+def _start(systemd: Systemd, name: str, at: float) -> None:
+    until = monotonic() + GONE_S
+    while True:
+        try:
+            systemd.start_timer(name, f"Wakes {name.replace('.timer', '.service')}", calendar_text(at))
+            return
+        except SystemdError as error:
+            # systemd forgets a unit that was stopped a moment later.
+            if not error.name.endswith("UnitExists") or monotonic() > until:
+                raise
+        time.sleep(0.02)
+
+
+def calendar_text(at: float) -> str:
+    """A moment as a calendar expression, to the next millisecond; local times would come twice, or not."""
+    milliseconds = -int(-at * 1000 // 1)
+    whole = datetime.fromtimestamp(milliseconds // 1000, UTC)
+    return f"{whole:%Y-%m-%d %H:%M:%S}.{milliseconds % 1000:03} UTC"
+
+
+def _local(at: float) -> str:
+    return datetime.fromtimestamp(at).astimezone().isoformat(" ", "seconds")
