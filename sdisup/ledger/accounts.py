@@ -28,18 +28,19 @@ REPEATS_WITHIN = 600
 
 Line = tuple[str, str, str, str, str, str, str, str, str, str, str, str, str, str, str, str]
 """An entry as texts, empty for what it has not: kind, take, start, end, start_monotonic, seconds, a gap's cause, a
-stop's by, a mark's former take or a deletion's rule, frames_missing, path, a mark's frame, frames, duplicated, dropped,
-bytes, codec, ended. Without seconds nobody knows how long it was."""
+stop's by, a mark's former take, a deletion's rule or a copy's target, frames_missing, path, a mark's frame, frames,
+duplicated, dropped, bytes of a file, codec, ended. Without seconds nobody knows how long it was."""
 WHAT, MISSING, PATH = 6, 7, 8
 
 # A line as sdisup itself writes it, without a backslash. Any other way to write an entry is decoded.
 _OWN_LINES = re.compile(
     (
-        r'^\{"v":1,"kind":"(file|gap|stop|clock|mark|delete)","port_index":(?:0|[1-9][0-9]?),"take":(?:null|"(TEXT)"),'
+        r'^\{"v":1,"kind":"(file|gap|stop|clock|mark|delete|copy)","port_index":(?:0|[1-9][0-9]?),"take":(?:null|"(TEXT)"),'
         r'"boot_id":"TEXT","start":"(TIME)","end":"(TIME)",'
         r'"start_monotonic":(NUMBER),"end_monotonic":NUMBER,"seconds":(NUMBER)'
-        r'(?:,"(?:cause|by|former_take|rule)":(?:null|"(TEXT)"))?(?:,"frames_missing":(COUNT))?'
+        r'(?:,"(?:cause|by|former_take|rule|target)":(?:null|"(TEXT)"))?(?:,"frames_missing":(COUNT))?'
         r'(?:,"path":"(TEXT)"(?:,"inode":COUNT)?)?'
+        r'(?:,"bytes":COUNT,"copy":"TEXT","digest":"TEXT","verified":"TEXT")?'
         r'(?:,"frame":(COUNT))?(?:,"frames":(COUNT),'
         r'"duplicated":(COUNT),"dropped":(COUNT),"bytes":(COUNT),"codec":"(TEXT)","ended":"(TEXT)",'
         r'"ffmpeg_version":"TEXT"(?:,"inode":COUNT)?)?(?:,"number":COUNT)?\}$'
@@ -88,13 +89,13 @@ def line_of(entry: Entry) -> Line:
         _whole(get("frames")),
         _whole(get("duplicated")),
         _whole(get("dropped")),
-        _whole(get("bytes")),
+        _whole(get("bytes")) if is_file else "",
         _text(get("codec")),
         _text(get("ended")),
     )
 
 
-_WHAT = {"gap": "cause", "mark": "former_take", "delete": "rule"}
+_WHAT = {"gap": "cause", "mark": "former_take", "delete": "rule", "copy": "target"}
 
 
 def _text(value: object) -> str:
@@ -158,7 +159,7 @@ class Row(Record, frozen=False):
     known of a `start` that is not. A mark's `what` is the take that ended, and its `frames` the number in the file of
     the first frame of its `take`, from 0 on. Of a file that is cut, the take has those `frames` (`is_part`) that begin
     with `first_frame`; `has_more` says that the file goes on with another take. Of a file that sdisup has `deleted`
-    this is the rule, and `deleted_at` when.
+    this is the rule, and `deleted_at` when; `copies` are the targets that have one of it.
     """
 
     kind: str
@@ -183,6 +184,7 @@ class Row(Record, frozen=False):
     has_more: bool = False
     deleted: str = ""
     deleted_at: str = ""
+    copies: tuple[str, ...] = ()
 
 
 def row_of(line: Line, start: str, end: str, seconds: float | None) -> Row:
@@ -192,12 +194,12 @@ def row_of(line: Line, start: str, end: str, seconds: float | None) -> Row:
     if kind != "file":
         return Row(
             kind, intern(what), start, end, seconds, path or None, take or None, "", int(missing) if missing else None,
-            False, "", None, None, None, "", False, 0, False, False, "", "",
+            False, "", None, None, None, "", False, 0, False, False, "", "", (),
         )  # fmt: skip
     counts = [int(text) if text else None for text in (frames, duplicated, dropped, size_bytes)]
     return Row(
         kind, intern(ended), start, end, seconds, path or None, take or None, intern(codec), counts[0], False, "",
-        counts[1], counts[2], counts[3], "", False, 0, False, False, "", "",
+        counts[1], counts[2], counts[3], "", False, 0, False, False, "", "", (),
     )  # fmt: skip
 
 
@@ -215,6 +217,8 @@ class Account:
         """The marks at which a take that is asked for begins or ends, in the ledger's order."""
         self.deleted: dict[str, tuple[str, str]] = {}
         """The files that sdisup deleted, by path: when, and by which rule."""
+        self.copies: dict[str, list[tuple[str, str]]] = {}
+        """The files that were copied, by path: when, and to which target."""
         self._cuts: dict[str, list[tuple[int, str | None]]] = {}
         self._with_short = with_short
         self._has_failed = False
@@ -268,6 +272,18 @@ class Account:
             at, rule = self.deleted.get(row.path or "", ("", ""))
             if row.end is not None and row.end <= at:
                 row.deleted_at, row.deleted = at, rule
+
+    def mark_copied(self) -> None:
+        """Say in the rows which files have copies. A path may have led to another file before."""
+        if not self.copies or self.kind != "file":
+            return
+        last: dict[str, str] = {}
+        for row in reversed(self.rows):
+            path, end = row.path or "", row.end or "~"
+            until = last.get(path, "~")
+            row.copies = tuple(dict.fromkeys(to for at, to in self.copies.get(path, ()) if end <= at < until))
+            # What was copied before this file began was another one; all parts of one file have its copies.
+            last[path] = until if row.first_frame else row.start or until
 
     def list(self, row: Row) -> None:
         """Put a row into the list."""
@@ -371,6 +387,7 @@ def account_of(
         if not recent.holds(row):
             _add_row(account, row, window)
     account.mark_deleted()
+    account.mark_copied()
     return account, problems
 
 
@@ -383,6 +400,9 @@ def _add_lines(account: Account, lines: list[Line], window: Window) -> None:
             continue
         if kind == "delete":
             account.deleted[line[PATH]] = start, line[WHAT]
+            continue
+        if kind == "copy":
+            account.copies.setdefault(line[PATH], []).append((end, line[WHAT]))
             continue
         if kind == "file" and account.is_cut(line[PATH]) and window.take is not None:
             _add_row(account, row_of(line, start, end, float(length) if length else None), window)

@@ -117,6 +117,16 @@ def delete_entry(port_index: int, path: str, inode: int, rule: str, at: Moment) 
     return entry
 
 
+def copy_entry(
+    port_index: int, path: str, inode: int, size_bytes: int, target: str, copy: str, digest: str, verified: str,
+    start: Moment, end: Moment,
+) -> Entry:  # fmt: skip
+    """A file has a copy at a target, which was made and verified in this time."""
+    entry = _entry(port_index, "copy", None, start, end, max(0.0, start.seconds_to(end)))
+    entry.update(target=target, path=path, inode=inode, bytes=size_bytes, copy=copy, digest=digest, verified=verified)
+    return entry
+
+
 def _entry(port_index: int, kind: str, take: str | None, start: Moment, end: Moment, seconds: float) -> Entry:
     return {
         "v": VERSION,

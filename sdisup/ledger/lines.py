@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 LEDGER_DIRECTORY = f"{STATE_DIRECTORY}/ledger"
 VERSION = 1
-KINDS = ("file", "gap", "stop", "clock", "mark", "observation", "delete")
+KINDS = ("file", "gap", "stop", "clock", "mark", "observation", "delete", "copy")
 LINE_LIMIT_BYTES = 1 << 16
 READ_BYTES = 1 << 17
 

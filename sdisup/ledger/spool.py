@@ -36,9 +36,11 @@ SUSPENDED, STOOD_STILL = "suspended", "stood still"
 no processor time."""
 DELETE = "delete"
 """A finished file is going to be removed by a rule. It is told before it is done."""
-KINDS = (BEGAN, OPENED, MEDIA, MISSED, LOSING, MOVED, CLOSED, WAITS, STOPPED, CLOCK, SLEPT, MARK, DELETE)
-RETENTION = "retention"
-OTHERS = (RETENTION,)
+COPY = "copy"
+"""A finished file was copied to a target, and its copy verified."""
+KINDS = (BEGAN, OPENED, MEDIA, MISSED, LOSING, MOVED, CLOSED, WAITS, STOPPED, CLOCK, SLEPT, MARK, DELETE, COPY)
+RETENTION, OFFLOAD = "retention", "offload"
+OTHERS = (RETENTION, OFFLOAD)
 """Who tells of a port's files besides its runner. What they tell goes on beside what the runner tells, and has
 sequences of its own."""
 ROOM_BYTES = 1 << 20

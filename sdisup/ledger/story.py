@@ -13,6 +13,7 @@ from sdisup.contract.records import Record
 from sdisup.ledger.entries import (
     AGREEMENT_S,
     clock_entry,
+    copy_entry,
     delete_entry,
     extent,
     file_entries,
@@ -41,6 +42,7 @@ from sdisup.ledger.spool import (
     CLOCK,
     CLOCK_STEP_S,
     CLOSED,
+    COPY,
     DELETE,
     LOSING,
     MARK,
@@ -329,13 +331,21 @@ class Story:
         """Take an event of one of the others' spools: it is about files that are entered, and changes nothing of what
         goes on at the port. Raises ValueError, which names what is wrong with it."""
         boot, fields = str(event["boot"]), Fields(event, f"the event {event['kind']} of {teller}")
-        if event["kind"] == DELETE:
-            at = fields.moment("at", boot)
-            entry = delete_entry(self.port_index, fields.text("path"), fields.whole("inode"), fields.text("rule"), at)
+        if event["kind"] in (DELETE, COPY):
+            entry = self._entry_from(str(event["kind"]), fields, boot)
             # What waits for a count has to do with other files, and may take long.
             is_numbered = [isinstance(item, dict) and "number" in item for item in [*self._queue, None]]
             self._queue.insert(is_numbered.index(False), entry)
         self.others[teller] = boot, fields.whole("sequence")
+
+    def _entry_from(self, kind: str, fields: Fields, boot: str) -> Entry:
+        at, path, inode = fields.moment("at", boot), fields.text("path"), fields.whole("inode")
+        if kind == DELETE:
+            return delete_entry(self.port_index, path, inode, fields.text("rule"), at)
+        target, copy, digest = (fields.text(name) for name in ("target", "copy", "digest"))
+        verified, began = fields.text("verified"), fields.moment("began_at", boot)
+        size_bytes = fields.whole("size_bytes")
+        return copy_entry(self.port_index, path, inode, size_bytes, target, copy, digest, verified, began, at)
 
     def _began(self, fields: Fields, at: Moment, left_bytes: int, found: Sequence[Found]) -> None:
         self.ffmpeg = fields.text("ffmpeg", "")

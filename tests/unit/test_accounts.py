@@ -132,8 +132,42 @@ def test_what_is_deleted_is_said_in_the_table_and_in_json(paris: None) -> None:
     assert (document["deleted_at"], document["deleted_by"]) == (entries[1]["start"], "min_free 200G")
 
 
+def copied(at: float, path: str, target: str = "nas", **more: object) -> Entry:
+    known = entry("copy", at - 5, at)
+    del known["x"]
+    of_copy = {"target": target, "path": path, "inode": 7, "bytes": 1000, "copy": f"box/CAM3{path}"}
+    return {**known, **of_copy, "digest": "md5:00", "verified": "hash", **more}
+
+
+def test_copies_of_a_file_change_no_sum_and_are_said() -> None:
+    entries = [*NIGHT, copied(420, "/r/2.mp4"), copied(425, "/r/2.mp4", "tape"), copied(430, "/r/110.mp4")]
+    assert sums(account(entries)) == sums(account(NIGHT)) and brief(account(entries)) == brief(account(NIGHT))
+    rows = account(entries, "file").rows
+    assert [row.copies for row in rows] == [("nas", "tape"), ("nas",), ()]
+    lines = list(accounts_table.file_lines([(3, "CAM3", account(entries, "file"))]))
+    assert lines[1].endswith("/r/2.mp4       complete; copied to nas, tape")
+    document = json.loads("\n".join(accounts_table.document_lines("recordings", [(3, "A", account(entries, "file"))])))
+    assert [row["copies"] for row in document["recordings"]] == [["nas", "tape"], ["nas"], []]
+
+
+def test_the_copy_of_another_file_that_had_the_path_before() -> None:
+    first, second = entry("file", 0, 10, "complete"), entry("file", 50, 60, "complete", path="/r/0.mp4")
+    rows = account([first, copied(40, "/r/0.mp4"), second], "file").rows
+    assert [row.copies for row in rows] == [("nas",), ()]
+    rows = account([first, copied(40, "/r/0.mp4"), second, copied(90, "/r/0.mp4", "tape")], "file").rows
+    assert [row.copies for row in rows] == [("nas",), ("tape",)]
+
+
+def test_each_part_of_a_file_has_its_copies() -> None:
+    marks = [entry("mark", at, at, former_take="a", path="/r/0.mp4", frame=at * 25, take="a") for at in (4, 8)]
+    entries = [*marks, entry("file", 0, 10, "complete", take="a"), copied(40, "/r/0.mp4")]
+    rows = account(entries, "file", Window(take="a")).rows
+    assert len(rows) == 3 and {row.copies for row in rows} == {("nas",)}
+
+
 def test_lines_with_the_files_number_are_read_as_quickly(tmp_path: Path) -> None:
     entries = [entry("file", 0, 10, "complete", inode=7, number=1), {**deletion(15, "/r/0.mp4"), "number": 2}]
+    entries.append(copied(20, "/r/0.mp4", number=3))
     path = ledger_path(3, str(tmp_path))
     append_entries(path, entries)
     (lines,) = scan(path)

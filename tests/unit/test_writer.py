@@ -214,6 +214,23 @@ def test_a_file_that_a_rule_removes_is_entered_once_and_changes_nothing_else(ben
     assert told.is_safe()
 
 
+def test_a_copy_is_entered_once_beside_what_retention_tells(bench: Bench) -> None:
+    bench.begin().record("/r/b.mp4").turn()
+    told = Spool(PORT, str(bench.run), teller=events.OFFLOAD)
+    known: dict[str, Any] = {"path": "/r/a.mp4", "inode": 7, "target": "nas", "copy": "box/CAM3/a.mp4"}
+    digest: dict[str, Any] = {"digest": "md5:00", "verified": "hash"}
+    told.tell(events.COPY, bench.now, began_at=bench.now - 5, size_bytes=1000, **known, **digest)
+    deleted = delete(bench)
+    bench.turn().turn()
+    assert told.is_safe() and deleted.is_safe()
+    bench.new_writer()
+    bench.turn()
+    (entry,) = [entry for entry in bench.entries() if entry["kind"] == "copy"]
+    assert {name: entry[name] for name in (*known, *digest)} == {**known, **digest}
+    assert (entry["bytes"], entry["seconds"], entry["take"]) == (1000, 5.0, None)
+    assert kinds(bench.entries()).count(("delete", None)) == 1
+
+
 def test_a_file_is_removed_while_another_one_waits_for_its_count(bench: Bench) -> None:
     """The count may take minutes, and the disk may be full."""
     fake = bench.recordings / "bin"
