@@ -11,9 +11,9 @@ without. A later stop by the same object waits for such a start, so that the por
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sdisup.config.settings import Settings
 from sdisup.contract.status import PortStatus
@@ -29,7 +29,7 @@ class RecorderManager:
 
     def __init__(self, settings: Settings) -> None:
         self._manager = api.RecorderManager(settings)
-        self._starts: list[tuple[int, Future[PortStatus]]] = []
+        self._starts: list[tuple[int, Future[Any]]] = []
         self.initialize = self._manager.initialize
         self.get_status = self._manager.get_status
         self.get_all_status = self._manager.get_all_status
@@ -38,6 +38,23 @@ class RecorderManager:
         """Start the port and return its status when systemd says that it has started."""
         start = _in_thread(lambda: self._manager.start_recording(port_index, config))
         self._starts = [(index, other) for index, other in self._starts if not other.done()] + [(port_index, start)]
+        return await asyncio.wrap_future(start)
+
+    async def start_recordings(
+        self,
+        port_indexes: Sequence[int],
+        config: RecorderConfig | None = None,
+        *,
+        all_or_none: bool = False,
+        wait_s: float = api.GANG_WAIT_S,
+    ) -> list[PortStatus]:
+        """Start several ports at once, and return their statuses when each has its first frame on disk."""
+        indexes = list(port_indexes)
+        start = _in_thread(
+            lambda: self._manager.start_recordings(indexes, config, all_or_none=all_or_none, wait_s=wait_s)
+        )
+        self._starts = [(index, other) for index, other in self._starts if not other.done()]
+        self._starts += [(index, start) for index in indexes]
         return await asyncio.wrap_future(start)
 
     async def stop_recording(self, port_index: int, *, unlock: bool = False) -> None:
@@ -54,7 +71,7 @@ class RecorderManager:
         """Let the next take begin now, without a lost frame, and return the port's status."""
         return await asyncio.wrap_future(_in_thread(lambda: self._manager.cut_recording(port_index, take)))
 
-    def _stop(self, port_index: int, starts: list[Future[PortStatus]], unlock: bool) -> None:
+    def _stop(self, port_index: int, starts: list[Future[Any]], unlock: bool) -> None:
         self._manager.stop_recording(port_index, unlock=unlock)
         if starts:
             # systemd may have got their jobs after ours.

@@ -52,6 +52,14 @@ def _report(outcomes: Sequence[Outcome]) -> int:
 def _start(arguments: argparse.Namespace) -> int:
     from sdisup.control.ports import start_ports
 
+    if getattr(arguments, "all_or_none", False):
+        from sdisup.control.gang import start_all_or_none
+
+        if arguments.no_wait:
+            raise UsageError(
+                "--all-or-none and --no-wait together", "who waits for nothing cannot tell whether all record"
+            )
+        return _report(start_all_or_none(selected(arguments), arguments.wait, _take_request(arguments)))
     return _report(
         start_ports(
             selected(arguments),
@@ -397,6 +405,11 @@ def _wait_arguments(command: argparse.ArgumentParser) -> None:
 
 def _start_arguments(command: argparse.ArgumentParser) -> None:
     _wait_arguments(command)
+    command.add_argument(
+        "--all-or-none",
+        action="store_true",
+        help="stop what was started again where one of the ports has no frame on disk within --wait",
+    )
     command.add_argument("--take", metavar="NAME", help="give what is recorded until the stop a name")
     command.add_argument("--codec", metavar="CODEC", help="record this take in another codec")
     command.add_argument(

@@ -99,8 +99,20 @@ def leave_stop_note(port_index: int, by: str, directory: str = RUN_DIRECTORY) ->
         return
 
 
+def forget_stop_note(port_index: int, directory: str = RUN_DIRECTORY) -> None:
+    """Take the word back, where no runner has read it."""
+    try:
+        os.unlink(stop_note_path(port_index, directory))
+    except OSError:
+        # It was read, which is what it was for; or it is void before long.
+        return
+
+
 def noted_stopper(port_index: int, run_directory: str) -> str:
-    """`apply` or `schedule` if they left word that it is they who stop the port; empty otherwise. Raises Unreadable."""
+    """`apply`, `schedule` or `gang` if they left word that it is they who stop the port; empty otherwise.
+
+    Raises Unreadable.
+    """
     path = stop_note_path(port_index, run_directory)
     left = _take_away(path)
     if left is None:
@@ -109,7 +121,7 @@ def noted_stopper(port_index: int, run_directory: str) -> str:
     age_s = _age_s(note)
     # A note whose stop never came must not speak for a later one.
     by = note.text("by") if 0 <= age_s <= LIFETIME_S else ""
-    return by if by in ("apply", "schedule", "") else note.fail("by", f"{by[:80]!r} is nobody who stops ports")
+    return by if by in ("apply", "schedule", "gang", "") else note.fail("by", f"{by[:80]!r} is nobody who stops ports")
 
 
 class Cut(Record):

@@ -14,10 +14,16 @@ from sdisup.control.ports import NO_SIGNAL, RECORDS, START_LIMIT_S, WAITS, cut_p
 from sdisup.control.takes import make_request
 from sdisup.encode.command import Capabilities, build_ffmpeg_arguments
 from sdisup.encode.probe import probe_ffmpeg
-from sdisup.errors import SdisupError, UnknownPortError, UsageError
+from sdisup.errors import RecordingError, SdisupError, UnknownPortError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sdisup.contract.requests import Request
     from sdisup.control.export import Exported
+
+
+GANG_WAIT_S = 10.0
 
 
 class CodecType(StrEnum):
@@ -133,6 +139,38 @@ class RecorderManager:
         if outcome.kind not in (RECORDS, NO_SIGNAL, WAITS) or outcome.status is None:
             raise outcome.as_error()
         return outcome.status
+
+    def start_recordings(
+        self,
+        port_indexes: Sequence[int],
+        config: RecorderConfig | None = None,
+        *,
+        all_or_none: bool = False,
+        wait_s: float = GANG_WAIT_S,
+    ) -> list[PortStatus]:
+        """Start several ports at once, wait up to `wait_s` seconds for each one's first frame on disk, and return their
+        statuses in the same order.
+
+        Where a port does not record by then, this raises RecordingError, which names all that do not. The others go
+        on; with `all_or_none` none is left recording, and what they recorded is kept. Raises what start_recording does.
+        """
+        ports = [self._applied(index) for index in port_indexes]
+
+        def request(port: AppliedPort) -> Request:
+            return make_request(port, config, self._command_builder)
+
+        if all_or_none:
+            from sdisup.control.gang import start_all_or_none
+
+            outcomes = start_all_or_none(ports, wait_s, request)
+        else:
+            outcomes = start_ports(ports, wait_s, request=request)
+        bad = [outcome for outcome in outcomes if not outcome.ok]
+        if len(bad) == 1:
+            raise bad[0].as_error()
+        if bad:
+            raise RecordingError("; ".join(outcome.text for outcome in bad))
+        return [outcome.status for outcome in outcomes if outcome.status is not None]
 
     def stop_recording(self, port_index: int, *, unlock: bool = False) -> None:
         """Stop the port and return when its file is closed. A stopped port is no error.

@@ -44,6 +44,10 @@ NO_SIGNAL = "no signal"
 """The port has started, and waits for its signal."""
 BEGUN = "begun"
 """systemd has the job, and nobody waits for it."""
+NOT_BEGUN = "not begun"
+"""The port was not started, since another one of the same start cannot record; `detail` says why."""
+TAKEN_BACK = "taken back"
+"""The port was started and is stopped again, for the same reason."""
 IS_STARTED = "is started"
 """The port was started before, so that the take that was asked for cannot begin."""
 STARTED_BY_ANOTHER = "started by another"
@@ -88,6 +92,11 @@ class Outcome(Record):
             return RecordingError(f"{label} is started and does not record yet: {self.detail}")
         if self.kind == WAITS:
             return RecordingError(f"{label}: {self.detail}; it goes on trying")
+        if self.kind == NOT_BEGUN:
+            return RecordingError(f"{label} is not started: {self.detail}")
+        if self.kind == TAKEN_BACK:
+            kept = "; what it recorded is kept" if self.status is not None and self.status.current_file else ""
+            return RecordingError(f"{label} is stopped again: {self.detail}{kept}")
         if self.kind == LOCKED:
             hint = f"root stops it all the same with --unlock: sdisup stop {self.port.index} --unlock"
             return LockedError(f"{label} is locked and goes on ({self.detail})", hint)
@@ -207,13 +216,15 @@ def start_ports(
     request: Callable[[AppliedPort], Request] | None = None,
     job_limit_s: float = 0.0,
     unlock: bool = False,
+    gives_up: Callable[[Mapping[int, Outcome]], bool] = lambda _: False,
 ) -> list[Outcome]:
     """Start (or restart) all ports at once and wait up to `wait_s` seconds for each port's first frame on disk, or for
     its word that there is no signal; with None only until systemd has the jobs.
 
     `request` makes the request that is left for a port's runner; then a port that is started already is refused.
     systemd's jobs have `job_limit_s` seconds, or `wait_s` where that is 0. A restart of locked ports needs `unlock`, as
-    stop_ports does.
+    stop_ports does. Where what became of some ports so far makes `gives_up` say so, nothing more is started and nobody
+    is waited for.
     """
     from sdisup.control.systemd import Systemd
 
@@ -226,6 +237,11 @@ def start_ports(
         if request:
             ends.update(_leave_requests([port for port in ports if port.index not in ends], request, requests))
         started = [port for port in ports if port.index not in ends]
+        if started and gives_up(ends):
+            for index, left in requests.items():
+                _take_back(index, left)
+            ends.update({port.index: Outcome(port, NOT_BEGUN) for port in started})
+            started = []
         began = monotonic()
         if not started:
             return [ends[port.index] for port in ports]
@@ -239,13 +255,14 @@ def start_ports(
             elif port.index in unclaimed:
                 ends[port.index] = _started_by_another(port, requests[port.index])
         pending = [port for port in started if port.index not in ends]
-        if wait_s is None:
+        if wait_s is None or gives_up(ends):
             ends.update({port.index: Outcome(port, BEGUN) for port in pending})
             return [ends[port.index] for port in ports]
         # The jobs of a restart spent a part of that time on stopping.
         deadline = max(began + wait_s, monotonic() + wait_s / 2 if restart else 0)
         earlier_ids = {status.request_id for status in before}
-        waited = _wait_for_first_frames(pending, deadline, wait_s, systemd, results, requests, earlier_ids)
+        waited = _wait_for_first_frames(pending, deadline, wait_s, systemd, results, requests, earlier_ids, gives_up)
+        ends.update({port.index: Outcome(port, BEGUN) for port in pending})
         ends.update({index: _by_unit(systemd, outcome) for index, outcome in waited.items()})
     return [ends[port.index] for port in ports]
 
@@ -327,6 +344,7 @@ def _wait_for_first_frames(
     results: Mapping[str, object],
     requests: Mapping[int, Request],
     earlier_ids: Set[str],
+    gives_up: Callable[[Mapping[int, Outcome]], bool],
 ) -> dict[int, Outcome]:
     ends: dict[int, Outcome] = {}
     while True:
@@ -348,7 +366,7 @@ def _wait_for_first_frames(
                 reason = status.reason or "no word from FFmpeg"
                 text = f"no frame on disk within {wait_s:g} s: {status.state}: {reason}"
                 ends[port.index] = Outcome(port, WAITS, text, status)
-        if len(ends) == len(ports):
+        if len(ends) == len(ports) or gives_up(ends):
             return ends
         time.sleep(max(POLL_S, REST_SHARE * (monotonic() - began)))
 

@@ -23,6 +23,7 @@ from sdisup.control.bus import (
     CALL_TIMEOUT_S,
     MANAGER,
     NO_PERMISSION,
+    SYSTEMD,
     SystemdError,
     UnitState,
     explain,
@@ -164,8 +165,6 @@ class Systemd:
         The result is DONE, another of systemd's job results, or WAITING after `timeout_s` seconds; of restarts also
         `start_s` seconds after the last stop.
         """
-        jobs: dict[str, str] = {}
-        results: dict[str, str | SystemdError] = {}
         removed: dict[str, str] = {}
 
         def on_removed(_id: int, job: str, _unit: str, result: str) -> None:
@@ -175,11 +174,11 @@ class Systemd:
         self._subscribe()
         subscription = self._manager.JobRemoved.connect(on_removed)
         try:
-            for unit in units:
-                try:
-                    jobs[unit] = self._call(unit, f"{verb}Unit", unit, "replace")
-                except SystemdError as error:
-                    results[unit] = error
+            answers = self._queue_jobs(f"{verb}Unit", list(units))
+            results: dict[str, str | SystemdError] = {
+                unit: answer for unit, answer in answers.items() if isinstance(answer, SystemdError)
+            }
+            jobs = {unit: answer for unit, answer in answers.items() if not isinstance(answer, SystemdError)}
             stopped = _Stopped(self._active_states)
 
             def is_over() -> bool:
@@ -196,6 +195,31 @@ class Systemd:
         lost = LOST if self._is_closed() else WAITING
         results.update({unit: removed.get(job, lost) for unit, job in jobs.items()})
         return results
+
+    def _queue_jobs(self, method: str, units: Sequence[str]) -> dict[str, str | SystemdError]:
+        """Queue a job for each unit; returns the job's path, or why systemd refused it.
+
+        All calls go out before the first answer: else each one would wait until systemd has begun with the jobs before
+        it, and the last unit of many would start late.
+        """
+        answers: dict[str, str | SystemdError] = {}
+        began = time.monotonic()
+
+        def on_answer(connection: Any, result: Any, unit: str) -> None:
+            call, after_s = f"{MANAGER} {method}({unit!r}, 'replace')", time.monotonic() - began
+            try:
+                answers[unit] = connection.call_finish(result).unpack()[0]
+                trace("D-Bus %s: %.200r after %.3f s", call, answers[unit], after_s)
+            except self._glib.Error as error:
+                trace("D-Bus %s: %s after %.3f s", call, error, after_s)
+                answers[unit] = self._explain(error, unit)
+
+        for unit in units:
+            call = (SYSTEMD, MANAGER, f"{SYSTEMD}.Manager", method, self._glib.Variant("(ss)", (unit, "replace")))
+            self._bus.con.call(*call, None, 0, round(self._timeout_s * 1000), None, on_answer, unit)
+        # The calls have a limit of their own, which a bus that is closed cuts short.
+        self._iterate(lambda: len(answers) == len(units), 2 * self._timeout_s)
+        return {unit: answers.get(unit, LOST) for unit in units}
 
     def _is_closed(self) -> bool:
         return bool(self._bus.con.is_closed())

@@ -373,6 +373,17 @@ def test_what_cannot_work_is_said_at_once_and_not_retried(appliance: Machine) ->
     # A stop ends the state `failed`, and apply respects the stop.
     appliance.sdisup("stop 1")
     assert appliance.status(1)["state"] == "stopped"
+    # Nor is a port left recording that belongs together with it; what it recorded is kept.
+    appliance.sdisup("stop 0")
+    result = appliance.sdisup("start 0,1 --all-or-none --take gang", code=1)
+    why = "port 1 does not record: cannot work: Unknown encoder 'nonsense'"
+    assert f"port 0 is stopped again: {why}" in result.stderr and why in result.stderr.splitlines()
+    assert [appliance.active_state(port) for port in (0, 1)] == ["inactive", "inactive"]
+    appliance.sdisup("start 0")
+    entries = appliance.ledger(0)
+    assert entries[-1]["kind"] == "stop" and entries[-1]["by"] == "gang", entries
+    (file,) = [entry for entry in entries if entry["kind"] == "file" and entry["take"] == "gang"]
+    assert appliance.count_frames(file["path"]) == file["frames"] > 0
     assert appliance.recordings("port1") == []
 
 

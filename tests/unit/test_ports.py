@@ -371,7 +371,7 @@ def test_a_cut_by_a_stop_and_a_start_begins_the_take(monkeypatch: pytest.MonkeyP
 
 def test_every_outcome_has_words_and_an_error() -> None:
     kinds = [value for name, value in vars(ports).items() if name.isupper() and isinstance(value, str)]
-    assert len(kinds) == 14
+    assert len(kinds) == 16
     for kind in kinds:
         outcome = Outcome(PORT, kind, "why", PortStatus(port_index=3))
         assert "port 3" in outcome.text
@@ -519,7 +519,16 @@ def test_the_coroutines_are_those_of_the_plain_classes() -> None:
     for name in ("RecorderManager", "PortRecorder"):
         plain, of_aio = getattr(api, name), getattr(aio, name)
         coroutines = [key for key, value in vars(of_aio).items() if asyncio.iscoroutinefunction(value)]
-        acts = ("start", "stop", "cut", "start_recording", "stop_recording", "cut_recording", "export")
+        acts = (
+            "start",
+            "stop",
+            "cut",
+            "start_recording",
+            "start_recordings",
+            "stop_recording",
+            "cut_recording",
+            "export",
+        )
         assert sorted(coroutines) == sorted(key for key in vars(plain) if key in acts)
 
 
