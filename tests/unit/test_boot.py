@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tomllib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from unittest.mock import MagicMock
 
@@ -228,6 +228,9 @@ class Calls(Systemd):
         if subject == self.broken:
             raise AWAY
         return f"/job/{subject}"
+
+    def _queue_jobs(self, method: str, units: Sequence[str]) -> dict[str, str | SystemdError]:
+        return {unit: AWAY if unit == self.broken else f"/job/{unit}" for unit in units}
 
     def _is_closed(self) -> bool:
         return True
