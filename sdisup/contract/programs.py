@@ -17,7 +17,7 @@ from sdisup.contract.trace import trace_command
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import NoReturn
 
 CHUNK_BYTES = 1 << 16
@@ -28,8 +28,17 @@ GIVEN_NAME = "/proc/self/fd/3"
 class Program:
     """A program that was started. Raises OSError or ValueError if it cannot be executed."""
 
-    def __init__(self, command: Sequence[str], *, with_stderr: bool = False, given: int | None = None) -> None:
-        """`with_stderr`: what it writes to stderr counts as its answer too. `given`: the descriptor of GIVEN_NAME."""
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        with_stderr: bool = False,
+        given: int | None = None,
+        stdin: int | None = None,
+        stderr: int | None = None,
+    ) -> None:
+        """`with_stderr`: what it writes to stderr counts as its answer too. `given`: the descriptor of GIVEN_NAME.
+        `stdin` and `stderr`: descriptors that it has in place of nothing."""
         self._command = list(command)
         self._began = monotonic()
         self._output, write_end = os.pipe2(os.O_CLOEXEC)
@@ -38,7 +47,8 @@ class Program:
             null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
             opened.append(null)
             # The given one is the last: each of the others may have its number itself.
-            ends = (null, write_end, write_end if with_stderr else null, *(() if given is None else (given,)))
+            errors = stderr if stderr is not None else write_end if with_stderr else null
+            ends = (null if stdin is None else stdin, write_end, errors, *(() if given is None else (given,)))
             self.pid = os.posix_spawnp(
                 self._command[0],
                 self._command,
@@ -88,6 +98,25 @@ class Program:
         finally:
             code = self.end(end_timeout_s)
         return (text, code) if is_over else None
+
+    def chunks(self, idle_s: float) -> Iterator[bytes]:
+        """What it writes, as it comes. Raises TimeoutError where nothing has come for so long."""
+        while _is_ready(self._output, monotonic() + idle_s):
+            data = os.read(self._output, CHUNK_BYTES)
+            if not data:
+                return
+            yield data
+        raise TimeoutError
+
+    def is_over(self, timeout_s: float = 0.0) -> bool:
+        """Whether it has ended, within so long from now."""
+        return _is_ready(self._pidfd, monotonic() + timeout_s)
+
+    def interrupt(self, timeout_s: float) -> None:
+        """As Ctrl-C does, for what tidies up then; returns when it has ended, and after so long in any case."""
+        if not self.is_over():
+            os.killpg(self.pid, signal.SIGINT)
+            self.is_over(timeout_s)
 
     def end(self, timeout_s: float = 0.2) -> int:
         """Kill what is left of it; its exit code, 0 of one that the kernel keeps: it is not waited for any longer."""

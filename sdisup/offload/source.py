@@ -1,0 +1,125 @@
+"""A recording as it is read for a copy: the file that the ledger means, and no other, gently."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import time
+
+from sdisup.contract.files import monotonic
+from sdisup.contract.filesystem import open_below, open_directory
+from sdisup.offload.plan import Recorded
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+READ_BYTES = 1 << 20
+FORGET_BYTES = 8 << 20
+"""So much of what was read may stay in the page cache, which the recordings' writes need."""
+BEHIND_S = 1.0
+
+
+class FileProblem(Exception):
+    """This file cannot be copied just now; others may be. The text is for the operator."""
+
+
+class TargetProblem(Exception):
+    """Nothing can be copied to the target just now. The text is for the operator."""
+
+
+class Source:
+    """An open recording. While it is open it is locked (flock(2), shared), by which others see that it is being read.
+
+    `told` is called with the number of bytes that were read so far.
+    """
+
+    def __init__(self, file: Recorded, directory: str, bits_per_s: float = 0.0) -> None:
+        """`directory` is that of the recordings that the file is in, empty for none. Raises FileProblem."""
+        self.file = file
+        self.told: Callable[[int], None] = lambda _: None
+        self._bits_per_s = bits_per_s
+        try:
+            self.descriptor = _open(file.path, directory)
+        except FileNotFoundError as error:
+            raise FileProblem(f"{file.path} is not there") from error
+        except OSError as error:
+            raise FileProblem(f"{file.path} cannot be read: {error.strerror}") from error
+        try:
+            self._status = os.fstat(self.descriptor)
+            problem = self._problem(self._status)
+            if problem:
+                raise FileProblem(problem)
+            fcntl.flock(self.descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            os.posix_fadvise(self.descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        except BlockingIOError as error:
+            os.close(self.descriptor)
+            raise FileProblem(f"{file.path} is just being deleted or changed") from error
+        except BaseException:
+            os.close(self.descriptor)
+            raise
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.descriptor)
+
+    @property
+    def mtime_ns(self) -> int:
+        return self._status.st_mtime_ns
+
+    def _problem(self, status: os.stat_result) -> str:
+        file = self.file
+        if not stat.S_ISREG(status.st_mode):
+            return f"{file.path} is no regular file"
+        if file.inode and status.st_ino != file.inode:
+            return f"{file.path} is another file than the one that was recorded"
+        if status.st_size != file.size_bytes:
+            return f"{file.path} has {status.st_size} bytes, the ledger {file.size_bytes}"
+        return ""
+
+    def chunks(self) -> Iterator[bytes]:
+        """All of it, at most at the rate that is allowed. Raises FileProblem where it cannot be read to its end."""
+        offset = forgotten = 0
+        began = monotonic()
+        while offset < self.file.size_bytes:
+            try:
+                data = os.pread(self.descriptor, READ_BYTES, offset)
+            except OSError as error:
+                raise FileProblem(f"{self.file.path} cannot be read at byte {offset}: {error.strerror}") from error
+            if not data:
+                raise FileProblem(f"{self.file.path} became shorter while it was copied")
+            yield data
+            offset += len(data)
+            self.told(offset)
+            if offset - forgotten >= FORGET_BYTES:
+                os.posix_fadvise(self.descriptor, forgotten, offset - forgotten, os.POSIX_FADV_DONTNEED)
+                forgotten = offset
+            if self._bits_per_s:
+                ahead_s = began + offset * 8 / self._bits_per_s - monotonic()
+                # What a slow target could not take is not made up for.
+                began += max(0.0, -ahead_s - BEHIND_S)
+                time.sleep(max(0.0, ahead_s))
+        os.posix_fadvise(self.descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        now = os.fstat(self.descriptor)
+        if (now.st_size, now.st_mtime_ns) != (self._status.st_size, self._status.st_mtime_ns):
+            raise FileProblem(f"{self.file.path} was changed while it was copied")
+
+
+def _open(path: str, directory: str) -> int:
+    """Along no link that others than root and this user have made, and below the recordings along none."""
+    folder, _, name = path.rpartition("/")
+    if directory and f"{folder}/".startswith(f"{directory}/"):
+        at, missing = open_below(directory, folder)
+        if missing:
+            os.close(at)
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+    else:
+        at = open_directory(folder or "/")
+    try:
+        return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=at)
+    finally:
+        os.close(at)
