@@ -625,6 +625,7 @@ remove_files() {
     fi
     rm -f -- "$command" "$sysusers" "$tmpfiles" "$needrestart" "$importable" "$state/applied.json" \
         "$state/schedules.json"
+    rm -rf -- "$state/orders"
     rmdir --ignore-fail-on-non-empty -- "$(dirname "$needrestart")" /etc/needrestart 2>/dev/null || :
     rm -rf -- "$documents" "$code" "$code"-*
     # Which ports were stopped is kept for a new installation, until the machine goes down.

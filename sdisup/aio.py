@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from datetime import datetime
 from typing import Any, TypeVar
 
 from sdisup.config.settings import Settings
@@ -34,9 +35,17 @@ class RecorderManager:
         self.get_status = self._manager.get_status
         self.get_all_status = self._manager.get_all_status
 
-    async def start_recording(self, port_index: int, config: RecorderConfig | None = None) -> PortStatus:
+    async def start_recording(
+        self,
+        port_index: int,
+        config: RecorderConfig | None = None,
+        *,
+        at: datetime | None = None,
+        until: datetime | None = None,
+        for_s: float | None = None,
+    ) -> PortStatus:
         """Start the port and return its status when systemd says that it has started."""
-        start = _in_thread(lambda: self._manager.start_recording(port_index, config))
+        start = _in_thread(lambda: self._manager.start_recording(port_index, config, at=at, until=until, for_s=for_s))
         self._starts = [(index, other) for index, other in self._starts if not other.done()] + [(port_index, start)]
         return await asyncio.wrap_future(start)
 
@@ -87,9 +96,16 @@ class PortRecorder:
         self.port_index = port_index
         self._manager = RecorderManager(settings)
 
-    async def start(self, config: RecorderConfig | None = None) -> PortStatus:
+    async def start(
+        self,
+        config: RecorderConfig | None = None,
+        *,
+        at: datetime | None = None,
+        until: datetime | None = None,
+        for_s: float | None = None,
+    ) -> PortStatus:
         """Start the port and return its status when systemd says that it has started."""
-        return await self._manager.start_recording(self.port_index, config)
+        return await self._manager.start_recording(self.port_index, config, at=at, until=until, for_s=for_s)
 
     async def stop(self, *, unlock: bool = False) -> None:
         """Stop the port and return when its file is closed. A stopped port is no error."""

@@ -52,6 +52,8 @@ def _report(outcomes: Sequence[Outcome]) -> int:
 def _start(arguments: argparse.Namespace) -> int:
     from sdisup.control.ports import start_ports
 
+    if any(getattr(arguments, name, None) is not None for name in ("at", "until", "length")):
+        return _start_at_times(arguments)
     if getattr(arguments, "all_or_none", False):
         from sdisup.control.gang import start_all_or_none
 
@@ -69,6 +71,37 @@ def _start(arguments: argparse.Namespace) -> int:
             unlock=getattr(arguments, "unlock", False),
         )
     )
+
+
+def _start_at_times(arguments: argparse.Namespace) -> int:
+    import time
+
+    from sdisup.cli.words import parse_clock
+    from sdisup.config.spans import seconds_of
+    from sdisup.control.orders import Asked, start_at_times
+
+    if arguments.all_or_none:
+        raise UsageError("--all-or-none and a time together", "start the ports now, or without --all-or-none")
+    now = time.time()
+    at = None if arguments.at is None else parse_clock(arguments.at, now)
+    # `--at 23:00 --until 01:00` is of two days.
+    until = None if arguments.until is None else parse_clock(arguments.until, max(now, at or now))
+    try:
+        for_s = None if arguments.length is None else seconds_of(arguments.length)
+    except ValueError as error:
+        raise UsageError(f"--for: {error}") from None
+    wait_s = None if arguments.no_wait else arguments.wait
+    return _report(start_at_times(selected(arguments), wait_s, Asked(at, until, for_s), _take_request(arguments)))
+
+
+def _hold(arguments: argparse.Namespace) -> int:
+    from sdisup.control.orders import hold_ports
+
+    is_done = True
+    for port, text, is_as_asked in hold_ports(selected(arguments), release=arguments.command == "release"):
+        is_done = is_done and is_as_asked
+        (print if is_as_asked else remark)(f"{port.label} {text}")
+    return EXIT_DONE if is_done else EXIT_FAILED
 
 
 def _cut(arguments: argparse.Namespace) -> int:
@@ -411,12 +444,21 @@ def _start_arguments(command: argparse.ArgumentParser) -> None:
         help="stop what was started again where one of the ports has no frame on disk within --wait",
     )
     command.add_argument("--take", metavar="NAME", help="give what is recorded until the stop a name")
+    _times_of_start(command)
     command.add_argument("--codec", metavar="CODEC", help="record this take in another codec")
     command.add_argument(
         "--path",
         metavar="PATH",
         help="for this take: a directory in the port's recordings, such as CUP, or a file there, such as CUP/FINAL.mov",
     )
+
+
+def _times_of_start(command: argparse.ArgumentParser) -> None:
+    from sdisup.cli.words import CLOCK_HELP
+
+    command.add_argument("--for", dest="length", metavar="LENGTH", help="end it after 90s, 30min, 1h 30min, 2d")
+    command.add_argument("--until", metavar="TIME", help=f"end it at this time: {CLOCK_HELP}")
+    command.add_argument("--at", metavar="TIME", help="start it at this time, and return")
 
 
 def _cut_arguments(command: argparse.ArgumentParser) -> None:
@@ -523,6 +565,8 @@ COMMANDS: dict[
     "enable": (_enable, "let ports record at boot, from now on", _chosen_ports_arguments),
     "disable": (_enable, "no longer let ports record at boot; one that records goes on", _chosen_ports_arguments),
     "schedule": (_schedule, "what ports will record by themselves in the coming week", _status_arguments),
+    "hold": (_hold, "let what a schedule began go on after its time, until it is stopped", _chosen_ports_arguments),
+    "release": (_hold, "let a schedule end again what was held", _chosen_ports_arguments),
     "logs": (_logs, "what ports and their FFmpegs said, from the journal", _logs_arguments),
     "gaps": (_account, "what is missing of each port, since when, for how long and why", _gaps_arguments),
     "recordings": (

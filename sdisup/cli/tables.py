@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
+
+from sdisup.contract.files import unix_time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,6 +51,9 @@ def _cells(status: PortStatus, now_monotonic: float) -> list[str]:
     since = status.state_since_monotonic
     reason, left_s = status.reason, status.disk_remaining_with_retention_seconds
     notes = {"its next start takes a changed unit": status.config_pending, "locked": status.is_locked}
+    notes |= {
+        f"{verb} {local_time(at)}": True for verb, at in (("starts", status.starts_at), ("ends", status.ends_at)) if at
+    }
     reason = "; ".join(text for text in (reason, *(note for note, holds in notes.items() if holds)) if text)
     cells = [
         str(status.port_index),
@@ -64,6 +70,12 @@ def _cells(status: PortStatus, now_monotonic: float) -> list[str]:
         reason,
     ]
     return [printable(cell) for cell in cells]
+
+
+def local_time(utc: str) -> str:
+    """A time of the status in local time: `23:00:00`, with the day where that is another one."""
+    then, now = (time.localtime(moment) for moment in (unix_time(utc), time.time()))
+    return time.strftime("%H:%M:%S" if then[:3] == now[:3] else "%Y-%m-%d %H:%M:%S", then)
 
 
 def printable(text: str) -> str:

@@ -9,6 +9,8 @@ from sdisup.errors import UsageError
 
 TIMES_HELP = "now, today, yesterday, -2h, -30min, 2026-01-31, '2026-01-31 20:15' (local), 2026-01-31T19:15:00Z"
 _AGO = re.compile(r"-(\d+(?:\.\d+)?) ?(s|sec|m|min|h|d|days?|w)", re.ASCII)
+CLOCK_HELP = "23:00 or 18:00:00 (the next one), '2026-01-31 20:15' (local), 2026-01-31T19:15:00Z"
+_CLOCK = re.compile(r"([0-9]{1,2}):([0-9]{2})(?::([0-9]{2}))?", re.ASCII)
 _UNIT_S = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "day": 86400, "days": 86400, "w": 604800}
 
 
@@ -29,6 +31,21 @@ def parse_time(text: str, now: float) -> float:
     if found < 0:
         raise UsageError(f"{text!r} is no time", f"times are {TIMES_HELP}")
     return found
+
+
+def parse_clock(text: str, now: float) -> float:
+    """The Unix time of a moment to come: a time of day is the next one. Raises UsageError."""
+    words = text.strip()
+    found = _CLOCK.fullmatch(words)
+    try:
+        if not found:
+            return datetime.fromisoformat(words).timestamp()
+        hour, minute, second = int(found[1]), int(found[2]), int(found[3] or 0)
+        today = datetime.fromtimestamp(now).replace(hour=hour, minute=minute, second=second, microsecond=0)
+        days = (today + timedelta(days=day) for day in range(3))
+        return next(moment for moment in (day.timestamp() for day in days) if moment > now)
+    except (ValueError, OverflowError, OSError):
+        raise UsageError(f"{text!r} is no time", f"times are {CLOCK_HELP}") from None
 
 
 def _midnight(now: float, days_ago: int) -> float:

@@ -310,7 +310,7 @@ def _read_request(path: str, recordings: str) -> Request:
         document, owner = read_owned_json(path, REQUEST_LIMIT_BYTES)
         fields = Fields(document, path)
         _check_age(fields)
-        return _checked(fields, owner, recordings)
+        return checked_request(fields, owner, recordings)
     except Exhausted:
         raise
     except Unreadable:
@@ -356,7 +356,7 @@ def _check_age(fields: Fields) -> None:
         fields.fail("created_boottime_ns", f"it is {age_s:.0f} s old; {LIFETIME_S:.0f} s is the limit")
 
 
-def _checked(fields: Fields, owner: int, recordings: str) -> Request:
+def checked_request(fields: Fields, owner: int, recordings: str) -> Request:
     """The request as far as its owner may ask. A wrong value voids it all: half a take is none."""
     take = fields.text_or_none("take")
     if take is not None and not is_take_name(take):

@@ -13,7 +13,15 @@ import fcntl
 import os
 
 from sdisup.contract import lean
-from sdisup.contract.files import RUN_DIRECTORY, Unreadable, boot_id, open_lock, read_fields, replace_file
+from sdisup.contract.files import (
+    RUN_DIRECTORY,
+    STATE_DIRECTORY,
+    Unreadable,
+    boot_id,
+    open_lock,
+    read_fields,
+    replace_file,
+)
 from sdisup.contract.records import Record
 
 SCHEMA = 1
@@ -83,6 +91,8 @@ class PortStatus(Record, frozen=False):
     take_first_frame: int = 0
     take_frames: int = 0
     stopped_by: str = ""
+    starts_at: str | None = None
+    ends_at: str | None = None
     request_id: str = ""
     restarts: int = 0
     pid: int | None = None
@@ -108,8 +118,33 @@ class PortStatus(Record, frozen=False):
             setattr(self, name, value)
 
 
+ORDERS_DIRECTORY = f"{STATE_DIRECTORY}/orders"
+"""Where starts with a time and holds are, contract/orders.py."""
+START, HOLD = ".start", ".hold"
+SCHEDULED, ORDERED = "schedule:", "start:"
+"""How the request ids of takes begin that a schedule, or a start with a time, has begun."""
+
 FIELDS = PortStatus.defaults()
 """Every field of the status, with what it is when nothing is known."""
+
+
+def is_timed(request_id: str) -> bool:
+    """Whether a schedule or a start with a time has begun it."""
+    return request_id.startswith((SCHEDULED, ORDERED))
+
+
+def listed(directory: str = ORDERS_DIRECTORY) -> dict[int, set[str]]:
+    """The ports for which something is there: START, HOLD or both. Nothing for those who may not look."""
+    found: dict[int, set[str]] = {}
+    try:
+        names = os.listdir(directory)
+    except OSError:
+        return found
+    for name in names:
+        number, dot, kind = name.partition(".")
+        if number.isascii() and number.isdigit() and dot + kind in (START, HOLD):
+            found.setdefault(int(number), set()).add(dot + kind)
+    return found
 
 
 def status_path(port_index: int, directory: str = RUN_DIRECTORY) -> str:

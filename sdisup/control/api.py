@@ -10,7 +10,17 @@ from sdisup.contract.applied import AppliedPort, load_applied
 from sdisup.contract.records import Record
 from sdisup.contract.status import PortStatus
 from sdisup.control.observe import statuses
-from sdisup.control.ports import NO_SIGNAL, RECORDS, START_LIMIT_S, WAITS, cut_ports, start_ports, stop_ports
+from sdisup.control.orders import Asked, start_at_times
+from sdisup.control.ports import (
+    NO_SIGNAL,
+    ORDERED_START,
+    RECORDS,
+    START_LIMIT_S,
+    WAITS,
+    cut_ports,
+    start_ports,
+    stop_ports,
+)
 from sdisup.control.takes import make_request
 from sdisup.encode.command import Capabilities, build_ffmpeg_arguments
 from sdisup.encode.probe import probe_ffmpeg
@@ -18,6 +28,7 @@ from sdisup.errors import RecordingError, SdisupError, UnknownPortError, UsageEr
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from sdisup.contract.requests import Request
     from sdisup.control.export import Exported
@@ -121,8 +132,19 @@ class RecorderManager:
             # Only a take with a codec of its own needs FFmpeg here; its start raises the error then.
             return
 
-    def start_recording(self, port_index: int, config: RecorderConfig | None = None) -> PortStatus:
+    def start_recording(
+        self,
+        port_index: int,
+        config: RecorderConfig | None = None,
+        *,
+        at: datetime | None = None,
+        until: datetime | None = None,
+        for_s: float | None = None,
+    ) -> PortStatus:
         """Start the port, wait until systemd reports the unit as started, and return the port's status.
+
+        With `until` or `for_s` it is stopped then; `at` starts it at that time and returns at once. Times without a
+        time zone are local.
 
         The runner tells systemd so when the first frame is on disk, when there is no signal, or after 5 s; the status
         says which. Raises ValueError for an index outside the range; RecordingError (a RuntimeError) for a port that
@@ -130,12 +152,17 @@ class RecorderManager:
         `config` that is not possible.
         """
         port = self._applied(port_index)
-        outcome = start_ports(
-            [port],
-            0.0,
-            request=lambda port: make_request(port, config, self._command_builder),
-            job_limit_s=START_LIMIT_S,
-        )[0]
+
+        def request(port: AppliedPort) -> Request:
+            return make_request(port, config, self._command_builder)
+
+        asked = Asked(at.timestamp() if at else None, until.timestamp() if until else None, for_s)
+        if asked.is_plain:
+            outcome = start_ports([port], 0.0, request=request, job_limit_s=START_LIMIT_S)[0]
+        else:
+            outcome = start_at_times([port], 0.0, asked, request, START_LIMIT_S)[0]
+        if outcome.kind == ORDERED_START:
+            return self.get_status(port_index)
         if outcome.kind not in (RECORDS, NO_SIGNAL, WAITS) or outcome.status is None:
             raise outcome.as_error()
         return outcome.status
@@ -245,9 +272,16 @@ class PortRecorder:
         self.port_index = port_index
         self._manager = RecorderManager(settings)
 
-    def start(self, config: RecorderConfig | None = None) -> PortStatus:
+    def start(
+        self,
+        config: RecorderConfig | None = None,
+        *,
+        at: datetime | None = None,
+        until: datetime | None = None,
+        for_s: float | None = None,
+    ) -> PortStatus:
         """Start the port, as RecorderManager.start_recording does."""
-        return self._manager.start_recording(self.port_index, config)
+        return self._manager.start_recording(self.port_index, config, at=at, until=until, for_s=for_s)
 
     def stop(self, *, unlock: bool = False) -> None:
         """Stop the port, as RecorderManager.stop_recording does."""

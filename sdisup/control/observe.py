@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from sdisup.contract.applied import AppliedPort, is_port_number
-from sdisup.contract.files import RUN_DIRECTORY, boot_id, monotonic
+from sdisup.contract.files import RUN_DIRECTORY, boot_id, monotonic, utc_text
 from sdisup.contract.filesystem import POOLED, pool_of
 from sdisup.contract.records import Record
 from sdisup.contract.status import (
@@ -18,6 +18,8 @@ from sdisup.contract.status import (
     find_status,
     is_alive,
     is_full,
+    is_timed,
+    listed,
     lock_path,
     read_status,
     settle,
@@ -43,9 +45,26 @@ def statuses(ports: Sequence[AppliedPort], systemd: Bus | Systemd | None = None)
     if unsettled:
         _ask_systemd(unsettled, systemd)
     result = [entry.result() for entry in found]
+    _add_times(ports, result)
     if any(status.is_recording for status in result):
         _look_at_space(result, {port.index: port.space_warning_h for port in ports})
     return result
+
+
+def _add_times(ports: Sequence[AppliedPort], found: Sequence[PortStatus]) -> None:
+    """Set `starts_at` and `ends_at`, which no runner knows."""
+    left = listed()
+    for port, status in zip(ports, found, strict=True):
+        request_id = "" if status.state in ("stopped", "failed") else status.request_id
+        known = left.get(port.index, set())
+        if known or is_timed(request_id):
+            from sdisup.contract.orders import times_of
+
+            starts_at, ends_at = times_of(port.index, port.recordings, request_id, known)
+            status.update(
+                starts_at=None if starts_at is None else utc_text(starts_at),
+                ends_at=None if ends_at is None else utc_text(ends_at),
+            )
 
 
 def space_warnings(ports: Iterable[AppliedPort]) -> list[str]:

@@ -48,6 +48,8 @@ NOT_BEGUN = "not begun"
 """The port was not started, since another one of the same start cannot record; `detail` says why."""
 TAKEN_BACK = "taken back"
 """The port was started and is stopped again, for the same reason."""
+ORDERED_START = "ordered start"
+"""The port is started later, at the time in `detail`."""
 IS_STARTED = "is started"
 """The port was started before, so that the take that was asked for cannot begin."""
 STARTED_BY_ANOTHER = "started by another"
@@ -75,7 +77,7 @@ class Outcome(Record):
 
     @property
     def ok(self) -> bool:
-        return self.kind in (RECORDS, RECORDED_ALREADY, BEGUN, CUT, STOPPED)
+        return self.kind in (RECORDS, RECORDED_ALREADY, BEGUN, ORDERED_START, CUT, STOPPED)
 
     def as_error(self) -> SdisupError:
         """The outcome as an error for the operator: what is wrong, and the next step."""
@@ -110,15 +112,18 @@ class Outcome(Record):
     def text(self) -> str:
         """The outcome as a line for the operator, which names the port."""
         if self.kind == RECORDS:
-            return f"{self.port.label} records to {self.status.current_file if self.status else ''}"
+            text = f"{self.port.label} records to {self.status.current_file if self.status else ''}"
+            return f"{text} {self.detail}".rstrip()
         if self.kind == RECORDED_ALREADY:
             return f"{self.port.label} records already"
         if self.kind == BEGUN:
-            return f"{self.port.label} is being started"
+            return f"{self.port.label} is being started {self.detail}".rstrip()
+        if self.kind == ORDERED_START:
+            return f"{self.port.label} records {self.detail}"
         if self.kind == CUT and self.status is not None:
             return _cut_text(self.port, self.status)
         if self.kind == STOPPED:
-            return f"{self.port.label} is stopped"
+            return f"{self.port.label} is stopped" + (f"; {self.detail}" if self.detail else "")
         error = self.as_error()
         text = f"{error.message}; {error.hint}" if self.kind in (IS_STARTED, LOCKED) else str(error)
         return text if text.startswith(self.port.label) else f"{self.port.label}: {text}"
@@ -147,7 +152,7 @@ def cut_ports(
     for port, status in zip(ports, found, strict=True):
         if port.index in ends:
             continue
-        cut = Cut(take, request_id or os.urandom(8).hex(), began if at is None else min(at, began))
+        cut = Cut(take, request_id or _cut_id(status.request_id), began if at is None else min(at, began))
         try:
             leave_cut(port.index, cut)
             left[port.index] = cut
@@ -169,18 +174,28 @@ def cut_ports(
     return [ends[port.index] for port in ports]
 
 
+def _cut_id(request_id: str) -> str:
+    """A request id for a cut: it changes the take, and not whose the recording is that a schedule has begun."""
+    from sdisup.contract.orders import CUT_MARK, owner_of
+    from sdisup.contract.status import is_timed
+
+    return f"{owner_of(request_id)}{CUT_MARK}{os.urandom(4).hex()}" if is_timed(request_id) else os.urandom(8).hex()
+
+
 def cut_ports_now(ports: Sequence[AppliedPort], take: str | None, *, unlock: bool = False) -> list[Outcome]:
     """Let the next take begin at each port by a stop and a start. Raises UsageError as cut_ports does, and RootError as
     stop_ports."""
     from sdisup.contract.requests import Request
 
     _check_take(take)
-    ends = _not_running(ports, statuses(ports))
+    found = statuses(ports)
+    ends = _not_running(ports, found)
+    ids = {status.port_index: _cut_id(status.request_id) for status in found}
     running = [port for port in ports if port.index not in ends]
-    stops = stop_ports(running, unlock=unlock) if running else []
+    stops = stop_ports(running, unlock=unlock, goes_on=True) if running else []
     ends.update({outcome.port.index: outcome for outcome in stops if not outcome.ok})
     stopped = [outcome.port for outcome in stops if outcome.ok]
-    starts = start_ports(stopped, CUT_LIMIT_S, request=lambda _: Request(take=take, request_id=os.urandom(8).hex()))
+    starts = start_ports(stopped, CUT_LIMIT_S, request=lambda port: Request(take=take, request_id=ids[port.index]))
     ends.update({outcome.port.index: outcome for outcome in starts})
     return [ends[port.index] for port in ports]
 
@@ -401,11 +416,13 @@ def _is_of_another(status: PortStatus, own: Request, earlier_ids: Set[str]) -> b
     return status.state in ("recording", "no-signal") and _take_back(status.port_index, own)
 
 
-def stop_ports(ports: Sequence[AppliedPort], *, unlock: bool = False) -> list[Outcome]:
-    """Stop all ports at once and wait until their files are closed; a stopped port is no error.
+def stop_ports(ports: Sequence[AppliedPort], *, unlock: bool = False, goes_on: bool = False) -> list[Outcome]:
+    """Stop all ports at once and wait until their files are closed; a stopped port is no error. What they were started
+    for is over, unless the caller says that it `goes_on`.
 
     Locked ports go on, but for `unlock`, which is root's. Raises RootError.
     """
+    from sdisup.contract.orders import forget
     from sdisup.control.systemd import DONE, Systemd
 
     with Systemd() as systemd:
@@ -420,7 +437,8 @@ def stop_ports(ports: Sequence[AppliedPort], *, unlock: bool = False) -> list[Ou
             if result == DONE or _is_not_loaded(result):
                 error = systemd.reset_all([port.unit]).get(port.unit)
                 _mark_stopped(port)
-                outcomes.append(Outcome(port, REFUSED, error=error) if error else Outcome(port, STOPPED))
+                detail = "" if goes_on else forget(port.index, port.recordings)
+                outcomes.append(Outcome(port, REFUSED, error=error) if error else Outcome(port, STOPPED, detail))
             elif isinstance(result, SdisupError):
                 outcomes.append(Outcome(port, REFUSED, error=result))
             else:

@@ -13,11 +13,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+from sdisup.contract.orders import scheduled_until
 from sdisup.contract.records import Record
+from sdisup.contract.status import SCHEDULED
 
 NOTHING, START, CUT, END = "nothing", "start", "cut", "end"
-SCHEDULED = "schedule:"
-"""How the request ids of takes begin that a schedule has started."""
 
 
 class Slot(Record):
@@ -74,14 +74,6 @@ def scheduled(start: float, duration_s: float, take: str | None, pre_roll_s: flo
 
 def _text(time: float) -> str:
     return f"{time:.3f}".rstrip("0").rstrip(".")
-
-
-def scheduled_until(request_id: str) -> float | None:
-    """When a take ends that a schedule has started; None for another one."""
-    try:
-        return float(request_id.removeprefix(SCHEDULED).split(":")[1]) if request_id.startswith(SCHEDULED) else None
-    except (ValueError, IndexError):
-        return None
 
 
 def decide(slots: Sequence[Slot], now: Now) -> Step:

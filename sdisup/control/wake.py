@@ -12,14 +12,26 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from sdisup.contract.applied import AppliedPort, load_applied
-from sdisup.contract.files import boot_id, monotonic
+from sdisup.contract.files import Unreadable, boot_id, monotonic
+from sdisup.contract.orders import (
+    Order,
+    hold_path,
+    leave_order,
+    order_path,
+    owner_of,
+    read_hold,
+    read_order,
+    take_back,
+)
 from sdisup.contract.records import Record
 from sdisup.contract.requests import Request, leave_stop_note
 from sdisup.contract.schedules import load_schedules
-from sdisup.contract.status import PortStatus
+from sdisup.contract.status import HOLD, PortStatus, is_timed, listed
+from sdisup.contract.status import START as ORDER
 from sdisup.control.bus import SystemdError
 from sdisup.control.calendars import slots_of
 from sdisup.control.observe import statuses
+from sdisup.control.orders import slot_of
 from sdisup.control.ports import (
     CANNOT_RECORD,
     NOT_CUT,
@@ -31,7 +43,7 @@ from sdisup.control.ports import (
     start_ports,
     stop_ports,
 )
-from sdisup.control.schedules import CUT, END, NOTHING, SCHEDULED, START, Now, Slot, Step, decide, next_moment
+from sdisup.control.schedules import CUT, END, NOTHING, START, Now, Slot, Step, decide, next_moment
 from sdisup.control.systemd import Systemd
 
 TIMERS = "sdi-schedule@*.timer"
@@ -46,11 +58,12 @@ GONE_S = 2.0
 
 
 class Due(Record):
-    """What a port's schedule asks for: now, and when next (Unix time), None for never."""
+    """What is asked of a port: now, and when next (Unix time), None for never; `order` is its start with a time."""
 
     port: AppliedPort
     step: Step
     next_at: float | None
+    order: Order | None = None
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -92,7 +105,7 @@ def wake(index: int, say: Callable[[str], None]) -> None:
             if not _is_past(due.next_at, time.time()):
                 return
             continue
-        outcome = act(port, due.step)
+        outcome = act(port, due.step, due.order)
         say(_said(due.step, outcome))
         if outcome.kind in FAILED:
             again_at = time.time() + FAILED[outcome.kind]
@@ -113,16 +126,69 @@ def look(ports: Sequence[AppliedPort], systemd: Systemd) -> list[Due]:
     now = time.time()
     wanted = {port.index: schedules[port.index] for port in ports if port.index in schedules}
     slots = slots_of(wanted, now, now) if any(schedule.entries for schedule in wanted.values()) else {}
-    return [due_of(port, status, slots.get(port.index, []), now) for port, status in zip(ports, found, strict=True)]
+    left = listed()
+    due = []
+    for port, status in zip(ports, found, strict=True):
+        kinds = left.get(port.index, ())
+        order = _order(port, status, now) if ORDER in kinds else None
+        held = _held(port, status) if HOLD in kinds else ""
+        due.append(due_of(port, status, slots.get(port.index, []), now, order, held))
+    return due
 
 
-def due_of(port: AppliedPort, status: PortStatus, slots: Sequence[Slot], time_now: float) -> Due:
-    """What is due at a port of this status."""
-    if status.state == "stopping" and (slots or status.request_id.startswith(SCHEDULED)):
+def due_of(
+    port: AppliedPort,
+    status: PortStatus,
+    slots: Sequence[Slot],
+    time_now: float,
+    order: Order | None = None,
+    held: str = "",
+) -> Due:
+    """What is due at a port of this status; `held` is the request id of what an operator has taken over."""
+    if status.state == "stopping" and (slots or order or is_timed(status.request_id)):
         # Whose stop it is, and whether it holds, is known when it is over.
-        return Due(port, Step(NOTHING), time_now + 1.0)
+        return Due(port, Step(NOTHING), time_now + 1.0, order)
     now = now_of(port, status, time_now)
-    return Due(port, decide(slots, now), next_moment(slots, now))
+    now = now.replaced(is_held=bool(held) and held == now.owner)
+    slots = [*slots, *([slot_of(order, time_now)] if order else [])]
+    return Due(port, decide(slots, now), next_moment(slots, now), order)
+
+
+def _order(port: AppliedPort, status: PortStatus, now: float) -> Order | None:
+    """The port's start with a time; one that is over is removed."""
+    try:
+        order = read_order(port.index, port.recordings)
+        if order is not None and order_is_over(order, port, status, now):
+            take_back(order_path(port.index))
+            order = None
+    except (OSError, Unreadable) as error:
+        print(f"{port.label}: {error}; nothing is started or ended by it", flush=True)
+        return None
+    return order
+
+
+def order_is_over(order: Order, port: AppliedPort, status: PortStatus, time_now: float) -> bool:
+    """Whether nothing more is to be done for a start with a time."""
+    now, end = now_of(port, status, time_now), order.end(time_now)
+    is_own = now.owner is not None and now.owner == order.request.request_id
+    if is_own or status.state == "stopping":
+        # One without an end is an operator's recording once it has begun.
+        return is_own and end is None
+    is_stopped = now.stopped_at is not None and now.stopped_at >= order.begin
+    return is_stopped or (end is not None and end <= time_now)
+
+
+def _held(port: AppliedPort, status: PortStatus) -> str:
+    """The request id of the recording that an operator has taken over; the hold of one that has ended is removed."""
+    try:
+        held = read_hold(port.index)
+        if status.state == "stopped" or (status.is_recording and owner_of(status.request_id) != held):
+            take_back(hold_path(port.index))
+            return ""
+    except (OSError, Unreadable) as error:
+        print(f"{port.label}: {error}; nothing is held", flush=True)
+        return ""
+    return held
 
 
 def now_of(port: AppliedPort, status: PortStatus, time_now: float) -> Now:
@@ -131,20 +197,25 @@ def now_of(port: AppliedPort, status: PortStatus, time_now: float) -> Now:
         # systemd is about to start it.
         return Now(time_now, "")
     if status.state not in ("stopped", "failed"):
-        return Now(time_now, status.request_id)
+        return Now(time_now, owner_of(status.request_id))
     is_operators = status.state == "stopped" and status.stopped_by not in ("schedule", "apply")
     if not is_operators or status.boot_id != boot_id() or not status.state_since_monotonic:
         return Now(time_now)
     stopped_at = time_now - (monotonic() - status.state_since_monotonic)
-    return Now(time_now, stopped_at=stopped_at, stopped=status.request_id)
+    return Now(time_now, stopped_at=stopped_at, stopped=owner_of(status.request_id))
 
 
-def act(port: AppliedPort, step: Step) -> Outcome:
+def act(port: AppliedPort, step: Step, order: Order | None = None) -> Outcome:
     """Do what is due at a port."""
     assert step.slot is not None
     slot = step.slot
     if step.kind == START:
         request = Request(take=slot.take, request_id=slot.request_id)
+        if order and order.request.request_id == slot.request_id:
+            request = order.request
+            if order.for_s is not None and order.counted_from is None:
+                counted_from = monotonic() + order.begin - time.time()
+                leave_order(port.index, order.replaced(boot=boot_id(), counted_from=counted_from))
         return start_ports([port], 0.0, request=lambda _: request, job_limit_s=START_LIMIT_S)[0]
     if step.kind == CUT:
         at = monotonic() - min(CUT_BEFORE_S, max(0.0, time.time() - step.at))

@@ -371,7 +371,7 @@ def test_a_cut_by_a_stop_and_a_start_begins_the_take(monkeypatch: pytest.MonkeyP
 
 def test_every_outcome_has_words_and_an_error() -> None:
     kinds = [value for name, value in vars(ports).items() if name.isupper() and isinstance(value, str)]
-    assert len(kinds) == 16
+    assert len(kinds) == 17
     for kind in kinds:
         outcome = Outcome(PORT, kind, "why", PortStatus(port_index=3))
         assert "port 3" in outcome.text

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sdisup.contract.orders import scheduled_until
 from sdisup.control.schedules import (
     CUT,
     END,
@@ -22,7 +23,6 @@ from sdisup.control.schedules import (
     decide,
     next_moment,
     scheduled,
-    scheduled_until,
 )
 
 HOUR = 3600.0
