@@ -76,6 +76,8 @@ class FakeBus:
     def __init__(self, path: Path, units: Mapping[str, tuple[str, str, str]], exit_status: int = 0) -> None:
         self.units, self.exit_status, self.mood = dict(units), exit_status, ""
         self.calls: list[str] = []
+        self.properties: dict[tuple[str, str], str | bool | list[str]] | None = None
+        """Of other objects than units, by path and name; what is not there is an error. None: all of them are units."""
         self.writes = 0
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.bind(str(path))
@@ -135,6 +137,39 @@ class FakeBus:
             text = Writer()
             text.text("no")
             return message(3, 3, serial, "s", text.content, "org.freedesktop.DBus.Error.AccessDenied")
+        if method == "Get" and self.properties is not None:
+            return self._property(asked, serial, self.properties)
         if method == "Get":
             return message(2, 3, serial, "v", b"\x01i\0\0" + struct.pack("<i", self.exit_status))
         return message(2, 3, serial, UNITS, units_body(self.units))
+
+    def _property(self, asked: bytes, serial: int, known: Mapping[tuple[str, str], str | bool | list[str]]) -> bytes:
+        is_started = asked[2] & 2 == 0
+        assert not is_started, "a service that does not run would be started to answer"
+        for (path, name), value in known.items():
+            if f"{path}\0".encode() in asked and f"{name}\0".encode() in asked:
+                return message(2, 3, serial, "v", variant(value))
+        text = Writer()
+        text.text("no such property")
+        return message(3, 3, serial, "s", text.content, "org.freedesktop.DBus.Error.InvalidArgs")
+
+
+def variant(value: str | bool | list[str]) -> bytes:
+    """A path, a truth, or texts, with their type."""
+    found = Writer()
+    if isinstance(value, bool):
+        found.signature("b")
+        found.number(value)
+    elif isinstance(value, str):
+        found.signature("o")
+        found.pad(4)
+        found.text(value)
+    else:
+        items = Writer()
+        for text in value:
+            items.pad(4)
+            items.text(text)
+        found.signature("as")
+        found.number(len(items.content))
+        found.content += items.content
+    return found.content

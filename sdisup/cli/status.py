@@ -76,11 +76,11 @@ def select(applied: Applied, words: list[str], all_option: str) -> list[AppliedP
 
 def status(arguments: argparse.Namespace | StatusArguments) -> int:
     """`sdisup status`."""
-    from sdisup.control.observe import records_as_it_should, statuses
+    from sdisup.control.observe import full_statuses, records_as_it_should
     from sdisup.ledger.health import all_problems
 
     ports = selected(arguments)
-    found = statuses(ports)
+    found = full_statuses(ports)
     code = EXIT_DONE if all(records_as_it_should(port) for port in found) else EXIT_NOT_RECORDING
     arguments.code = code
     if arguments.json:

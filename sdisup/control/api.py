@@ -9,7 +9,7 @@ from sdisup.config.settings import Port, Settings, override_port
 from sdisup.contract.applied import AppliedPort, load_applied
 from sdisup.contract.records import Record
 from sdisup.contract.status import PortStatus
-from sdisup.control.observe import statuses
+from sdisup.control.observe import full_statuses
 from sdisup.control.orders import Asked, start_at_times
 from sdisup.control.ports import (
     NO_SIGNAL,
@@ -220,12 +220,12 @@ class RecorderManager:
 
     def get_status(self, port_index: int) -> PortStatus:
         """The port's status. Raises ValueError for an index outside the range."""
-        return statuses([self._applied(port_index)])[0]
+        return full_statuses([self._applied(port_index)])[0]
 
     def get_all_status(self) -> list[PortStatus]:
         """The status of every configured port, by index."""
         applied = load_applied()
-        return statuses([port for index, port in applied.ports.items() if index in self._settings.ports])
+        return full_statuses([port for index, port in applied.ports.items() if index in self._settings.ports])
 
     def export(self, port_index: int, take: str, directory: str, *, partial: bool = False) -> list[Exported]:
         """Make the files of a port's take one file in `directory`, by copying; several where they do not fit together.

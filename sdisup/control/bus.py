@@ -1,8 +1,9 @@
 """Asks systemd over D-Bus by Python's own socket, for what has to be quick: pydbus takes 100 ms to load (FACTS 5).
 
-Questions alone: jobs, their signals and all that changes something are control/systemd.py's. All calls of a question go
-out in one write, the greeting with the first, so that it costs one wait however many there are. The messages are those
-of the D-Bus Specification ("Message Protocol", "Authentication Protocol").
+Questions alone, to systemd, and to udisks for what it knows of disks: jobs, their signals and all that changes
+something are control/systemd.py's. All calls of a question go out in one write, the greeting with the first, so that it
+costs one wait however many there are. The messages are those of the D-Bus Specification ("Message Protocol",
+"Authentication Protocol").
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ CALL_TIMEOUT_S = 10.0
 MESSAGE_LIMIT_BYTES = 128 << 20
 """The specification's; what claims to be longer is no message."""
 CALL, RETURN, ERROR = 1, 2, 3
+NO_AUTO_START = 2
+BUS = "org.freedesktop.DBus"
 _FIELDS = {"path": (1, "o"), "interface": (2, "s"), "member": (3, "s"), "destination": (6, "s"), "signature": (8, "g")}
 _ERROR_NAME, _REPLY_SERIAL = 4, 5
 
@@ -81,7 +84,7 @@ class Bus:
             self._socket.close()
             raise explain("", error.strerror or str(error), "systemd") from error
         user = str(os.geteuid()).encode().hex()
-        hello = self._message("/org/freedesktop/DBus", "org.freedesktop.DBus", "Hello", (), "org.freedesktop.DBus")
+        hello = self._message("/org/freedesktop/DBus", BUS, "Hello", (), BUS)
         # The bus takes what follows BEGIN as messages, once it has agreed to what came before.
         self._greeting = f"\0AUTH EXTERNAL {user}\r\nBEGIN\r\n".encode() + hello
 
@@ -107,16 +110,23 @@ class Bus:
             raise errors[0]
         return [int(answer) for answer in found]
 
+    def properties(self, service: str, asked: Sequence[tuple[str, str, str]]) -> list[Any]:
+        """Properties of another service's objects, by path, interface and name: the value or a SystemdError of each.
+
+        It is not started for that.
+        """
+        return self._ask([(path, PROPERTIES, "Get", (interface, name)) for path, interface, name in asked], service)
+
     # ---- Messages ----
 
-    def _ask(self, calls: Sequence[tuple[str, str, str, tuple[str | list[str], ...]]]) -> list[Any]:
+    def _ask(self, calls: Sequence[tuple[str, str, str, tuple[str | list[str], ...]]], to: str = SYSTEMD) -> list[Any]:
         """Make all calls (path, interface, method, arguments) at once; returns the first value or error of each."""
         if not calls:
             return []
         began = time.monotonic()
         self._until = began + self._timeout_s
         try:
-            sent = [self._message(*call) for call in calls]
+            sent = [self._message(*call, to) for call in calls]
             first = self._serial - len(calls) + 1
             self._send(self._greeting + b"".join(sent))
             if self._greeting:
@@ -156,7 +166,7 @@ class Bus:
                     fields += bytes((len(value),)) + value.encode() + b"\0"
                 else:
                     _put(fields, value)
-        message = bytearray((ord("l"), CALL, 0, 1))
+        message = bytearray((ord("l"), CALL, 0 if to in (SYSTEMD, BUS) else NO_AUTO_START, 1))
         message += len(body).to_bytes(4, "little") + self._serial.to_bytes(4, "little")
         message += len(fields).to_bytes(4, "little") + fields
         _pad(message, 8)

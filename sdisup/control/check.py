@@ -14,6 +14,7 @@ from sdisup.config.table import MAX_PORTS
 from sdisup.contract.applied import AppliedPort, load_applied
 from sdisup.contract.programs import ffprobe_beside
 from sdisup.contract.status import find_status, is_alive
+from sdisup.control.beneath import troubles
 from sdisup.control.look import USER, Look, directory_doubt, directory_problem, look_at
 from sdisup.control.observe import space_warnings
 from sdisup.encode import hardware
@@ -54,6 +55,7 @@ def report(settings: Settings, quick: bool = False) -> tuple[list[str], list[str
     found += _executable_problems(settings) if quick else _ffmpeg_problems(settings) + _unit_problems(settings)
     doubts = list(filter(None, (directory_doubt(path, looks[path]) for path in directories)))
     doubts += space_warnings(_applied_ports())
+    doubts += dict.fromkeys(text for texts in troubles(directories).values() for text in texts)
     if not quick:
         broken, chosen = _encoder_findings(settings, looks)
         return found + broken + _option_problems(settings), doubts + chosen

@@ -67,6 +67,17 @@ def _add_times(ports: Sequence[AppliedPort], found: Sequence[PortStatus]) -> Non
             )
 
 
+def full_statuses(ports: Sequence[AppliedPort]) -> list[PortStatus]:
+    """The same with what is wrong beneath the recordings, for people and programs that look now and then."""
+    from sdisup.control import beneath
+
+    found = statuses(ports)
+    texts = beneath.troubles(dict.fromkeys(port.recordings for port in ports))
+    for port, status in zip(ports, found, strict=True):
+        status.update(warnings=(*status.warnings, *texts[port.recordings]))
+    return found
+
+
 def space_warnings(ports: Iterable[AppliedPort]) -> list[str]:
     """Which disks are full soon, by the word of the ports that record: systemd is not asked."""
     found = _recording(set())

@@ -358,8 +358,9 @@ sys.stdin.read()
 
 # What `sdisup status` loads, and not a module more: ours, and those of the standard library.
 STATUS_MODULES = {
-    "cli.main", "cli.status", "control.observe", "control.space", "contract.applied", "contract.files",
-    "contract.filesystem", "contract.lean", "contract.records", "contract.status", "errors", "ledger.health",
+    "cli.main", "cli.status", "control.beneath", "control.observe", "control.space", "contract.applied",
+    "contract.files", "contract.filesystem", "contract.lean", "contract.mounts", "contract.records", "contract.status",
+    "errors", "ledger.health",
 }  # fmt: skip
 STATUS_LIBRARIES = {
     "__future__", "_collections", "_collections_abc", "_json", "_operator", "_stat", "errno", "fcntl", "genericpath",

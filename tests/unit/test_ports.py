@@ -487,7 +487,7 @@ def test_an_index_outside_the_range(settings: Any, index: Any) -> None:
 
 def test_the_two_classes_and_their_coroutines_are_one(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
     script = Script(monkeypatch, Script.claim)
-    monkeypatch.setattr(api, "statuses", lambda asked, *_: [script.status() for _ in asked])
+    monkeypatch.setattr(api, "full_statuses", lambda asked, *_: [script.status() for _ in asked])
 
     async def with_coroutines() -> None:
         recorder = aio.PortRecorder(3, settings)
