@@ -120,10 +120,10 @@ class Turn:
         """Take all samples that are due in this round."""
         # What takes long, or is the same each time, is not measured in each round.
         is_even, is_first, is_supervisor = self.round % 2 == 0, self.round == 0, self.peer.is_supervisor
-        due = [self.started] if self.wants("start", "named", "kill", "stop", "start4") else []
-        if is_even and self.wants("start8", "cpu", "rest", "memory", "status"):
+        due = [self.started] if self.wants("start", "named", "kill", "stop", "start4", "gang4") else []
+        if is_even and self.wants("start8", "gang8", "cpu", "rest", "memory", "status"):
             due.append(self.eight)
-        elif self.wants("start8"):
+        elif self.wants("start8", "gang8"):
             due.append(self.last_of_eight)
         if is_even and is_supervisor and self.peer.key != "bare" and self.wants("crash"):
             due.append(self.crash_loop)
@@ -160,10 +160,14 @@ class Turn:
         self.peer.start(wanted)
         return wait_frames(self.ffmpegs, len(wanted), known, FIRST_FRAME_S)
 
-    def time_start(self, ports: Iterable[int], row: str) -> None:
-        """Sample the last first frame of ports that are started together, and leave them running."""
+    def time_start(self, ports: Iterable[int], row: str, gang_row: str = "") -> None:
+        """Sample the last first frame of ports that are started together, and leave them running; `gang_row` is the
+        time between the first and the last of them."""
         there = self.frames(ports)
-        self.sample(row, max(recording.first_frame_at for recording in there) - self.begun)
+        moments = [recording.first_frame_at for recording in there]
+        self.sample(row, max(moments) - self.begun)
+        if gang_row:
+            self.sample(gang_row, max(moments) - min(moments))
         if row == "start":
             self.sample("named", there[0].named_at - self.begun)
         for recording in there:
@@ -191,8 +195,8 @@ class Turn:
                     self.time_kill()
                     time.sleep(SETTLED_S)
                 self.time_stop([0], "stop")
-        if self.wants("start4"):
-            self.time_start(range(4), "start4")
+        if self.wants("start4", "gang4"):
+            self.time_start(range(4), "start4", "gang4")
             time.sleep(SETTLED_S)
             self.time_stop(range(4))
 
@@ -207,12 +211,12 @@ class Turn:
         there[0].close()
 
     def last_of_eight(self) -> None:
-        self.time_start(EIGHT, "start8")
+        self.time_start(EIGHT, "start8", "gang8")
         time.sleep(SETTLED_S)
         self.time_stop(EIGHT)
 
     def eight(self) -> None:
-        self.time_start(EIGHT, "start8")
+        self.time_start(EIGHT, "start8", "gang8")
         time.sleep(SETTLED_S)
         if self.wants("cpu", "rest", "memory") and self.peer.is_supervisor:
             self.supervision()

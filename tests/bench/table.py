@@ -104,6 +104,19 @@ def at_most(limit: float, unit: str) -> Rule:
     return judge
 
 
+def at_most_beyond(peer: str, limit_s: float) -> Rule:
+    """At most so much longer than what another peer takes in the same run."""
+
+    def judge(results: Results, row: str) -> Verdict | None:
+        ours, theirs = results.stats(row, "sdisup"), results.stats(row, peer)
+        if ours is None or theirs is None:
+            return None
+        found = ours.median - theirs.median
+        return Verdict(f"{1000 * found:+.0f} ms beside {TITLES[peer]}", found <= limit_s)
+
+    return judge
+
+
 def at_most_pythons(ratio: float) -> Rule:
     def judge(results: Results, row: str) -> Verdict | None:
         ours = results.stats(row, "sdisup")
@@ -142,6 +155,15 @@ ROWS = (
         "bare + 60 ms: ≤ 1.06 of bare",
         at_most_of("bare", 1.06),
     ),
+    Row(
+        "gang4",
+        "four started → between their first frames",
+        "ms",
+        False,
+        "≤ 150 ms beyond FFmpeg's own",
+        at_most_beyond("hand", 0.15),
+    ),
+    Row("gang8", "eight started → between their first frames", "ms", False, "", None),
     Row("kill", "kill -9 → next frame on disk", "ms", True, "bare + 15 ms: ≤ 1.041 of bare", at_most_of("bare", 1.041)),
     Row("frozen", "FFmpeg frozen → recording", "s", False, "≤ stall_timeout_s + 2", at_most(STALL_TIMEOUT_S + 2, "s")),
     Row("stop", "stop → FFmpeg gone", "ms", True, "keep: ≤ 1.25 of the plain unit", at_most_of("unit", 1.25)),
