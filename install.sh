@@ -474,7 +474,7 @@ remove_user() {
 }
 
 # The unit files, drop-ins and links of sdisup's units, also those that others made, relative to their directory.
-unit_files() { find . -maxdepth 2 \( -path '*/sdi-record*' -o -path '*/sdi-ledger*' -o -path '*/sdi-schedule*' \) ! -type d -print0; }
+unit_files() { find . -maxdepth 2 \( -path '*/sdi-record*' -o -path '*/sdi-ledger*' -o -path '*/sdi-schedule*' -o -path '*/sdi-retention*' \) ! -type d -print0; }
 
 keep_units() {
     undo_by rm -rf -- "$kept_units"
@@ -483,6 +483,7 @@ keep_units() {
     undo_by restore_units
     keep_file "$state/applied.json"
     keep_file "$state/schedules.json"
+    keep_file "$state/retention.json"
 }
 
 restore_units() {
@@ -597,7 +598,7 @@ remove_units() {
     # As `systemctl disable` does, also for an instance whose template is gone.
     find "$units" -mindepth 2 -maxdepth 2 -path '*.wants/sdi-record*' -type l -delete
     # Stopping sdi-ledger-flush.service enters the ports' last events into the ledgers.
-    [ ! -d /run/systemd/system ] || systemctl stop 'sdi-schedule*' 'sdi-record*.target' 'sdi-ledger*.service'
+    [ ! -d /run/systemd/system ] || systemctl stop 'sdi-retention*' 'sdi-schedule*' 'sdi-record*.target' 'sdi-ledger*.service'
     (
         cd "$units"
         while IFS= read -rd '' file; do

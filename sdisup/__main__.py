@@ -1,5 +1,6 @@
 """The one entry: `run` is the process in a port's unit, `ledger` that of sdi-ledger.service, `unstarted` a part of
-sdi-record-retry@.service, `wake` that of sdi-schedule@.service, all else the command.
+sdi-record-retry@.service, `wake` that of sdi-schedule@.service, `retain` that of sdi-retention.service, all else the
+command.
 
 install.sh places a file beside the package that calls this one, for `python3 -I -S /usr/lib/sdisup/__main__.py`.
 """
@@ -29,6 +30,10 @@ def main() -> int:
         from sdisup.ledger.writer import main as write_ledgers
 
         return write_ledgers(sys.argv[2:])
+    if sys.argv[1:2] == ["retain"]:
+        from sdisup.retention.main import main as retain
+
+        return retain(sys.argv[2:])
     if sys.argv[1:2] == ["unstarted"]:
         from sdisup.ledger.unstarted import main as tell_unstarted
 

@@ -280,6 +280,34 @@ def _schedule(arguments: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
+def _retention(arguments: argparse.Namespace) -> int:
+    """What would go, or a run at once. A limit that cannot be kept is a failure, as in the unit."""
+    from sdisup.cli import retention as table
+    from sdisup.contract.retention import load_rules, size_text
+    from sdisup.control import retain
+
+    if arguments.confirm_clock:
+        retain.confirm_clock()
+        print("the clock is right, you say: files go by their age again")
+    if not load_rules():
+        remark("no finished file is ever deleted: there is no rule; see docs/retention.md")
+        return EXIT_DONE
+    if arguments.dry_run:
+        found = retain.look()
+        problems = list(found.problems().values())
+        arguments.code = EXIT_FAILED if problems else EXIT_DONE
+        lines = [table.plan_text(found)] if arguments.json else table.plan_lines(found)
+        sys.stdout.writelines(f"{line}\n" for line in lines)
+    else:
+        report = retain.run()
+        problems = list(report.problems.values())
+        size = size_text(report.deleted_bytes)
+        print(table.report_text(report) if arguments.json else f"deleted {report.deleted} files, {size}")
+    for text in problems:
+        remark(text)
+    return EXIT_FAILED if problems else EXIT_DONE
+
+
 def _stop(arguments: argparse.Namespace) -> int:
     from sdisup.control.ports import stop_ports
 
@@ -521,6 +549,14 @@ def _export_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="a JSON list, for programs")
 
 
+def _retention_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--dry-run", action="store_true", help="only list what would be deleted now, and why")
+    command.add_argument(
+        "--confirm-clock", action="store_true", help="say that the clock is right, so that files go by their age again"
+    )
+    command.add_argument("--json", action="store_true", help="a JSON document, for programs")
+
+
 def _config_argument(command: argparse.ArgumentParser) -> None:
     command.add_argument("--config", default=CONFIGURATION_PATH, metavar="FILE", help="another configuration")
 
@@ -574,6 +610,7 @@ COMMANDS: dict[
     ),
     "verify": (_verify, "read recorded files again and compare them with the ledger", _verify_arguments),
     "export": (_export, "make a take's files one file by copying, placed by their frames", _export_arguments),
+    "retention": (_retention, "delete finished recordings by the rules, or list what would go", _retention_arguments),
     "check": (_check, "check the configuration and what this machine lacks for it; starts nothing", _check_arguments),
     "init": (
         _init, "write a commented configuration with the inputs that are found; overwrites nothing", _init_arguments

@@ -133,6 +133,7 @@ class Tree:
         self.defaults = PortLayer()
         self.ports: dict[int, PortLayer] = {}
         self.headers: dict[int, Leaf] = {}
+        self.retention: Layer = {}
         self.offloads: dict[str, tuple[Leaf, Layer]] = {}
         """Each [offload.NAME]: its table where it stands first, and its values."""
 
@@ -166,13 +167,16 @@ def merge(documents: Iterable[tuple[str, Mapping[str, Any]]], found: Findings) -
                 _merge_port(tree.defaults, leaf, found)
             elif key == "port":
                 _merge_ports(tree, leaf, found)
+            elif key == "retention":
+                tree.retention.update(_entries(leaf, found))
             elif key == "offload":
                 for name, table in _entries(leaf, found).items():
                     _, layer = tree.offloads.setdefault(name, (table, {}))
                     layer.update(_entries(table, found))
             else:
-                close = suggestion(key, ["appliance", "defaults", "port", "offload"])
-                found.problem(leaf, f"unknown key (one of: appliance, defaults, port.N, offload.NAME){close}")
+                close = suggestion(key, ["appliance", "defaults", "port", "retention", "offload"])
+                known = "appliance, defaults, port.N, retention, offload.NAME"
+                found.problem(leaf, f"unknown key (one of: {known}){close}")
     return tree
 
 
@@ -209,9 +213,10 @@ def _merge_port(layer: PortLayer, table: Leaf, found: Findings) -> None:
         layer.sources.append(_entries(source, found))
     if table.path == "defaults" and "name" in entries:
         found.problem(entries.pop("name"), "a name is unique: it belongs in a [port.N]")
-    audio = entries.pop("audio", None)
-    if audio is not None:
-        entries.update({f"audio.{key}": leaf for key, leaf in _entries(audio, found).items()})
+    for name in ("audio", "retention"):
+        table_of = entries.pop(name, None)
+        if table_of is not None:
+            entries.update({f"{name}.{key}": leaf for key, leaf in _entries(table_of, found).items()})
     layer.values.update(entries)
 
 

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from sdisup.config import codecs, names, rasters
+from sdisup.config import retention as retaining
 from sdisup.config.documents import (
     Findings,
     Layer,
@@ -26,10 +27,21 @@ from sdisup.config.documents import (
 from sdisup.config.offloads import NAME, NAME_DOC, Offload, check_together, offload_of
 from sdisup.config.planned import Planned
 from sdisup.config.sound import channels_of, sound_problems
-from sdisup.config.table import APPLIANCE, MAX_PORTS, OFFLOAD, PORT, SOURCE_LIMITS, check_layer, fold_source, rows
+from sdisup.config.table import (
+    APPLIANCE,
+    MAX_PORTS,
+    OFFLOAD,
+    PORT,
+    RETENTION,
+    SOURCE_LIMITS,
+    check_layer,
+    fold_source,
+    rows,
+)
 from sdisup.contract.files import CONFIGURATION_PATH
 from sdisup.contract.names import DEFAULT, replaced
 from sdisup.contract.records import Record
+from sdisup.contract.retention import NO_RULES, Retention, Rules
 from sdisup.contract.timecode import CLOCK, NONE, SOURCE, Counting, counting
 from sdisup.errors import ConfigError
 from sdisup.sources.base import PROGRESSIVE, Remark, Source
@@ -81,6 +93,7 @@ class Port(Record):
     segment_s: float
     segment_on_clock: bool
     space_warning_h: float
+    retention: Rules
     stall_timeout_s: float
     start_timeout_s: float
     sync_interval_s: float
@@ -132,6 +145,7 @@ class Settings(Record):
     warnings: tuple[str, ...] = ()
     overridden: tuple[tuple[int, str], ...] = ()
     offloads: tuple[Offload, ...] = ()
+    retention: Retention = NO_RULES
 
     @property
     def deltacast_port_count(self) -> int:
@@ -196,6 +210,7 @@ def parse_settings(documents: Sequence[tuple[str, Mapping[str, Any]]], refusals:
     if refusals is not None:
         _check_starts(ports, tree, found, refusals)
     offloads = _offloads(tree, ports, found)
+    retention = _retention(tree, ports, offloads, found)
     main = merge(documents[:1], Findings(found.main_file))
     settings = Settings(
         path=found.main_file,
@@ -206,6 +221,7 @@ def parse_settings(documents: Sequence[tuple[str, Mapping[str, Any]]], refusals:
         warnings=tuple(dict.fromkeys(found.warnings)),
         overridden=tuple(overridden(tree, main, [port.index for port in valid])),
         offloads=offloads,
+        retention=retention,
     )
     if found.problems:
         raise ConfigError(list(dict.fromkeys(found.problems)), valid=None if wrong else settings)
@@ -321,10 +337,33 @@ def _build_port(index: int, values: Mapping[str, Any], source: Source, recording
         "encoder_options": (),
         "raster": source.options.get("size", rasters.RASTERS[0]),
     }
-    given = {key.replace(".", "_"): value for key, value in values.items() if value is not None}
+    derived["retention"] = retaining.rules_of(values, "retention.")
+    given = {
+        key.replace(".", "_"): value
+        for key, value in values.items()
+        if value is not None and not key.startswith("retention.")
+    }
     if codec.bitrate_kbps == 0:
         given["bitrate_kbps"] = 0
     return Port(index=index, source=source, **{**derived, **given})
+
+
+def _retention(tree: Tree, ports: Sequence[Port], offloads: Sequence[Offload], found: Findings) -> Retention:
+    """The rules by which finished recordings go."""
+    values, wrong = check_layer(tree.retention, RETENTION, found)
+    own = {port.index: port.retention for port in ports if port.retention != Rules()}
+    retention = Retention(retaining.rules_of(values), MappingProxyType(own))
+    for key, text in retaining.common_problems(retention, ports):
+        if key not in wrong:
+            found.problem(tree.retention[key], text)
+    copied = {index for offload in offloads for index in offload.ports or [port.index for port in ports]}
+    for index in [
+        port.index for port in ports if port.index not in copied and retention.value("after_copy", port.index)
+    ]:
+        is_own = retention.has_own("after_copy", index)
+        leaf = find_leaf(tree, index, ("retention.after_copy",), found) if is_own else tree.retention["after_copy"]
+        found.problem(leaf, f"no [offload.NAME] copies the files of port {index}, so that none of them would ever go")
+    return retention
 
 
 def _offloads(tree: Tree, ports: Iterable[Port], found: Findings) -> tuple[Offload, ...]:
@@ -421,6 +460,7 @@ def _combination_problems(port: Port) -> Iterator[Remark]:
     yield from _timecode_problems(port)
     yield from sound_problems(port)
     yield from _segment_problems(port)
+    yield from retaining.port_problems(port)
 
 
 def _segment_problems(port: Port) -> Iterator[Remark]:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from sdisup.config import retention
 from sdisup.config.codecs import (
     AUTO,
     CODECS,
@@ -50,6 +51,7 @@ from sdisup.sources.values import (
 APPLIANCE = "appliance"
 PORT = "port"
 OFFLOAD = "offload"
+RETENTION = "retention"
 SOURCE_KINDS = kinds()
 DEFAULT_SOURCE_KIND = next(iter(SOURCE_KINDS))
 
@@ -254,7 +256,9 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
                 default_doc=_limits_doc("stop_start_quit_s", "stop_quit_s"), minimum=0.1, maximum=120, unit="s"),
         Setting("stop_term_s", NUMBER, 2.0, "How long FFmpeg may take after SIGTERM before it is killed.", minimum=0.1,
                 maximum=120, unit="s"),
+        *retention.settings("retention.", "that of [retention]"),
     ),
+    RETENTION: retention.settings(),
     OFFLOAD: (
         Setting("target", TARGET, None, "Where finished files are copied to: a directory, such as a mounted share, or a"
                 " remote of rclone, whose settings and secrets are in /etc/sdisup/credentials/NAME.conf alone.",

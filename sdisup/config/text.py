@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
-from sdisup.config.table import APPLIANCE, DEFAULT_SOURCE_KIND, OFFLOAD, PORT, SOURCE_KINDS, rows
+from sdisup.config.table import APPLIANCE, DEFAULT_SOURCE_KIND, OFFLOAD, PORT, RETENTION, SOURCE_KINDS, rows
 from sdisup.contract.names import COUNTER, FIELDS, SAMPLES, SEGMENT, UNTITLED
 from sdisup.sources.values import REQUIRED, Setting
 
@@ -39,6 +39,12 @@ end of a folder's name; and a name that Windows keeps for a device, such as `AUX
 """
 
 
+RETENTION_TEXT = """Which finished recordings go, the oldest first: [retention.md](retention.md). What is set here
+holds for the files of all ports together. A port with a value of its own is left out of the same rule here, and 0 keeps
+its files from it: `retention = { max_age = "90d" }` in its `[port.N]`, or in `[defaults]` for each port alone.
+"""
+
+
 def settings_markdown() -> str:
     """The reference of all settings, in Markdown."""
     parts = [TITLE, "## `[appliance]`", "", *_table(rows(APPLIANCE).values()), ""]
@@ -51,6 +57,7 @@ def settings_markdown() -> str:
         default = " The default kind." if kind == DEFAULT_SOURCE_KIND else ""
         parts += [f'## `source = {{ kind = "{kind}" }}`', "", f"{_capital(source.doc)}.{default}", ""]
         parts += ["```toml", source.example, "```", "", *_table(rows(kind).values()), ""]
+    parts += ["## `[retention]`", "", RETENTION_TEXT, *_table(rows(RETENTION).values()), ""]
     parts += ["## `[offload.NAME]`", "", "Where finished files are copied to: [offload.md](offload.md).", ""]
     parts += [*_table(rows(OFFLOAD).values()), ""]
     return "\n".join(parts)
@@ -73,6 +80,9 @@ def starter_toml(active: Mapping[str, object] | None = None, ports: Sequence[str
         lines += ["# What was found on this machine; any of the above may stand here too.", *ports]
     else:
         lines += ["# One port's own settings: any of the above, and its name.", "# [port.0]", '# name = "CAM1"']
+    lines += ["", "# Which finished recordings go, of all ports together (docs/retention.md); nothing by default:"]
+    lines += ["# [retention]", '# max_age = "30d"', '# min_free = "200G"']
+    lines += [line for setting in rows(RETENTION).values() for line in _summary(setting)]
     lines += ["", "# Where finished files are copied to (docs/offload.md):", "# [offload.nas]", '# target = "/mnt/nas"']
     lines += [line for setting in rows(OFFLOAD).values() for line in _summary(setting)]
     return "\n".join(lines) + "\n"

@@ -61,6 +61,25 @@ def _content(path: str) -> bytes:
         return file.read(8192)
 
 
+def wanted_path(run_directory: str = RUN_DIRECTORY) -> str:
+    """The file whose change starts retention at once (sdi-retention.path)."""
+    return f"{run_directory}/retention.wanted"
+
+
+def ask_for_space(path: str) -> None:
+    """Say that a disk gets full. Nothing depends on it: retention looks every few minutes anyway."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+    except OSError:
+        return
+    try:
+        os.pwrite(descriptor, b"\n", 0)
+    except OSError:
+        return
+    finally:
+        os.close(descriptor)
+
+
 def forget_disks(ports: Iterable[int]) -> None:
     """Remove all notes of these ports: `apply --accept-disks` has another disk for the right one. Raises OSError."""
     for path in (path for port in ports for path in (disk_path(port), f"{KEPT_DIRECTORY}/{port}")):

@@ -99,7 +99,7 @@ def filesystem_identity(path: str) -> str:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         device = os.fstat(descriptor).st_dev
-        kind, source = _mounted(descriptor)
+        kind, source = mount_of_open(descriptor)
         name = _name(descriptor, kind, source)
     finally:
         os.close(descriptor)
@@ -113,7 +113,7 @@ def is_beside_system(path: str) -> bool:
     for place in (path, "/"):
         descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            found.append((os.fstat(descriptor).st_dev, _mounted(descriptor)))
+            found.append((os.fstat(descriptor).st_dev, mount_of_open(descriptor)))
         finally:
             os.close(descriptor)
     (device, own), (root_device, root) = found
@@ -205,7 +205,7 @@ def _name(descriptor: int, kind: str, source: str) -> str:
     return f"uuid-{uuid.hex()}" if any(uuid) else ""
 
 
-def _mounted(descriptor: int) -> tuple[str, str]:
+def mount_of_open(descriptor: int) -> tuple[str, str]:
     """Type and source of what an open directory is on."""
     device = os.fstat(descriptor).st_dev
     return mounted(f"{os.major(device)}:{os.minor(device)}", _lines(MOUNTINFO), _mount_id(descriptor))

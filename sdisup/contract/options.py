@@ -38,7 +38,7 @@ class Options(Record):
     ask for the sound in the signal, which a signal may lack (`-nb_channels,-sample_rate`). `sound` is REQUIRED or
     OPTIONAL, empty where none is recorded. `file_name` is the template of its files' names (contract/names.py), empty
     for the default one. `timecode` is that of the first frame, or whose it is (contract/timecode.py), empty
-    for none.
+    for none. With less than `min_free_bytes` free, retention is to delete what it may.
     Times are in seconds: `stall_timeout_s` without a new frame is a stall; `start_timeout_s` until the
     first; `stop_quit_s` and `stop_term_s` are the patience after `q` and after SIGTERM, and
     `stop_start_quit_s` that after `q` while no frame has come yet. `run_directory` and
@@ -70,6 +70,7 @@ class Options(Record):
     sound: str = ""
     file_name: str = ""
     timecode: str = ""
+    min_free_bytes: int = 0
 
 
 _NAMES = {name: kind for name, kind in Options.__annotations__.items() if name != "command"}
@@ -81,6 +82,7 @@ _OPTIONAL = {
     "sound": "",
     "file_name": "",
     "timecode": "",
+    "min_free_bytes": 0,
 }
 _READ = {"int": int, "float": float, "str": str}
 

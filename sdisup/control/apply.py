@@ -24,8 +24,10 @@ from sdisup.contract.files import monotonic
 from sdisup.contract.filesystem import is_named, is_same_filesystem, is_system_disk
 from sdisup.contract.records import Record
 from sdisup.contract.requests import leave_stop_note
+from sdisup.contract.retention import RULES_PATH
 from sdisup.contract.schedules import SCHEDULES_PATH, Schedule, encode_schedules, load_schedules, save_schedules
 from sdisup.contract.status import PortStatus
+from sdisup.control import retain
 from sdisup.control.bus import SystemdError
 from sdisup.control.locks import rules
 from sdisup.control.look import (
@@ -279,6 +281,7 @@ def dry_run(
     enable, disable = _boot_changes(prepared)
     consequences = [
         *([f"write {SCHEDULES_PATH}"] if _differs(prepared.schedules) else []),
+        *([f"write {RULES_PATH}"] if retain.differs(settings.retention) else []),
         *(f"stop port {index}, which is no longer configured" for index in sorted(orphans)),
         *(f"enable {unit} for boot" for unit in sorted(enable)),
         *(f"disable {unit} for boot" for unit in sorted(disable)),
@@ -334,6 +337,7 @@ def apply(
         if save_schedules(prepared.schedules):
             say(f"wrote {SCHEDULES_PATH}")
             changed = True
+        changed |= retain.put_into_effect(systemd, settings.retention, say)
         if save_applied(applied):
             say(f"wrote {APPLIED_PATH}")
             changed = True

@@ -19,6 +19,7 @@ from sdisup.contract.files import stage_file, sync_directory
 from sdisup.contract.names import DEFAULT
 from sdisup.contract.options import Options, format_options
 from sdisup.contract.records import Record
+from sdisup.contract.retention import MIN_FREE
 from sdisup.contract.timecode import NONE
 from sdisup.encode import hardware
 from sdisup.encode.command import Capabilities, build_ffmpeg_arguments
@@ -32,6 +33,7 @@ RUNNER = (*PROGRAM, "run")
 LEDGER_WRITER = (*PROGRAM, "ledger")
 TELL_UNSTARTED = (*PROGRAM, "unstarted")
 WAKE = (*PROGRAM, "wake")
+RETAIN = (*PROGRAM, "retain")
 WRITTEN = "Written by sdisup apply from /etc/sdisup/sdisup.toml; changes made here are lost."
 HEADER = f"# {WRITTEN}"
 _HEADERS = (HEADER, f"// {WRITTEN}")
@@ -45,6 +47,8 @@ SHARED_UNITS = (
     "sdi-schedule@.service",
     "sdi-schedules.service",
 )
+RETENTION_UNITS = ("sdi-retention.service", "sdi-retention.timer", "sdi-retention.path")
+"""Where the configuration has rules."""
 STOP_MARGIN_S = 7
 
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@+=:,./-{}[]^!&*()<>|?~")
@@ -121,8 +125,11 @@ def render(settings: Settings, machine: Machine, directory: str = UNIT_DIRECTORY
             ledger=quote_all(LEDGER_WRITER),
             unstarted=quote_all(TELL_UNSTARTED),
             wake=quote_all(WAKE),
+            retain=quote_all(RETAIN),
+            retention=bool(settings.retention),
+            directories=[quote(f"-{directory}") for directory in settings.directories()],
         )
-        for name in SHARED_UNITS
+        for name in (*SHARED_UNITS, *(RETENTION_UNITS if settings.retention else ()))
     }
     shared = files[f"{directory}/sdi-record@.service"]
     revisions = {}
@@ -144,7 +151,9 @@ def _render_port(
     filesystem = machine.filesystems.get(port.recordings, "")
     nodes = [*port.source.nodes(), *hardware.nodes(port)]
     groups = [group for node, group in machine.node_groups if node in nodes]
-    runner = [*RUNNER, *format_options(runner_options(port, [], revision, filesystem))]
+    options = runner_options(port, [], revision, filesystem)
+    options = options.replaced(min_free_bytes=settings.retention.value(MIN_FREE, port.index))
+    runner = [*RUNNER, *format_options(options)]
     return environment.get_template("sdi-record-port.conf.j2").render(
         header=HEADER,
         port=port,

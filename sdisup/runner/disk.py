@@ -17,7 +17,7 @@ import os
 import stat
 import time
 
-from sdisup.contract.disks import disk_path, remember_disk, remembered_disk
+from sdisup.contract.disks import ask_for_space, disk_path, remember_disk, remembered_disk, wanted_path
 from sdisup.contract.files import EXHAUSTED, RUN_DIRECTORY
 from sdisup.contract.filesystem import (
     filesystem_identity,
@@ -52,6 +52,8 @@ CANNOT_SYNC = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 """What some filesystems answer where a directory is to be synced, such as CIFS and FUSE."""
 NAME_TRIES = 100
 NO_NAME = "gives no name that is free"
+ASK_S = 5.0
+"""How often it is said that space is short."""
 SAMPLE_S = 1.0
 """The time between two Samples."""
 
@@ -63,7 +65,7 @@ class Place(Record):
     fields filled in but for the moment and the number (contract/names.py).
     `filesystem` is the identity that the recordings' filesystem has to have. Where it is empty, the note in the file
     `disk_note` counts (contract/disks.py), and without a note any filesystem is right. The file is the `segment`-th one
-    of its FFmpeg.
+    of its FFmpeg. With less than `min_free_bytes` free, the file `wanted` is written to.
     """
 
     recordings: str
@@ -74,14 +76,18 @@ class Place(Record):
     disk_note: str = ""
     port: int = 0
     segment: int = 1
+    min_free_bytes: int = 0
+    wanted: str = ""
 
 
 def place_of(options: Options, directory: str) -> Place:
     """Where a port's next file belongs, in the directory of its take."""
-    note = disk_path(options.port, options.run_directory or RUN_DIRECTORY)
+    run_directory = options.run_directory or RUN_DIRECTORY
     return Place(
-        options.recordings, directory, options.file_name, options.container, options.filesystem, note, options.port
-    )
+        options.recordings, directory, options.file_name, options.container, options.filesystem,
+        disk_path(options.port, run_directory), options.port, min_free_bytes=options.min_free_bytes,
+        wanted=wanted_path(run_directory),
+    )  # fmt: skip
 
 
 class Opened(Record):
@@ -226,6 +232,7 @@ class RecordingFile:
         """The directories, open, in which a name was made."""
         self._has_media = self._is_synced = False
         self._free_bytes = 0
+        self._asked_at = -ASK_S
         self._filesystem = ""
         self._is_new_disk = False
         """Whether recordings are on a disk of their own for the first time, as far as anybody knows."""
@@ -384,6 +391,8 @@ class RecordingFile:
         space = os.fstatvfs(self._directory)
         self._free_bytes = space.f_bavail * space.f_frsize
         if self._free_bytes < LEAST_FREE_BYTES:
+            if self._place.min_free_bytes:
+                ask_for_space(self._place.wanted)
             return f"disk full: {self._folder} has {self._free_bytes / 1e6:.1f} MB free; free some space"
         return ""
 
@@ -595,6 +604,9 @@ class RecordingFile:
     def _look_for_space(self) -> None:
         space = os.fstatvfs(self._descriptor)
         self._free_bytes = space.f_bavail * space.f_frsize
+        if self._free_bytes < self._place.min_free_bytes and time.monotonic() - self._asked_at >= ASK_S:
+            self._asked_at = time.monotonic()
+            ask_for_space(self._place.wanted)
 
     def _look_for_name(self) -> None:
         where = self._whereabouts

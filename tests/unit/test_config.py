@@ -23,6 +23,7 @@ from sdisup.config.settings import (
     parse_settings,
 )
 from sdisup.config.text import settings_markdown, starter_toml
+from sdisup.contract.retention import Rules
 from sdisup.errors import ConfigError
 from sdisup.sources.test import Pattern
 
@@ -140,7 +141,9 @@ def test_override_port_refuses_what_a_configuration_may_not_say(override: dict[s
 
 
 def test_a_port_has_exactly_the_keys_of_the_table() -> None:
-    fields = set(Port.defaults()) - {"index", "source"}
+    fields = set(Port.defaults()) - {"index", "source", "retention"} | {
+        f"retention_{name}" for name in Rules.defaults()
+    }
     assert fields == {key.replace(".", "_") for key in settings_table.rows("port")} - {"enabled"}
 
 

@@ -36,7 +36,16 @@ def test_what_is_written() -> None:
 
 
 LATER = ("--without-signal=", "--audio-options=")
-LATER_NAMES = ("without_signal", "audio_options", "run_directory", "unit", "sound", "file_name", "timecode")
+LATER_NAMES = (
+    "without_signal",
+    "audio_options",
+    "run_directory",
+    "unit",
+    "sound",
+    "file_name",
+    "timecode",
+    "min_free_bytes",
+)
 
 
 def test_units_of_an_older_apply_lack_what_came_later() -> None:

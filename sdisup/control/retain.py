@@ -1,0 +1,76 @@
+"""Retention as commands have it: its rules and units put into effect, what would go, and a run at once."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+from sdisup.contract.files import boot_id, boottime_ns
+from sdisup.contract.retention import RULES_PATH, Report, Retention, load_rules, read_report, save_rules
+from sdisup.control.systemd import DONE, Systemd
+from sdisup.errors import SdisupError, root_hint
+from sdisup.retention.clock import Mark
+from sdisup.retention.survey import APPLIANCE, Places, Survey, survey, write_mark
+
+SERVICE = "sdi-retention.service"
+WATCHERS = ("sdi-retention.timer", "sdi-retention.path")
+JOB_LIMIT_S = 10.0
+RUN_LIMIT_S = 3600.0
+"""A run that deletes 100,000 files waits for the ledger some hundred times."""
+
+
+def put_into_effect(systemd: Systemd, retention: Retention, say: Callable[[str], None]) -> bool:
+    """Write the rules, and start or stop what starts retention; whether anything was changed. Raises SdisupError."""
+    changed = False
+    try:
+        if save_rules(retention):
+            say(f"wrote {RULES_PATH}")
+            changed = True
+    except OSError as error:
+        raise SdisupError(f"{RULES_PATH}: {error.strerror}", root_hint(error, "sdisup apply")) from error
+    states = systemd.units("sdi-retention.*")
+    active = {name for name in WATCHERS if name in states and states[name].active == "active"}
+    verb, done = ("Start", "started") if retention else ("Stop", "stopped")
+    units = [name for name in WATCHERS if (name in active) != bool(retention)]
+    for name, result in systemd.run_jobs(verb, units, JOB_LIMIT_S).items() if units else ():
+        say(f"{done} {name}" if result == DONE else f"{name} could not be {done}: {result}")
+    return changed or bool(units)
+
+
+def differs(retention: Retention) -> bool:
+    """Whether the rules are others than those of the last apply."""
+    try:
+        return load_rules() != retention
+    except ValueError:
+        # What is there is written anew.
+        return True
+
+
+def look(places: Places = APPLIANCE) -> Survey:
+    """What would go now. Raises SdisupError."""
+    try:
+        return survey(places)
+    except (ValueError, OSError) as error:
+        raise SdisupError(f"it cannot be told what would be deleted: {error}") from error
+
+
+def confirm_clock(places: Places = APPLIANCE) -> None:
+    """Say that the clock is right now. Root's: what goes for its age depends on it. Raises SdisupError."""
+    mark = Mark(time.time(), boottime_ns() / 1e9, boot_id())
+    try:
+        os.makedirs(os.path.dirname(places.confirmed), mode=0o755, exist_ok=True)
+        write_mark(places.confirmed, mark, durable=True)
+    except OSError as error:
+        hint = root_hint(error, "sdisup retention --confirm-clock")
+        raise SdisupError(f"{places.confirmed}: {error.strerror}", hint) from error
+
+
+def run() -> Report:
+    """Let retention run now, and wait for its end. Raises SdisupError."""
+    with Systemd() as systemd:
+        result = systemd.run_jobs("Start", [SERVICE], RUN_LIMIT_S)[SERVICE]
+    report = read_report()
+    if result != DONE or report is None:
+        raise SdisupError(f"{SERVICE} did not end well ({result})", f"see: journalctl -u {SERVICE}")
+    return report

@@ -1,0 +1,170 @@
+"""The process of sdi-retention.service: removes the finished files that the rules say, and ends.
+
+A file's deletion is in its port's ledger, durable, before the file is removed; what a crash left between is done first
+at the next run. Where the ledger does not answer, nothing is removed but for want of space: a recording that goes on is
+worth more than the account of one that goes, and the journal has it.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+
+from sdisup.contract.files import Unreadable, boot_id, boottime_ns, monotonic
+from sdisup.contract.retention import MIN_FREE, Report, read_report, size_text, write_report
+from sdisup.errors import SdisupError
+from sdisup.ledger.health import ledger_problem
+from sdisup.ledger.spool import DELETE, RETENTION, Spool
+from sdisup.retention.disk import GONE, Remover
+from sdisup.retention.survey import APPLIANCE, Places, Survey, survey, write_mark
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sdisup.retention.plan import Deletion, File
+
+BATCH = 500
+"""So many are told to the ledger at once: a port's spool holds some three thousand (spool.ROOM_BYTES)."""
+SPACE_BATCH = 20
+"""The same for want of space, which others may make meanwhile."""
+ANSWER_S = 5.0
+"""How long the ledger is waited for."""
+POLL_S = 0.01
+FAILED = "retention"
+"""The name of a problem that keeps from deleting anything."""
+ERROR, WARNING, INFO = "<3>", "<4>", "<6>"
+"""The journal's priorities, at the beginning of a line (sd-daemon(3))."""
+
+
+class Run:
+    """One run: `say` gets each line for the journal."""
+
+    def __init__(self, places: Places, say: Callable[[str, str], None]) -> None:
+        self._places, self._say = places, say
+        self._spools: dict[int, Spool] = {}
+        self.problems: dict[str, str] = {}
+        self.deleted = self.deleted_bytes = self.kept = 0
+
+    def do(self) -> Report:
+        """Look, remove, and report."""
+        found = survey(self._places)
+        self.problems.update(found.problems())
+        if not found.clock_doubt:
+            write_mark(self._places.believed, found.now)
+        remover = Remover(found.disks)
+        try:
+            for told in found.told:
+                self._remove(remover, told.file, told.rule)
+            for batch in _batches(found.plan.deletions):
+                self._delete(remover, batch, found)
+        finally:
+            remover.close()
+        return Report(
+            found.now.boot_id, found.now.boottime, self.problems, found.plan.freeable_bytes, self.deleted,
+            self.deleted_bytes,
+        )  # fmt: skip
+
+    def _delete(self, remover: Remover, batch: Sequence[Deletion], found: Survey) -> None:
+        due = [one for one in batch if self._may_go(remover, one, found)]
+        problem = ledger_problem(self._places.run)
+        if problem and batch[0].rule != MIN_FREE:
+            # What is told now would be deleted whenever the ledger has it, whatever is said of it until then.
+            due = []
+        elif due and not self._tell(due):
+            problem = f"the ledger has not answered for {ANSWER_S:g} s"
+        if problem:
+            self.problems["ledger"] = f"nothing is deleted but what a disk needs to be free: {problem}"
+        for one in due:
+            if not problem or one.rule == MIN_FREE:
+                self._remove(remover, one.file, one.why)
+
+    def _may_go(self, remover: Remover, one: Deletion, found: Survey) -> bool:
+        problem = remover.problem(one.file)
+        if problem in ("", GONE):
+            return not problem and not (one.rule == MIN_FREE and self._has_space(remover, one, found))
+        self._keep(one.file, problem, one.why)
+        return False
+
+    def _keep(self, file: File, problem: str, rule: str) -> None:
+        self._say(WARNING, f"{file.path} {problem}; it is not deleted ({rule})")
+        self.kept += 1
+
+    def _has_space(self, remover: Remover, one: Deletion, found: Survey) -> bool:
+        """Whether somebody else has made room meanwhile. What is told and not removed yet is no room yet."""
+        free = remover.free_bytes()
+        return free >= found.retention.value(MIN_FREE, one.file.port_index)
+
+    def _tell(self, due: Sequence[Deletion]) -> bool:
+        """Tell the ledger, and wait until it has it durably; whether it has."""
+        spools = []
+        for port in sorted({one.file.port_index for one in due}):
+            if port not in self._spools:
+                self._spools[port] = Spool(port, self._places.run, teller=RETENTION)
+            spools.append(self._spools[port])
+            now = monotonic()
+            for one in due:
+                if one.file.port_index == port:
+                    spools[-1].note(DELETE, now, path=one.file.path, inode=one.file.inode, rule=one.why)
+            spools[-1].retry()
+        until = monotonic() + ANSWER_S
+        while not all(spool.is_safe() for spool in spools):
+            if monotonic() > until:
+                return False
+            time.sleep(POLL_S)
+        return True
+
+    def _remove(self, remover: Remover, file: File, rule: str) -> None:
+        problem = remover.remove(file)
+        if problem == GONE:
+            return
+        if problem:
+            self._keep(file, problem, rule)
+            return
+        self.deleted += 1
+        self.deleted_bytes += file.size_bytes
+        self._say(INFO, f"deleted {file.path} ({size_text(file.size_bytes)}): {rule}")
+
+
+def _batches(deletions: Sequence[Deletion]) -> list[list[Deletion]]:
+    """In their order; those for want of space in small ones."""
+    batches: list[list[Deletion]] = []
+    for one in deletions:
+        most = SPACE_BATCH if one.rule == MIN_FREE else BATCH
+        if not batches or batches[-1][0].rule != one.rule or len(batches[-1]) >= most:
+            batches.append([])
+        batches[-1].append(one)
+    return batches
+
+
+def main(arguments: Sequence[str], places: Places = APPLIANCE) -> int:
+    """`retention`; the exit code is the unit's."""
+    if arguments:
+        print("usage: retention", file=sys.stderr)
+        return 2
+    # Who opens a file just when it is removed: the kernel tells the holder of its lease (fcntl(2)).
+    signal.signal(signal.SIGIO, signal.SIG_IGN)
+    before = read_report(places.run)
+    run = Run(places, _say)
+    try:
+        report = run.do()
+    except (SdisupError, Unreadable, OSError) as error:
+        text = f"nothing is deleted: {error}"
+        report = Report(boot_id(), boottime_ns() / 1e9, {FAILED: text}, {}, run.deleted, run.deleted_bytes)
+    known = before.problems if before else {}
+    for name, text in report.problems.items():
+        # Once, not every few minutes.
+        if known.get(name) != text:
+            _say(ERROR, text)
+    if run.deleted:
+        _say(INFO, f"deleted {run.deleted} files, {size_text(run.deleted_bytes)}")
+    try:
+        write_report(report, places.run)
+    except OSError as error:
+        _say(ERROR, f"{places.run}: {error.strerror}")
+    return 1 if FAILED in report.problems else 0
+
+
+def _say(priority: str, text: str) -> None:
+    print(f"{priority}{text}", flush=True)
