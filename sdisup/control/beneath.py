@@ -58,7 +58,11 @@ def troubles(
 
 def _of_mount(mount: Mount, sources: Sources) -> list[str]:
     names = devices(mount, sources.sys)
-    texts = [read_only(mount), _pool(mount, sources), *(_array(name, sources.sys) for name in names)]
+    texts = [
+        read_only(mount) or _errors(mount, sources.sys),
+        _pool(mount, sources),
+        *(_array(name, sources.sys) for name in names),
+    ]
     disks = [name for name in names if not _listed(f"{sources.sys}/class/block/{name}/slaves")]
     texts += [f"disk {name}: {text}; smartctl -x /dev/{name}" for name, text in _failing(disks, sources).items()]
     return [text for text in texts if text]
@@ -80,6 +84,18 @@ def read_only(mount: Mount) -> str:
     if mount.is_filesystem_read_only or mount.is_read_only:
         return f"{what} is mounted read-only; mount -o remount,rw {mount.place}"
     return ""
+
+
+def _errors(mount: Mount, sys: str) -> str:
+    """That a filesystem of the ext family has found errors in itself, and goes on (ext4(5), errors=continue)."""
+    count = _text(f"{sys}/fs/ext4/{name}/errors_count") if (name := _block_device(mount, sys)) else ""
+    if not count.isdecimal() or not int(count):
+        return ""
+    times = "an error" if count == "1" else f"{count} errors"
+    return (
+        f"{mount.kind} on {mount.source} has found {times} in itself since its last fsck: journalctl -k, then unmount "
+        "and fsck it"
+    )
 
 
 def _pool(mount: Mount, sources: Sources) -> str:
@@ -118,13 +134,19 @@ def devices(mount: Mount, sys: str) -> list[str]:
 
 def _first_devices(mount: Mount, sys: str) -> list[str]:
     if not mount.device.startswith("0:"):
-        try:
-            return [os.path.basename(os.readlink(f"{sys}/dev/block/{mount.device}"))]
-        except OSError:
-            return []
+        name = _block_device(mount, sys)
+        return [name] if name else []
     # A btrfs has a device number of its own, which is none of a block device.
     top = _btrfs(mount, sys) if mount.kind == "btrfs" else ""
     return _listed(f"{top}/devices") if top else []
+
+
+def _block_device(mount: Mount, sys: str) -> str:
+    """The kernel's name of what is mounted; "" where it is no block device."""
+    try:
+        return os.path.basename(os.readlink(f"{sys}/dev/block/{mount.device}"))
+    except OSError:
+        return ""
 
 
 def _btrfs(mount: Mount, sys: str) -> str:

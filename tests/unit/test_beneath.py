@@ -126,6 +126,19 @@ def test_arrays_and_volumes_with_what_they_are_made_of(sys: Sys) -> None:
     assert devices(mount(ON_MD0), sys.sources.sys) == ["md0", "sda"]
 
 
+def test_errors_that_a_filesystem_has_found_in_itself(sys: Sys) -> None:
+    sys.disk("sda", "8:0", "sda1")
+    assert sys.said(ON_SDA1) == ()
+    for count, words in (("0", ""), ("1", "an error"), ("12", "12 errors")):
+        sys.write("sys/fs/ext4/sda1/errors_count", f"{count}\n")
+        text = f"/srv/rec: ext4 on /dev/sda1 has found {words} in itself since its last fsck: journalctl -k, then " \
+               "unmount and fsck it"  # fmt: skip
+        assert sys.said(ON_SDA1) == ((text,) if words else ())
+    # Once it is read-only that says enough.
+    (text,) = sys.said(f"{ON_SDA1},emergency_ro")
+    assert "is read-only (emergency_ro)" in text
+
+
 def test_a_circle_ends(sys: Sys) -> None:
     sys.disk("dm-0", "253:0", slaves=("dm-1",))
     sys.disk("dm-1", "253:1", slaves=("dm-0",))
