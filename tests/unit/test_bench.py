@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
+import tomllib
 import xml.etree.ElementTree as xml
 from pathlib import Path
 from typing import Any
 
 import pytest
 from appliance import CHECKOUT
+from bench import peers
 from bench.page import BEGIN, END, GROWTH_BEGIN, GROWTH_END, replace_between, report
-from bench.peers import KINDS, without_directives
+from bench.peers import CONFIGURATION, KINDS, Bare, without_directives
 from bench.plot import PLOTTED, plot
 from bench.table import ROW_KEYS, ROWS, TITLES, Results, goals_table, main_table, summarize, verdicts
 from bench.watch import FFmpegs, NothingCame, wait_frames, wait_gone
+from test_fixtures import FFMPEGS
 
+from sdisup.config.settings import parse_settings
 from sdisup.contract.media import MATROSKA_CLUSTER, MATROSKA_SEGMENT
+from sdisup.control.units import Machine, drop_in_path, render
 
 
 def sample(peer: str, row: str, value: float | None, text: str = "") -> dict[str, Any]:
@@ -132,6 +138,40 @@ def test_every_peer_has_a_title_and_every_row_a_key_of_its_own() -> None:
 def test_directives_are_taken_out_of_a_unit_with_their_continuation_lines() -> None:
     text = "[Service]\nExecStart=\nExecStart=:/usr/bin/a -- \\\n    b \\\n    c\nType=notify\nTypes=kept\n"
     assert without_directives(text, ["ExecStart", "Type"]) == "[Service]\nTypes=kept\n"
+
+
+def texts_of(configuration: str, version: str) -> dict[int, str]:
+    """Each port's unit with its drop-in, as `systemctl cat` shows them."""
+    settings = parse_settings([("sdisup.toml", tomllib.loads(configuration))])
+    files = render(settings, Machine(FFMPEGS[version], 257, {}), "").files
+    shared = files["/sdi-record@.service"]
+    return {index: f"{shared}\n{files[drop_in_path(index, '')]}" for index in settings.ports}
+
+
+@pytest.mark.parametrize("version", FFMPEGS)
+@pytest.mark.parametrize("container", ["mkv", "mp4"])
+def test_peers_record_what_a_port_does_into_one_file(
+    version: str, container: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their command line is that of a port which makes one file, but for where its timestamps begin."""
+    configuration = CONFIGURATION.replace('"mkv"', f'"{container}"')
+    assert container in configuration
+    one = texts_of(configuration.replace("[defaults]", "[defaults]\nsegment_s = 0"), version)
+    several = texts_of(configuration, version)
+    monkeypatch.setattr(peers, "unit_text", several.__getitem__)
+    for port, text in one.items():
+        wanted = shlex.split(text.replace("\\\n", " ").rpartition(" -- ")[2])
+        assert "segment" not in wanted and wanted[-3] == "-f"
+        wanted[-3:-3] = ["-avoid_negative_ts", "make_zero"]
+        assert peers.port_command(port) == wanted
+        if port == 0:
+            unit = Bare()._unit()
+            (command,) = [line for line in unit.splitlines() if line.startswith("ExecStart=")]
+            assert shlex.split(command.removeprefix("ExecStart=:")) == [
+                *("/usr/bin/python3", "-I", "-S", f"{peers.PLACE}/bare.py"),
+                *wanted,
+            ]
+            assert unit.count("ExecStart") == 1 and "ReadWritePaths=-/srv/recordings" in unit
 
 
 HEADER, FRAME = MATROSKA_SEGMENT + b"\x01" + bytes([255] * 7), MATROSKA_CLUSTER + b"\x90" + bytes(16)
