@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import signal
 import statistics
 import subprocess
@@ -41,7 +40,9 @@ def on_host(rounds: int) -> int:
 
     with Appliance(layers=[installed_layer()]) as appliance:
         appliance.boot()
-        appliance.push(Path(__file__).resolve(), "/root/measure.py")
+        tests = Path(__file__).resolve().parent
+        for file in (tests / "measure.py", *sorted((tests / "bench").glob("*.py"))):
+            appliance.push(file, f"/root/{file.relative_to(tests)}")
         appliance.write("/etc/sdisup/sdisup.toml", CONFIGURATION)
         appliance.run("sdisup apply")
         process = appliance.popen(["python3", "/root/measure.py", "--inside", str(rounds)], stdout=None, stderr=None)
@@ -74,12 +75,6 @@ def new_file(before: set[Path]) -> Path | None:
 def media_in_new_file(before: set[Path]) -> bool:
     path = new_file(before)
     return path is not None and holds_media(path)
-
-
-def port_command() -> list[str]:
-    """The FFmpeg command line in port 0's unit."""
-    text = subprocess.run(["systemctl", "cat", "sdi-record@0"], capture_output=True, text=True, check=True).stdout
-    return shlex.split(text.replace("\\\n", " ").rpartition(" -- ")[2].strip())
 
 
 def time_by_hand(command: list[str]) -> float:
@@ -182,7 +177,9 @@ def report(name: str, value: float, unit: str, limit: float, detail: str = "") -
 
 def inside(rounds: int) -> int:
     sys.path.insert(0, CODE)
-    command = port_command()
+    from bench.peers import port_command
+
+    command = port_command(0)
     hand, started, again, stopped = [], [], [], []
     for _ in range(rounds):
         hand.append(time_by_hand(command))
