@@ -50,6 +50,13 @@ FRAGMENTS = "movflags=+empty_moov+default_base_moof:frag_duration=200000"
 H264 = ("-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-pix_fmt", "yuv420p")
 
 
+def cut_by(container: str, options: str = "") -> list[str]:
+    """Into files of SEGMENT_S seconds, as ports do (encode/command.py), with these options of the container's muxer."""
+    inner = ":".join(option for option in (options, "avoid_negative_ts=make_zero") if option)
+    cut = ["-avoid_negative_ts", "disabled", "-f", "segment", "-segment_time", str(SEGMENT_S)]
+    return [*cut, "-segment_format", join_module.MUXERS[container], "-segment_format_options", inner]
+
+
 def segments(
     directory: Path, seconds: float, *, ffmpeg: str = FFMPEGS[0], container: str = "mov", sound: str = "pcm_s24le",
     rate: int = 25, options: str = FRAGMENTS, picture: Sequence[str] = H264, size: str = "320x180",
@@ -58,10 +65,8 @@ def segments(
     directory.mkdir()
     clicks = "aevalsrc='if(lt(mod(t,1),0.002),0.8,0)':s=48000:c=mono"
     source = ["-f", "lavfi", "-i", f"testsrc2=s={size}:r={RATES[rate]}", "-f", "lavfi", "-i", clicks]
-    cut = ["-f", "segment", "-segment_time", str(SEGMENT_S), "-reset_timestamps", "1", "-avoid_negative_ts", "disabled"]
-    cut += ["-segment_format", join_module.MUXERS[container], "-segment_format_options", options]
     coded = [*picture, "-g", str(rate), "-c:a", sound, "-t", str(seconds)]
-    command = [ffmpeg, "-v", "error", *source, *coded, *cut, f"{directory}/%03d.{container}"]
+    command = [ffmpeg, "-v", "error", *source, *coded, *cut_by(container, options), f"{directory}/%03d.{container}"]
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
     return sorted(directory.iterdir())
 
@@ -710,12 +715,15 @@ def test_what_a_source_encoded_keeps_its_own_times(tmp_path: Path, ffmpeg: str, 
     coded = [*holes, "-c:v", "libx264", "-g", "25", "-bf", "2", "-c:a", "aac", str(stream)]
     subprocess.run(["ffmpeg", "-v", "error", *source, *coded], check=True)
     directory.mkdir()
-    inner = "cluster_time_limit=100" if container == "mkv" else FRAGMENTS
-    cut = ["-segment_time", "2", "-reset_timestamps", "1", "-avoid_negative_ts", "disabled"]
-    cut += ["-segment_format", join_module.MUXERS[container], "-segment_format_options", inner]
+    if container == "mkv":
+        cut = cut_by(container, "cluster_time_limit=100")
+    else:
+        # A port makes one file a recording of them, which FFmpeg's input lets begin at 0.
+        cut = ["-f", "segment", "-segment_time", str(SEGMENT_S), "-segment_format", join_module.MUXERS[container]]
+        cut += ["-reset_timestamps", "1", "-avoid_negative_ts", "disabled", "-segment_format_options", FRAGMENTS]
     # As ports do: 5.1 does not copy the AAC of an MPEG-TS into mp4 and mov.
-    cut += ["-c:v", "copy", "-c:a", "copy" if container == "mkv" else "aac"]
-    command = [ffmpeg, "-v", "error", "-i", str(stream), "-f", "segment", *cut]
+    codecs = ["-c:v", "copy", "-c:a", "copy" if container == "mkv" else "aac"]
+    command = [ffmpeg, "-v", "error", "-i", str(stream), *codecs, *cut]
     subprocess.run([*command, f"{directory}/%03d.{container}"], check=True)
     take = Take(tmp_path, sorted(directory.iterdir()), more={"codec": "copy"})
     made, *_ = every = take.export(ffmpeg=ffmpeg)
@@ -757,22 +765,16 @@ ENCODED = [(codec, container) for codec in CODECS.values() if codec.name != COPY
 
 
 def recorded_by_a_port(directory: Path, ffmpeg: str, codec: str, container: str) -> list[Path]:
-    """By the command line of a port, in files of two seconds."""
+    """By a port's command line, in files of two seconds; mxf, of which a port makes one file, is cut as the others."""
     source = {"kind": "test", "size": SIZES.get(codec, "320x180"), "rate": 25}
-    values = {"source": source, "codec": codec, "container": container, "timecode": "10:00:00:00", "segment_s": 0}
-    port = parse_settings([("test.toml", {"appliance": {"ports": 1}, "defaults": values})]).ports[0]
+    values = {"source": source, "codec": codec, "container": container, "timecode": "10:00:00:00"}
+    table = {"appliance": {"ports": 1}, "defaults": {**values, "segment_s": SEGMENT_S}}
+    port = parse_settings([("test.toml", table)]).ports[0]
     words = list(build_ffmpeg_arguments(port, ffmpeg, probe_ffmpeg(ffmpeg)))
-    inner = []
-    for option in ("-movflags", "-frag_duration", "-cluster_time_limit"):
-        if option in words:
-            at = words.index(option)
-            inner.append(f"{option[1:]}={words[at + 1]}")
-            del words[at : at + 2]
-    at = len(words) - 1 - words[::-1].index("-f")
+    output = words.index("-max_interleave_delta")
+    ends = words[output:-1] if port.file_s else cut_by(container)
     directory.mkdir()
-    cut = ["-segment_format", words[at + 1], "-segment_time", "2", "-reset_timestamps", "1"]
-    cut += ["-segment_format_options", ":".join(inner)] if inner else []
-    words[at:] = ["-t", "6", "-avoid_negative_ts", "disabled", "-f", "segment", *cut, f"{directory}/%03d.{container}"]
+    words[output:] = ["-t", "6", *ends, f"{directory}/%03d.{container}"]
     subprocess.run(words, check=True, stdin=subprocess.DEVNULL, capture_output=True)
     return sorted(directory.iterdir())
 

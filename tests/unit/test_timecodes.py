@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripted import Action, FakeFile, World
 from test_hold_back import FFMPEGS
+from test_segments import own_descriptors
 from test_stamp import timecodes_in
 
 from sdisup.config.settings import numbers_at
@@ -28,6 +29,9 @@ from sdisup.runner.meter import Meter
 from sdisup.runner.streams import Streams
 from sdisup.runner.timecodes import Timecodes, first_number, second_of_day
 from sdisup.sources.values import FPS
+
+# The fixture holds for each test here.
+__all__ = ["own_descriptors"]
 
 RATE = 25
 OPTIONS = Options(
