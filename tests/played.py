@@ -21,7 +21,9 @@ def said(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """What the runner says in the journal."""
     lines: list[str] = []
     monkeypatch.setattr(report.Journal, "_write", lambda _self, line: lines.append(line.decode().rstrip()))
-    monkeypatch.setattr(os, "set_blocking", lambda *_: None)
+    # The journal's descriptor is pytest's here; a real FFmpeg's log, which some tests have, must not be waited for.
+    real = os.set_blocking
+    monkeypatch.setattr(os, "set_blocking", lambda number, is_blocking: number == 2 or real(number, is_blocking))
     for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC"):
         monkeypatch.delenv(name, raising=False)
     yield lines
