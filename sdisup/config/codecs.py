@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from sdisup.contract.media import COPY
 from sdisup.contract.records import Record
-from sdisup.sources.values import AUTO_RATE, FPS, SLOWEST_RATE
+from sdisup.sources.values import AUTO_RATE, FASTEST_RATE, FPS, SLOWEST_RATE
 
 HOLD_BACK_LIMIT_S = 0.5
 """Encoder and container together hold back at most this much, so that a kill loses no more (FACTS 3)."""
@@ -152,6 +152,11 @@ TIMECODE_CONTAINERS = ("mov", "mkv", "mxf")
 def slowest_fps(rate: str) -> float:
     """Frames a second at `rate`; for AUTO_RATE those of the slowest rate."""
     return FPS[SLOWEST_RATE if rate == AUTO_RATE else rate]
+
+
+def fastest_fps(rate: str) -> float:
+    """Frames a second at `rate`; for AUTO_RATE those of the fastest rate."""
+    return FPS[FASTEST_RATE if rate == AUTO_RATE else rate]
 
 
 def encoder_delay_s(codec: Codec, threads: int, rate: str) -> float:

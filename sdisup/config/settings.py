@@ -124,6 +124,11 @@ class Port(Record):
         return 0.0 if is_one else self.segment_s
 
     @property
+    def is_on_clock(self) -> bool:
+        """Whether its files begin by the clock."""
+        return self.segment_on_clock and self.file_s > 0
+
+    @property
     def label(self) -> str:
         """The port as messages name it: `port 3 (CAM3)`, or `port 3` when it has no name of its own."""
         own_name = "" if self.name == f"port{self.index}" else f" ({self.name})"
@@ -543,6 +548,17 @@ def _raster_problems(port: Port, profile: str) -> Iterator[Remark]:
         yield ("codec", "dnx_profile", "raster", "source.rate", "source.scan", "source.size"), text
 
 
+def _close_keys(port: Port) -> str:
+    """Why key frames may be nearer to each other than the shortest file is long; "" where they are not."""
+    codec = codecs.CODECS[port.codec]
+    if codec.is_copied:
+        return "key frames come as the source has them"
+    if "gop_frames" not in codec.settings:
+        return f"each frame of {codec.name} is a key frame"
+    gop_s = port.gop_frames / codecs.fastest_fps(port.source.options["rate"])
+    return f"a key frame comes each {gop_s:.4g} s (gop_frames)" if 0 < gop_s < codecs.SHORTEST_SEGMENT_S else ""
+
+
 def _one_file(port: Port) -> str:
     if port.container in codecs.ONE_FILE:
         return f"FFmpeg loses a picture between two files of {port.container}, so that the recording is one file"
@@ -566,6 +582,9 @@ def _doubts(port: Port, own_keys: set[str]) -> Iterator[Remark]:
         yield ("segment_on_clock", "segment_s", "container"), f"{_one_file(port)}; this has no effect"
     elif port.segment_s and not port.file_s and "segment_s" in own_keys:
         yield ("segment_s", "container"), f"{_one_file(port)}; this has no effect"
+    if port.is_on_clock and _close_keys(port):
+        text = f"{_close_keys(port)}, so that a file which begins just before the moment, by the recording's start or a"
+        yield ("segment_on_clock", "gop_frames", "codec"), f"{text} step of the clock, is as short as that"
     if is_copied and 0 < port.file_s < BURST_S:
         text = (
             f"a stream that begins with what its server holds, as HLS does, may fill files below {BURST_S:g} s faster"

@@ -23,6 +23,7 @@ from sdisup.config.codecs import (
     MUXERS,
     PRORES_PROFILES,
     SHORTEST_SEGMENT_S,
+    fastest_fps,
     fragment_duration_s,
 )
 from sdisup.config.encoder_words import take_parameters
@@ -62,15 +63,13 @@ class Capabilities(Record):
     """What an installed FFmpeg can do, as probe.py finds it.
 
     `inputs` are the names of its demuxers and input devices. `hybrid_fragmented`: its mov and mp4
-    muxers have that movflag (FFmpeg 7.1 and later). `shortest_segment`: its segment muxer can be told how short a file
-    may be (the same).
+    muxers have that movflag (FFmpeg 7.1 and later).
     """
 
     version: str
     encoders: frozenset[str]
     inputs: frozenset[str]
     hybrid_fragmented: bool
-    shortest_segment: bool = False
 
 
 def build_ffmpeg_arguments(port: Port, ffmpeg: str, capabilities: Capabilities) -> list[str]:
@@ -82,7 +81,7 @@ def build_ffmpeg_arguments(port: Port, ffmpeg: str, capabilities: Capabilities) 
         *hardware.device_arguments(port),
         *(port.source.timecode_arguments() if port.timecode == SOURCE else []),
         *(port.source.copied_arguments() if CODECS[port.codec].is_copied else port.source.arguments()),
-        *_video_arguments(port, capabilities),
+        *_video_arguments(port),
         *audio_arguments(port),
         *_timecode_arguments(port),
         *_container_arguments(port, capabilities),
@@ -95,8 +94,7 @@ def _wild_timestamp_s(rate: str) -> int:
 
     FFmpeg's own 30 hours let one wild timestamp make 940,000 copies of a picture (FACTS 7).
     """
-    fps = FPS[FASTEST_RATE if rate == AUTO_RATE else rate]
-    return max(SILENT_AT_MOST_S, math.ceil(SILENT_AT_MOST_S * fps / COPIES_A_SECOND))
+    return max(SILENT_AT_MOST_S, math.ceil(SILENT_AT_MOST_S * fastest_fps(rate) / COPIES_A_SECOND))
 
 
 def trial_arguments(port: Port, ffmpeg: str) -> list[str]:
@@ -109,7 +107,7 @@ def trial_arguments(port: Port, ffmpeg: str) -> list[str]:
         *(ffmpeg, "-hide_banner", "-loglevel", "error", "-nostats"),
         *hardware.device_arguments(port),
         *("-f", "lavfi", "-i", graph),
-        *_video_arguments(port, None),
+        *_video_arguments(port),
         *("-frames:v", str(round(FPS[rate])), "-f", "null", "-"),
     ]
 
@@ -166,13 +164,12 @@ def label_of(ports: Sequence[Port]) -> str:
 # ---- Output ----
 
 
-def _video_arguments(port: Port, capabilities: Capabilities | None) -> list[str]:
+def _video_arguments(port: Port) -> list[str]:
     source = port.source
     if CODECS[port.codec].is_copied:
         # FFmpeg begins with a key frame, and keeps the timestamps that come.
         return ["-map", source.video_map(), "-c:v", COPY]
-    if capabilities is not None:
-        port = _with_long_gop(port, capabilities)
+    port = _with_long_gop(port)
     filters = [_crop(port)]
     if source.is_interlaced:
         # Interlaced arrives marked progressive; the flag alone gives the wrong order (trap 4).
@@ -186,20 +183,22 @@ def _video_arguments(port: Port, capabilities: Capabilities | None) -> list[str]
         return [*arguments, "-c:v", port.ffmpeg_encoder, *quality, *_own_options(port)]
     arguments += ["-c:v", port.ffmpeg_encoder, *_ENCODERS[port.codec](port)]
     arguments += [*_own_options(port), "-threads:v", str(port.threads), "-pix_fmt", port.pixel_format]
+    if port.codec == "h264" and port.is_on_clock:
+        # A change of scene would be a key frame; hevc has none there.
+        arguments += ["-sc_threshold", "0"]
     flags = "+ildct+ilme" if source.is_interlaced else ""
     if CODECS[port.codec].reordered_frames:
         flags += "+cgop"
     return [*arguments, *(["-flags:v", flags] if flags else [])]
 
 
-def _with_long_gop(port: Port, capabilities: Capabilities) -> Port:
-    """Where FFmpeg cannot be told how short a file by the clock may be, the first one and one after a step of the clock
-    are at least a GOP, since a file begins with a key frame. A codec that has key frames alone has no such limit."""
-    rate = port.source.options["rate"]
-    is_by_gop = port.segment_on_clock and port.file_s > 0 and "gop_frames" in CODECS[port.codec].settings
-    if not is_by_gop or capabilities.shortest_segment or port.gop_frames or rate == AUTO_RATE:
+def _with_long_gop(port: Port) -> Port:
+    """A file by the clock ends with the first key frame after the moment, also right after the recording's start or a
+    step of the clock: so key frames are as far apart as a file has to be long. -min_seg_duration (7.1) has no say
+    in that (libavformat/segment.c, seg_write_packet: cut_pending)."""
+    if not port.is_on_clock or port.gop_frames or "gop_frames" not in CODECS[port.codec].settings:
         return port
-    return port.replaced(gop_frames=math.ceil(SHORTEST_SEGMENT_S * FPS[rate]))
+    return port.replaced(gop_frames=math.ceil(SHORTEST_SEGMENT_S * fastest_fps(port.source.options["rate"])))
 
 
 def _colour_filters(port: Port) -> list[str]:
@@ -374,9 +373,8 @@ def _container_arguments(port: Port, capabilities: Capabilities) -> list[str]:
     # Without a shift of the timestamps, which the muxer of each file does, the list of files has the pictures' times.
     outer = ["-max_interleave_delta", INTERLEAVE_US, "-avoid_negative_ts", "disabled", "-f", "segment"]
     files = ["-segment_format", muxer, "-segment_time", f"{port.file_s:g}"]
-    if port.segment_on_clock:
+    if port.is_on_clock:
         files += ["-segment_atclocktime", "1", "-segment_clocktime_wrap_duration", f"{min(STEP_S, port.file_s / 2):g}"]
-        files += ["-min_seg_duration", str(SHORTEST_SEGMENT_S)] if capabilities.shortest_segment else []
     # How the runner names files and hears of them: runner/segments.py.
     told = ["-segment_wrap", "10", "-segment_list", "pipe:2", "-segment_list_type", "csv"]
     return [*outer, *files, *told, "-segment_format_options", inner]

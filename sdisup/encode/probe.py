@@ -17,7 +17,6 @@ MAX_ANSWER_BYTES = 4 * 1024 * 1024  # FFmpeg's longest answer is some 30 kB
 _ENCODERS = ("-hide_banner", "-encoders")
 _DEMUXERS = ("-hide_banner", "-demuxers")  # lists the input devices too, in 5.1 and 7.1
 _MOV = ("-hide_banner", "-h", "muxer=mov")
-_SEGMENT = ("-hide_banner", "-h", "muxer=segment")
 
 
 def probe_ffmpeg(path: str, timeout_s: float = 10.0) -> Capabilities:
@@ -31,14 +30,13 @@ def probe_ffmpeg(path: str, timeout_s: float = 10.0) -> Capabilities:
         # Here the dynamic loader says which shared library is missing.
         said = ascii(answer.strip().partition("\n")[0][:200])
         raise SdisupError(f"{path}: is not an FFmpeg that works: to `-version` it says {said}", _HINT)
-    questions = (_ENCODERS, _DEMUXERS, _MOV, _SEGMENT)
-    encoders, demuxers, mov, segment = _ask(path, questions, timeout_s)
+    questions = (_ENCODERS, _DEMUXERS, _MOV)
+    encoders, demuxers, mov = _ask(path, questions, timeout_s)
     return Capabilities(
         version=version,
         encoders=parse_names(encoders),
         inputs=parse_names(demuxers),
         hybrid_fragmented=has_hybrid_fragmented(mov),
-        shortest_segment=has_shortest_segment(segment),
     )
 
 
@@ -89,14 +87,6 @@ def has_hybrid_fragmented(answer: str) -> bool:
     `     hybrid_fragmented              E.......... For recoverability, write a fragmented file that …`
     """
     return re.search(r"^\s+hybrid_fragmented\s", answer, re.MULTILINE) is not None
-
-
-def has_shortest_segment(answer: str) -> bool:
-    """Whether `-h muxer=segment` lists the option, as 7.1 does and 5.1 does not.
-
-    `  -min_seg_duration  <duration>   E.......... set minimum segment duration (default 0)`
-    """
-    return re.search(r"^\s+-min_seg_duration\s", answer, re.MULTILINE) is not None
 
 
 def list_sources(path: str, device: str, timeout_s: float = 10.0) -> tuple[Found, ...]:

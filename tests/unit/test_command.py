@@ -175,6 +175,34 @@ def test_sound_is_not_copied_where_this_ffmpeg_cannot(
     assert not missing_capabilities([port.replaced(container="mkv")], "/usr/bin/ffmpeg", capabilities)
 
 
+BY_THE_CLOCK = [
+    ({"codec": "h264"}, "", "50"),
+    ({"codec": "h264", "gop_frames": 50}, "", "50"),
+    ({"codec": "h264", "gop_frames": 49}, "a key frame comes each 1.96 s (gop_frames)", "49"),
+    ({"codec": "hevc", "source": {"kind": "test", "rate": "60000/1001"}}, "", "120"),
+    ({"source": {"kind": "custom", "input": ["-i", "tcp://10.0.0.1:9"], "rate": "auto"}}, "", "120"),
+    ({"codec": "prores", "container": "mkv"}, "each frame of prores is a key frame", ""),
+    ({"codec": "ffv1"}, "each frame of ffv1 is a key frame", "1"),
+    ({"codec": "copy", "container": "mkv", "source": {"kind": "custom", "input": ["-i", "tcp://10.0.0.1:9"]}},
+     "key frames come as the source has them", ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("table", "why", "gop"), BY_THE_CLOCK)
+def test_key_frames_are_what_keeps_files_by_the_clock_long_enough(table: dict[str, Any], why: str, gop: str) -> None:
+    given = {"source": {"kind": "test", "rate": 25}, "segment_s": 600, "segment_on_clock": True, **table}
+    loaded = parse_settings([("x", {"appliance": {"ports": 1}, "defaults": given})])
+    arguments = build_ffmpeg_arguments(loaded.ports[0], "ffmpeg", FRAGMENTED)
+    assert value_of(arguments, "-segment_atclocktime") == "1" and value_of(arguments, "-segment_time") == "600"
+    assert (value_of(arguments, "-g") if "-g" in arguments else "") == gop
+    assert ("-sc_threshold" in arguments) == (loaded.ports[0].codec == "h264")
+    assert [why in warning for warning in loaded.warnings if "just before the moment" in warning] == [True] * bool(why)
+    plain = parse_settings([("x", {"appliance": {"ports": 1}, "defaults": {**given, "segment_on_clock": False}})])
+    arguments = build_ffmpeg_arguments(plain.ports[0], "ffmpeg", FRAGMENTED)
+    assert not {"-segment_atclocktime", "-sc_threshold"}.intersection(arguments)
+    assert not any("moment" in warning for warning in plain.warnings)
+
+
 def of_the_file(arguments: list[str]) -> list[str]:
     """The arguments with the options of the files' muxer in place of those of the segment muxer, which has none."""
     if "segment" not in arguments:

@@ -35,7 +35,7 @@ FIXTURES = Path(__file__).parent / "fixtures"
 ENCODERS, INPUTS = frozenset({*(codec.encoder for codec in CODECS.values()), "aac", "pcm_s24le"}), frozenset({"lavfi"})
 FFMPEGS = {
     "5.1": Capabilities("5.1.9-0+deb12u1", ENCODERS, INPUTS, hybrid_fragmented=False),
-    "7.1": Capabilities("7.1.5-0+deb13u1", ENCODERS, INPUTS, hybrid_fragmented=True, shortest_segment=True),
+    "7.1": Capabilities("7.1.5-0+deb13u1", ENCODERS, INPUTS, hybrid_fragmented=True),
 }
 
 
