@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from sdisup.contract.applied import AppliedPort, is_port_number
-from sdisup.contract.files import RUN_DIRECTORY, boot_id, monotonic, utc_text
+from sdisup.contract.files import RUN_DIRECTORY, boot_id, boottime_ns, monotonic, utc_text
 from sdisup.contract.filesystem import POOLED, pool_of
 from sdisup.contract.records import Record
 from sdisup.contract.status import (
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from sdisup.control.systemd import Systemd
 
 FULL = f"{RUN_DIRECTORY} is full, and the runner cannot say how it goes; make room: df {RUN_DIRECTORY}"
+RETENTION_STALE_S = 7200.0
+"""Retention runs each few minutes, and may run for an hour (units/sdi-retention.service.j2)."""
 UNIT_PATTERN = "sdi-record@*.service"
 
 
@@ -68,7 +70,7 @@ def _add_times(ports: Sequence[AppliedPort], found: Sequence[PortStatus]) -> Non
 
 
 def full_statuses(ports: Sequence[AppliedPort]) -> list[PortStatus]:
-    """The same with what is wrong beneath the recordings, for people and programs that look now and then."""
+    """What statuses() says, with what is wrong beneath the recordings: for whoever looks now and then."""
     from sdisup.control import beneath
 
     found = statuses(ports)
@@ -88,27 +90,51 @@ def space_warnings(ports: Iterable[AppliedPort]) -> list[str]:
 def _look_at_space(found: Sequence[PortStatus], limits_h: Mapping[int, float]) -> None:
     """Set for how long each of these ports can record, and warn of what is full soon."""
     others = _recording({status.port_index for status in found})
-    for sharing in share_space([*found, *others], _Spaces().name, {}):
+    spaces = _Spaces()
+    for sharing in share_space([*found, *others], spaces.name, spaces.freeable_bytes):
         for status in sharing:
             text = space_warning(status, sharing, limits_h.get(status.port_index, 0.0))
             status.update(warnings=(text,) if text else ())
 
 
 class _Spaces:
-    """Names what a port fills: its filesystem, or the pool that the filesystem is a part of."""
+    """What ports fill: a filesystem, or the pool that a filesystem is a part of."""
 
     def __init__(self) -> None:
         self._mounts: list[Mount] = []
+        self._freeable = _freeable_bytes()
 
     def name(self, status: PortStatus) -> str:
+        """A name, the same for all ports that fill the same."""
         kind = status.filesystem.partition(":")[0]
-        if kind not in POOLED:
-            return status.filesystem
+        mount = self._mount(status) if kind in POOLED else None
+        return pool_of(mount.kind, mount.source) if mount and mount.kind == kind else status.filesystem
+
+    def freeable_bytes(self, status: PortStatus) -> int:
+        """What retention may delete there."""
+        mount = self._mount(status) if self._freeable else None
+        if mount is None:
+            return 0
+        # As retention names it (retention/disk.py, space_of).
+        name = pool_of(mount.kind, mount.source) if mount.kind in POOLED else mount.device
+        return self._freeable.get(name, 0)
+
+    def _mount(self, status: PortStatus) -> Mount | None:
         from sdisup.contract.mounts import mount_of, read_mounts
 
         self._mounts = self._mounts or read_mounts()
-        mount = mount_of(status.recordings, self._mounts)
-        return pool_of(mount.kind, mount.source) if mount and mount.kind == kind else status.filesystem
+        return mount_of(status.recordings, self._mounts)
+
+
+def _freeable_bytes() -> Mapping[str, int]:
+    """What retention said at its last run that it may delete, by what the files fill; nothing where it does not run."""
+    if not os.path.exists(f"{RUN_DIRECTORY}/retention.json"):
+        return {}
+    from sdisup.contract.retention import read_report
+
+    report = read_report(RUN_DIRECTORY)
+    is_fresh = report is not None and boottime_ns() / 1e9 - report.at < RETENTION_STALE_S
+    return report.freeable_bytes if report is not None and is_fresh else {}
 
 
 def _recording(asked: Set[int]) -> list[PortStatus]:

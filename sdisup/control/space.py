@@ -4,7 +4,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from sdisup.contract.status import PortStatus
 
@@ -12,22 +12,23 @@ HOUR_S = 3600.0
 
 
 def share_space(
-    found: Iterable[PortStatus], space_of: Callable[[PortStatus], str], freeable_bytes: Mapping[str, int]
+    found: Iterable[PortStatus], space_of: Callable[[PortStatus], str], freeable_bytes: Callable[[PortStatus], int]
 ) -> list[list[PortStatus]]:
     """Set for how long each port that records can go on. Returns the ports that fill one another's space, together.
 
-    `space_of` names what a port fills, such as a pool of several filesystems; `freeable_bytes` is by that name what
-    retention may delete there.
+    `space_of` names what a port fills, such as a pool of several filesystems; `freeable_bytes` is what retention may
+    delete there.
     """
     groups: dict[str, list[PortStatus]] = {}
     for status in found:
         if status.filesystem and status.is_recording:
             groups.setdefault(space_of(status), []).append(status)
-    for space, sharing in groups.items():
+    for sharing in groups.values():
+        freeable = freeable_bytes(sharing[0])
         for status in sharing:
             status.update(
                 disk_remaining_seconds=remaining_s(status, sharing),
-                disk_remaining_with_retention_seconds=remaining_s(status, sharing, freeable_bytes.get(space, 0)),
+                disk_remaining_with_retention_seconds=remaining_s(status, sharing, freeable),
             )
     return list(groups.values())
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from sdisup.contract import status as contract
 from sdisup.contract.applied import AppliedPort
-from sdisup.contract.files import boot_id, monotonic
+from sdisup.contract.files import boot_id, boottime_ns, monotonic
 from sdisup.contract.mounts import Mount
+from sdisup.contract.retention import Report, write_report
 from sdisup.contract.status import PortStatus, write_status
 from sdisup.control import observe
 from sdisup.control.space import remaining_s, share_space, space_warning, time_text
@@ -33,6 +34,14 @@ def own(status: PortStatus) -> str:
 
 def pool(status: PortStatus) -> str:
     return "pool"
+
+
+def nothing(_: PortStatus) -> int:
+    return 0
+
+
+def on_xfs(status: PortStatus) -> int:
+    return GB if status.filesystem == "xfs:uuid-2" else 0
 
 
 @pytest.mark.parametrize(
@@ -64,7 +73,7 @@ def test_the_time_that_is_left(ports: list[PortStatus], freeable: int, expected:
 def test_ports_are_told_apart_by_what_they_fill() -> None:
     ports = [port(0), port(1, filesystem="xfs:uuid-2"), port(2), port(3, filesystem="")]
     ports.append(port(4).replaced(is_recording=False))
-    assert [[status.port_index for status in sharing] for sharing in share_space(ports, own, {"xfs:uuid-2": GB})] == [
+    assert [[status.port_index for status in sharing] for sharing in share_space(ports, own, on_xfs)] == [
         [0, 2], [1],
     ]  # fmt: skip
     assert [status.disk_remaining_seconds for status in ports] == [18000.0, 36000.0, 18000.0, None, None]
@@ -86,7 +95,7 @@ def test_more_ports_never_last_longer_and_retention_never_shortens(
     values: list[tuple[float, int | None, str]], freeable: int, space_of: Callable[[PortStatus], str]
 ) -> None:
     ports = [port(index, mbps, free, kind) for index, (mbps, free, kind) in enumerate(values)]
-    for sharing in share_space(ports, space_of, {"pool": freeable}):
+    for sharing in share_space(ports, space_of, lambda _: freeable):
         for status in sharing:
             alone = remaining_s(status, [status])
             left, with_retention = status.disk_remaining_seconds, status.disk_remaining_with_retention_seconds
@@ -99,12 +108,12 @@ def test_more_ports_never_last_longer_and_retention_never_shortens(
 
 def test_it_is_said_in_good_time() -> None:
     sharing = [port(index, mbps=10.0, free=540 * GB) for index in (0, 1, 2, 5)]
-    share_space(sharing, own, {})
+    share_space(sharing, own, nothing)
     text = "/srv/recordings: full in 30.0 hours (540.0 GB are free, and ports 0-2, 5 record 40.0 Mbit/s); make room"
     assert {space_warning(status, sharing, 31.0) for status in sharing} == {text}
     assert {space_warning(status, sharing, hours) for status in sharing for hours in (30.0, 24.0, 0.0)} == {""}
     # What retention keeps free is no trouble.
-    share_space(sharing, own, {"ext4:fsid-1": 360 * GB})
+    share_space(sharing, own, lambda _: 360 * GB)
     assert {space_warning(status, sharing, 31.0) for status in sharing} == {""}
     assert space_warning(sharing[0], sharing, 51.0).startswith(
         "/srv/recordings: full in 30.0 hours, or 2.1 days with what retention may delete (540.0 GB"
@@ -113,7 +122,7 @@ def test_it_is_said_in_good_time() -> None:
 
 def test_a_port_alone_is_one() -> None:
     sharing = [port(3, mbps=80.0, free=6 * GB)]
-    share_space(sharing, own, {})
+    share_space(sharing, own, nothing)
     text = "/srv/recordings: full in 10 minutes (6.0 GB are free, and port 3 records 80.0 Mbit/s); make room"
     assert space_warning(sharing[0], sharing, 24.0) == text
 
@@ -173,6 +182,27 @@ def test_subvolumes_of_one_btrfs_fill_one_pool(recording: Callable[..., None], m
     monkeypatch.setattr(mounts, "read_mounts", lambda: [table[0], Mount("/srv/b", "xfs", "/dev/sdd", "8:49")])
     found = observe.statuses(APPLIED[:3])
     assert [status.disk_remaining_seconds for status in found] == [36000.0] * 3
+
+
+def test_what_retention_may_delete_counts(
+    recording: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its own word, which names disks by their numbers and pools by their names."""
+    from sdisup.contract import mounts
+
+    table = [Mount("/srv/a", "xfs", "/dev/sdb1", "8:17"), Mount("/srv/b", "btrfs", "/dev/sdc", "0:47")]
+    monkeypatch.setattr(mounts, "read_mounts", lambda: table)
+    recording(port(0, filesystem="xfs:uuid-2").replaced(recordings="/srv/a/day"))
+    recording(port(1, filesystem="btrfs:fsid-1").replaced(recordings="/srv/b"))
+    now = boottime_ns() / 1e9
+    for at, expected in ((now, [72000.0, 46000.0]), (now - 9000, [36000.0] * 2)):
+        write_report(Report(boot_id(), at, {}, {"8:17": 36 * GB, "btrfs /dev/sdc": 10 * GB, "8:33": GB}), str(tmp_path))
+        found = observe.statuses(APPLIED[:2])
+        assert [status.disk_remaining_with_retention_seconds for status in found] == expected
+        assert [status.disk_remaining_seconds for status in found] == [36000.0] * 2
+    # Full in 10 hours, and retention makes room: no warning, but where it does not.
+    write_report(Report(boot_id(), now, {}, {"8:17": 360 * GB}), str(tmp_path))
+    assert [bool(status.warnings) for status in observe.statuses(APPLIED[:2])] == [False, True]
 
 
 def test_without_a_run_directory_nothing_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
