@@ -33,20 +33,26 @@ def start_all_or_none(
 
     A port cannot record where its start is refused, it has no signal, it fails, or it is started already: whose it is
     could not be told afterwards. Then it is not waited any longer for the others. What they have recorded is kept, and
-    their stops are in the ledger by `gang`. Raises RootError for locked ports where this is not root, who alone could
-    stop them again.
+    their stops are in the ledger by `gang`. So it is where the operator interrupts the wait. Raises RootError for
+    locked ports where this is not root, who alone could stop them again.
     """
     locked = [port.label for port in ports if port.lock]
     if locked and os.geteuid():
         text = f"{', '.join(locked)}: locked, and only root could stop it again if another port cannot record"
         raise RootError(text, "run it as root, or without --all-or-none")
-    plain = Request()
-    outcomes = start_ports(
-        ports,
-        wait_s,
-        request=request or (lambda _: plain.replaced(request_id=os.urandom(8).hex())),
-        gives_up=lambda ends: bool(_bad(ends.values())),
-    )
+    asked: list[AppliedPort] = []
+
+    def ask(port: AppliedPort) -> Request:
+        made = request(port) if request else Request(request_id=os.urandom(8).hex())
+        asked.append(port)
+        return made
+
+    try:
+        outcomes = start_ports(ports, wait_s, request=ask, gives_up=lambda ends: bool(_bad(ends.values())))
+    except KeyboardInterrupt:
+        # Whether all would have recorded nobody knows: those that were stopped before are stopped again.
+        _stop(asked)
+        raise
     bad = _bad(outcomes)
     if not bad:
         return outcomes

@@ -184,6 +184,22 @@ def _taken(machine: Machine, port: AppliedPort, request: Request) -> None:
     machine.requests[port.index] = request
 
 
+def test_an_interrupted_start_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(monkeypatch)
+    real = machine.run_jobs
+
+    def interrupted(verb: str, units: Iterable[str], *more: object) -> dict[str, str | SystemdError]:
+        done = real(verb, units, *more)
+        if verb == "Start":
+            raise KeyboardInterrupt
+        return done
+
+    monkeypatch.setattr(machine, "run_jobs", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        start_all_or_none(PORTS, 10.0)
+    assert machine.running() == [] and ("gang", 3) in machine.notes
+
+
 @pytest.mark.parametrize("user", [0, 1000])
 def test_locked_ports_are_roots(monkeypatch: pytest.MonkeyPatch, user: int) -> None:
     """Nobody else could stop them again."""
