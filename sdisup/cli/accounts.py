@@ -59,6 +59,7 @@ def file_lines(found: Sequence[PortAccount]) -> Iterator[str]:
             size = NOTHING if row.size_bytes is None else f"{row.size_bytes / 1e6:.1f}"
             ended = row.note or ("is being recorded" if row.is_open else row.what)
             ended += f"; deleted {lines.time(row.deleted_at)}: {row.deleted}" if row.deleted else ""
+            ended += f"; protected: {row.protected}" if row.protected else ""
             ended += f"; copied to {', '.join(row.copies)}" if row.copies else ""
             part = f" (frames from {row.first_frame} on)" if row.is_part else ""
             path = _printable(row.path or NOTHING).ljust(width)
@@ -193,6 +194,7 @@ def file_document(port_index: int, name: str, row: Row) -> dict[str, object]:
         "first_frame": row.first_frame,
         "deleted_at": row.deleted_at or None,
         "deleted_by": row.deleted or None,
+        "protected": row.protected or None,
         "copies": list(row.copies),
     }
 

@@ -27,7 +27,9 @@ from sdisup.errors import ConfigError, SdisupError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from sdisup.cli.accounts import PortAccount
     from sdisup.config.settings import Settings
+    from sdisup.contract.protections import Protection
     from sdisup.contract.requests import Request
     from sdisup.control.ports import Outcome
     from sdisup.ledger.accounts import Window
@@ -183,6 +185,7 @@ def _account(arguments: argparse.Namespace) -> int:
     is_gaps = arguments.command == "gaps"
     window = _window(arguments)
     found, remarks = accounts("gap" if is_gaps else "file", _with_ledgers(arguments.ports), window)
+    remarks += [] if is_gaps else _mark_protected(found)
     for text in remarks:
         remark(text)
     # A ledger that cannot be read does not prove that nothing is missing. The exit code is set before the output, since
@@ -197,6 +200,79 @@ def _account(arguments: argparse.Namespace) -> int:
         lines = table.with_sums(lines, found)
     sys.stdout.writelines(f"{line}\n" for line in lines)
     return code
+
+
+def _mark_protected(found: Sequence[PortAccount]) -> list[str]:
+    """Note in the rows of files why they are protected; returns what cannot be read."""
+    from sdisup.contract.files import Unreadable
+    from sdisup.contract.protections import Protections, load_protections
+
+    try:
+        known = load_protections()
+    except Unreadable as error:
+        return [str(error)]
+    protections = Protections(known)
+    for port_index, _, account in found if known else ():
+        for row in account.rows:
+            start = row.start or row.not_before
+            one = protections.of(port_index, row.path or "", account.takes(row), start, row.end_or_open())
+            row.protected = one.reason or f"by {one.by or 'somebody'}" if one and not row.deleted else ""
+    return []
+
+
+def _protect(arguments: argparse.Namespace) -> int:
+    from sdisup.cli.retention import protection_lines
+    from sdisup.control import protect as protecting
+
+    is_new = arguments.command == "protect"
+    asked = _asked_protections(arguments)
+    if is_new:
+        found = protecting.protect(asked, arguments.reason or "")
+        sys.stdout.writelines(f"{line}\n" for line in protection_lines(protecting.covered(found)))
+    else:
+        for one in protecting.unprotect(asked):
+            print(f"{protecting.words_of(one)} is no longer protected")
+    return EXIT_DONE
+
+
+def _asked_protections(arguments: argparse.Namespace) -> list[Protection]:
+    """What an operator names: files, or ports and a take within a time, or protections by their ids."""
+    from sdisup.contract.files import utc_text
+    from sdisup.contract.protections import Protection
+    from sdisup.control import protect as protecting
+    from sdisup.control.verify import is_file
+
+    window = _window(arguments)
+    words, ids = arguments.words, getattr(arguments, "id", [])
+    is_of_time = bool(arguments.since or arguments.until)
+    files = [word for word in words if is_file(word)]
+    if ids:
+        if words or is_of_time or arguments.take:
+            raise UsageError("an id and something else", "name protections by --id alone")
+        return [Protection(name=name) for name in ids]
+    if files:
+        if len(files) < len(words) or is_of_time or arguments.take:
+            raise UsageError(
+                "files and a choice of files together", "name the files alone, or ports, a time and a take"
+            )
+        return protecting.of_files(files)
+    if not (arguments.take or (words and is_of_time)):
+        raise UsageError("protect what?", "name files, or --take NAME, or ports with --since and --until")
+    since, until = (utc_text(value) if value is not None else "" for value in (window.since_s, window.until_s))
+    ports = [port.index for port in _with_ledgers(words)] if words else [None]
+    return [Protection("", arguments.take or "", port, since, until) for port in ports]
+
+
+def _protected(arguments: argparse.Namespace) -> int:
+    from sdisup.cli.retention import protection_lines, protections_text
+    from sdisup.control import protect as protecting
+
+    found = protecting.covered(protecting.known_protections())
+    lines = [protections_text(found)] if arguments.json else protection_lines(found)
+    sys.stdout.writelines(f"{line}\n" for line in lines)
+    if not found and not arguments.json:
+        remark("nothing is protected: sdisup protect FILE, --take NAME, or PORT --since … --until …")
+    return EXIT_DONE
 
 
 def _with_ledgers(words: list[str]) -> list[AppliedPort]:
@@ -557,6 +633,25 @@ def _retention_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="a JSON document, for programs")
 
 
+def _protect_arguments(command: argparse.ArgumentParser) -> None:
+    _unprotect_words(command)
+    command.add_argument("--reason", metavar="TEXT", help="why, for those who find it later")
+
+
+def _unprotect_arguments(command: argparse.ArgumentParser) -> None:
+    _unprotect_words(command)
+    command.add_argument("--id", action="append", default=[], metavar="N", help="by its number in sdisup protected")
+
+
+def _unprotect_words(command: argparse.ArgumentParser) -> None:
+    command.add_argument("words", nargs="*", metavar="FILE|PORT", help="files; or ports, with a time or a take")
+    _times_arguments(command)
+
+
+def _protected_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="a JSON list, for programs")
+
+
 def _config_argument(command: argparse.ArgumentParser) -> None:
     command.add_argument("--config", default=CONFIGURATION_PATH, metavar="FILE", help="another configuration")
 
@@ -611,6 +706,9 @@ COMMANDS: dict[
     "verify": (_verify, "read recorded files again and compare them with the ledger", _verify_arguments),
     "export": (_export, "make a take's files one file by copying, placed by their frames", _export_arguments),
     "retention": (_retention, "delete finished recordings by the rules, or list what would go", _retention_arguments),
+    "protect": (_protect, "keep recordings from being deleted by rules", _protect_arguments),
+    "unprotect": (_protect, "let rules delete recordings again that were protected", _unprotect_arguments),
+    "protected": (_protected, "what is protected, by whom and why", _protected_arguments),
     "check": (_check, "check the configuration and what this machine lacks for it; starts nothing", _check_arguments),
     "init": (
         _init, "write a commented configuration with the inputs that are found; overwrites nothing", _init_arguments

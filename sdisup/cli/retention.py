@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from sdisup.cli.tables import printable
 from sdisup.cli.words import LocalTexts
 from sdisup.contract.files import utc_text
 from sdisup.contract.retention import Report, size_text
+from sdisup.control.protect import Covered, words_of
 from sdisup.retention.survey import Survey
+
+NOTHING = "-"
 
 
 def plan_lines(found: Survey) -> Iterator[str]:
@@ -50,3 +53,30 @@ def report_text(report: Report) -> str:
         "problems": list(report.problems.values()),
     }
     return json.dumps(document, ensure_ascii=False, indent=2)
+
+
+def protection_lines(found: Sequence[Covered]) -> Iterator[str]:
+    """A line a protection. FILES are those that the ledgers have of it now."""
+    local = LocalTexts().text
+    width = max((len(words_of(one.protection)) for one in found), default=4)
+    if found:
+        yield f"{'ID':>4}  {'WHAT':<{width}}  {'SINCE':<25}  {'UNTIL':<25}  {'FILES':>6}  {'SIZE':>8}  BY, REASON"
+    for one in found:
+        known = one.protection
+        since, until = (local(text).ljust(25) if text else f"{NOTHING:<25}" for text in (known.since, known.until))
+        why = ": ".join(filter(None, (known.by, known.reason)))
+        missing = f"; {one.missing} of them removed by somebody else" if one.missing else ""
+        what = printable(words_of(known)).ljust(width)
+        counts = f"{one.files:>6}  {size_text(one.size_bytes):>8}"
+        yield f"{known.name:>4}  {what}  {since}  {until}  {counts}  {printable(why)}{missing}"
+
+
+def protections_text(found: Sequence[Covered]) -> str:
+    documents = []
+    for one in found:
+        known = one.protection
+        document: dict[str, object] = {"id": known.name, "path": known.path or None, "take": known.take or None}
+        document |= {"port_index": known.port_index, "since": known.since or None, "until": known.until or None}
+        document |= {"reason": known.reason, "by": known.by, "at": known.at, "files": one.files}
+        documents.append({**document, "bytes": one.size_bytes, "missing": one.missing})
+    return json.dumps(documents, ensure_ascii=False, indent=2)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from sdisup.config.settings import Port, Settings, override_port
 from sdisup.contract.applied import AppliedPort, load_applied
+from sdisup.contract.files import utc_text
+from sdisup.contract.protections import Protection
 from sdisup.contract.records import Record
 from sdisup.contract.status import PortStatus
 from sdisup.control.observe import full_statuses
@@ -244,6 +246,45 @@ class RecorderManager:
         if not made:
             raise SdisupError(f"port {port_index} has no recording of a take {take!r}")
         return made
+
+    def protect(
+        self,
+        path: str | None = None,
+        *,
+        take: str | None = None,
+        port_index: int | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        reason: str = "",
+    ) -> str:
+        """Keep recordings from being deleted by rules, as `sdisup protect` does: a file, or what of a take, of a port,
+        or of both is within a time (Unix time); returns the id. Raises ValueError for nothing, or for what does not go
+        together, and SdisupError.
+        """
+        from sdisup.control import protect as protecting
+
+        if path is not None and (take, port_index, since, until) != (None,) * 4:
+            raise ValueError("a path and a choice of files together")
+        if path is None and take is None and (port_index is None or (since, until) == (None, None)):
+            raise ValueError("what is to be protected: a path, a take, or a port and a time")
+        if path is not None:
+            asked = protecting.of_files([path])
+        else:
+            first, last = ("" if at is None else utc_text(at) for at in (since, until))
+            asked = [Protection("", take or "", port_index, first, last)]
+        return protecting.protect(asked, reason)[0].name
+
+    def unprotect(self, protection_id: str) -> None:
+        """Take a protection away, by the id that `protect` returned. Raises SdisupError where there is none."""
+        from sdisup.control import protect as protecting
+
+        protecting.unprotect([Protection(name=protection_id)])
+
+    def protections(self) -> list[Protection]:
+        """All protections, in the order in which they were made; `name` is the id. Raises SdisupError."""
+        from sdisup.control import protect as protecting
+
+        return protecting.known_protections()
 
     def _applied(self, port_index: int) -> AppliedPort:
         """The port as `apply` left it. Raises ValueError with the text that the Python interface promised."""

@@ -119,6 +119,7 @@ class Window:
         *,
         with_short: bool = False,
     ) -> None:
+        self.since_s, self.until_s = since, until
         self.since = "" if since is None else utc_text(since)
         self.until = "~" if until is None else utc_text(until)
         self.take = take
@@ -159,7 +160,8 @@ class Row(Record, frozen=False):
     known of a `start` that is not. A mark's `what` is the take that ended, and its `frames` the number in the file of
     the first frame of its `take`, from 0 on. Of a file that is cut, the take has those `frames` (`is_part`) that begin
     with `first_frame`; `has_more` says that the file goes on with another take. Of a file that sdisup has `deleted`
-    this is the rule, and `deleted_at` when; `copies` are the targets that have one of it.
+    this is the rule, and `deleted_at` when; `copies` are the targets that have one of it; `protected` is why a
+    file is that is protected.
     """
 
     kind: str
@@ -185,6 +187,11 @@ class Row(Record, frozen=False):
     deleted: str = ""
     deleted_at: str = ""
     copies: tuple[str, ...] = ()
+    protected: str = ""
+
+    def end_or_open(self) -> str:
+        """Its end as a text that sorts; one that goes on, or that nobody knows, is behind all others."""
+        return "~" if self.is_open or not self.end else self.end
 
 
 def row_of(line: Line, start: str, end: str, seconds: float | None) -> Row:
@@ -194,12 +201,12 @@ def row_of(line: Line, start: str, end: str, seconds: float | None) -> Row:
     if kind != "file":
         return Row(
             kind, intern(what), start, end, seconds, path or None, take or None, "", int(missing) if missing else None,
-            False, "", None, None, None, "", False, 0, False, False, "", "", (),
+            False, "", None, None, None, "", False, 0, False, False, "", "", (), "",
         )  # fmt: skip
     counts = [int(text) if text else None for text in (frames, duplicated, dropped, size_bytes)]
     return Row(
         kind, intern(ended), start, end, seconds, path or None, take or None, intern(codec), counts[0], False, "",
-        counts[1], counts[2], counts[3], "", False, 0, False, False, "", "", (),
+        counts[1], counts[2], counts[3], "", False, 0, False, False, "", "", (), "",
     )  # fmt: skip
 
 
@@ -256,6 +263,11 @@ class Account:
     def is_cut(self, path: str) -> bool:
         """Whether the file has a mark."""
         return path in self._cuts
+
+    def takes(self, row: Row) -> list[str]:
+        """The takes that a file holds something of."""
+        cuts = self._cuts.get(row.path or "", ())
+        return [take for take in (row.take, *(take for _, take in cuts)) if take]
 
     def parts(self, row: Row) -> list[Row]:
         """A file's parts, each of a take of its own: as many as it has marks, and one more."""
