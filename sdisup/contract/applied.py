@@ -14,6 +14,8 @@ from sdisup.errors import SdisupError, UnknownPortError, UsageError
 
 APPLIED_PATH = f"{STATE_DIRECTORY}/applied.json"
 SCHEMA = 1
+WRITTEN = "Written by sdisup apply from /etc/sdisup/sdisup.toml; changes made here are lost."
+"""What the files of apply say of themselves in their first line."""
 
 
 class AppliedPort(Record):

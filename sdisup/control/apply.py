@@ -29,7 +29,7 @@ from sdisup.contract.schedules import SCHEDULES_PATH, Schedule, encode_schedules
 from sdisup.contract.status import PortStatus
 from sdisup.control import retain
 from sdisup.control.bus import SystemdError
-from sdisup.control.locks import rules
+from sdisup.control.locks import is_hidden, rules
 from sdisup.control.look import (
     PATIENT_TIMEOUT_S,
     Look,
@@ -147,7 +147,10 @@ def prepare(
     ours = {*before.files, *glob.glob(drop_in_path(0).replace("@0", "@*"))} - {
         drop_in_path(index) for index in running - set(settings.ports)
     }
-    current = read_current({*rendered.files, *ours})
+    # What this user may not look for is taken for what it should be.
+    hidden = {path for path in (*rendered.files, *ours) if is_hidden(path)}
+    current = read_current({*rendered.files, *ours} - hidden)
+    current |= {path: rendered.files[path] for path in hidden if path in rendered.files}
     plan = make_plan(rendered.files, current, ours)
     return Prepared(settings, rendered, machine, before, plan, warnings, kept, schedules)
 

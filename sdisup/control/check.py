@@ -15,6 +15,7 @@ from sdisup.contract.applied import AppliedPort, load_applied
 from sdisup.contract.programs import ffprobe_beside
 from sdisup.contract.status import find_status, is_alive
 from sdisup.control.beneath import troubles
+from sdisup.control.locks import is_hidden
 from sdisup.control.look import USER, Look, directory_doubt, directory_problem, look_at
 from sdisup.control.observe import space_warnings
 from sdisup.encode import hardware
@@ -81,7 +82,7 @@ def pending(settings: Settings, quick: bool = False) -> str:
     names = ("name", "codec", "recordings", "record_at_boot", "space_warning_h", "lock")
     now = {index: [getattr(port, name) for name in names] for index, port in settings.ports.items()}
     then = {index: [getattr(port, name) for name in names] for index, port in applied.ports.items()}
-    is_changed = now != then or not all(os.path.exists(file) for file in applied.files)
+    is_changed = now != then or not all(os.path.exists(file) or is_hidden(file) for file in applied.files)
     if not is_changed and not quick:
         from sdisup.control.apply import dry_run
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from sdisup.control.units import WRITTEN
+from sdisup.contract.applied import WRITTEN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,3 +37,9 @@ def rules(ports: Iterable[Port | AppliedPort], directory: str = RULES_DIRECTORY)
     if not units or not os.path.isdir(directory):
         return {}
     return {f"{directory}/{RULES_NAME}": RULES.format(written=WRITTEN, units=f"[{units}]")}
+
+
+def is_hidden(path: str) -> bool:
+    """Whether this user may not look for a file, as none but root and polkit may look for polkit's rules."""
+    directory = os.path.dirname(path)
+    return os.path.isdir(directory) and not os.access(directory, os.X_OK)

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 import jinja2
 
 from sdisup.config.settings import Port, Settings
+from sdisup.contract.applied import WRITTEN
 from sdisup.contract.files import stage_file, sync_directory
 from sdisup.contract.names import DEFAULT
 from sdisup.contract.options import Options, format_options
@@ -34,7 +35,6 @@ LEDGER_WRITER = (*PROGRAM, "ledger")
 TELL_UNSTARTED = (*PROGRAM, "unstarted")
 WAKE = (*PROGRAM, "wake")
 RETAIN = (*PROGRAM, "retain")
-WRITTEN = "Written by sdisup apply from /etc/sdisup/sdisup.toml; changes made here are lost."
 HEADER = f"# {WRITTEN}"
 _HEADERS = (HEADER, f"// {WRITTEN}")
 """How what apply wrote begins, in units and in polkit's rules."""

@@ -15,7 +15,7 @@ from sdisup.config.settings import Settings
 from sdisup.contract.applied import Applied, AppliedPort, load_applied, save_applied
 from sdisup.contract.status import PortStatus
 from sdisup.control import apply, ports, systemd
-from sdisup.control.locks import RULES_NAME, rules
+from sdisup.control.locks import RULES_NAME, is_hidden, rules
 from sdisup.control.ports import CANNOT_RECORD, LOCKED, STOPPED, cut_ports_now, start_ports, stop_ports
 from sdisup.control.systemd import DONE
 from sdisup.control.units import make_plan
@@ -176,6 +176,14 @@ def test_polkits_rule_names_the_locked_ports_alone(tmp_path: Path) -> None:
     changed = make_plan({path: text}, {path: text.replace("@3", "@4")}, [path])
     assert list(changed.write) == [path]
     assert make_plan({}, {path: text}, [path]).remove == (path,)
+
+
+def test_who_may_not_look_for_it_takes_it_for_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Debian's polkit keeps its rules from all but root: a check of a member of the group is not wrong for that."""
+    path = f"{tmp_path}/{RULES_NAME}"
+    assert not is_hidden(path) and not is_hidden(f"{tmp_path}/none/file")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert is_hidden(path) and not is_hidden(f"{tmp_path}/none/file")
 
 
 # ---- apply ----
