@@ -620,3 +620,66 @@ def test_files_begin_by_the_clock_and_none_is_below_two_seconds(
     # It begins late, with the key frame after two seconds.
     assert begins <= 2.0 + 0.5
     assert files[1]["seconds"] <= 10 + 0.5
+
+
+STEPPED = """\
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/time.h>
+int gettimeofday(struct timeval *now, void *zone) {
+    int (*real)(struct timeval *, void *) = (int (*)(struct timeval *, void *))dlsym(RTLD_NEXT, "gettimeofday");
+    int answer = real(now, zone);
+    long ahead_s = 0;
+    FILE *file = fopen(getenv("AHEAD_FILE"), "r");
+    if (file) {
+        if (fscanf(file, "%ld", &ahead_s) != 1)
+            ahead_s = 0;
+        fclose(file);
+    }
+    now->tv_sec += ahead_s;
+    return answer;
+}
+"""
+"""FFmpeg's clock, ahead by what a file says."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ffmpeg", FFMPEGS)
+def test_a_step_of_the_clock_makes_at_most_one_short_file(
+    ffmpeg: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over the moment at which a file begins and back again a second later, twice. It needs a C compiler."""
+    library, ahead = tmp_path / "stepped.so", tmp_path / "ahead"
+    compiled = ["cc", "-shared", "-fPIC", "-o", str(library), "-x", "c", "-", "-ldl"]
+    subprocess.run(compiled, input=STEPPED, text=True, check=True)
+    source = {"kind": "test", "size": "160x90", "rate": 25}
+    port = Port(tmp_path, monkeypatch, ffmpeg, source=source, segment_s=20, segment_on_clock=True)
+    monkeypatch.setenv("AHEAD_FILE", str(ahead))
+    monkeypatch.setenv("LD_PRELOAD", str(library))
+
+    def until(second: float) -> None:
+        limit = time.monotonic() + DEADLINE_S
+        while abs(time.time() % 20 - second) > 0.1 and time.monotonic() < limit:
+            time.sleep(0.02)
+
+    def act(port: Port) -> None:
+        for steps in ((3, 0), (3, 0)):
+            for second, seconds_ahead in zip((18.5, 19.5), steps, strict=True):
+                until(second)
+                ahead.with_suffix(".new").write_text(str(seconds_ahead))
+                ahead.with_suffix(".new").rename(ahead)
+        until(5)
+        port.runner.stop()
+        port.beginning.wake()
+
+    until(1)
+    port.record(act)
+    seconds = [entry["seconds"] for entry in port.entries() if entry["kind"] == "file"]
+    print(f"\n{ffmpeg}: {seconds}")
+    # To the first moment that the clock passes; from there to the one that it passes again; and so on.
+    assert len(seconds) == 5
+    assert min(seconds[:-1]) >= 2.0
+    assert [one < 10 for one in seconds[:-1]] == [False, True, False, True]
+    assert max(seconds) <= 20 + 2.0
