@@ -66,8 +66,21 @@ def wanted_path(run_directory: str = RUN_DIRECTORY) -> str:
     return f"{run_directory}/retention.wanted"
 
 
-def ask_for_space(path: str) -> None:
-    """Say that a disk gets full. Nothing depends on it: retention looks every few minutes anyway."""
+def made_path(run_directory: str = RUN_DIRECTORY) -> str:
+    """The file that retention writes to when it has made room: who waits for some looks at once."""
+    return f"{run_directory}/retention.made"
+
+
+def changed_ns(path: str) -> int:
+    """When a file was written to last; 0 where there is none."""
+    try:
+        return os.stat(path, follow_symlinks=False).st_mtime_ns
+    except OSError:
+        return 0
+
+
+def say_in(path: str) -> None:
+    """Change a file that somebody looks at. Nothing depends on it: who looks, looks every few minutes anyway."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
     except OSError:

@@ -14,6 +14,7 @@ names do not matter.
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -80,6 +81,9 @@ class Sources:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
             return LeftOut(path, "is no regular file")
+        with suppress(OSError):
+            # For retention, where a filesystem cannot tell it that somebody has the file open (retention/disk.py).
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         self.by_path[path] = descriptor
         return None
 

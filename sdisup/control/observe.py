@@ -31,12 +31,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence, Set
 
     from sdisup.contract.mounts import Mount
+    from sdisup.contract.retention import Report
     from sdisup.control.bus import Bus
     from sdisup.control.systemd import Systemd
 
 FULL = f"{RUN_DIRECTORY} is full, and the runner cannot say how it goes; make room: df {RUN_DIRECTORY}"
 RETENTION_STALE_S = 7200.0
 """Retention runs each few minutes, and may run for an hour (units/sdi-retention.service.j2)."""
+OF_ALL = ("clock", "ledger", "retention")
+"""By what names retention tells what is no matter of one disk (retention/main.py, retention/survey.py)."""
 UNIT_PATTERN = "sdi-record@*.service"
 
 
@@ -48,8 +51,10 @@ def statuses(ports: Sequence[AppliedPort], systemd: Bus | Systemd | None = None)
         _ask_systemd(unsettled, systemd)
     result = [entry.result() for entry in found]
     _add_times(ports, result)
+    spaces = _Spaces()
     if any(status.is_recording for status in result):
-        _look_at_space(result, {port.index: port.space_warning_h for port in ports})
+        _look_at_space(result, {port.index: port.space_warning_h for port in ports}, spaces)
+    spaces.tell_problems(result)
     return result
 
 
@@ -83,14 +88,13 @@ def full_statuses(ports: Sequence[AppliedPort]) -> list[PortStatus]:
 def space_warnings(ports: Iterable[AppliedPort]) -> list[str]:
     """Which disks are full soon, by the word of the ports that record: systemd is not asked."""
     found = _recording(set())
-    _look_at_space(found, {port.index: port.space_warning_h for port in ports})
+    _look_at_space(found, {port.index: port.space_warning_h for port in ports}, _Spaces())
     return list(dict.fromkeys(text for status in found for text in status.warnings))
 
 
-def _look_at_space(found: Sequence[PortStatus], limits_h: Mapping[int, float]) -> None:
+def _look_at_space(found: Sequence[PortStatus], limits_h: Mapping[int, float], spaces: _Spaces) -> None:
     """Set for how long each of these ports can record, and warn of what is full soon."""
     others = _recording({status.port_index for status in found})
-    spaces = _Spaces()
     for sharing in share_space([*found, *others], spaces.name, spaces.freeable_bytes):
         for status in sharing:
             text = space_warning(status, sharing, limits_h.get(status.port_index, 0.0))
@@ -102,7 +106,9 @@ class _Spaces:
 
     def __init__(self) -> None:
         self._mounts: list[Mount] = []
-        self._freeable = _freeable_bytes()
+        self._report = _retention_report()
+        is_fresh = self._report is not None and boottime_ns() / 1e9 - self._report.at < RETENTION_STALE_S
+        self._freeable = self._report.freeable_bytes if self._report and is_fresh else {}
 
     def name(self, status: PortStatus) -> str:
         """A name, the same for all ports that fill the same."""
@@ -112,12 +118,22 @@ class _Spaces:
 
     def freeable_bytes(self, status: PortStatus) -> int:
         """What retention may delete there."""
-        mount = self._mount(status) if self._freeable else None
+        return self._freeable.get(self._name_of_retention(status), 0) if self._freeable else 0
+
+    def _name_of_retention(self, status: PortStatus) -> str:
+        """As retention names it (retention/disk.py, space_of)."""
+        mount = self._mount(status)
         if mount is None:
-            return 0
-        # As retention names it (retention/disk.py, space_of).
-        name = pool_of(mount.kind, mount.source) if mount.kind in POOLED else mount.device
-        return self._freeable.get(name, 0)
+            return ""
+        return pool_of(mount.kind, mount.source) if mount.kind in POOLED else mount.device
+
+    def tell_problems(self, found: Sequence[PortStatus]) -> None:
+        """Warn of what retention cannot do, and give it as the reason of a port whose disk gets full for it."""
+        problems = self._report.problems if self._report else {}
+        for status in found if problems else ():
+            space = self._name_of_retention(status)
+            texts = [text for name, text in problems.items() if _is_about(name, status.recordings, space)]
+            status.update(warnings=(*status.warnings, *texts), reason=status.reason or problems.get(space, ""))
 
     def _mount(self, status: PortStatus) -> Mount | None:
         from sdisup.contract.mounts import mount_of, read_mounts
@@ -126,15 +142,18 @@ class _Spaces:
         return mount_of(status.recordings, self._mounts)
 
 
-def _freeable_bytes() -> Mapping[str, int]:
-    """What retention said at its last run that it may delete, by what the files fill; nothing where it does not run."""
+def _is_about(name: str, recordings: str, space: str) -> bool:
+    """Whether a problem of retention by this name is one for a port: of its directory, of its disk, or of all."""
+    return name == space or name in OF_ALL or f"{name}/".startswith(f"{recordings}/")
+
+
+def _retention_report() -> Report | None:
+    """What retention said at its last run of this boot; None where it does not run."""
     if not os.path.exists(f"{RUN_DIRECTORY}/retention.json"):
-        return {}
+        return None
     from sdisup.contract.retention import read_report
 
-    report = read_report(RUN_DIRECTORY)
-    is_fresh = report is not None and boottime_ns() / 1e9 - report.at < RETENTION_STALE_S
-    return report.freeable_bytes if report is not None and is_fresh else {}
+    return read_report(RUN_DIRECTORY)
 
 
 def _recording(asked: Set[int]) -> list[PortStatus]:

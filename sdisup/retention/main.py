@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 
+from sdisup.contract.disks import made_path, say_in
 from sdisup.contract.files import Unreadable, boot_id, boottime_ns, monotonic
 from sdisup.contract.retention import MIN_FREE, Report, read_report, size_text, write_report
 from sdisup.errors import SdisupError
@@ -79,6 +80,8 @@ class Run:
         for one in due:
             if not problem or one.rule == MIN_FREE:
                 self._remove(remover, one.file, one.why)
+        if due:
+            say_in(made_path(self._places.run))
 
     def _may_go(self, remover: Remover, one: Deletion, found: Survey) -> bool:
         problem = remover.problem(one.file)

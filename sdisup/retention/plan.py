@@ -119,9 +119,9 @@ class _Planner:
                 self._delete(index, MAX_AGE, limits[file.port_index])
 
     def _by_sum(self, rule: str, limit: int, ports: set[int], weight: Callable[[File], int]) -> None:
-        left = [(index, file) for index, file in self._left(ports) if file.kept != PROTECTED]
-        excess = sum(weight(file) for _, file in left) - limit
-        for index, file in left:
+        # Not a list: there may be very many.
+        excess = sum(weight(file) for _, file in self._left(ports) if file.kept != PROTECTED) - limit
+        for index, file in self._left(ports):
             if excess <= 0:
                 return
             if not file.kept:
@@ -130,15 +130,16 @@ class _Planner:
 
     def _by_space(self, name: str, limit: int, ports: set[int]) -> None:
         space = self._spaces[name]
-        left = [(index, file) for index, file in self._left(ports) if file.space == name and not file.kept]
-        if not left and not ports & space.ports:
+        if not ports & space.ports and not any(file.space == name for _, file in self._left(ports)):
             return
         if limit > space.size_bytes:
             size = f"{space.directory} is on a disk of {size_text(space.size_bytes)}"
             self._problems[name] = f"{size}, and {MIN_FREE} asks for {size_text(limit)}: nothing is deleted for it"
             return
         missing = limit - space.free_bytes - self._freed[name]
-        for index, file in left:
+        for index, file in self._left(ports):
+            if file.space != name or file.kept:
+                continue
             if missing > 0:
                 self._delete(index, MIN_FREE, limit)
                 missing -= file.size_bytes

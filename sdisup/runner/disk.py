@@ -17,7 +17,7 @@ import os
 import stat
 import time
 
-from sdisup.contract.disks import ask_for_space, disk_path, remember_disk, remembered_disk, wanted_path
+from sdisup.contract.disks import disk_path, remember_disk, remembered_disk, say_in, wanted_path
 from sdisup.contract.files import EXHAUSTED, RUN_DIRECTORY
 from sdisup.contract.filesystem import (
     filesystem_identity,
@@ -392,7 +392,7 @@ class RecordingFile:
         self._free_bytes = space.f_bavail * space.f_frsize
         if self._free_bytes < LEAST_FREE_BYTES:
             if self._place.min_free_bytes:
-                ask_for_space(self._place.wanted)
+                say_in(self._place.wanted)
             return f"disk full: {self._folder} has {self._free_bytes / 1e6:.1f} MB free; free some space"
         return ""
 
@@ -606,7 +606,7 @@ class RecordingFile:
         self._free_bytes = space.f_bavail * space.f_frsize
         if self._free_bytes < self._place.min_free_bytes and time.monotonic() - self._asked_at >= ASK_S:
             self._asked_at = time.monotonic()
-            ask_for_space(self._place.wanted)
+            say_in(self._place.wanted)
 
     def _look_for_name(self) -> None:
         where = self._whereabouts

@@ -15,7 +15,8 @@ from __future__ import annotations
 import math
 import os
 
-from sdisup.contract.files import Exhausted, Unreadable, monotonic_raw
+from sdisup.contract.disks import changed_ns, made_path
+from sdisup.contract.files import RUN_DIRECTORY, Exhausted, Unreadable, monotonic_raw
 from sdisup.contract.lean import signal
 from sdisup.contract.requests import CutWatch, noted_stopper
 from sdisup.ledger import spool
@@ -125,6 +126,9 @@ class Runner:
         )
         self._signals = signals(beginning.wake) if signals else None
         self._wait_until = self._now() + backoff_s(self._memory.failures)
+        self._room = made_path(self._options.run_directory or RUN_DIRECTORY) if self._options.min_free_bytes else ""
+        """What is written to when retention has made room; empty where nobody does."""
+        self._room_made_ns = changed_ns(self._room) if self._room else 0
         for problem in beginning.problems:
             self._say(ERROR, problem)
 
@@ -257,6 +261,8 @@ class Runner:
         self._look_for_cut(attempt)
         if attempt is not None:
             self._follow(attempt, now)
+        elif self._room:
+            self._look_for_room(now)
         self._make_cut(attempt, now)
         situation = self._situation(now)
         decision = decide(situation, self._options)
@@ -278,6 +284,12 @@ class Runner:
         if self._attempt is not None:
             self._attempt.heed_blocks(at_once=not rests)
         self._limit_at = now + next_limit_s(situation.sight, self._options) if situation.sight else math.inf
+
+    def _look_for_room(self, now: float) -> None:
+        """Wait no longer where retention has made room."""
+        made_ns = changed_ns(self._room)
+        if made_ns != self._room_made_ns:
+            self._room_made_ns, self._wait_until = made_ns, min(self._wait_until, now)
 
     def _look_for_cut(self, attempt: Attempt | None) -> None:
         """See whether somebody asks for a cut. It comes before what FFmpeg has said since: the next file is its."""

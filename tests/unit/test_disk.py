@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sdisup.contract.disks import say_in
 from sdisup.contract.media import MXF_PICTURE, holds_media
 from sdisup.contract.timecode import counting
 from sdisup.runner import disk
@@ -1495,3 +1496,31 @@ def test_a_timecode_that_cannot_be_written_costs_nothing_else(
     assert (closed.kept, closed.problem) == (True, "")
     assert path.read_bytes() == whole
     assert set(file.remarks) == {f"{path} may lack its timecode, 00:00:01:00: Input/output error"}
+
+
+@pytest.mark.parametrize("is_short", [True, False])
+def test_that_space_gets_short_is_said_in_run(
+    recorder: Recorder, media: dict[str, bytes], tmp_path: Path, is_short: bool
+) -> None:
+    """sdi-retention.path looks at the file; it is asked for once in a while, and FFmpeg goes on."""
+    wanted = tmp_path / "wanted"
+    least = 1 << 60 if is_short else 1
+    place = Place(str(recorder.directory), str(recorder.directory), "CAM3_{utc}", "mkv", min_free_bytes=least)
+    file = RecordingFile(place.replaced(wanted=str(wanted)), 0.02, recorder._wake)
+    recorder.files.append(file)
+    recorder.wait(file, Opened)
+    recorder.write(file, media["mkv"])
+    recorder.wait(file, Sample)
+    assert wanted.exists() == is_short
+    assert recorder.closed(file).kept
+    if is_short:
+        assert wanted.read_bytes() == b"\n"
+
+
+def test_a_run_directory_that_takes_no_file_is_no_trouble_when_space_gets_short(tmp_path: Path) -> None:
+    say_in(str(tmp_path / "missing" / "wanted"))
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    say_in(str(tmp_path / "link"))
+    assert not (tmp_path / "elsewhere").exists()
+    os.mkfifo(tmp_path / "fifo")
+    say_in(str(tmp_path / "fifo"))

@@ -1043,6 +1043,18 @@ def test_a_crash_loop_at_its_slowest_is_waited_out_by_the_runner(run: Run, told:
     assert sum("ffmpeg: something is wrong" in line for line in said) == 2, "what is the same again is not said again"
 
 
+@pytest.mark.parametrize("is_asked", [True, False])
+def test_room_that_retention_makes_ends_the_wait(tmp_path: Path, run: Run, is_asked: bool) -> None:
+    """A port whose disk was full records at once, and not after what is left of its wait."""
+    for _ in range(6):
+        run(World().at(20.0, lambda w: w.ffmpeg.exits(1)))
+    begun_at: list[float] = []
+    world = World().at(1.0, lambda _: (tmp_path / "retention.made").write_bytes(b"\n")).at(30, stop)
+    world.on_spawn = lambda _: begun_at.append(world.time_s)
+    run(world, OPTIONS.replaced(min_free_bytes=1 if is_asked else 0))
+    assert begun_at[0] == pytest.approx(2.0 if is_asked else 10.0, abs=1.01)
+
+
 def test_a_clock_that_is_moved_is_told_before_anything_else(run: Run, told: Told, said: list[str]) -> None:
     def move(world: World) -> None:
         world.wall_ahead_s += 3600

@@ -205,6 +205,24 @@ def test_what_retention_may_delete_counts(
     assert [bool(status.warnings) for status in observe.statuses(APPLIED[:2])] == [False, True]
 
 
+def test_what_retention_cannot_do_is_told_of_the_ports_that_it_is_about(
+    recording: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sdisup.contract import mounts
+
+    table = [Mount("/srv/a", "xfs", "/dev/sdb1", "8:17"), Mount("/srv/b", "ext4", "/dev/sdc1", "8:33")]
+    monkeypatch.setattr(mounts, "read_mounts", lambda: table)
+    recording(port(0, filesystem="xfs:uuid-2").replaced(recordings="/srv/a"))
+    recording(port(1, filesystem="ext4:fsid-1").replaced(recordings="/srv/b"))
+    problems = {"8:17": "only protected ones are left", "/srv/b/day": "cannot be listed", "clock": "is wrong"}
+    write_report(Report(boot_id(), boottime_ns() / 1e9, problems, {}), str(tmp_path))
+    found = observe.statuses(APPLIED[:2])
+    assert [status.warnings[-2:] for status in found] == [
+        ("only protected ones are left", "is wrong"), ("cannot be listed", "is wrong")
+    ]  # fmt: skip
+    assert [status.reason for status in found] == ["only protected ones are left", ""]
+
+
 def test_without_a_run_directory_nothing_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(observe, "RUN_DIRECTORY", str(tmp_path / "missing"))
     assert observe.space_warnings(APPLIED) == []

@@ -247,6 +247,8 @@ def test_a_file_is_removed_while_another_one_waits_for_its_count(bench: Bench) -
     assert told.is_safe()
     assert ("delete", None) in kinds(bench.entries())
     assert ("file", "cut off: killed") not in kinds(bench.entries())
+    (fake / "go").write_text("")
+    bench.until(lambda: not bench.writer._ports[PORT].jobs(), "the count is over")
 
 
 def test_of_a_port_that_has_not_run_since_the_boot(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
