@@ -91,8 +91,13 @@ def status(arguments: argparse.Namespace | StatusArguments) -> int:
 
         colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
         print(status_table(found, monotonic(), colour=colour))
-    for text in dict.fromkeys(text for port in found for text in port.warnings):
-        remark(f"warning: {text}")
+    warnings = dict.fromkeys(text for port in found for text in port.warnings)
+    if warnings:
+        # The recorder's user wrote a part of them.
+        from sdisup.cli.tables import printable
+
+        for text in warnings:
+            remark(f"warning: {printable(text)}")
     for text in (*dict.fromkeys(text for port in ports for text in port.overridden), *all_problems()):
         remark(text)
     return code

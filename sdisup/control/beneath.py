@@ -52,7 +52,7 @@ def troubles(
     of_mounts: dict[Mount, tuple[str, ...]] = {}
     for mount in found.values():
         if mount is not None and mount not in of_mounts:
-            of_mounts[mount] = tuple(f"{mount.place}: {text}" for text in _of_mount(mount, sources))
+            of_mounts[mount] = tuple(_printable(f"{mount.place}: {text}") for text in _of_mount(mount, sources))
     return {directory: of_mounts[mount] if mount else () for directory, mount in found.items()}
 
 
@@ -66,6 +66,11 @@ def _of_mount(mount: Mount, sources: Sources) -> list[str]:
     disks = [name for name in names if not _listed(f"{sources.sys}/class/block/{name}/slaves")]
     texts += [f"disk {name}: {text}; smartctl -x /dev/{name}" for name, text in _failing(disks, sources).items()]
     return [text for text in texts if text]
+
+
+def _printable(text: str) -> str:
+    """Names of mounts are bytes, which may be no text."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 # ---- Filesystems ----

@@ -314,6 +314,14 @@ def test_each_place_is_looked_at_once_and_said_of_all_who_record_there(sys: Sys)
     assert troubles(["/srv/rec"], [], sys.sources) == {"/srv/rec": ()}
 
 
+def test_names_that_are_no_text_can_be_printed(sys: Sys) -> None:
+    line = b"61 28 8:17 / /srv/rec\xff rw - ext4 /dev/\x1bsdb1 ro".decode("utf-8", "surrogateescape")
+    found = troubles([b"/srv/rec\xff/day".decode("utf-8", "surrogateescape")], [mount(line)], sys.sources)
+    ((text,),) = found.values()
+    assert text.startswith("/srv/rec\N{REPLACEMENT CHARACTER}: ext4 on /dev/\N{REPLACEMENT CHARACTER}sdb1 is mounted")
+    assert text.encode()
+
+
 def test_the_status_warns(monkeypatch: pytest.MonkeyPatch) -> None:
     ports = [AppliedPort(index, f"port{index}", "h264", f"/r{index}", True, "r") for index in range(2)]
     found = [PortStatus(port_index=0, warnings=("full soon",)), PortStatus(port_index=1)]
