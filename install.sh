@@ -474,7 +474,7 @@ remove_user() {
 }
 
 # The unit files, drop-ins and links of sdisup's units, also those that others made, relative to their directory.
-unit_files() { find . -maxdepth 2 \( -path '*/sdi-record*' -o -path '*/sdi-ledger*' -o -path '*/sdi-schedule*' -o -path '*/sdi-retention*' \) ! -type d -print0; }
+unit_files() { find . -maxdepth 2 \( -path '*/sdi-record*' -o -path '*/sdi-ledger*' -o -path '*/sdi-schedule*' -o -path '*/sdi-retention*' -o -path '*/sdi-offload@*' \) ! -type d -print0; }
 
 keep_units() {
     undo_by rm -rf -- "$kept_units"
@@ -490,7 +490,7 @@ restore_units() {
     local file
     if [ -d /run/systemd/system ] && [ ! -e "$kept_units/sdi-record@.service" ]; then
         # A first installation: there are no former units for what it started.
-        systemctl stop 'sdi-schedule*' 'sdi-record@*.service' 'sdi-record-retry@*.service' 'sdi-ledger*.service'
+        systemctl stop 'sdi-schedule*' 'sdi-offload@*' 'sdi-record@*.service' 'sdi-record-retry@*.service' 'sdi-ledger*.service'
     fi
     (
         cd "$units" || exit 1
@@ -596,9 +596,9 @@ print(*sorted({port["recordings"] for port in ports}), sep="\n")' "$state/applie
 remove_units() {
     local file name
     # As `systemctl disable` does, also for an instance whose template is gone.
-    find "$units" -mindepth 2 -maxdepth 2 -path '*.wants/sdi-record*' -type l -delete
+    find "$units" -mindepth 2 -maxdepth 2 \( -path '*.wants/sdi-record*' -o -path '*.wants/sdi-offload@*' \) -type l -delete
     # Stopping sdi-ledger-flush.service enters the ports' last events into the ledgers.
-    [ ! -d /run/systemd/system ] || systemctl stop 'sdi-retention*' 'sdi-schedule*' 'sdi-record*.target' 'sdi-ledger*.service'
+    [ ! -d /run/systemd/system ] || systemctl stop 'sdi-retention*' 'sdi-offload@*' 'sdi-schedule*' 'sdi-record*.target' 'sdi-ledger*.service'
     (
         cd "$units"
         while IFS= read -rd '' file; do
@@ -614,7 +614,7 @@ remove_units() {
     remove_empty_unit_directories
     if [ -d /run/systemd/system ]; then
         systemctl daemon-reload
-        systemctl reset-failed 'sdi-schedule*' 'sdi-record@*.service' 'sdi-record-retry@*.service' 'sdi-ledger*.service' \
+        systemctl reset-failed 'sdi-schedule*' 'sdi-offload@*' 'sdi-record@*.service' 'sdi-record-retry@*.service' 'sdi-ledger*.service' \
             2>/dev/null || :
     fi
 }

@@ -1,6 +1,6 @@
 """The one entry: `run` is the process in a port's unit, `ledger` that of sdi-ledger.service, `unstarted` a part of
-sdi-record-retry@.service, `wake` that of sdi-schedule@.service, `retain` that of sdi-retention.service, all else the
-command.
+sdi-record-retry@.service, `wake` that of sdi-schedule@.service, `retain` that of sdi-retention.service, `copy` that of
+sdi-offload@.service, all else the command.
 
 install.sh places a file beside the package that calls this one, for `python3 -I -S /usr/lib/sdisup/__main__.py`.
 """
@@ -38,6 +38,10 @@ def main() -> int:
         from sdisup.ledger.unstarted import main as tell_unstarted
 
         return tell_unstarted(sys.argv[2:])
+    if sys.argv[1:2] == ["copy"]:
+        from sdisup.offload.main import main as copy
+
+        return copy(sys.argv[2:])
     if sys.argv[1:2] == ["wake"]:
         # For Debian's pydbus, which -S leaves out.
         import site

@@ -2,7 +2,7 @@
 """An rclone for tests: its remotes are directories, and it misbehaves as MISBEHAVE in its environment says.
 
 It answers what sdisup/offload/remote.py asks, as rclone 1.60.1 does; tests/unit/test_rclone.py compares it with the
-real one. Each command is noted in the file that CALLS names. MISBEHAVE is words such as `rcat:hang`:
+real one. Each command is noted in the file that CALLS names, with its process. MISBEHAVE is words such as `rcat:hang`:
 
 fail            says something with a password in it, and ends with 1
 hang            does nothing for ever
@@ -114,7 +114,7 @@ def main() -> int:
     options = [word for word in sys.argv[1:] if word.startswith("--")]
     verb, *words = [word for word in sys.argv[1:] if not word.startswith("--")]
     with open(os.environ["CALLS"], "a", encoding="utf-8") as calls:
-        calls.write(" ".join([verb, *words]) + "\n")
+        calls.write(" ".join([verb, *words, str(os.getpid())]) + "\n")
     if misbehaves(verb, "hang"):
         time.sleep(1000)
     if misbehaves(verb, "fail"):

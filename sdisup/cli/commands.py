@@ -384,6 +384,29 @@ def _retention(arguments: argparse.Namespace) -> int:
     return EXIT_FAILED if problems else EXIT_DONE
 
 
+def _offload(arguments: argparse.Namespace) -> int:
+    from sdisup.cli.offloads import document, lines
+    from sdisup.cli.status import json_text
+    from sdisup.offload.report import reports
+
+    applied = load_applied()
+    unknown = set(arguments.names) - {offload.name for offload in applied.offloads}
+    if unknown:
+        known = ", ".join(offload.name for offload in applied.offloads)
+        hint = f"there are {known}" if known else "an [offload.NAME] of the configuration makes one, then: sdisup apply"
+        raise UsageError(f"{', '.join(sorted(unknown))}: no such target", hint)
+    chosen = [offload for offload in applied.offloads if not arguments.names or offload.name in arguments.names]
+    found = reports(applied.replaced(offloads=tuple(chosen)))
+    arguments.code = EXIT_FAILED if any(report.problems for report in found) else EXIT_DONE
+    if arguments.json:
+        print(json_text(document(found)))
+    elif found:
+        sys.stdout.writelines(f"{line}\n" for line in lines(found))
+    else:
+        remark("nothing is copied anywhere: an [offload.NAME] of the configuration makes a target, then: sdisup apply")
+    return int(arguments.code)
+
+
 def _stop(arguments: argparse.Namespace) -> int:
     from sdisup.control.ports import stop_ports
 
@@ -662,6 +685,11 @@ def _check_arguments(command: argparse.ArgumentParser) -> None:
     _config_argument(command)
 
 
+def _offload_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("names", nargs="*", metavar="NAME", help="targets, as [offload.NAME] calls them")
+    command.add_argument("--json", action="store_true", help="a JSON list, for programs")
+
+
 def _help_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("about", nargs="?", metavar="COMMAND", choices=list(COMMANDS), help="the command to explain")
 
@@ -709,6 +737,7 @@ COMMANDS: dict[
     "protect": (_protect, "keep recordings from being deleted by rules", _protect_arguments),
     "unprotect": (_protect, "let rules delete recordings again that were protected", _unprotect_arguments),
     "protected": (_protected, "what is protected, by whom and why", _protected_arguments),
+    "offload": (_offload, "what is copied to each target, what waits, and what is wrong", _offload_arguments),
     "check": (_check, "check the configuration and what this machine lacks for it; starts nothing", _check_arguments),
     "init": (
         _init, "write a commented configuration with the inputs that are found; overwrites nothing", _init_arguments

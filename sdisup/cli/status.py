@@ -9,6 +9,7 @@ import os
 import sys
 
 from sdisup.contract.applied import load_applied
+from sdisup.contract.files import RUN_DIRECTORY
 from sdisup.contract.lean import encode
 from sdisup.contract.records import Record
 from sdisup.errors import UnknownPortError, UsageError
@@ -98,9 +99,19 @@ def status(arguments: argparse.Namespace | StatusArguments) -> int:
 
         for text in warnings:
             remark(f"warning: {printable(text)}")
-    for text in (*dict.fromkeys(text for port in ports for text in port.overridden), *all_problems()):
+    overridden = dict.fromkeys(text for port in ports for text in port.overridden)
+    for text in (*overridden, *all_problems(), *_offload_problems()):
         remark(text)
     return code
+
+
+def _offload_problems() -> list[str]:
+    """One line for each target of copies that has a problem."""
+    if not os.path.isdir(f"{RUN_DIRECTORY}/offload"):
+        return []
+    from sdisup.offload.state import all_problems
+
+    return all_problems()
 
 
 def json_text(value: object, indent: str = "") -> str:

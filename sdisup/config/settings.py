@@ -384,7 +384,6 @@ def _offloads(tree: Tree, ports: Iterable[Port], found: Findings) -> tuple[Offlo
             found.problem(Leaf(None, table.file, f"{table.path}.{key}"), f"is missing: {rows(OFFLOAD)[key].doc}")
         if not missing and "target" not in wrong:
             checked.append((offload_of(name, values), layer, table))
-            found.warning(table, "nothing copies files there yet: this version only checks the settings")
     check_together(checked, {port.index: port for port in ports}, found)
     return tuple(offload for offload, _, _ in checked)
 

@@ -47,11 +47,37 @@ class AppliedPort(Record):
         return f"port {self.index}" if self.name == f"port{self.index}" else f"port {self.index} ({self.name})"
 
 
+class AppliedOffload(Record):
+    """A target that finished files are copied to. `ports` is empty for all; `filesystem` is the identity of what a
+    directory has to be on, empty for any."""
+
+    name: str
+    target: str
+    folder: str
+    ports: tuple[int, ...] = ()
+    bandwidth_mbps: float = 0.0
+    filesystem: str = ""
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether the target is a directory of this machine; else it is rclone's."""
+        return self.target.startswith("/")
+
+    @property
+    def unit(self) -> str:
+        return f"sdi-offload@{self.name}.service"
+
+    @property
+    def timer(self) -> str:
+        return f"sdi-offload@{self.name}.timer"
+
+
 class Applied(Record):
-    """All applied ports by index, and the files that apply wrote."""
+    """All applied ports by index, the files that apply wrote, and the targets of copies."""
 
     ports: dict[int, AppliedPort]
     files: list[str]
+    offloads: tuple[AppliedOffload, ...] = ()
 
     def revisions(self) -> dict[int, str]:
         """What each port's next start takes."""
@@ -120,7 +146,10 @@ def applied_from(fields: Fields) -> Applied:
         if not is_port_number(key):
             listed.fail(key[:80], "no port")
         ports[int(key)] = listed.child(key).record(AppliedPort, index=int(key))
-    return Applied(dict(sorted(ports.items())), fields.texts("files", []))
+    offloads = [
+        Fields(item, f"{fields.where}: offloads").record(AppliedOffload) for item in fields.items("offloads", [])
+    ]
+    return Applied(dict(sorted(ports.items())), fields.texts("files", []), tuple(offloads))
 
 
 def is_same(one: Applied, other: Applied) -> bool:
@@ -141,6 +170,8 @@ def save_applied(applied: Applied, path: str = APPLIED_PATH) -> bool:
         },
         "files": sorted(applied.files),
     }
+    if applied.offloads:
+        document["offloads"] = [offload.as_dict() for offload in applied.offloads]
     content = json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n"
     try:
         with open(path, "rb") as file:

@@ -218,6 +218,10 @@ class Fields:
         found = [item for item in self.items(name, default) if isinstance(item, str)]
         return found if len(found) == len(self.items(name, default)) else self.fail(name, "not a list of texts")
 
+    def wholes(self, name: str, default: object = ...) -> list[int]:
+        found = [item for item in self.items(name, default) if type(item) is int]
+        return found if len(found) == len(self.items(name, default)) else self.fail(name, "not a list of whole numbers")
+
     def child(self, name: str, default: object = ...) -> Self:
         """The fields of an object inside this one."""
         return type(self)(self.value(name, default), f"{self.where}: {name}")
@@ -252,6 +256,7 @@ class Fields:
     readers: ClassVar[dict[str, Callable[[Any, str], object]]] = {
         "str": text, "bool": flag, "int": whole, "float": number, "list[str]": texts,
         "tuple[str, ...]": lambda fields, name: tuple(fields.texts(name)),
+        "tuple[int, ...]": lambda fields, name: tuple(fields.wholes(name)),
     }  # fmt: skip
     """What reads a field, by its annotation in a record."""
 

@@ -27,7 +27,7 @@ from sdisup.contract.requests import leave_stop_note
 from sdisup.contract.retention import RULES_PATH
 from sdisup.contract.schedules import SCHEDULES_PATH, Schedule, encode_schedules, load_schedules, save_schedules
 from sdisup.contract.status import PortStatus
-from sdisup.control import retain
+from sdisup.control import offloads, retain
 from sdisup.control.bus import SystemdError
 from sdisup.control.locks import is_hidden, rules
 from sdisup.control.look import (
@@ -50,6 +50,7 @@ from sdisup.control.units import (
     carry_out,
     drop_in_path,
     make_plan,
+    offload_files,
     read_current,
     render,
 )
@@ -136,6 +137,10 @@ def prepare(
         before = Applied({}, [])
     looks_at = {path: looks[path] for path in settings.directories()}
     filesystems = _filesystems(looks_at, _remembered_disks(settings, before), warnings, accept_disks)
+    offload_looks = {path: looks[path] for path in offloads.directories(settings)}
+    remembered = {offload.target: offload.filesystem for offload in before.offloads}
+    filesystems |= _filesystems(offload_looks, remembered, warnings, accept_disks, "copied to")
+    warnings += offloads.problems(settings, looks)
     groups = tuple((path, looks[path].group) for path in _nodes(settings) if looks[path].group)
     capabilities = _capabilities(settings, warnings)
     settings = _with_encoders(settings, capabilities, running, looks, warnings)
@@ -143,7 +148,8 @@ def prepare(
     warnings += _directory_warnings(looks_at, filesystems)
     rendered = render(settings, machine)
     kept = [port for index, port in before.ports.items() if index in running and index not in settings.ports]
-    rendered = rendered.replaced(files={**rendered.files, **rules([*settings.ports.values(), *kept])})
+    others = {**rules([*settings.ports.values(), *kept]), **offload_files(settings)}
+    rendered = rendered.replaced(files={**rendered.files, **others})
     ours = {*before.files, *glob.glob(drop_in_path(0).replace("@0", "@*"))} - {
         drop_in_path(index) for index in running - set(settings.ports)
     }
@@ -163,6 +169,10 @@ def _schedules(settings: Settings) -> dict[int, Schedule]:
     return schedules_of(settings)
 
 
+def _looked_at(settings: Settings) -> list[str]:
+    return [*settings.directories(), *offloads.directories(settings), *_nodes(settings)]
+
+
 def _nodes(settings: Settings) -> list[str]:
     ports = settings.ports.values()
     return [node for port in ports for node in (*port.source.nodes(), *hardware.candidate_nodes(port))]
@@ -176,7 +186,11 @@ def _remembered_disks(settings: Settings, before: Applied) -> dict[str, str]:
 
 
 def _filesystems(
-    looks: Mapping[str, Look], remembered: Mapping[str, str], warnings: list[str], accept_disks: bool
+    looks: Mapping[str, Look],
+    remembered: Mapping[str, str],
+    warnings: list[str],
+    accept_disks: bool,
+    used: str = "recorded to",
 ) -> dict[str, str]:
     """The filesystem that each directory of recordings has to be on. It stays what is `remembered` unless
     `accept_disks`: an apply while a disk is not mounted must not accept the disk's empty mount point."""
@@ -189,7 +203,7 @@ def _filesystems(
             if not is_same_filesystem(former, now):
                 warnings.append(
                     f"{directory} is on {now}, not on {former} as when it was last applied, and is not "
-                    "recorded to: mount the disk; or, if this is meant, run: sdisup apply --accept-disks"
+                    f"{used}: mount the disk; or, if this is meant, run: sdisup apply --accept-disks"
                 )
                 now = former
             elif is_named(former):
@@ -272,7 +286,7 @@ def dry_run(
     settings: Settings, *, restart: bool, accept_disks: bool = False, unlock: bool = False
 ) -> tuple[str, list[str], list[str]]:
     """A unified diff of the files that apply would change, a line for each other step of it, and its warnings."""
-    looks = look_at([*settings.directories(), *_nodes(settings)], PATIENT_TIMEOUT_S)
+    looks = look_at(_looked_at(settings), PATIENT_TIMEOUT_S)
     with Systemd() as systemd:
         running = running_ports(systemd)
         orphans = _orphans(settings, running, unlock) if restart else set()
@@ -317,7 +331,7 @@ def apply(
 
     `restart` stops and restarts ports as they need it, locked ones with `unlock` alone.
     """
-    looks = look_at([*settings.directories(), *_nodes(settings)], PATIENT_TIMEOUT_S)
+    looks = look_at(_looked_at(settings), PATIENT_TIMEOUT_S)
     with Systemd() as systemd:
         running = running_ports(systemd)
         version = systemd.version()
@@ -329,9 +343,10 @@ def apply(
         prepared = prepare(settings, running - orphans, version, looks, accept_disks=accept_disks)
         for warning in prepared.warnings:
             warn(warning)
+        applied = _applied(prepared)
+        offloads.stop_former(systemd, prepared.before, applied.offloads, warn)
         changed = _write(prepared, say)
         changed |= _set_boot(systemd, prepared, say, warn)
-        applied = _applied(prepared)
         # An apply that was interrupted after it wrote the files has left units that systemd has not read.
         if changed or applied.revisions() != prepared.before.revisions():
             systemd.reload()
@@ -347,6 +362,9 @@ def apply(
         stays = functools.partial(_stays, restart=restart, unlock=unlock)
         changed |= _follow_up(systemd, applied, prepared, stays, say, warn)
         changed |= arm_all(systemd, say)
+        for unit in offloads.start_timers(systemd, applied.offloads, warn):
+            say(f"started {unit}")
+            changed = True
     if not changed:
         say("nothing to change")
 
@@ -408,14 +426,16 @@ def _applied(prepared: Prepared) -> Applied:
         # The port records on, and status goes on showing it; the first apply after its stop removes it.
         ports[port.index] = port.replaced(record_at_boot=False, overridden=())
         files.append(drop_in_path(port.index))
-    return Applied(dict(sorted(ports.items())), files)
+    filesystems = prepared.machine.filesystems
+    return Applied(dict(sorted(ports.items())), files, offloads.applied_offloads(prepared.settings, filesystems))
 
 
 def _boot_changes(prepared: Prepared) -> tuple[set[str], set[str]]:
     """The units to enable and to disable, so that `record_at_boot` alone decides what records at boot."""
     wanted = {f"sdi-record@{port.index}.service" for port in prepared.settings.ports.values() if port.record_at_boot}
     enabled = set(os.listdir(WANTS_DIRECTORY)) if os.path.isdir(WANTS_DIRECTORY) else set()
-    return wanted - enabled, {unit for unit in enabled - wanted if unit.startswith("sdi-record@")}
+    unwanted = {unit for unit in enabled - wanted if unit.startswith("sdi-record@")}
+    return (wanted - enabled) | offloads.timers_to_enable(prepared.settings), unwanted
 
 
 def _set_boot(systemd: Systemd, prepared: Prepared, say: Callable[[str], None], warn: Callable[[str], None]) -> bool:

@@ -14,6 +14,7 @@ from sdisup.config.table import MAX_PORTS
 from sdisup.contract.applied import AppliedPort, load_applied
 from sdisup.contract.programs import ffprobe_beside
 from sdisup.contract.status import find_status, is_alive
+from sdisup.control import offloads
 from sdisup.control.beneath import troubles
 from sdisup.control.locks import is_hidden
 from sdisup.control.look import USER, Look, directory_doubt, directory_problem, look_at
@@ -44,12 +45,15 @@ def report(settings: Settings, quick: bool = False) -> tuple[list[str], list[str
     found = _user_problems()
     sources = [port.source for port in settings.ports.values()]
     nodes = [path for source in sources for path in source.nodes()]
-    directories = settings.directories()
+    directories, targets = settings.directories(), offloads.directories(settings)
     cards = [node for port in settings.ports.values() for node in hardware.candidate_nodes(port)]
-    looks = look_at([*directories, *nodes, *cards, *(entry.path for source in sources for entry in source.files())])
+    looks = look_at(
+        [*directories, *targets, *nodes, *cards, *(entry.path for source in sources for entry in source.files())]
+    )
     found += filter(None, (directory_problem(path, looks[path]) for path in directories))
     for port in settings.ports.values():
         found += [f"{port.label}: {text}" for text in _node_problems(port.source, looks)]
+    found += offloads.problems(settings, looks)
     found += filter(None, (kind.driver_problem() for kind in _kinds(settings)))
     for port in settings.ports.values():
         found += [f"{port.label}: {text}" for text in _file_problems(port.source, looks)]

@@ -35,6 +35,8 @@ LEDGER_WRITER = (*PROGRAM, "ledger")
 TELL_UNSTARTED = (*PROGRAM, "unstarted")
 WAKE = (*PROGRAM, "wake")
 RETAIN = (*PROGRAM, "retain")
+COPY = (*PROGRAM, "copy")
+CREDENTIALS = "/etc/sdisup/credentials"
 HEADER = f"# {WRITTEN}"
 _HEADERS = (HEADER, f"// {WRITTEN}")
 """How what apply wrote begins, in units and in polkit's rules."""
@@ -91,6 +93,28 @@ def quote_all(arguments: Iterable[str]) -> str:
 
 def drop_in_path(port_index: int, directory: str = UNIT_DIRECTORY) -> str:
     return f"{directory}/sdi-record@{port_index}.service.d/10-sdisup.conf"
+
+
+def offload_files(settings: Settings, directory: str = UNIT_DIRECTORY) -> dict[str, str]:
+    """The units of each [offload.NAME]. Raises SdisupError if a value cannot stand in a unit file."""
+    environment = _environment()
+    files = {}
+    for offload in settings.offloads:
+        try:
+            values = {
+                "header": HEADER,
+                "offload": offload,
+                "description": offload.target.replace("%", "%%"),
+                "copy": quote_all(COPY),
+                "credentials": f"{CREDENTIALS}/{offload.name}.conf",
+                "directory": quote(f"-{offload.target}"),
+            }
+        except ValueError as error:
+            raise SdisupError(f"offload {offload.name}: {error}", "no unit file can hold that; change it") from error
+        for kind in ("service", "timer"):
+            text = environment.get_template(f"sdi-offload.{kind}.j2").render(values)
+            files[f"{directory}/sdi-offload@{offload.name}.{kind}"] = text
+    return files
 
 
 class Rendered(Record):

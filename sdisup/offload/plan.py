@@ -90,9 +90,9 @@ def in_order(files: Iterable[Recorded]) -> list[Recorded]:
     return sorted(files, key=lambda file: (file.end, file.port_index, file.path))
 
 
-def next_file(waiting: Sequence[Recorded], retry_at: Mapping[str, float], now: float) -> Recorded | None:
-    """The first one, but for those that failed and are not to be tried again yet; None if there is none."""
-    return next((file for file in waiting if retry_at.get(file.path, now) <= now), None)
+def due(waiting: Sequence[Recorded], retry_at: Mapping[str, float], now: float) -> list[Recorded]:
+    """The files without those that failed and are not to be tried again yet."""
+    return [file for file in waiting if retry_at.get(file.path, now) <= now]
 
 
 def relative_path(path: str, directories: Iterable[str]) -> str:

@@ -25,7 +25,7 @@ from sdisup.contract.records import Record
 from sdisup.contract.secrets import masked
 from sdisup.offload.copying import Standing
 from sdisup.offload.digests import KINDS, Digest
-from sdisup.offload.source import FileProblem, Source, TargetProblem
+from sdisup.offload.source import FileProblem, Refused, Source, TargetProblem
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,11 +57,22 @@ class Limits(Record):
 class Remote:
     """A remote and a path, such as `nas:recordings`, by the settings in a file of rclone's."""
 
-    def __init__(self, target: str, configuration: str, rclone: str = "rclone", limits: Limits | None = None) -> None:
-        """Asks the target what it can do. Raises TargetProblem."""
+    def __init__(
+        self,
+        target: str,
+        configuration: str,
+        rclone: str = "rclone",
+        limits: Limits | None = None,
+        origin: str = "",
+    ) -> None:
+        """Asks the target what it can do. `origin` is where people find the configuration. Raises TargetProblem."""
         self._target, self._rclone, self._limits = target, rclone, limits or Limits()
         self._options = (f"--config={configuration}", *OPTIONS)
-        self._secrets = secrets_of(configuration)
+        text = _text_of(configuration)
+        remote = target.partition(":")[0]
+        if f"[{remote}]" not in (line.strip() for line in text.splitlines()):
+            raise TargetProblem(f"{origin or configuration} is not there, or has no section [{remote}]")
+        self._secrets = secrets_in(text)
         features = self._answer(["backend", "features", target])
         try:
             fields = Fields(features, "what rclone says of the target")
@@ -111,7 +122,7 @@ class Remote:
             said = self._said(errors.fileno())
         # Whether the file is there, and all of it, the target is asked; why it is not, only rclone knows.
         if code and self.look(path) != Standing(size_bytes):
-            raise FileProblem(said or f"rclone ended with {code}")
+            raise Refused(said or f"rclone ended with {code}")
 
     def _pump(self, source: Source, digest: Digest, writing: int) -> None:
         """Give rclone all of a file, unless it ends before that: then it says why."""
@@ -239,13 +250,16 @@ def _without_time(line: str) -> str:
 NO_SECRETS = ("type", "provider", "region", "host", "port", "endpoint", "user", "domain", "share", "path", "env_auth")
 
 
-def secrets_of(configuration: str) -> tuple[str, ...]:
-    """The values in a file of rclone's that nobody is to read elsewhere, the longest first. Raises TargetProblem."""
+def _text_of(configuration: str) -> str:
     try:
         with open(configuration, encoding="utf-8", errors="replace") as file:
-            lines = file.read(1 << 20).splitlines()
+            return file.read(1 << 20)
     except OSError as error:
         raise TargetProblem(f"{configuration}: {error.strerror}") from error
-    pairs = (line.partition("=") for line in lines if "=" in line)
+
+
+def secrets_in(text: str) -> tuple[str, ...]:
+    """The values in a file of rclone's that nobody is to read elsewhere, the longest first."""
+    pairs = (line.partition("=") for line in text.splitlines() if "=" in line)
     values = {value.strip() for key, _, value in pairs if key.strip() not in NO_SECRETS}
     return tuple(sorted((value for value in values if len(value) >= 6), key=len, reverse=True))

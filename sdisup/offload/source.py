@@ -26,12 +26,21 @@ class FileProblem(Exception):
     """This file cannot be copied just now; others may be. The text is for the operator."""
 
 
+class Gone(FileProblem):
+    """The file is not there, or is just going: somebody has removed it, or its disk is not mounted."""
+
+
+class Refused(FileProblem):
+    """The target has not taken this file. Where it takes none, it is the target that is in trouble."""
+
+
 class TargetProblem(Exception):
     """Nothing can be copied to the target just now. The text is for the operator."""
 
 
 class Source:
-    """An open recording. While it is open it is locked (flock(2), shared), by which others see that it is being read.
+    """An open recording. While it is open nobody gets a lease on it (fcntl(2)), and it is locked for where there are no
+    leases (flock(2), shared): so retention sees that it is being read.
 
     `told` is called with the number of bytes that were read so far.
     """
@@ -44,7 +53,10 @@ class Source:
         try:
             self.descriptor = _open(file.path, directory)
         except FileNotFoundError as error:
-            raise FileProblem(f"{file.path} is not there") from error
+            raise Gone(f"{file.path} is not there") from error
+        except BlockingIOError as error:
+            # Whoever deletes it has a lease on it (fcntl(2)).
+            raise Gone(f"{file.path} is just being deleted") from error
         except OSError as error:
             raise FileProblem(f"{file.path} cannot be read: {error.strerror}") from error
         try:
@@ -56,7 +68,7 @@ class Source:
             os.posix_fadvise(self.descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
         except BlockingIOError as error:
             os.close(self.descriptor)
-            raise FileProblem(f"{file.path} is just being deleted or changed") from error
+            raise Gone(f"{file.path} is just being deleted") from error
         except BaseException:
             os.close(self.descriptor)
             raise

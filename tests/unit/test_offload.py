@@ -15,8 +15,8 @@ from sdisup.offload.plan import (
     UNFINISHED,
     Known,
     Recorded,
+    due,
     in_order,
-    next_file,
     relative_path,
     target_path,
     unfinished_path,
@@ -146,9 +146,8 @@ def test_the_oldest_is_first_and_one_that_failed_is_not_tried_yet() -> None:
     late, early = "2026-01-31T12:20:00.000Z", "2026-01-31T12:10:00.000Z"
     waiting = known_of(file_entry("/r/b", late), file_entry("/r/a", late), file_entry("/r/c", early)).waiting()
     assert paths(waiting) == ["/r/c", "/r/a", "/r/b"]
-    assert next_file(waiting, {"/r/c": 50.0}, 49.0) == waiting[1]
-    assert next_file(waiting, {"/r/c": 50.0}, 50.0) == waiting[0]
-    assert next_file(waiting, dict.fromkeys(paths(waiting), 50.0), 49.0) is None
+    assert due(waiting, {"/r/c": 50.0}, 49.0) == waiting[1:]
+    assert due(waiting, {"/r/c": 50.0}, 50.0) == waiting
 
 
 # ---- What copies are called ----

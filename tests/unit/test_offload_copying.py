@@ -6,6 +6,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from sdisup.offload.copying import READ_BACK, copy
 from sdisup.offload.digests import Digest
 from sdisup.offload.directory import Directory
 from sdisup.offload.plan import Recorded
-from sdisup.offload.source import FileProblem, Source, TargetProblem
+from sdisup.offload.source import FileProblem, Gone, Source, TargetProblem
+from sdisup.retention.disk import in_use
 
 CONTENT = bytes(range(256)) * 12000
 PATH, UNFINISHED = "box/CAM3/2026/a.mp4", "box/CAM3/2026/.sdisup-0123"
@@ -233,12 +235,33 @@ def test_what_is_no_file_is_not_read(bench: Bench, make: object) -> None:
         Source(recorded, str(bench.recordings))
 
 
-def test_others_see_that_a_file_is_being_copied(bench: Bench) -> None:
-    with bench.source(), open(bench.file, "rb") as other, pytest.raises(BlockingIOError):
-        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def test_retention_leaves_a_file_that_is_being_copied(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open(bench.file, "r+b") as other:
+        assert in_use(other.fileno()) == ""
+    with bench.source(), open(bench.file, "r+b") as other:
+        assert in_use(other.fileno()) != ""
+        # As where a filesystem has no leases.
+        monkeypatch.setattr(fcntl, "fcntl", refuse(errno.EINVAL))
+        assert in_use(other.fileno()) != ""
+    monkeypatch.undo()
+
+
+@pytest.fixture
+def no_sigio() -> Iterator[None]:
+    """Whoever has a lease gets one when the file is opened, and would die of it."""
+    former = signal.signal(signal.SIGIO, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGIO, former)
+
+
+def test_a_file_that_retention_is_about_to_delete_is_left(bench: Bench, no_sigio: None) -> None:
+    with open(bench.file, "r+b") as other:
+        assert in_use(other.fileno()) == ""
+        with pytest.raises(Gone, match="just being deleted"):
+            bench.source()
     with open(bench.file, "rb") as other:
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        with pytest.raises(FileProblem, match="just being deleted"):
+        with pytest.raises(Gone, match="just being deleted"):
             bench.source()
 
 

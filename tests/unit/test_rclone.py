@@ -16,7 +16,7 @@ from test_offload_copying import CONTENT, PATH, UNFINISHED, Bench
 from sdisup.contract.files import monotonic
 from sdisup.offload.copying import HASH, READ_BACK, Copied, Standing, copy
 from sdisup.offload.digests import Digest
-from sdisup.offload.remote import Limits, Remote, secrets_of
+from sdisup.offload.remote import Limits, Remote, secrets_in
 from sdisup.offload.source import FileProblem, TargetProblem
 
 QUICK = Limits(ask_s=20.0, idle_s=20.0, interrupt_s=0.5)
@@ -177,8 +177,9 @@ def test_an_rclone_that_hangs_is_ended(bench: RemoteBench, misbehaviour: str) ->
     # Never as long as the stand-in hangs.
     assert monotonic() - began < 500
     assert bench.verbs()[-1] == verb and PATH not in bench.names()
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    pid = int(bench.calls.read_text().split()[-1])
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
 
 
 def test_no_rclone(bench: RemoteBench) -> None:
@@ -193,8 +194,14 @@ def test_no_credentials(bench: RemoteBench) -> None:
         bench.run()
 
 
-def test_what_nobody_is_to_read(bench: RemoteBench) -> None:
-    assert secrets_of(str(bench.configuration)) == ("x7secret",)
+def test_a_remote_that_is_not_in_the_credentials(bench: RemoteBench) -> None:
+    bench.configuration.write_text("# none")
+    with pytest.raises(TargetProblem, match=r"rclone\.conf is not there, or has no section \[nas\]"):
+        bench.run()
+
+
+def test_what_nobody_is_to_read() -> None:
+    assert secrets_in(CONFIGURATION) == ("x7secret",)
 
 
 def test_an_rclone_that_is_killed(bench: RemoteBench) -> None:

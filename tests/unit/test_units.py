@@ -182,7 +182,14 @@ def test_a_stop_waits_for_longer_than_any_unit_may_take() -> None:
 def test_every_template_that_is_there_is_rendered_or_copied_as_it_is() -> None:
     names = os.listdir(units.template_directory())
     templates = {name.removesuffix(".j2") for name in names if name.endswith(".j2")}
-    assert templates == {*SHARED_UNITS, *units.RETENTION_UNITS, "sdi-record-port.conf", "sdi-drill.service"}
+    assert templates == {
+        *SHARED_UNITS,
+        *units.RETENTION_UNITS,
+        "sdi-record-port.conf",
+        "sdi-drill.service",
+        "sdi-offload.service",
+        "sdi-offload.timer",
+    }
     for name in names:
         if not name.endswith((".j2", ".py", "__pycache__")):
             assert "{{" not in (Path(units.template_directory()) / name).read_text(), name
