@@ -60,7 +60,7 @@ _DOCS = {
     MAX_SIZE: (BYTES, "How much finished files may take; then the oldest go."),
     MAX_FILES: (COUNT, "How many finished files are kept; then the oldest go."),
     MIN_FREE: (BYTES, "How much of the disk is to be free; else the oldest finished files on it go."),
-    "after_copy": (BOOLEAN, "Whether a file that was not copied yet stays ([offload.NAME])."),
+    "after_copy": (BOOLEAN, "Whether a file stays until each target of its port ([offload.NAME]) has a copy."),
 }
 
 

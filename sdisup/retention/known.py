@@ -13,7 +13,7 @@ from sdisup.retention.plan import NOT_COPIED, PROTECTED, File
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from sdisup.ledger.lines import Entry
     from sdisup.ledger.moments import Moment
@@ -56,13 +56,18 @@ class Known:
         self.problems = 0
         """How many lines cannot be understood."""
         self._now, self._is_protected = now, is_protected
-        self._port_index, self._waits_for_copy = 0, False
+        self._port_index = 0
+        self._waits_for: Collection[str] | None = None
+        self._missing: dict[str, set[str]] = {}
+        """Which targets have no copy yet of files that have some, by path."""
         self._marks: dict[str, tuple[str, ...]] = {}
         self._former_end = self._last_end = 0.0
 
-    def read(self, port_index: int, path: str, *, waits_for_copy: bool = False) -> None:
-        """Take in a port's ledger. With `waits_for_copy` files are kept until they are copied."""
-        self._port_index, self._waits_for_copy = port_index, waits_for_copy
+    def read(self, port_index: int, path: str, *, waits_for: Collection[str] | None = None) -> None:
+        """Take in a port's ledger. Files are kept until each of the targets `waits_for` has a copy; None for none, and
+        any one counts where none is named."""
+        self._port_index, self._waits_for = port_index, waits_for
+        self._missing.clear()
         self._former_end = self._last_end = 0.0
         self._marks.clear()
         told = self.told
@@ -111,16 +116,24 @@ class Known:
         elif kind == "delete":
             self._deleted(path, inode, str(entry.get("rule")))
         elif kind == "copy":
-            file = self.files.get(path)
-            if file is not None and file.kept == NOT_COPIED:
-                file.kept = ""
+            self._copied(path, inode, str(entry.get("target")))
+
+    def _copied(self, path: str, inode: int, target: str) -> None:
+        file = self.files.get(path)
+        if file is None or file.kept != NOT_COPIED or (file.inode and inode and file.inode != inode):
+            return
+        missing = self._missing.setdefault(path, set(self._waits_for or ()))
+        missing.discard(target)
+        if not missing:
+            file.kept = ""
 
     def _add(
         self, path: str, start: str, end: str, at: float, boot: str, size_bytes: int, inode: int, takes: Sequence[str]
     ) -> None:
         boot, takes = intern(boot), (*takes, *self._marks.pop(path, ()))
         is_protected = self._is_protected(self._port_index, path, takes, start, end)
-        kept = PROTECTED if is_protected else NOT_COPIED if self._waits_for_copy else ""
+        kept = PROTECTED if is_protected else NOT_COPIED if self._waits_for is not None else ""
+        self._missing.pop(path, None)
         when = self._end_s(end, at, boot)
         if boot != self._now.boot:
             self._last_end = when

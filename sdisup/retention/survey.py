@@ -84,8 +84,9 @@ def survey(places: Places = APPLIANCE) -> Survey:
     known = Known(here, protections.of)
     ports = list(with_ledgers(applied, places.ledgers).ports.values())
     for port in ports:
-        waits = bool(retention.value("after_copy", port.index))
-        known.read(port.index, ledger_path(port.index, places.ledgers), waits_for_copy=waits)
+        targets = [offload.name for offload in applied.offloads if not offload.ports or port.index in offload.ports]
+        waits_for = targets if retention.value("after_copy", port.index) else None
+        known.read(port.index, ledger_path(port.index, places.ledgers), waits_for=waits_for)
         present, story, _ = port_present(port, places.ledgers, places.run)
         for path in _open_paths(present, story):
             if path in known.files:

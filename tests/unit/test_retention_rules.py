@@ -13,10 +13,11 @@ from sdisup.config.settings import Settings, parse_settings
 from sdisup.contract.files import utc_text
 from sdisup.contract.retention import NO_RULES, Retention, Rules, load_rules, save_rules, size_text
 from sdisup.errors import ConfigError
-from sdisup.ledger.lines import Entry
+from sdisup.ledger.lines import Entry, append_entries
 from sdisup.ledger.moments import Moment
 from sdisup.retention.clock import Mark, Sight, doubt, is_synchronised
 from sdisup.retention.known import Known
+from sdisup.retention.plan import NOT_COPIED
 
 G = 1 << 30
 DAY = 86400.0
@@ -237,3 +238,38 @@ def test_what_is_deleted_and_recorded_anew() -> None:
     assert known(recorded("/r/a", 3), gone, recorded("/r/a", 0.5)) == {"/r/a": 0.5}
     # Of another file of that name, which is in a ledger twice.
     assert known(recorded("/r/a", 3), {**gone, "inode": 2}) == {"/r/a": 3}
+
+
+# ---- Copies ----
+
+
+def copied(path: str, target: str, inode: int = 1) -> Entry:
+    return line("copy", 1, path=path, inode=inode, target=target)
+
+
+@pytest.mark.parametrize(
+    ("waits_for", "copies", "is_kept"),
+    [
+        (None, [], False),
+        (["nas", "tape"], [], True),
+        (["nas", "tape"], [copied("/r/a", "nas")], True),
+        (["nas", "tape"], [copied("/r/a", "nas"), copied("/r/a", "nas")], True),
+        (["nas", "tape"], [copied("/r/a", "nas"), copied("/r/a", "tape")], False),
+        (["nas"], [copied("/r/a", "tape")], True),
+        (["nas"], [copied("/r/b", "nas")], True),
+        (["nas"], [copied("/r/a", "nas", inode=2)], True),
+        # Of a port that no target copies any more.
+        ([], [], True),
+        ([], [copied("/r/a", "nas")], False),
+        # Recorded anew since.
+        (["nas", "tape"], [copied("/r/a", "nas"), recorded("/r/a", 0.5), copied("/r/a", "tape")], True),
+    ],
+)
+def test_a_file_waits_for_a_copy_at_each_target(
+    tmp_path: Path, waits_for: list[str] | None, copies: list[Entry], is_kept: bool
+) -> None:
+    path = tmp_path / "3.jsonl"
+    append_entries(str(path), [recorded("/r/a", 3), *copies])
+    found = Known(Moment(NOW, 5000.0, "now"), lambda *_: None)
+    found.read(3, str(path), waits_for=waits_for)
+    assert (found.files["/r/a"].kept == NOT_COPIED) is is_kept

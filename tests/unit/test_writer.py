@@ -236,7 +236,7 @@ def test_a_file_is_removed_while_another_one_waits_for_its_count(bench: Bench) -
     fake = bench.recordings / "bin"
     fake.mkdir()
     os.mkfifo(fake / "go")
-    (fake / "ffprobe").write_text(f"#!/bin/sh\ncat {fake}/go\n")
+    (fake / "ffprobe").write_text(f"#!/bin/sh\nexec timeout 60 cat {fake}/go\n")
     (fake / "ffprobe").chmod(0o755)
     bench.ffmpeg = str(fake / "ffmpeg")
     path = bench.recordings / "cut.mp4"
