@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import fakerclone
 import pytest
+import s3
 from test_offload_copying import CONTENT, PATH, UNFINISHED, Bench
 
 from sdisup.contract.files import monotonic
@@ -249,3 +251,112 @@ class TestTheRealOne:
         assert b"".join(real.remote().read(PATH, len(CONTENT))) == CONTENT
         with pytest.raises(TargetProblem):
             b"".join(real.remote().read("none", 1))
+
+
+# ---- S3 ----
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3.Server]:
+    with s3.serving(tmp_path_factory.mktemp("moto") / "log") as server:
+        yield server
+
+
+@pytest.mark.slow
+@pytest.mark.limit(600)
+@pytest.mark.skipif(not shutil.which("rclone"), reason="no rclone is installed: apt-get install rclone")
+class TestS3:
+    """Against a server of its own on the loopback, with Debian's rclone."""
+
+    @pytest.fixture
+    def bucket(self, bench: RemoteBench, server: s3.Server, request: pytest.FixtureRequest) -> S3Bench:
+        return S3Bench(bench, server, f"s3:bucket-{abs(hash(request.node.name))}")
+
+    def test_a_file_is_verified_by_the_servers_digest(self, bucket: S3Bench) -> None:
+        done = bucket.run()
+        assert (done.verified, done.digest[:4]) == (HASH, "md5:")
+        assert bucket.names() == [PATH] and bucket.read(PATH) == CONTENT
+        assert bucket.run().was_there
+
+    def test_a_file_in_parts_is_read_back(self, bucket: S3Bench) -> None:
+        """What rclone's exit code says of it, this server makes wrong."""
+        bucket.configure(upload_cutoff="1M")
+        bucket.bench.file.write_bytes(CONTENT * 3)
+        assert bucket.run().verified == READ_BACK
+        assert bucket.names() == [PATH] and bucket.read(PATH) == CONTENT * 3
+
+    @pytest.mark.parametrize("content", [b"", b"other", CONTENT[:-1] + b"x"])
+    def test_what_stands_there_is_left(self, bucket: S3Bench, content: bytes) -> None:
+        bucket.put(PATH, content)
+        with pytest.raises(FileProblem, match="left as it is"):
+            bucket.run()
+        assert bucket.names() == [PATH] and bucket.read(PATH) == content
+
+    def test_what_comes_to_stand_there_meanwhile_is_left(self, bucket: S3Bench) -> None:
+        remote = bucket.remote()
+        remote.write(UNFINISHED, bucket.bench.source(), Digest("md5"))
+        bucket.put(PATH, b"somebody's")
+        assert not remote.rename(UNFINISHED, PATH, len(CONTENT))
+        assert bucket.read(PATH) == b"somebody's"
+
+    def test_what_an_interrupted_copy_left_is_removed(self, bucket: S3Bench) -> None:
+        bucket.put(UNFINISHED, CONTENT[:1000])
+        bucket.run()
+        assert bucket.names() == [PATH] and bucket.read(PATH) == CONTENT
+
+    def test_a_server_that_is_not_there_and_comes_back(self, bucket: S3Bench) -> None:
+        there = bucket.configuration
+        bucket.configuration = there.replace(str(bucket.server.port), "1")
+        with pytest.raises(TargetProblem) as raised:
+            bucket.run()
+        assert "refused" in str(raised.value) and "x7" not in str(raised.value)
+        bucket.configuration = there
+        bucket.run()
+        assert bucket.names() == [PATH]
+
+    def test_an_upload_that_is_killed_leaves_no_copy(self, bucket: S3Bench) -> None:
+        with bucket.bench.source() as source, pytest.raises(KeyboardInterrupt):
+
+            def interrupt(done: int) -> None:
+                if done > 1 << 20:
+                    raise KeyboardInterrupt
+
+            source.told = interrupt
+            copy(bucket.remote(), source, PATH, UNFINISHED)
+        assert PATH not in bucket.names()
+        bucket.run()
+        assert bucket.names() == [PATH] and bucket.read(PATH) == CONTENT
+
+
+class S3Bench:
+    """A bench whose target is a bucket."""
+
+    def __init__(self, bench: RemoteBench, server: s3.Server, target: str) -> None:
+        self.bench, self.server, self.target = bench, server, target
+        self.configuration = server.configuration()
+        self._rclone("mkdir", target)
+
+    def configure(self, **more: str) -> None:
+        self.configuration = self.server.configuration(**more)
+
+    def remote(self) -> Remote:
+        self.bench.configuration.write_text(self.configuration)
+        return Remote(self.target, str(self.bench.configuration))
+
+    def run(self) -> Copied:
+        with self.bench.source() as source:
+            return copy(self.remote(), source, PATH, UNFINISHED)
+
+    def put(self, path: str, content: bytes) -> None:
+        self._rclone("rcat", f"--size={len(content)}", f"{self.target}/{path}", content=content)
+
+    def read(self, path: str) -> bytes:
+        return self._rclone("cat", f"{self.target}/{path}")
+
+    def names(self) -> list[str]:
+        return sorted(self._rclone("lsf", "-R", "--files-only", self.target).decode().split())
+
+    def _rclone(self, *words: str, content: bytes = b"") -> bytes:
+        self.bench.configuration.write_text(self.configuration)
+        command = ["rclone", f"--config={self.bench.configuration}", *words]
+        return subprocess.run(command, input=content, stdout=subprocess.PIPE, check=True).stdout
