@@ -36,7 +36,7 @@ def _cells(report: Report) -> tuple[str, ...]:
     going = report.going
     now = "-"
     if going is not None:
-        now = f"{going.done_bytes * 100 // going.size_bytes}% of {going.path}"
+        now = f"{going.done_bytes * 100 // going.size_bytes}% {going.doing} of {going.path}"
     elif report.problems:
         now = "in trouble, see below"
     return tuple(
@@ -73,6 +73,7 @@ def document(reports: Iterable[Report]) -> list[dict[str, Any]]:
             "going": report.going
             and {
                 "path": report.going.path,
+                "doing": report.going.doing,
                 "bytes": report.going.size_bytes,
                 "done_bytes": report.going.done_bytes,
             },

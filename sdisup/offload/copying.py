@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from sdisup.contract.records import Record
 from sdisup.offload.digests import Digest, digest_of
-from sdisup.offload.source import FileProblem, Source
+from sdisup.offload.source import COMPARED, FileProblem, Source
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def copy(target: Target, source: Source, path: str, unfinished: str) -> Copied:
     if standing is not None:
         if standing.size_bytes == size_bytes:
             digest = digest_of(target.digest, source.chunks())
-            verified = _verified(target, path, digest, size_bytes)
+            verified = _verified(target, path, digest, source)
             if verified:
                 return Copied(path, digest, verified, was_there=True)
         raise FileProblem(_stands(path, standing, size_bytes))
@@ -84,7 +84,7 @@ def copy(target: Target, source: Source, path: str, unfinished: str) -> Copied:
         found = "is not there" if written is None else f"has {written.size_bytes} bytes"
         target.remove(unfinished)
         raise FileProblem(f"the copy {found} after it was written, not {size_bytes} bytes")
-    verified = _verified(target, unfinished, counted.text, size_bytes)
+    verified = _verified(target, unfinished, counted.text, source)
     if not verified:
         target.remove(unfinished)
         raise FileProblem("the copy differs from the file, as it was read back, and was removed")
@@ -94,12 +94,22 @@ def copy(target: Target, source: Source, path: str, unfinished: str) -> Copied:
     return Copied(path, counted.text, verified)
 
 
-def _verified(target: Target, path: str, digest: str, size_bytes: int) -> str:
+def _verified(target: Target, path: str, digest: str, source: Source) -> str:
     """How the content at a path was compared with a digest; empty if it differs."""
+    size_bytes = source.file.size_bytes
+    source.told(COMPARED, 0)
     if target.own_digest(path, size_bytes) == digest:
         return HASH
     # What a target calls its digest may be that of something else, as of an object that S3 has encrypted.
-    return READ_BACK if digest_of(target.digest, target.read(path, size_bytes)) == digest else ""
+    return READ_BACK if digest_of(target.digest, _counted(target.read(path, size_bytes), source)) == digest else ""
+
+
+def _counted(chunks: Iterator[bytes], source: Source) -> Iterator[bytes]:
+    done_bytes = 0
+    for data in chunks:
+        yield data
+        done_bytes += len(data)
+        source.told(COMPARED, done_bytes)
 
 
 def _stands(path: str, standing: Standing | None, size_bytes: int) -> str:

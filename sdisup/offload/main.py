@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import functools
 import hashlib
 import os
 import sys
@@ -24,7 +25,7 @@ from sdisup.offload.copying import Copied, copy
 from sdisup.offload.directory import Directory
 from sdisup.offload.plan import Known, Recorded, due, in_order, relative_path, target_path, unfinished_path
 from sdisup.offload.remote import Remote
-from sdisup.offload.source import FileProblem, Gone, Refused, Source, TargetProblem
+from sdisup.offload.source import COPIED, FileProblem, Gone, Refused, Source, TargetProblem
 from sdisup.offload.state import GONE, WITH_TARGET, Entered, Going, State, load_state, offload_directory, save_state
 
 TYPE_CHECKING = False
@@ -47,6 +48,9 @@ class Places(Record):
     ledger: str = LEDGER_DIRECTORY
     run: str = RUN_DIRECTORY
     machine_id: str = MACHINE_ID
+
+
+APPLIANCE = Places()
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -76,10 +80,12 @@ def run(
     offload: AppliedOffload,
     applied: Applied,
     connect: Callable[[], Directory | Remote],
-    places: Places = Places(),  # noqa: B008 - a record is frozen
-    say: Callable[[str], None] = print,
+    places: Places = APPLIANCE,
+    say: Callable[[str], None] | None = None,
 ) -> int:
     """Copy what waits. Returns 0 also where nothing can be copied now, and where another process is at it."""
+    # The journal gets each line at once: a run may take hours.
+    say = say or functools.partial(print, flush=True)
     os.makedirs(offload_directory(places.run), mode=0o755, exist_ok=True)
     lock = open_lock(f"{offload_directory(places.run)}/{offload.name}.lock")
     try:
@@ -214,8 +220,8 @@ class _Run:
         began = monotonic()
         try:
             with Source(file, _above(file.path, self._directories), self._offload.bandwidth_mbps * 1e6) as source:
-                source.told = lambda done: self._going(file, done)
-                self._going(file, 0)
+                source.told = lambda doing, done: self._going(file, doing, done)
+                self._going(file, COPIED, 0)
                 path = self._path(file, port)
                 done = copy(target, source, path, unfinished_path(path, _machine(self._places.machine_id), file))
                 inode = os.fstat(source.descriptor).st_ino
@@ -259,8 +265,8 @@ class _Run:
 
     # ---- Telling ----
 
-    def _going(self, file: Recorded, done_bytes: int) -> None:
-        self._state.going = Going(os.getpid(), file.path, file.size_bytes, done_bytes, monotonic())
+    def _going(self, file: Recorded, doing: str, done_bytes: int) -> None:
+        self._state.going = Going(os.getpid(), file.path, file.size_bytes, doing, done_bytes, monotonic())
         self._save_now_and_then()
 
     def _save_now_and_then(self) -> None:

@@ -20,6 +20,7 @@ READ_BYTES = 1 << 20
 FORGET_BYTES = 8 << 20
 """So much of what was read may stay in the page cache, which the recordings' writes need."""
 BEHIND_S = 1.0
+COPIED, COMPARED = "copied", "compared"
 
 
 class FileProblem(Exception):
@@ -42,13 +43,13 @@ class Source:
     """An open recording. While it is open nobody gets a lease on it (fcntl(2)), and it is locked for where there are no
     leases (flock(2), shared): so retention sees that it is being read.
 
-    `told` is called with the number of bytes that were read so far.
+    `told` is called with what is done, COPIED or COMPARED, and with how many bytes so far.
     """
 
     def __init__(self, file: Recorded, directory: str, bits_per_s: float = 0.0) -> None:
         """`directory` is that of the recordings that the file is in, empty for none. Raises FileProblem."""
         self.file = file
-        self.told: Callable[[int], None] = lambda _: None
+        self.told: Callable[[str, int], None] = lambda _, __: None
         self._bits_per_s = bits_per_s
         try:
             self.descriptor = _open(file.path, directory)
@@ -106,7 +107,7 @@ class Source:
                 raise FileProblem(f"{self.file.path} became shorter while it was copied")
             yield data
             offset += len(data)
-            self.told(offset)
+            self.told(COPIED, offset)
             if offset - forgotten >= FORGET_BYTES:
                 os.posix_fadvise(self.descriptor, forgotten, offset - forgotten, os.POSIX_FADV_DONTNEED)
                 forgotten = offset

@@ -16,8 +16,8 @@ from sdisup.offload.plan import wait_s
 LIMIT_BYTES = 16 << 20
 FILES_LIMIT = 10_000
 """Troubles that are kept, so that it can be read; files beyond that are tried again by each run."""
-STUCK_S = 300.0
-"""For how long nothing may go on before people are told: longer than what ends an rclone that hangs."""
+STUCK_S, STUCK_S_PER_BYTE = 300.0, 1 / 10e6
+"""For how long nothing may go on before people are told: longer than what ends an rclone that hangs (remote.py)."""
 
 
 GONE, WITH_TARGET = "gone", "with target"
@@ -44,11 +44,12 @@ class Trouble(Record):
 
 
 class Going(Record):
-    """What is being copied. `moved_at` is when something last went on, by CLOCK_MONOTONIC."""
+    """What is being copied. `doing` is what is done with it, `moved_at` when that last went on, by CLOCK_MONOTONIC."""
 
     pid: int
     path: str
     size_bytes: int
+    doing: str
     done_bytes: int
     moved_at: float
 
@@ -149,9 +150,9 @@ def problems_of(name: str, state: State) -> list[str]:
     """What is wrong with a target, in the operator's words: of the target as a whole, and how many files fail."""
     found = []
     going = state.going
-    if going is not None and is_running(going, name) and monotonic() - going.moved_at > STUCK_S:
-        idle_s = monotonic() - going.moved_at
-        found.append(f"nothing goes on for {idle_s:.0f} s while {going.path} is copied: does the target hang?")
+    idle_s = monotonic() - going.moved_at if going is not None and is_running(going, name) else 0.0
+    if going is not None and idle_s > STUCK_S + going.size_bytes * STUCK_S_PER_BYTE:
+        found.append(f"nothing goes on for {idle_s:.0f} s while {going.path} is {going.doing}: does the target hang?")
     elif state.trouble is not None:
         since = time.strftime("%Y-%m-%d %H:%M", time.localtime(state.trouble.since))
         found.append(f"{state.trouble.text} (since {since}; it is tried again, and nothing is lost)")

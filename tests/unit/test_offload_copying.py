@@ -269,7 +269,7 @@ def test_a_file_that_retention_is_about_to_delete_is_left(bench: Bench, no_sigio
 def test_a_file_that_changes_while_it_is_copied(bench: Bench, target: Directory, change: bytes) -> None:
     with bench.source() as source:
 
-        def changed(_: int) -> None:
+        def changed(_: str, __: int) -> None:
             with open(bench.file, "ab") as file:
                 file.write(change)
                 file.truncate(file.tell() if change else 5)

@@ -304,16 +304,22 @@ def test_a_state_that_nobody_can_use_is_made_anew(bench: Bench, content: str) ->
 
 def test_while_a_file_is_copied_it_is_told_how_far(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     path = bench.record("a.mp4")
-    seen: list[int] = []
+    seen: list[tuple[str, int]] = []
     going = module._Run._going
 
-    def told(self: Any, file: Any, done: int) -> None:
+    def told(self: Any, file: Any, doing: str, done: int) -> None:
         bench.now += 2
-        going(self, file, done)
-        seen.append(bench.state().going.done_bytes)
+        going(self, file, doing, done)
+        seen.append((bench.state().going.doing, bench.state().going.done_bytes))
         assert bench.state().going.path == str(path)
 
     monkeypatch.setattr(module._Run, "_going", told)
     bench.run()
-    assert seen == [0, 1 << 20, 2 << 20, len(CONTENT)]
+    steps = [1 << 20, 2 << 20, len(CONTENT)]
+    assert seen == [
+        ("copied", 0),
+        *(("copied", at) for at in steps),
+        ("compared", 0),
+        *(("compared", at) for at in steps),
+    ]
     assert bench.state().going is None

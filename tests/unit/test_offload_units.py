@@ -10,7 +10,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from appliance import CHECKOUT
@@ -22,7 +22,9 @@ from sdisup.config.settings import Settings, parse_settings
 from sdisup.contract.applied import Applied, AppliedOffload, AppliedPort, load_applied, save_applied
 from sdisup.contract.files import boot_id, monotonic
 from sdisup.control import offloads
+from sdisup.control.bus import SystemdError, UnitState
 from sdisup.control.look import Look
+from sdisup.control.systemd import DONE
 from sdisup.control.units import HEADER, UNIT_DIRECTORY, offload_files
 from sdisup.errors import UsageError
 from sdisup.ledger.lines import append_entries, ledger_path
@@ -130,6 +132,56 @@ def test_what_a_remote_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert problems_of(tmp_path, "s3:x") == ([] if is_root else [problem])
 
 
+# ---- What apply does with their units ----
+
+
+class FakeSystemd:
+    """systemd, with the timers that run."""
+
+    def __init__(self, *active: str) -> None:
+        self.active, self.jobs = set(active), [("", "")][:0]
+        self.results: dict[str, Any] = {}
+
+    def units(self, pattern: str) -> dict[str, UnitState]:
+        assert pattern == "sdi-offload@*.timer"
+        return {name: UnitState("loaded", "active", "waiting", "/x") for name in self.active}
+
+    def run_jobs(self, verb: str, units: Any, limit_s: float) -> dict[str, Any]:
+        self.jobs += [(verb, unit) for unit in units]
+        return {unit: self.results.get(unit, DONE) for unit in units}
+
+
+NAS, TAPE = AppliedOffload("nas", "/mnt/nas", "box"), AppliedOffload("tape", "tape:", "box")
+
+
+def test_a_timer_that_does_not_run_is_started() -> None:
+    warnings: list[str] = []
+    systemd = FakeSystemd("sdi-offload@nas.timer")
+    assert offloads.start_timers(cast(Any, systemd), [NAS], warnings.append) == []
+    assert offloads.start_timers(cast(Any, systemd), [NAS, TAPE], warnings.append) == ["sdi-offload@tape.timer"]
+    assert systemd.jobs == [("Start", "sdi-offload@tape.timer")] and not warnings
+    systemd.results = {"sdi-offload@tape.timer": "failed"}
+    assert offloads.start_timers(cast(Any, systemd), [NAS, TAPE], warnings.append) == []
+    assert warnings[0].startswith("sdi-offload@tape.timer has not been started (failed)")
+
+
+def test_what_is_no_longer_configured_is_stopped_and_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link, state = tmp_path / "sdi-offload@tape.timer", tmp_path / "tape.json"
+    link.symlink_to("/nowhere")
+    state.write_text("{}")
+    monkeypatch.setattr(offloads, "WANTS_DIRECTORY", str(tmp_path))
+    monkeypatch.setattr(offloads, "state_path", lambda name: f"{tmp_path}/{name}.json")
+    warnings: list[str] = []
+    systemd = FakeSystemd()
+    offloads.stop_former(cast(Any, systemd), Applied({}, [], (NAS, TAPE)), [NAS], warnings.append)
+    assert systemd.jobs == [("Stop", "sdi-offload@tape.timer"), ("Stop", "sdi-offload@tape.service")]
+    assert not os.path.lexists(link) and not state.exists() and not warnings
+    systemd.results = dict.fromkeys(("sdi-offload@tape.timer", "sdi-offload@tape.service"), SystemdError("no bus"))
+    offloads.stop_former(cast(Any, systemd), Applied({}, [], (TAPE,)), [], warnings.append)
+    assert len(warnings) == 2
+    offloads.stop_former(cast(Any, FakeSystemd()), Applied({}, [], (NAS,)), [NAS], warnings.append)
+
+
 # ---- What people are told ----
 
 
@@ -175,11 +227,11 @@ def test_nothing_is_copied_yet(bench: Bench) -> None:
 def test_what_is_copied_what_waits_and_what_is_wrong(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sdisup.offload.report.is_running", lambda *_: True)
     files = {"/r/b": trouble("a file of 3 bytes stands at box/CAM3/b"), "/r/c": trouble("/r/c is not there", GONE)}
-    going = Going(os.getpid(), "/r/b", 10**9, 41 * 10**7, monotonic())
+    going = Going(os.getpid(), "/r/b", 10**9, "copied", 41 * 10**7, monotonic())
     bench.say(files=files, entered=(Entered(3, "/r/a", 10**9, "box/CAM3/a"),), going=going)
     assert bench.lines() == [
         "NAME  TARGET     COPIED   GB  WAIT   GB  NOW",
-        "nas   nas:x/box       1  1.0     1  1.0  41% of /r/b",
+        "nas   nas:x/box       1  1.0     1  1.0  41% copied of /r/b",
         "nas: 1 file cannot be copied; see: sdisup offload nas",
         "nas: a file of 3 bytes stands at box/CAM3/b",
         "nas: 1 that waited are no longer there; the ledger does not know who removed them",
@@ -206,13 +258,13 @@ def test_a_dead_target_is_one_line_in_the_status(bench: Bench, monkeypatch: pyte
 
 
 def test_a_target_that_hangs_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench.say(going=Going(os.getpid(), "/r/b", 10**9, 5, monotonic() - 1000))
+    bench.say(going=Going(os.getpid(), "/r/b", 10**9, "compared", 5, monotonic() - 1000))
     # This process does not copy.
     assert all_problems(bench.run) == []
     monkeypatch.setattr(state_module, "is_running", lambda *_: True)
     (line,) = all_problems(bench.run)
     assert re.fullmatch(
-        r"offload nas: nothing goes on for 1\d\d\d s while /r/b is copied: does the target hang\?", line
+        r"offload nas: nothing goes on for 1\d\d\d s while /r/b is compared: does the target hang\?", line
     )
 
 

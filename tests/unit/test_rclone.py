@@ -317,7 +317,7 @@ class TestS3:
     def test_an_upload_that_is_killed_leaves_no_copy(self, bucket: S3Bench) -> None:
         with bucket.bench.source() as source, pytest.raises(KeyboardInterrupt):
 
-            def interrupt(done: int) -> None:
+            def interrupt(_: str, done: int) -> None:
                 if done > 1 << 20:
                     raise KeyboardInterrupt
 
