@@ -10,11 +10,13 @@ from fakebus import FakeBus
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sdisup.config.settings import Settings
 from sdisup.contract.applied import AppliedPort
 from sdisup.contract.mounts import Mount, parse_mounts
 from sdisup.contract.status import PortStatus
-from sdisup.control import beneath, observe
+from sdisup.control import beneath, check, observe
 from sdisup.control.beneath import Sources, devices, read_only, smartd_warnings, troubles
+from sdisup.control.look import Look
 
 
 def mount(line: str) -> Mount:
@@ -330,6 +332,20 @@ def test_the_status_warns(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [status.warnings for status in observe.full_statuses(ports)] == [
         ("full soon", "/r0: broken"), ("/r1: broken",),
     ]  # fmt: skip
+
+
+def test_a_check_warns_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once, however many directories are there, and it is no problem that keeps anybody from an apply."""
+    (tmp_path / "sdisup.toml").write_text('[defaults]\nsource = { kind = "test" }\n[port.1]\nrecordings = "/srv/b"\n')
+    settings = Settings.load(str(tmp_path / "sdisup.toml"))
+    monkeypatch.setattr(check, "look_at", lambda paths: {path: Look(free_bytes=1 << 40) for path in paths})
+    monkeypatch.setattr(check, "_user_problems", list)
+    monkeypatch.setattr(check, "_executable_problems", lambda _: [])
+    monkeypatch.setattr(check, "space_warnings", lambda _: ["/srv: full in 10 minutes"])
+    monkeypatch.setattr(check, "troubles", lambda places: dict.fromkeys(places, ("/srv: the array md0 is degraded",)))
+    found, doubts = check.report(settings, quick=True)
+    assert not [text for text in found if "md0" in text or "full" in text]
+    assert doubts == ["/srv: full in 10 minutes", "/srv: the array md0 is degraded"]
 
 
 def test_of_this_machine() -> None:
