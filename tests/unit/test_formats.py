@@ -15,6 +15,7 @@ import random
 import shutil
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
@@ -205,6 +206,8 @@ ENCODED = {
                    "-c:v", "mpeg2video", "-flags", "+ildct+ilme", "-g", "12", "-bf", "2", "-c:a", "mp2"],
 }  # fmt: skip
 """What a sender's FFmpeg is told for each: B frames, and with mpeg2video fields and colours."""
+OPEN_GOP_PICTURES = {"hevc": 2, "mpeg2video": 2}
+"""So many of a GOP's pictures need the GOP before it, where the encoder leaves GOPs open unless told."""
 
 
 @pytest.mark.parametrize("ffmpeg", FFMPEGS)
@@ -213,7 +216,7 @@ def test_a_killed_copy_is_what_was_sent(source: str, container: str, sound: str,
     """The sender sends some pictures and then no more, as in the test above. All of them begin with a key frame."""
     capabilities = probe_ffmpeg(ffmpeg)
     pictures = random.Random(f"{SEED} {source} {container}").randrange(PICTURES_AT_LEAST, PICTURES_AT_MOST)
-    sent, fifo, file = tmp_path / "sent.ts", tmp_path / "fifo", tmp_path / f"a.{container}"
+    sent, fifo = tmp_path / "sent.ts", tmp_path / "fifo"
     seconds = str(pictures / RATE)
     # White, and a tone, from its first second on.
     graph = f"color=black:size=320x180:rate={RATE},drawbox=c=white:t=fill:enable='gte(t,1)'"
@@ -227,29 +230,52 @@ def test_a_killed_copy_is_what_was_sent(source: str, container: str, sound: str,
     os.mkfifo(fifo)
     given = ["-analyzeduration", "500000", "-f", "mpegts", "-i", str(fifo)]
     values: dict[str, Any] = {"source": {"kind": "custom", "input": given, "rate": RATE}, "codec": "copy"}
-    values |= {"container": container, **({"audio.codec": sound} if sound else {})}
+    values |= {"container": container, "segment_s": SEGMENT_S, **({"audio.codec": sound} if sound else {})}
     port = parse_settings([("test.toml", {"appliance": {"ports": 1}, "defaults": values})]).ports[0]
     if sound and source == "h264" and missing_capabilities([port], ffmpeg, capabilities):
         pytest.skip("this FFmpeg does not copy the AAC of an MPEG-TS into it")
     arguments = build_ffmpeg_arguments(port, ffmpeg, capabilities)
-    log = tmp_path / "log"
+    log, first = tmp_path / "log", tmp_path / f"a-100.{container}"
+    output = str(first).replace("-100.", "-10%d.") if port.file_s else str(first)
     with log.open("wb") as stderr:
-        process = subprocess.Popen([*arguments[:-1], str(file)], stdin=subprocess.PIPE, stderr=stderr)
+        process = subprocess.Popen([*arguments[:-1], output], stdin=subprocess.PIPE, stderr=stderr)
     try:
         with fifo.open("wb", buffering=0) as feed:
             feed.write(sent.read_bytes())
-            recording = Recording(file, log, process)
-            recording.wait_until(lambda: file.exists() and time.time() - file.stat().st_mtime > SETTLED_S)
+            recording = Recording(first, log, process)
+            recording.wait_until(lambda: first.exists() and time.time() - recording.file.stat().st_mtime > SETTLED_S)
             recording.end()
     finally:
         process.kill()
         process.communicate()
-    readable = recording.readable_frames()
+    readable = decoded_frames(recording.files)
     print(f"\n| copy of {source}-{container} {sound} | {ffmpeg} | {pictures} | {pictures - readable} |")
     assert pictures - HOLD_BACK_LIMIT_S * RATE <= readable <= pictures
-    counted = count_pictures(str(file), container, is_even=False)
-    assert counted is not None
-    assert counted.count == readable
+    assert len(recording.files) == (2 if port.file_s else 1)
+    counted = [count_pictures(str(file), container, is_even=False) for file in recording.files]
+    alone = list(map(readable_frames, recording.files))
+    # Where the source's GOPs are open, a later file's first pictures need the one before it.
+    hidden = len(recording.files) - 1 and OPEN_GOP_PICTURES.get(source, 0)
+    assert [found and found.count for found in counted] == [*alone[:-1], alone[-1] + hidden]
+    assert readable == sum(alone) + hidden
+    for file in recording.files:
+        check_copy(file, of_sent, source, is_as_sent=sound == "copy" or container == "mkv")
+    white_s, tone_s = steps_of(first)
+    assert abs(white_s - tone_s) < 0.03
+
+
+def decoded_frames(files: Sequence[Path]) -> int:
+    """How many pictures are decoded of files of one recording, one upon the other."""
+    listed = files[0].with_name("listed")
+    listed.write_text("".join(f"file '{file}'\n" for file in files))
+    command = [shutil.which("ffmpeg") or "ffmpeg", "-v", "error", "-f", "concat", "-safe", "0", "-i", str(listed)]
+    command += ["-map", "0:v:0", "-fps_mode", "passthrough", "-f", "framecrc", "-"]
+    said = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=100).stdout
+    return sum(not line.startswith("#") for line in said.splitlines())
+
+
+def check_copy(file: Path, of_sent: list[dict[str, Any]], source: str, *, is_as_sent: bool) -> None:
+    """That picture and sound of a file are what was sent."""
     # The timecode is a stream of data.
     picture, heard = [part for part in probe(file, "-show_streams")["streams"] if part["codec_type"] != "data"]
     alike = ("codec_name", "profile", "pix_fmt", "width", "height", "color_space", "color_primaries", "r_frame_rate")
@@ -258,12 +284,9 @@ def test_a_killed_copy_is_what_was_sent(source: str, container: str, sound: str,
         # Of those of a GOP that is cut off the last ones are not shown.
         frames = probe(file, "-show_frames", "-select_streams", "v:0", "-read_intervals", "%+#4")["frames"]
         assert {(frame["interlaced_frame"], frame["top_field_first"]) for frame in frames} == {(1, 1)}
-    is_as_sent = sound == "copy" or container == "mkv"
     # In mp4 one number is for all layers of MPEG audio.
     name = "mp2" if heard["codec_name"] == "mp3" else heard["codec_name"]
     assert name == (of_sent[1]["codec_name"] if is_as_sent else "aac")
-    white_s, tone_s = steps_of(file)
-    assert abs(white_s - tone_s) < 0.03
 
 
 def steps_of(file: Path) -> tuple[float, float]:
