@@ -581,6 +581,9 @@ def _doubts(port: Port, own_keys: set[str]) -> Iterator[Remark]:
         yield ("segment_on_clock", "segment_s", "container"), f"{_one_file(port)}; this has no effect"
     elif port.segment_s and not port.file_s and "segment_s" in own_keys:
         yield ("segment_s", "container"), f"{_one_file(port)}; this has no effect"
+    elif port.segment_s and not port.file_s and port.record_at_boot:
+        text = f"{_one_file(port)}, for as long as the port records: until it is restarted or cut --now"
+        yield ("record_at_boot", "codec", "container"), text
     if port.is_on_clock and _close_keys(port):
         text = f"{_close_keys(port)}, so that a file which begins just before the moment, by the recording's start or a"
         yield ("segment_on_clock", "gop_frames", "codec"), f"{text} step of the clock, is as short as that"

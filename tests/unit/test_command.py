@@ -203,6 +203,24 @@ def test_key_frames_are_what_keeps_files_by_the_clock_long_enough(table: dict[st
     assert not any("moment" in warning for warning in plain.warnings)
 
 
+ONE_FILE = [
+    ({"codec": "copy", "container": "mp4"}, "record_at_boot: a player loses pictures between two files of mp4"),
+    ({"codec": "xdcam", "source": {"kind": "test", "rate": 25, "size": "1920x1080"}},
+     "record_at_boot: FFmpeg loses a picture between two files of mxf"),
+    ({"codec": "copy", "container": "mkv"}, ""),
+    ({"codec": "copy", "container": "mp4", "segment_s": 0}, ""),
+    ({"codec": "copy", "container": "mp4", "record_at_boot": False}, ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("table", "said"), ONE_FILE)
+def test_a_recording_of_months_that_is_one_file_is_doubted(table: dict[str, Any], said: str) -> None:
+    stream = {"kind": "custom", "input": ["-i", "tcp://10.0.0.1:9"]}
+    given = {"source": stream, "record_at_boot": True, **table}
+    warnings = parse_settings([("x", {"appliance": {"ports": 1}, "defaults": given})]).warnings
+    assert [said in one for one in warnings if "for as long as the port records" in one] == [True] * bool(said)
+
+
 def of_the_file(arguments: list[str]) -> list[str]:
     """The arguments with the options of the files' muxer in place of those of the segment muxer, which has none."""
     if "segment" not in arguments:
