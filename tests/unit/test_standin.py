@@ -158,7 +158,7 @@ def start_in(directory: Path, behaviour: str = "ok", change: Change = list, **pa
 def arguments(channel: int = 0, **source: object) -> list[str]:
     """What sdisup runs for such a channel."""
     table = {"source": {"kind": "videomaster", "channel": channel, **source}, "container": "mkv", "bitrate_kbps": 400}
-    port = parse_settings([("test.toml", {"appliance": {"ports": 1}, "defaults": table})]).ports[0]
+    port = parse_settings([("test.toml", {"appliance": {"ports": 1}, "defaults": {"segment_s": 0, **table}})]).ports[0]
     every = frozenset({"libx264", "aac"})
     return build_ffmpeg_arguments(
         port, str(STANDIN), Capabilities("7.1.1", every, frozenset({"videomaster"}), hybrid_fragmented=False)
