@@ -87,7 +87,7 @@ end() {
 tidy_up() {
     local path leftovers=("$kept_units")
     for path in "$command" "$code" "$documents/README.md" "$sysusers" "$tmpfiles" "$needrestart" "$importable" "$configuration" \
-        "$state/applied.json" "$state/schedules.json" /etc/passwd /etc/group /etc/shadow /etc/gshadow; do
+        "$state/applied.json" "$state/schedules.json" "$state/retention.json" /etc/passwd /etc/group /etc/shadow /etc/gshadow; do
         leftovers+=("$path$kept" "$path.new")
     done
     rm -rf -- "${leftovers[@]}"
@@ -422,7 +422,7 @@ install_system_files() {
         say "user: sdisup"
     fi
     [ -d /run/sdisup ] || undo_by rm -rf -- /run/sdisup
-    for directory in /run/sdisup/requests "$state" "$state/ledger"; do
+    for directory in /run/sdisup/requests "$state" "$state/ledger" "$state/protected"; do
         [ -d "$directory" ] || undo_by remove_directory "$directory"
     done
     systemd-tmpfiles --create sdisup.conf
@@ -474,7 +474,10 @@ remove_user() {
 }
 
 # The unit files, drop-ins and links of sdisup's units, also those that others made, relative to their directory.
-unit_files() { find . -maxdepth 2 \( -path '*/sdi-record*' -o -path '*/sdi-ledger*' -o -path '*/sdi-schedule*' -o -path '*/sdi-retention*' -o -path '*/sdi-offload@*' \) ! -type d -print0; }
+unit_files() {
+    find . -maxdepth 2 \( -path '*/sdi-record*' -o -path '*/sdi-ledger*' -o -path '*/sdi-schedule*' \
+        -o -path '*/sdi-retention*' -o -path '*/sdi-offload@*' \) ! -type d -print0
+}
 
 keep_units() {
     undo_by rm -rf -- "$kept_units"
@@ -490,7 +493,7 @@ restore_units() {
     local file
     if [ -d /run/systemd/system ] && [ ! -e "$kept_units/sdi-record@.service" ]; then
         # A first installation: there are no former units for what it started.
-        systemctl stop 'sdi-schedule*' 'sdi-offload@*' 'sdi-record@*.service' 'sdi-record-retry@*.service' 'sdi-ledger*.service'
+        systemctl stop 'sdi-retention*' 'sdi-schedule*' 'sdi-offload@*' 'sdi-record@*.service' 'sdi-record-retry@*.service' 'sdi-ledger*.service'
     fi
     (
         cd "$units" || exit 1
@@ -614,7 +617,7 @@ remove_units() {
     remove_empty_unit_directories
     if [ -d /run/systemd/system ]; then
         systemctl daemon-reload
-        systemctl reset-failed 'sdi-schedule*' 'sdi-offload@*' 'sdi-record@*.service' 'sdi-record-retry@*.service' 'sdi-ledger*.service' \
+        systemctl reset-failed 'sdi-retention*' 'sdi-schedule*' 'sdi-offload@*' 'sdi-record@*.service' 'sdi-record-retry@*.service' 'sdi-ledger*.service' \
             2>/dev/null || :
     fi
 }
@@ -625,8 +628,8 @@ remove_files() {
         rm -f -- "$lock_rules"
     fi
     rm -f -- "$command" "$sysusers" "$tmpfiles" "$needrestart" "$importable" "$state/applied.json" \
-        "$state/schedules.json"
-    rm -rf -- "$state/orders"
+        "$state/schedules.json" "$state/retention.json"
+    rm -rf -- "$state/orders" "$state/retention"
     rmdir --ignore-fail-on-non-empty -- "$(dirname "$needrestart")" /etc/needrestart 2>/dev/null || :
     rm -rf -- "$documents" "$code" "$code"-*
     # Which ports were stopped is kept for a new installation, until the machine goes down.

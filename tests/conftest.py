@@ -53,7 +53,7 @@ tar -cf {PRISTINE} -C / etc/sdisup etc/systemd/system var/lib/sdisup
 RESET_STATE = f"""
 systemctl --no-block stop sdi-record.target 'sdi-record@*'
 systemctl kill --signal=KILL 'sdi-record@*' 2>/dev/null
-systemctl stop 'sdi-record@*' 'sdi-record-retry@*' 'sdi-ledger*'
+systemctl stop 'sdi-record@*' 'sdi-record-retry@*' 'sdi-retention*' 'sdi-ledger*'
 systemctl reset-failed
 set -e
 rm -rf /etc/sdisup /etc/systemd/system /var/lib/sdisup /run/systemd/system/sdi-record*

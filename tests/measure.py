@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -169,6 +170,56 @@ def time_python(rounds: int) -> tuple[float, float]:
     return statistics.median(by_unit), statistics.median(by_python)
 
 
+MANY_FILES = 100_000
+# Makes a ledger of so many files, and the files; then says how long a look at them takes, and the largest memory.
+RETENTION = """
+import json, os, resource, sys, time
+sys.path.insert(0, CODE)
+from sdisup.contract.applied import Applied, AppliedPort, save_applied
+from sdisup.contract.files import utc_text
+from sdisup.contract.retention import Retention, Rules, save_rules
+from sdisup.retention.survey import Places, survey
+base, count = sys.argv[1], int(sys.argv[2])
+names = ("ledger", "run", "applied.json", "rules.json", "protected", "confirmed", "believed")
+places = Places(*(f"{base}/{name}" for name in names))
+if count:
+    for name in ("recordings", "ledger", "run", "protected"):
+        os.makedirs(f"{base}/{name}")
+    ports = {port: AppliedPort(port, f"CAM{port}", "h264", f"{base}/recordings", False, "r") for port in range(8)}
+    save_applied(Applied(ports, []), places.applied)
+    save_rules(Retention(Rules(max_age=30 * 86400, max_files=count // 2), {}), places.rules)
+    ledgers = [open(f"{places.ledgers}/{port}.jsonl", "w") for port in ports]
+    for number in range(count):
+        port, end = number % 8, utc_text(time.time() - 20 * 86400 + number)
+        path = f"{base}/recordings/CAM{port}_{number:08}T120000Z.mp4"
+        made = os.open(path, os.O_CREAT | os.O_WRONLY)
+        inode = os.fstat(made).st_ino
+        entry = {"v": 1, "kind": "file", "port_index": port, "take": None, "boot_id": "b" * 36, "start": end,
+                 "end": end, "start_monotonic": 8248.406, "end_monotonic": 8268.567, "seconds": 20.16, "path": path,
+                 "frames": 504, "duplicated": 0, "dropped": 0, "bytes": 0, "codec": "h264", "ended": "complete",
+                 "ffmpeg_version": "Lavf61.7.103", "inode": inode, "number": number // 8 + 1}
+        os.close(made)
+        ledgers[port].write(json.dumps(entry, separators=(",", ":")) + "\\n")
+else:
+    begun = time.monotonic()
+    found = survey(places)
+    assert found.files and len(found.plan.deletions) == found.files // 2
+    print(time.monotonic() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+def measure_retention(rounds: int) -> tuple[float, float]:
+    """Seconds and MiB of a look at many files of which half are to go (medians)."""
+    base = "/var/tmp/many-recordings"
+    program = [sys.executable, "-I", "-S", "-c", f"CODE = {CODE!r}\n{RETENTION}", base]
+    shutil.rmtree(base, ignore_errors=True)
+    subprocess.run([*program, str(MANY_FILES)], check=True)
+    found = [subprocess.run([*program, "0"], check=True, capture_output=True, text=True).stdout for _ in range(rounds)]
+    shutil.rmtree(base)
+    times, sizes = zip(*(map(float, line.split()) for line in found), strict=True)
+    return statistics.median(times), statistics.median(sizes)
+
+
 def report(name: str, value: float, unit: str, limit: float, detail: str = "") -> bool:
     good = value <= limit
     print(f"{name:<58} {value:8.2f} {unit:<4} limit {limit:g} {'' if good else 'EXCEEDED '}{detail}", flush=True)
@@ -222,6 +273,11 @@ def inside(rounds: int) -> int:
         report(
             "sdisup status of eight ports, over a bare Python", status - bare, "ms", 30, f"{status:.1f} - {bare:.1f}"
         ),
+    ]
+    seconds, size = measure_retention(rounds)
+    good += [
+        report("retention of 100,000 files, half of which go", seconds, "s", 2),
+        report("its memory", size, "MiB", 60),
     ]
     return 0 if all(good) else 1
 

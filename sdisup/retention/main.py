@@ -15,7 +15,7 @@ from sdisup.contract.disks import made_path, say_in
 from sdisup.contract.files import Unreadable, boot_id, boottime_ns, monotonic
 from sdisup.contract.retention import MIN_FREE, Report, read_report, size_text, write_report
 from sdisup.errors import SdisupError
-from sdisup.ledger.health import ledger_problem
+from sdisup.ledger.health import ledger_problem, port_problem
 from sdisup.ledger.spool import DELETE, RETENTION, Spool
 from sdisup.retention.disk import GONE, Remover
 from sdisup.retention.survey import APPLIANCE, Places, Survey, survey, write_mark
@@ -69,12 +69,12 @@ class Run:
 
     def _delete(self, remover: Remover, batch: Sequence[Deletion], found: Survey) -> None:
         due = [one for one in batch if self._may_go(remover, one, found)]
-        problem = ledger_problem(self._places.run)
+        problem = self._ledger_problem({one.file.port_index for one in due})
         if problem and batch[0].rule != MIN_FREE:
             # What is told now would be deleted whenever the ledger has it, whatever is said of it until then.
             due = []
-        elif due and not self._tell(due):
-            problem = f"the ledger has not answered for {ANSWER_S:g} s"
+        elif not self._tell(due, wait_s=0.0 if problem else ANSWER_S):
+            problem = problem or f"the ledger has not answered for {ANSWER_S:g} s"
         if problem:
             self.problems["ledger"] = f"nothing is deleted but what a disk needs to be free: {problem}"
         for one in due:
@@ -99,7 +99,13 @@ class Run:
         free = remover.free_bytes()
         return free >= found.retention.value(MIN_FREE, one.file.port_index)
 
-    def _tell(self, due: Sequence[Deletion]) -> bool:
+    def _ledger_problem(self, ports: set[int]) -> str:
+        """Why the ledger will not answer: its process is away, or its disk hangs or is full, as that of the recordings
+        may be."""
+        run = self._places.run
+        return ledger_problem(run) or next(filter(None, (port_problem(port, run) for port in sorted(ports))), "")
+
+    def _tell(self, due: Sequence[Deletion], wait_s: float) -> bool:
         """Tell the ledger, and wait until it has it durably; whether it has."""
         spools = []
         for port in sorted({one.file.port_index for one in due}):
@@ -111,9 +117,9 @@ class Run:
                 if one.file.port_index == port:
                     spools[-1].note(DELETE, now, path=one.file.path, inode=one.file.inode, rule=one.why)
             spools[-1].retry()
-        until = monotonic() + ANSWER_S
+        until = monotonic() + wait_s
         while not all(spool.is_safe() for spool in spools):
-            if monotonic() > until:
+            if monotonic() >= until:
                 return False
             time.sleep(POLL_S)
         return True

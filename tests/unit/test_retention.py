@@ -293,6 +293,20 @@ def test_without_the_ledger_nothing_goes_but_for_want_of_space(bench: Bench, mon
     assert [name for name, _ in bench.deleted()] == ["a.mp4"]
 
 
+def test_a_ledger_on_the_same_full_disk_is_not_waited_for(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is written again when there is room, and has what went then."""
+    monkeypatch.setattr(module, "port_problem", lambda *_: "the ledger cannot be written (No space left on device)")
+    monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("it waits"))
+    old = bench.file("a.mp4", 40, size=4096)
+    free = next(iter(survey(bench.places).disks.spaces.values())).free_bytes
+    monkeypatch.setattr(disk_module, "_space", lambda *_: Space(free, 1 << 60, str(bench.recordings), frozenset({0})))
+    monkeypatch.setattr(disk_module.Remover, "free_bytes", lambda _: free)
+    bench.rules(min_free=free + 1).retain()
+    assert not old.exists()
+    bench.writer.turn()
+    assert [name for name, _ in bench.deleted()] == ["a.mp4"]
+
+
 def test_only_what_is_protected_is_left_and_the_disk_is_too_full(
     bench: Bench, capsys: pytest.CaptureFixture[str]
 ) -> None:
