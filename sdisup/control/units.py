@@ -51,6 +51,9 @@ SHARED_UNITS = (
 )
 RETENTION_UNITS = ("sdi-retention.service", "sdi-retention.timer", "sdi-retention.path")
 """Where the configuration has rules."""
+SHORT_SHARE = 2
+"""A disk on which half of `min_free` is free cannot wait for the timer. On one that is full of recordings less than all
+of it is free at most times: there the timer deletes what a few minutes need."""
 STOP_MARGIN_S = 7
 
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@+=:,./-{}[]^!&*()<>|?~")
@@ -176,7 +179,7 @@ def _render_port(
     nodes = [*port.source.nodes(), *hardware.nodes(port)]
     groups = [group for node, group in machine.node_groups if node in nodes]
     options = runner_options(port, [], revision, filesystem)
-    options = options.replaced(min_free_bytes=settings.retention.value(MIN_FREE, port.index))
+    options = options.replaced(min_free_bytes=settings.retention.value(MIN_FREE, port.index) // SHORT_SHARE)
     runner = [*RUNNER, *format_options(options)]
     return environment.get_template("sdi-record-port.conf.j2").render(
         header=HEADER,

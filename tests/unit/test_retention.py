@@ -321,6 +321,19 @@ def test_only_what_is_protected_is_left_and_the_disk_is_too_full(
     assert capsys.readouterr().out == ""
 
 
+def test_a_port_that_asks_in_vain_is_not_heard_each_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look at 100,000 files takes most of a second, and it asks every few seconds."""
+    bench.rules(max_files=1).file("a.mp4", 2)
+    bench.retain()
+    bench.file("b.mp4", 1)
+    monkeypatch.setenv("TRIGGER_PATH", "/run/sdisup/retention.wanted")
+    bench.retain()
+    assert bench.deleted() == []
+    monkeypatch.setattr(module, "VAIN_S", 0.0)
+    bench.retain()
+    assert bench.deleted() == [("a.mp4", "max_files 1")]
+
+
 def test_the_clock_is_not_believed_after_a_jump(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.rules(max_age=30 * 86400)
     paths = [bench.file(f"{days}.mp4", days) for days in (1, 2, 3, 4)]
