@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import select
 import stat
 
 from sdisup.contract.filesystem import (
@@ -33,6 +34,11 @@ if TYPE_CHECKING:
 RENUMBERED = frozenset({"vfat", "msdos", "exfat", "ntfs", "ntfs3", "cifs", "smb3", "9p", "overlay"})
 """Filesystems whose files may have other numbers after the next mount (for FUSE its program decides): there a file is
 known by its size and by when it was written to last."""
+LEASES = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "bcachefs", "jfs", "tmpfs", "vfat", "exfat"})
+"""Filesystems of this machine alone, where a lease tells whether anybody has a file open. NFSv4 and SMB refuse one that
+their server has not granted, just as if somebody had (fs/nfs/nfs4proc.c, nfs4_add_lease; fs/smb/client/cifsfs.c)."""
+ANSWER_S = 5.0
+"""A disk that takes longer to say how full it is hangs, and is left out: those that work are not to wait for it."""
 WRITTEN_BEFORE_S, WRITTEN_AFTER_S = 60.0, 900.0
 """How long before its last frame's time, and after it, a file of an unknown number may have been written to last: what
 encodes holds frames back, and a large file takes its time to be closed."""
@@ -51,10 +57,12 @@ class Recordings(Record):
 
 
 class Top(Record):
-    """A directory of recordings that is right: what its filesystem is, and whether files are known by their numbers."""
+    """A directory of recordings that is right: whether files are known by their numbers, and leases tell who has them
+    open."""
 
     directory: str
     has_numbers: bool
+    has_leases: bool
 
 
 class Disks:
@@ -69,6 +77,10 @@ class Disks:
     def open(self, recordings: Iterable[Recordings]) -> None:
         """Look at the directories; one that is missing, or on another disk, is a problem."""
         for place in recordings:
+            if not answers(place.directory):
+                text = f"{place.directory} does not answer; is its disk or its network mount still there?"
+                self.problems[place.directory] = f"{text} Nothing is deleted there"
+                continue
             try:
                 self._open(place)
             except OSError as error:
@@ -81,7 +93,8 @@ class Disks:
             self.problems[place.directory] = f"{text}: is its disk mounted? Nothing is deleted there"
             return
         kind = found.partition(":")[0].partition(" ")[0]
-        self._tops.append(Top(place.directory, kind not in RENUMBERED and not kind.startswith("fuse")))
+        has_numbers = kind not in RENUMBERED and not kind.startswith("fuse")
+        self._tops.append(Top(place.directory, has_numbers, kind in LEASES))
         self._tops.sort(key=lambda top: len(top.directory), reverse=True)
         descriptor = open_directory(place.directory)
         try:
@@ -137,6 +150,28 @@ class Disks:
                 self.sidecars.setdefault(path, []).append(name)
 
 
+def answers(directory: str) -> bool:
+    """Whether a directory's disk says how full it is, or that it is not there, within ANSWER_S. A child process asks:
+    one that waits for a dead disk cannot be ended."""
+    answer, asked = os.pipe2(os.O_CLOEXEC)
+    try:
+        child = os.fork()
+        if child == 0:
+            try:
+                os.statvfs(directory)
+            finally:
+                os._exit(0)
+        os.close(asked)
+        asked = -1
+        if not select.select([answer], [], [], ANSWER_S)[0]:
+            return False
+        os.waitpid(child, 0)
+        return True
+    finally:
+        for descriptor in {answer, asked} - {-1}:
+            os.close(descriptor)
+
+
 def _is_below(path: str, directory: str) -> bool:
     return path == directory or path.startswith(f"{directory.rstrip('/')}/")
 
@@ -159,7 +194,7 @@ class Remover:
 
     def __init__(self, disks: Disks) -> None:
         self._disks = disks
-        self._directory, self._descriptor, self._top = "", -1, Top("", True)
+        self._directory, self._descriptor, self._top = "", -1, Top("", True, True)
 
     def problem(self, file: File) -> str:
         """Why a file is not removed: "" if it could be now."""
@@ -193,7 +228,7 @@ class Remover:
             return _reason(error)
         try:
             found = os.fstat(descriptor)
-            problem = self._difference(file, found) or in_use(descriptor)
+            problem = self._difference(file, found) or in_use(descriptor, has_leases=self._top.has_leases)
             if is_removed and not problem:
                 os.unlink(name, dir_fd=self._descriptor)
         except OSError as error:
@@ -247,21 +282,21 @@ def _reason(error: OSError) -> str:
 CANNOT_TELL = (errno.EINVAL, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EPERM)
 
 
-def in_use(descriptor: int) -> str:
+def in_use(descriptor: int, *, has_leases: bool = True) -> str:
     """Whether anybody else has an open file open, in words; "" if nobody has. It is kept for this process until it is
     closed: who opens it meanwhile waits (fcntl(2), leases).
 
     Where a filesystem has no leases, who reads a recording for sdisup has a lock on it (control/join.py).
     """
     try:
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        if has_leases:
+            fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+            return ""
     except OSError as error:
         if error.errno == errno.EAGAIN:
             return "is open: somebody reads it"
         if error.errno not in CANNOT_TELL:
             raise
-    else:
-        return ""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -7,6 +7,7 @@ worth more than the account of one that goes, and the journal has it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -57,7 +58,9 @@ class Run:
         found = survey(self._places)
         self.problems.update(found.problems())
         if not found.clock_doubt:
-            write_mark(self._places.believed, found.now)
+            # The system's disk may be full, perhaps of recordings: the mark before it speaks for this boot as well.
+            with contextlib.suppress(OSError):
+                write_mark(self._places.believed, found.now)
         remover = Remover(found.disks)
         try:
             for told in found.told:

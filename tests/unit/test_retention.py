@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -373,13 +374,40 @@ def test_a_file_whose_number_means_nothing_is_known_by_its_time(bench: Bench, mo
     assert (path.exists(), other.exists()) == (False, True)
 
 
-def test_who_reads_is_known_by_a_lock_where_there_are_no_leases(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_does_not_answer_is_left_out(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = bench.rules(max_age=86400).file("a.mp4", 2)
+    here, statvfs = os.getpid(), os.statvfs
+    monkeypatch.setattr(os, "statvfs", lambda path: statvfs(path) if os.getpid() == here else signal.pause())
+    monkeypatch.setattr(disk_module, "ANSWER_S", 0.1)
+    bench.retain()
+    assert path.exists()
+    assert "does not answer" in bench.problems()[str(bench.recordings)]
+    for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+        os.kill(int(pid), signal.SIGKILL)
+        os.waitpid(int(pid), 0)
+
+
+def test_a_full_system_disk_keeps_from_nothing(bench: Bench) -> None:
+    """The last moment at which the clock was believed cannot be noted there."""
+    path = bench.rules(max_age=86400).file("a.mp4", 2)
+    os.mkdir(bench.places.believed)
+    bench.retain()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("kind", ["", "nfs4:server:/export"])
+def test_who_reads_is_known_by_a_lock_where_there_are_no_leases(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     path = bench.rules(max_age=86400).file("a.mp4", 2)
 
     def fails(*_: object) -> None:
-        raise OSError(errno.EINVAL, "Invalid argument")
+        # What NFS says of a lease that its server has not granted, whoever has the file open.
+        raise OSError(errno.EAGAIN if kind else errno.EINVAL, "")
 
     monkeypatch.setattr(fcntl, "fcntl", fails)
+    if kind:
+        monkeypatch.setattr(disk_module, "filesystem_identity", lambda _: kind)
     with path.open("rb") as reader:
         fcntl.flock(reader, fcntl.LOCK_SH)
         bench.retain()
