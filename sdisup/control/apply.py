@@ -146,6 +146,7 @@ def prepare(
     settings = _with_encoders(settings, capabilities, running, looks, warnings)
     machine = Machine(capabilities, systemd_version, filesystems, groups)
     warnings += _directory_warnings(looks_at, filesystems)
+    warnings += retain.problems(settings, looks_at)
     rendered = render(settings, machine)
     kept = [port for index, port in before.ports.items() if index in running and index not in settings.ports]
     others = {**rules([*settings.ports.values(), *kept]), **offload_files(settings)}

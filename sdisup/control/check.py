@@ -14,7 +14,7 @@ from sdisup.config.table import MAX_PORTS
 from sdisup.contract.applied import AppliedPort, load_applied
 from sdisup.contract.programs import ffprobe_beside
 from sdisup.contract.status import find_status, is_alive
-from sdisup.control import offloads
+from sdisup.control import offloads, retain
 from sdisup.control.beneath import troubles
 from sdisup.control.locks import is_hidden
 from sdisup.control.look import USER, Look, directory_doubt, directory_problem, look_at
@@ -54,6 +54,7 @@ def report(settings: Settings, quick: bool = False) -> tuple[list[str], list[str
     for port in settings.ports.values():
         found += [f"{port.label}: {text}" for text in _node_problems(port.source, looks)]
     found += offloads.problems(settings, looks)
+    found += retain.problems(settings, looks)
     found += filter(None, (kind.driver_problem() for kind in _kinds(settings)))
     for port in settings.ports.values():
         found += [f"{port.label}: {text}" for text in _file_problems(port.source, looks)]

@@ -41,6 +41,7 @@ class Look(Record):
     is_readable: bool = True
     is_writable: bool = True
     free_bytes: int = 0
+    size_bytes: int = 0
     real_path: str = ""
     filesystem: str = ""
     is_beside_system: bool = False
@@ -82,6 +83,7 @@ else:
         "is_readable": os.access(path, os.R_OK),
         "is_writable": os.access(path, needed),
         "free_bytes": space.f_bavail * space.f_frsize,
+        "size_bytes": space.f_blocks * space.f_frsize,
     })
 print(json.dumps(found))
 """

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from sdisup.config.settings import Settings
 from sdisup.contract.files import boot_id, boottime_ns
-from sdisup.contract.retention import RULES_PATH, Report, Retention, load_rules, read_report, save_rules
+from sdisup.contract.retention import (
+    MIN_FREE,
+    RULES_PATH,
+    Report,
+    Retention,
+    load_rules,
+    read_report,
+    save_rules,
+    size_text,
+)
+from sdisup.control.look import Look
 from sdisup.control.systemd import DONE, Systemd
 from sdisup.errors import SdisupError, root_hint
 from sdisup.retention.clock import Mark
@@ -36,6 +47,17 @@ def put_into_effect(systemd: Systemd, retention: Retention, say: Callable[[str],
     for name, result in systemd.run_jobs(verb, units, JOB_LIMIT_S).items() if units else ():
         say(f"{done} {name}" if result == DONE else f"{name} could not be {done}: {result}")
     return changed or bool(units)
+
+
+def problems(settings: Settings, looks: Mapping[str, Look]) -> list[str]:
+    """Rules that no disk of this machine can keep, each once."""
+    found: dict[str, None] = {}
+    for port in settings.ports.values():
+        size_bytes, limit = looks[port.recordings].size_bytes, settings.retention.value(MIN_FREE, port.index)
+        if 0 < size_bytes < limit:
+            text = f"{port.recordings} is on a disk of {size_text(size_bytes)}"
+            found[f"{text}, and retention.{MIN_FREE} asks for {size_text(limit)}: nothing is deleted for it"] = None
+    return list(found)
 
 
 def differs(retention: Retention) -> bool:

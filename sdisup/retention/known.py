@@ -126,6 +126,7 @@ class Known:
         missing.discard(target)
         if not missing:
             file.kept = ""
+            del self._missing[path]
 
     def _add(
         self, path: str, start: str, end: str, at: float, boot: str, size_bytes: int, inode: int, takes: Sequence[str]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import sdisup
 from sdisup.contract.applied import Applied, AppliedPort, save_applied
@@ -193,6 +196,23 @@ def test_what_is_not_what_the_ledger_has_is_left_alone(bench: Bench, change: str
         opened.close()
         bench.retain()
         assert bench.deleted() == [("a.mp4", "max_files 1")]
+
+
+def test_what_somebody_puts_in_its_place_meanwhile_stays(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = bench.rules(max_files=1).file("a.mp4", 2)
+    bench.file("b.mp4", 1)
+    other = bench.recordings / "other"
+    other.write_bytes(b"y" * 1000)
+
+    def replace(_: float) -> None:
+        if other.exists():
+            other.replace(path)
+        bench.writer.turn()
+
+    monkeypatch.setattr(time, "sleep", replace)
+    bench.retain()
+    bench.retain()
+    assert path.read_bytes() == b"y" * 1000
 
 
 def test_a_line_of_an_earlier_version_has_no_number(bench: Bench) -> None:
@@ -414,6 +434,63 @@ def test_who_reads_is_known_by_a_lock_where_there_are_no_leases(
         assert path.exists()
     bench.retain()
     assert not path.exists()
+
+
+STATES = (
+    "as it was", "as it was", "as it was", "another", "larger", "directory", "link", "open", "gone", "protected",
+    "unknown",
+)  # fmt: skip
+RULES = st.builds(
+    lambda age, count, size: {"max_age": age and age * 86400, "max_files": count, "max_size": size and size * 1000},
+    *[st.none() | st.integers(1, 6)] * 3,
+)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.sampled_from(STATES), st.integers(0, 12)), min_size=1, max_size=12), RULES)
+def test_only_what_a_ledger_has_goes_whatever_became_of_the_files(
+    tmp_path_factory: pytest.TempPathFactory, found: list[tuple[str, int]], rules: dict[str, Any]
+) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch, contextlib.ExitStack() as opened:
+        bench = Bench(tmp_path_factory.mktemp("retention"), monkeypatch)
+        paths = {}
+        for number, (state, days) in enumerate(found):
+            path = bench.recordings / f"{number}.mp4"
+            paths[path] = state
+            if state == "unknown":
+                path.write_bytes(b"x" * 1000)
+                continue
+            bench.file(path.name, days + number / 100)
+            change(path, state, bench, opened)
+        before = {path: path.lstat().st_ino for path in paths if os.path.lexists(path)}
+        bench.rules(**rules).retain()
+        gone = {path.name for path in before if not os.path.lexists(path)}
+        assert gone == {str(name) for name, _ in bench.deleted()}
+        assert {paths[bench.recordings / name] for name in gone} <= {"as it was"}
+        assert all(path.lstat().st_ino == inode for path, inode in before.items() if path.name not in gone)
+        os.close(bench.writer.lock)
+        os.close(bench.writer._wake)
+
+
+def change(path: Path, state: str, bench: Bench, opened: contextlib.ExitStack) -> None:
+    """What becomes of a file after its line was written."""
+    if state == "another":
+        path.with_suffix(".other").write_bytes(b"y" * 1000)
+        path.with_suffix(".other").replace(path)
+    elif state == "larger":
+        path.write_bytes(b"x" * 2000)
+    elif state in ("directory", "link"):
+        path.rename(path.with_suffix(".kept"))
+        if state == "link":
+            path.symlink_to(path.with_suffix(".kept"))
+        else:
+            path.mkdir()
+    elif state == "open":
+        opened.enter_context(path.open("rb"))
+    elif state == "gone":
+        path.unlink()
+    elif state == "protected":
+        save_protection(Protection(path=str(path)), bench.places.protected)
 
 
 def many(bench: Bench, count: int) -> None:

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from sdisup.config.settings import Settings, parse_settings
 from sdisup.contract.files import utc_text
 from sdisup.contract.retention import NO_RULES, Retention, Rules, load_rules, save_rules, size_text
+from sdisup.control import retain
+from sdisup.control.look import Look
 from sdisup.errors import ConfigError
 from sdisup.ledger.lines import Entry, append_entries
 from sdisup.ledger.moments import Moment
@@ -97,6 +99,15 @@ def test_rules_that_contradict_what_is_recorded() -> None:
     assert "no [offload.NAME] copies the files of port 0" in problems({"after_copy": True})[0]
     (text,) = problems(None, retention={"max_size": "1G"})
     assert text.startswith("a.toml: port.1.retention.max_size: 1G is less than one file of 3600 s at 8000 kbit/s")
+
+
+def test_more_free_than_a_disk_has_is_no_rule_for_it() -> None:
+    looks = {"/srv/recordings": Look(size_bytes=100 * G), "/srv/large": Look(size_bytes=300 * G)}
+    settings = parse({"min_free": "200G"}, recordings="/srv/large")
+    assert retain.problems(settings, looks) == [
+        "/srv/recordings is on a disk of 100G, and retention.min_free asks for 200G: nothing is deleted for it"
+    ]
+    assert retain.problems(settings, {**looks, "/srv/recordings": Look()}) == []
 
 
 def test_a_table_is_asked_for() -> None:
