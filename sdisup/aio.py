@@ -34,6 +34,9 @@ class RecorderManager:
         self.initialize = self._manager.initialize
         self.get_status = self._manager.get_status
         self.get_all_status = self._manager.get_all_status
+        self.protect = self._manager.protect
+        self.unprotect = self._manager.unprotect
+        self.protections = self._manager.protections
 
     async def start_recording(
         self,

@@ -93,7 +93,8 @@ def _pieces(
 
 def _opened(piece: Piece, ffprobe: str, sources: Sources, media: dict[str, Media], left_out: list[LeftOut]) -> Piece:
     """Open a piece's file and look into it; the piece with its frames counted. What cannot be is left out."""
-    problem = sources.open(piece.path)
+    deleted = LeftOut(piece.path, f"was deleted ({piece.deleted})") if piece.deleted else None
+    problem = deleted or sources.open(piece.path)
     if problem is None and piece.size_bytes not in (None, sources.size_bytes(piece.path)):
         size_bytes = sources.size_bytes(piece.path)
         problem = LeftOut(piece.path, f"has {size_bytes} bytes, and {piece.size_bytes} by the ledger: sdisup verify")

@@ -23,7 +23,7 @@ LEFT_OUT = "left out"
 class Piece(Record):
     """A take's part of a file: so many `frames` from `first` on, None where they have to be counted. `has_more`: the
     file goes on with another take. `missing_s` is what is missing before it, None if nothing is, and `cause` why.
-    `is_copied`: its source has encoded it.
+    `is_copied`: its source has encoded it. `deleted` is the rule by which its file went.
     """
 
     path: str
@@ -34,6 +34,7 @@ class Piece(Record):
     missing_s: float | None = None
     cause: str = ""
     is_copied: bool = False
+    deleted: str = ""
 
 
 class Media(Record):
@@ -154,7 +155,10 @@ def pieces_of(rows: Iterable[Row], gaps: Sequence[Row]) -> tuple[list[Piece], li
             continue
         missing_s, cause = _between(before, row, gaps) if before is not None else (None, "")
         pieces.append(
-            Piece(path, row.first_frame, row.frames, row.has_more, row.size_bytes, missing_s, cause, row.codec == COPY)
+            Piece(
+                *(path, row.first_frame, row.frames, row.has_more, row.size_bytes, missing_s, cause, row.codec == COPY),
+                row.deleted,
+            )
         )
         before = row
     return pieces, left_out

@@ -290,6 +290,15 @@ def test_a_file_that_is_not_what_was_recorded_is_told_or_left_out(tmp_path: Path
     assert [one.path for one in made.left_out] == [str(files[1]), str(files[2])]
 
 
+def test_a_file_that_a_rule_has_deleted_says_so(tmp_path: Path, files: list[Path]) -> None:
+    take = Take(tmp_path, files)
+    files[1].unlink()
+    gone = entry("delete", 900, 900, rule="max_age 30d", path=str(files[1]), inode=1)
+    append_entries(ledger_path(3, str(tmp_path)), [gone])
+    with pytest.raises(SdisupError, match=rf"{files[1].name} was deleted \(max_age 30d\)"):
+        take.export()
+
+
 def test_a_result_that_lacks_frames_is_no_result(tmp_path: Path, files: list[Path]) -> None:
     take = Take(tmp_path, files[:2])
     path = ledger_path(3, str(tmp_path))
