@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 
 from sdisup.cli.tables import printable
 from sdisup.cli.words import LocalTexts, length_text
+from sdisup.contract.lean import encoder
 from sdisup.ledger.accounts import CANNOT_WORK, Account, Row
 
 NOTHING = "-"
@@ -135,8 +135,7 @@ def _remarks(account: Account) -> Iterator[str]:
 def document_lines(name: str, found: Sequence[PortAccount]) -> Iterator[str]:
     """The lines of the JSON document `{"gaps": […], "sums": […]}`, one a row; the document is never whole in memory."""
     document = gap_document if name == "gaps" else file_document
-    # json.dumps() would make an encoder for each row.
-    encode = json.JSONEncoder(ensure_ascii=False).encode
+    encode = encoder(ensure_ascii=False)
     yield f'{{"{name}": ['
     last = ""
     for port_index, port_name, account in found:
@@ -195,7 +194,7 @@ def file_document(port_index: int, name: str, row: Row) -> dict[str, object]:
         "deleted_at": row.deleted_at or None,
         "deleted_by": row.deleted or None,
         "protected": row.protected or None,
-        "copies": list(row.copies),
+        "copies": row.copies,
     }
 
 

@@ -109,9 +109,11 @@ def _offload_problems() -> list[str]:
     """One line for each target of copies that has a problem."""
     if not os.path.isdir(f"{RUN_DIRECTORY}/offload"):
         return []
+    from sdisup.cli.tables import printable
     from sdisup.offload.state import all_problems
 
-    return all_problems()
+    # The recorder's user, and a server, wrote a part of them.
+    return [printable(text) for text in all_problems()]
 
 
 def json_text(value: object, indent: str = "") -> str:

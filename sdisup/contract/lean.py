@@ -62,9 +62,20 @@ def encode(
     default: Callable[[object], object] = _refuse,
 ) -> str:
     """A value as JSON text, as json.dumps has it, whose options these are."""
+    return encoder(ensure_ascii=ensure_ascii, separators=separators, default=default)(value)
+
+
+def encoder(
+    *,
+    ensure_ascii: bool = True,
+    separators: tuple[str, str] = (", ", ": "),
+    default: Callable[[object], object] = _refuse,
+) -> Callable[[object], str]:
+    """What writes a value as `encode` does: for very many, since to make it takes a fifth of the time."""
     quote = encode_basestring_ascii if ensure_ascii else encode_basestring
     between, after_name = separators
-    return "".join(make_encoder({}, default, quote, None, after_name, between, False, False, True)(value, 0))
+    write = make_encoder({}, default, quote, None, after_name, between, False, False, True)
+    return lambda value: "".join(write(value, 0))
 
 
 def _do_as_json() -> bool:
@@ -88,3 +99,6 @@ if not _is_json:
     import json
 
     decode, encode = json.loads, json.dumps  # type: ignore[assignment]
+
+    def encoder(**options: Any) -> Callable[[object], str]:  # type: ignore[misc]
+        return json.JSONEncoder(**options).encode

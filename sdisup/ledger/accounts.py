@@ -31,6 +31,8 @@ Line = tuple[str, str, str, str, str, str, str, str, str, str, str, str, str, st
 stop's by, a mark's former take, a deletion's rule or a copy's target, frames_missing, path, a mark's frame, frames,
 duplicated, dropped, bytes of a file, codec, ended. Without seconds nobody knows how long it was."""
 WHAT, MISSING, PATH = 6, 7, 8
+TIMES = frozenset({"file", "gap", "stop"})
+"""The kinds of entries whose lengths are in the sums."""
 
 # A line as sdisup itself writes it, without a backslash. Any other way to write an entry is decoded.
 _OWN_LINES = re.compile(
@@ -40,7 +42,7 @@ _OWN_LINES = re.compile(
         r'"start_monotonic":(NUMBER),"end_monotonic":NUMBER,"seconds":(NUMBER)'
         r'(?:,"(?:cause|by|former_take|rule|target)":(?:null|"(TEXT)"))?(?:,"frames_missing":(COUNT))?'
         r'(?:,"path":"(TEXT)"(?:,"inode":COUNT)?)?'
-        r'(?:,"bytes":COUNT,"copy":"TEXT","digest":"TEXT","verified":"TEXT")?'
+        r'(?:,"bytes":COUNT,"recorded":"TEXT","copy":"TEXT","digest":"TEXT","verified":"TEXT")?'
         r'(?:,"frame":(COUNT))?(?:,"frames":(COUNT),'
         r'"duplicated":(COUNT),"dropped":(COUNT),"bytes":(COUNT),"codec":"(TEXT)","ended":"(TEXT)",'
         r'"ffmpeg_version":"TEXT"(?:,"inode":COUNT)?)?(?:,"number":COUNT)?\}$'
@@ -203,10 +205,11 @@ def row_of(line: Line, start: str, end: str, seconds: float | None) -> Row:
             kind, intern(what), start, end, seconds, path or None, take or None, "", int(missing) if missing else None,
             False, "", None, None, None, "", False, 0, False, False, "", "", (), "",
         )  # fmt: skip
-    counts = [int(text) if text else None for text in (frames, duplicated, dropped, size_bytes)]
     return Row(
-        kind, intern(ended), start, end, seconds, path or None, take or None, intern(codec), counts[0], False, "",
-        counts[1], counts[2], counts[3], "", False, 0, False, False, "", "", (), "",
+        kind, intern(ended), start, end, seconds, path or None, take or None, intern(codec),
+        int(frames) if frames else None, False, "", int(duplicated) if duplicated else None,
+        int(dropped) if dropped else None, int(size_bytes) if size_bytes else None, "", False, 0, False, False, "", "",
+        (), "",
     )  # fmt: skip
 
 
@@ -404,24 +407,19 @@ def account_of(
 
 
 def _add_lines(account: Account, lines: list[Line], window: Window) -> None:
-    since, until = window.since, window.until
+    since, until, asked = window.since, window.until, window.take
     for line in lines:
         kind, take, start, end, _, length = line[:6]
-        if kind == "mark":
-            _add_mark(account, line, window)
+        if kind not in TIMES:
+            _add_note(account, line, window)
             continue
-        if kind == "delete":
-            account.deleted[line[PATH]] = start, line[WHAT]
-            continue
-        if kind == "copy":
-            account.copies.setdefault(line[PATH], []).append((end, line[WHAT]))
-            continue
-        if kind == "file" and account.is_cut(line[PATH]) and window.take is not None:
-            _add_row(account, row_of(line, start, end, float(length) if length else None), window)
-            continue
-        if not window.has_take(take):
-            continue
-        if start >= until or (end <= since and start < end) or kind not in ("file", "gap", "stop"):
+        if asked is not None:
+            if kind == "file" and account.is_cut(line[PATH]):
+                _add_row(account, row_of(line, start, end, float(length) if length else None), window)
+                continue
+            if take != asked:
+                continue
+        if start >= until or (end <= since and start < end):
             continue
         seconds = float(length) if length else None
         if seconds is not None and (start < since or end > until):
@@ -431,6 +429,17 @@ def _add_lines(account: Account, lines: list[Line], window: Window) -> None:
             start, end, seconds = part
         if account.add(kind, line[WHAT], seconds, is_news=bool(line[MISSING])):
             account.list(row_of(line, start, end, seconds))
+
+
+def _add_note(account: Account, line: Line, window: Window) -> None:
+    """A line that is no time of its own, and says something of a file."""
+    kind, path = line[0], line[PATH]
+    if kind == "mark":
+        _add_mark(account, line, window)
+    elif kind == "delete":
+        account.deleted[path] = line[2], line[WHAT]
+    elif kind == "copy":
+        account.copies.setdefault(path, []).append((line[3], line[WHAT]))
 
 
 def _add_mark(account: Account, line: Line, window: Window) -> None:

@@ -118,12 +118,14 @@ def delete_entry(port_index: int, path: str, inode: int, rule: str, at: Moment) 
 
 
 def copy_entry(
-    port_index: int, path: str, inode: int, size_bytes: int, target: str, copy: str, digest: str, verified: str,
-    start: Moment, end: Moment,
+    port_index: int, path: str, inode: int, size_bytes: int, recorded: str, target: str, copy: str, digest: str,
+    verified: str, start: Moment, end: Moment,
 ) -> Entry:  # fmt: skip
-    """A file has a copy at a target, which was made and verified in this time."""
+    """A file has a copy at a target, which was made and verified in this time. `recorded` is the file's start, by which
+    it is told from others that have had its path."""
     entry = _entry(port_index, "copy", None, start, end, max(0.0, start.seconds_to(end)))
-    entry.update(target=target, path=path, inode=inode, bytes=size_bytes, copy=copy, digest=digest, verified=verified)
+    entry.update(target=target, path=path, inode=inode, bytes=size_bytes, recorded=recorded, copy=copy)
+    entry.update(digest=digest, verified=verified)
     return entry
 
 

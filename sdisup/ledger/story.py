@@ -344,8 +344,8 @@ class Story:
             return delete_entry(self.port_index, path, inode, fields.text("rule"), at)
         target, copy, digest = (fields.text(name) for name in ("target", "copy", "digest"))
         verified, began = fields.text("verified"), fields.moment("began_at", boot)
-        size_bytes = fields.whole("size_bytes")
-        return copy_entry(self.port_index, path, inode, size_bytes, target, copy, digest, verified, began, at)
+        size_bytes, recorded = fields.whole("size_bytes"), fields.text("recorded")
+        return copy_entry(self.port_index, path, inode, size_bytes, recorded, target, copy, digest, verified, began, at)
 
     def _began(self, fields: Fields, at: Moment, left_bytes: int, found: Sequence[Found]) -> None:
         self.ffmpeg = fields.text("ffmpeg", "")

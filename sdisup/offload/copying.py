@@ -1,9 +1,9 @@
 """How a file is copied to a target, whatever that is: nothing that stands there is overwritten, and nothing is taken
 for a copy that was not read there.
 
-1. Ask whether something stands at the path. If it is this file's content, an earlier try came so far, and it is the
+1. Remove what an interrupted try left under the unfinished name.
+2. Ask whether something stands at the path. If it is this file's content, an earlier try came so far, and it is the
    copy; else it is somebody else's, and stays.
-2. Remove what an interrupted try left under the unfinished name.
 3. Write the file under that name, and count its digest meanwhile.
 4. Compare that with the target's own digest, or with what is read back.
 5. Give it its name, if that is still free.
@@ -67,6 +67,8 @@ class Copied(Record):
 def copy(target: Target, source: Source, path: str, unfinished: str) -> Copied:
     """Copy an open recording to a path of the target. Raises FileProblem and TargetProblem."""
     size_bytes = source.file.size_bytes
+    if target.look(unfinished) is not None:
+        target.remove(unfinished)
     standing = target.look(path)
     if standing is not None:
         if standing.size_bytes == size_bytes:
@@ -75,8 +77,6 @@ def copy(target: Target, source: Source, path: str, unfinished: str) -> Copied:
             if verified:
                 return Copied(path, digest, verified, was_there=True)
         raise FileProblem(_stands(path, standing, size_bytes))
-    if target.look(unfinished) is not None:
-        target.remove(unfinished)
     counted = Digest(target.digest)
     target.write(unfinished, source, counted)
     written = target.look(unfinished)

@@ -125,7 +125,7 @@ class _Run:
         if state.trouble is not None and monotonic() < state.trouble.retry_at:
             return
         file = self._next()
-        if file is None and state.trouble is None:
+        if file is None and state.trouble is None and not state.unfinished:
             self._save()
             return
         try:
@@ -146,6 +146,7 @@ class _Run:
         if file is None:
             target.look(self._offload.folder)
             self._answers()
+            self._tidy(target)
         refused = 0
         while file is not None:
             try:
@@ -209,7 +210,7 @@ class _Run:
     def _add(self, known: Known, entered: Entered) -> None:
         known.add({
             "kind": "copy", "target": self._offload.name, "path": entered.path, "bytes": entered.size_bytes,
-            "copy": entered.copy,
+            "recorded": entered.recorded, "copy": entered.copy,
         })  # fmt: skip
 
     # ---- Copying ----
@@ -220,10 +221,12 @@ class _Run:
         began = monotonic()
         try:
             with Source(file, _above(file.path, self._directories), self._offload.bandwidth_mbps * 1e6) as source:
+                path = self._path(file, port)
+                unfinished = unfinished_path(path, _machine(self._places.machine_id), file)
+                self._tidy(target, unfinished)
                 source.told = lambda doing, done: self._going(file, doing, done)
                 self._going(file, COPIED, 0)
-                path = self._path(file, port)
-                done = copy(target, source, path, unfinished_path(path, _machine(self._places.machine_id), file))
+                done = copy(target, source, path, unfinished)
                 inode = os.fstat(source.descriptor).st_ino
         except FileProblem as error:
             kind = GONE if isinstance(error, Gone) else ""
@@ -234,6 +237,15 @@ class _Run:
             return isinstance(error, Refused)
         self._enter(file, inode, done, began)
         return False
+
+    def _tidy(self, target: Target, unfinished: str = "") -> None:
+        """Remove what another copy may have left that was begun and not finished: its file may be deleted since. From
+        here on that is `unfinished`, if given."""
+        left = self._state.unfinished
+        if left and left != unfinished:
+            target.remove(left)
+        self._state.unfinished = unfinished
+        self._save()
 
     def _path(self, file: Recorded, port: AppliedPort) -> str:
         relative = relative_path(file.path, self._directories)
@@ -248,11 +260,12 @@ class _Run:
             spool = Spool(file.port_index, self._places.run, teller=OFFLOAD)
             spool.tell(
                 COPY, monotonic(), began_at=began, path=file.path, inode=inode, size_bytes=file.size_bytes,
-                target=self._offload.name, copy=done.path, digest=done.digest, verified=done.verified,
+                recorded=file.start, target=self._offload.name, copy=done.path, digest=done.digest,
+                verified=done.verified,
             )  # fmt: skip
         finally:
             os.close(lock)
-        entered = Entered(file.port_index, file.path, file.size_bytes, done.path)
+        entered = Entered(file.port_index, file.path, file.size_bytes, file.start, done.path)
         self._add(self._known[file.port_index], entered)
         if spool.problem:
             # The next run finds the copy at the target, and tells it then.
@@ -260,7 +273,7 @@ class _Run:
         else:
             self._state.entered += (entered,)
         (self._state.files or {}).pop(file.path, None)
-        self._state.going = None
+        self._state.going, self._state.unfinished = None, ""
         self._save()
 
     # ---- Telling ----

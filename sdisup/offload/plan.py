@@ -60,7 +60,7 @@ class Known:
             self.taken.add(copy)
             file = self.files.get(path)
             # One whose file was deleted and recorded anew since is of another file.
-            if file is not None and entry.get("bytes") == file.size_bytes:
+            if file is not None and (entry.get("bytes"), entry.get("recorded")) == (file.size_bytes, file.start):
                 self.files[path] = file.replaced(copy=copy)
 
     def _file(self, path: str, entry: Entry) -> None:

@@ -61,6 +61,6 @@ def _known(offload: AppliedOffload, index: int, ledger: str, state: State) -> Kn
         if entered.port_index == index:
             known.add({
                 "kind": "copy", "target": offload.name, "path": entered.path, "bytes": entered.size_bytes,
-                "copy": entered.copy,
+                "recorded": entered.recorded, "copy": entered.copy,
             })  # fmt: skip
     return known

@@ -60,12 +60,13 @@ class Entered(Record):
     port_index: int
     path: str
     size_bytes: int
+    recorded: str
     copy: str
 
 
 class State(Record, frozen=False):
     """All of it. `files` has the files' own troubles by path; `looked_at` the size of each ledger, by port, of whose
-    files none waits."""
+    files none waits. `unfinished` is the copy at the target that was begun last, as long as it may be there."""
 
     boot_id: str
     trouble: Trouble | None = None
@@ -73,6 +74,7 @@ class State(Record, frozen=False):
     files: dict[str, Trouble] | None = None
     entered: tuple[Entered, ...] = ()
     looked_at: dict[str, int] | None = None
+    unfinished: str = ""
 
     def failed(self, path: str, text: str, kind: str = "") -> bool:
         """Note what keeps a file from being copied; whether that is news."""
@@ -118,6 +120,7 @@ def load_state(name: str, run_directory: str = RUN_DIRECTORY) -> State:
         files={path: files.child(path).record(Trouble) for path in files.names()},
         entered=tuple(Fields(item, fields.where).record(Entered) for item in fields.items("entered", [])),
         looked_at={port: looked_at.whole(port) for port in looked_at.names()},
+        unfinished=fields.text("unfinished", ""),
     )
 
 
@@ -130,6 +133,7 @@ def save_state(state: State, name: str, run_directory: str = RUN_DIRECTORY) -> N
         "files": {path: trouble.as_dict() for path, trouble in (state.files or {}).items()},
         "entered": [entered.as_dict() for entered in state.entered],
         "looked_at": state.looked_at or {},
+        "unfinished": state.unfinished,
     }
     replace_file(state_path(name, run_directory), lean.encode(document).encode())
 

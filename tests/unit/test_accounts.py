@@ -135,7 +135,7 @@ def test_what_is_deleted_is_said_in_the_table_and_in_json(paris: None) -> None:
 def copied(at: float, path: str, target: str = "nas", **more: object) -> Entry:
     known = entry("copy", at - 5, at)
     del known["x"]
-    of_copy = {"target": target, "path": path, "inode": 7, "bytes": 1000, "copy": f"box/CAM3{path}"}
+    of_copy = {"target": target, "path": path, "inode": 7, "bytes": 1000, "recorded": "x", "copy": f"box/CAM3{path}"}
     return {**known, **of_copy, "digest": "md5:00", "verified": "hash", **more}
 
 
@@ -753,7 +753,8 @@ def test_all_of_100_000_lines_listed(year: Path) -> None:
     assert (code, len(document["recordings"])) == (0, 50_000)
     assert document["sums"][0]["recorded_seconds"] == 50_000 * 598
     assert megabytes < 50
-    assert parts < 2.5 or parts_again(year, "recordings", "--json") < 2.5
+    # 2.5 at most, before a row had what became of its file since: its copies, its protection, its deletion.
+    assert parts < 2.7 or parts_again(year, "recordings", "--json") < 2.7
 
 
 def test_the_commands_exit_codes(tmp_path: Path) -> None:

@@ -99,8 +99,9 @@ def file_entry(path: str, end: str = "2026-01-31T12:10:00.000Z", size: int = 100
     return {"kind": "file", "start": "2026-01-31T12:00:00.000Z", "end": end, "path": path, "bytes": size, **more}
 
 
-def copy_entry(path: str, copy: str, size: int = 1000, target: str = "nas") -> Document:
-    return {"kind": "copy", "target": target, "path": path, "copy": copy, "bytes": size}
+def copy_entry(path: str, copy: str, size: int = 1000, target: str = "nas", **more: object) -> Document:
+    known = {"kind": "copy", "target": target, "path": path, "copy": copy, "bytes": size}
+    return {**known, "recorded": "2026-01-31T12:00:00.000Z", **more}
 
 
 def known_of(*entries: Document) -> Known:
@@ -132,6 +133,13 @@ def test_a_file_that_has_the_name_of_a_deleted_one_waits_anew() -> None:
     assert [file.size_bytes for file in known.waiting()] == [5]
     # Deleted by hand, of which the ledger knows nothing.
     assert [file.size_bytes for file in known_of(file_entry("/r/a"), copy_entry("/r/a", "x/a"), again).waiting()] == [5]
+
+
+def test_a_copy_that_is_entered_after_its_path_has_another_file_is_not_of_that() -> None:
+    """Also where the other one has its size and got its number on the filesystem."""
+    again = file_entry("/r/a", start="2026-01-31T13:00:00.000Z")
+    known = known_of(file_entry("/r/a"), {"kind": "delete", "path": "/r/a"}, again, copy_entry("/r/a", "x/a"))
+    assert paths(known.waiting()) == ["/r/a"] and known.taken == {"x/a"}
 
 
 def test_a_file_that_was_entered_twice_is_copied_once() -> None:

@@ -228,7 +228,7 @@ def test_what_is_copied_what_waits_and_what_is_wrong(bench: Bench, monkeypatch: 
     monkeypatch.setattr("sdisup.offload.report.is_running", lambda *_: True)
     files = {"/r/b": trouble("a file of 3 bytes stands at box/CAM3/b"), "/r/c": trouble("/r/c is not there", GONE)}
     going = Going(os.getpid(), "/r/b", 10**9, "copied", 41 * 10**7, monotonic())
-    bench.say(files=files, entered=(Entered(3, "/r/a", 10**9, "box/CAM3/a"),), going=going)
+    bench.say(files=files, entered=(Entered(3, "/r/a", 10**9, "2026-01-31T12:00:00.000Z", "box/CAM3/a"),), going=going)
     assert bench.lines() == [
         "NAME  TARGET     COPIED   GB  WAIT   GB  NOW",
         "nas   nas:x/box       1  1.0     1  1.0  41% copied of /r/b",

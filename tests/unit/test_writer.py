@@ -217,7 +217,7 @@ def test_a_file_that_a_rule_removes_is_entered_once_and_changes_nothing_else(ben
 def test_a_copy_is_entered_once_beside_what_retention_tells(bench: Bench) -> None:
     bench.begin().record("/r/b.mp4").turn()
     told = Spool(PORT, str(bench.run), teller=events.OFFLOAD)
-    known: dict[str, Any] = {"path": "/r/a.mp4", "inode": 7, "target": "nas", "copy": "box/CAM3/a.mp4"}
+    known: dict[str, Any] = {"path": "/r/a.mp4", "inode": 7, "recorded": "x", "target": "nas", "copy": "box/CAM3/a.mp4"}
     digest: dict[str, Any] = {"digest": "md5:00", "verified": "hash"}
     told.tell(events.COPY, bench.now, began_at=bench.now - 5, size_bytes=1000, **known, **digest)
     deleted = delete(bench)
