@@ -107,7 +107,7 @@ class Disks:
 
     def top_of(self, directory: str) -> Top | None:
         """The directory of recordings that a directory is in; None where nothing is deleted."""
-        if any(_is_below(directory, wrong) for wrong in self.problems):
+        if any(_is_below(directory, wrong) for wrong in self.problems) or os.path.normpath(directory) != directory:
             return None
         return next((top for top in self._tops if _is_below(directory, top.directory)), None)
 

@@ -232,6 +232,8 @@ def test_what_no_ledger_knows_stays(bench: Bench) -> None:
     outside = bench.recordings.parent / "outside.mp4"
     outside.write_bytes(b"x" * 1000)
     bench.enter(outside, 40, inode=outside.stat().st_ino)
+    (bench.recordings / "day").mkdir()
+    bench.enter(bench.recordings / "day/../../outside.mp4", 40, inode=outside.stat().st_ino)
     bench.rules(max_age=86400, max_files=1, min_free=1 << 40).retain()
     assert outside.exists() and (bench.recordings / "strange.mp4").exists()
 

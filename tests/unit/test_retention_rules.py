@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,9 @@ from sdisup.config.settings import Settings, parse_settings
 from sdisup.contract.files import utc_text
 from sdisup.contract.retention import NO_RULES, Retention, Rules, load_rules, save_rules, size_text
 from sdisup.control import retain
+from sdisup.control.bus import UnitState
 from sdisup.control.look import Look
+from sdisup.control.systemd import DONE
 from sdisup.errors import ConfigError
 from sdisup.ledger.lines import Entry, append_entries
 from sdisup.ledger.moments import Moment
@@ -135,6 +139,35 @@ def test_a_machine_without_rules_gets_no_file(tmp_path: Path) -> None:
 
 def test_sizes_in_words() -> None:
     assert [size_text(size) for size in (0, 1023, 1536, 200 * G, 3 << 40)] == ["0B", "1023B", "1.5K", "200G", "3T"]
+
+
+class FakeSystemd:
+    """What starts retention, as systemd has it."""
+
+    def __init__(self) -> None:
+        self.active: set[str] = set()
+
+    def units(self, pattern: str) -> dict[str, UnitState]:
+        return {name: UnitState("", "active", "waiting") for name in self.active if fnmatch(name, pattern)}
+
+    def run_jobs(self, verb: str, units: list[str], _limit_s: float) -> dict[str, str]:
+        self.active = self.active | set(units) if verb == "Start" else self.active - set(units)
+        return dict.fromkeys(units, DONE)
+
+
+def test_apply_starts_and_stops_what_starts_retention(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place: Any = {"path": str(tmp_path / "rules.json")}
+    monkeypatch.setattr(retain, "save_rules", functools.partial(save_rules, **place))
+    systemd: Any = FakeSystemd()
+    said: list[str] = []
+    retention = Retention(Rules(max_files=3), {})
+    assert retain.put_into_effect(systemd, retention, said.append)
+    assert systemd.active == {"sdi-retention.timer", "sdi-retention.path"}
+    assert not retain.put_into_effect(systemd, retention, said.append)
+    assert retain.put_into_effect(systemd, NO_RULES, said.append)
+    assert systemd.active == set()
+    assert not retain.put_into_effect(systemd, NO_RULES, said.append)
+    assert [line.partition(" ")[0] for line in said] == ["wrote", "started", "started", "wrote", "stopped", "stopped"]
 
 
 # ---- The clock ----
