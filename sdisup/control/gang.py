@@ -32,9 +32,9 @@ def start_all_or_none(
     """Start all ports at once; where one has no frame on disk within `wait_s` seconds, stop again what was started.
 
     A port cannot record where its start is refused, it has no signal, it fails, or it is started already: whose it is
-    could not be told afterwards. Then it is not waited any longer for the others. What they have recorded is kept, and
-    their stops are in the ledger by `gang`. So it is where the operator interrupts the wait. Raises RootError for
-    locked ports where this is not root, who alone could stop them again.
+    could not be told afterwards. Then the others are stopped as soon as systemd has started them, 5 s later at most.
+    What they have recorded is kept, and their stops are in the ledger by `gang`. So it is where the operator interrupts
+    the wait. Raises RootError for locked ports where this is not root, who alone could stop them again.
     """
     locked = [port.label for port in ports if port.lock]
     if locked and os.geteuid():
