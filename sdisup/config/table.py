@@ -266,7 +266,8 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
         Setting("ports", PORTS, None, "The ports whose files are copied.", default_doc="all"),
         Setting("folder", FOLDER, None, "The folder at the target that this machine's copies are in, each in a folder"
                 " with its port's name.", default_doc="the machine's host name"),
-        Setting("bandwidth_mbps", LIMIT, 0.0, "How much is copied a second at most, in 10^6 bits; 0 for no limit.",
+        Setting("bandwidth_mbps", LIMIT, 0.0, "How much is copied or read back a second at most, in 10^6 bits; 0"
+                " for no limit.",
                 minimum=0.1, maximum=100_000, unit="Mb/s"),
         Setting("io_priority", CHOICE, IDLE, "When the disks are read for it: idle reads when nobody else does, where"
                 " the disk's scheduler knows of that; low reads as the last in a row.", allowed=(IDLE, LOW)),

@@ -105,11 +105,12 @@ def _verified(target: Target, path: str, digest: str, source: Source) -> str:
 
 
 def _counted(chunks: Iterator[bytes], source: Source) -> Iterator[bytes]:
-    done_bytes = 0
+    done_bytes, pace = 0, source.pace()
     for data in chunks:
         yield data
         done_bytes += len(data)
         source.told(COMPARED, done_bytes)
+        pace.wait(done_bytes)
 
 
 def _stands(path: str, standing: Standing | None, size_bytes: int) -> str:

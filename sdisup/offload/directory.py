@@ -34,12 +34,18 @@ class Directory:
         self._path = path
         try:
             self._top = open_directory(path)
-            found = filesystem_identity(f"/proc/self/fd/{self._top}")
         except OSError as error:
             raise TargetProblem(f"{path}: {error.strerror}") from error
-        if filesystem and not is_same_filesystem(filesystem, found):
+        try:
+            found = filesystem_identity(f"/proc/self/fd/{self._top}")
+            if filesystem and not is_same_filesystem(filesystem, found):
+                raise TargetProblem(f"{path} is on {found}, not on {filesystem}: is its disk mounted?")
+        except OSError as error:
             os.close(self._top)
-            raise TargetProblem(f"{path} is on {found}, not on {filesystem}: is its disk mounted?")
+            raise TargetProblem(f"{path}: {error.strerror}") from error
+        except BaseException:
+            os.close(self._top)
+            raise
 
     def close(self) -> None:
         os.close(self._top)

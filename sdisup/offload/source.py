@@ -39,6 +39,21 @@ class TargetProblem(Exception):
     """Nothing can be copied to the target just now. The text is for the operator."""
 
 
+class Pace:
+    """So many bits a second at most, 0 for no limit; from its making on."""
+
+    def __init__(self, bits_per_s: float) -> None:
+        self._bits_per_s, self._began = bits_per_s, monotonic()
+
+    def wait(self, done_bytes: int) -> None:
+        """Wait until so many bytes may have been done."""
+        if self._bits_per_s:
+            ahead_s = self._began + done_bytes * 8 / self._bits_per_s - monotonic()
+            # What a slow target could not take is not made up for.
+            self._began += max(0.0, -ahead_s - BEHIND_S)
+            time.sleep(max(0.0, ahead_s))
+
+
 class Source:
     """An open recording. While it is open nobody gets a lease on it (fcntl(2)), and it is locked for where there are no
     leases (flock(2), shared): so retention sees that it is being read.
@@ -84,6 +99,10 @@ class Source:
     def mtime_ns(self) -> int:
         return self._status.st_mtime_ns
 
+    def pace(self) -> Pace:
+        """How fast anything may go on with it."""
+        return Pace(self._bits_per_s)
+
     def _problem(self, status: os.stat_result) -> str:
         file = self.file
         if not stat.S_ISREG(status.st_mode):
@@ -97,7 +116,7 @@ class Source:
     def chunks(self) -> Iterator[bytes]:
         """All of it, at most at the rate that is allowed. Raises FileProblem where it cannot be read to its end."""
         offset = forgotten = 0
-        began = monotonic()
+        pace = self.pace()
         while offset < self.file.size_bytes:
             try:
                 data = os.pread(self.descriptor, READ_BYTES, offset)
@@ -111,11 +130,7 @@ class Source:
             if offset - forgotten >= FORGET_BYTES:
                 os.posix_fadvise(self.descriptor, forgotten, offset - forgotten, os.POSIX_FADV_DONTNEED)
                 forgotten = offset
-            if self._bits_per_s:
-                ahead_s = began + offset * 8 / self._bits_per_s - monotonic()
-                # What a slow target could not take is not made up for.
-                began += max(0.0, -ahead_s - BEHIND_S)
-                time.sleep(max(0.0, ahead_s))
+            pace.wait(offset)
         os.posix_fadvise(self.descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         now = os.fstat(self.descriptor)
         if (now.st_size, now.st_mtime_ns) != (self._status.st_size, self._status.st_mtime_ns):

@@ -294,3 +294,14 @@ def test_no_more_is_copied_a_second_than_is_allowed(bench: Bench, monkeypatch: p
             clock[0] += 60.0 if number == 0 else 0.0
     read_s = clock[0] - 160.0
     assert (len(CONTENT) - (1 << 20)) / 1e6 - 1.1 < read_s < len(CONTENT) / 1e6
+
+
+def test_what_is_read_back_is_limited_too(bench: Bench, target: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("sdisup.offload.source.monotonic", lambda: 100.0)
+    monkeypatch.setattr("sdisup.offload.source.time.sleep", slept.append)
+    with Source(bench.recorded(), str(bench.recordings), bits_per_s=8e6) as source:
+        copy(target, source, PATH, UNFINISHED)
+    # On a clock that stands still each chunk waits for all that was done before it, twice.
+    size = len(CONTENT) / 1e6
+    assert slept == pytest.approx([1.048576, 2.097152, size, 1.048576, 2.097152, size])
