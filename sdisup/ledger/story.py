@@ -334,8 +334,11 @@ class Story:
         if event["kind"] in (DELETE, COPY):
             entry = self._entry_from(str(event["kind"]), fields, boot)
             # What waits for a count has to do with other files, and may take long.
-            is_numbered = [isinstance(item, dict) and "number" in item for item in [*self._queue, None]]
-            self._queue.insert(is_numbered.index(False), entry)
+            is_first = [
+                isinstance(item, dict) and ("number" in item or item["kind"] in (DELETE, COPY))
+                for item in [*self._queue, None]
+            ]
+            self._queue.insert(is_first.index(False), entry)
         self.others[teller] = boot, fields.whole("sequence")
 
     def _entry_from(self, kind: str, fields: Fields, boot: str) -> Entry:

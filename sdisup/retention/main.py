@@ -17,7 +17,7 @@ from sdisup.contract.disks import made_path, say_in
 from sdisup.contract.files import Unreadable, boot_id, boottime_ns, monotonic
 from sdisup.contract.retention import MIN_FREE, Report, read_report, size_text, write_report
 from sdisup.errors import SdisupError
-from sdisup.ledger.health import ledger_problem, port_problem
+from sdisup.ledger.health import ledger_problem
 from sdisup.ledger.spool import DELETE, RETENTION, Spool
 from sdisup.retention.disk import GONE, Remover
 from sdisup.retention.survey import APPLIANCE, Places, Survey, survey, write_mark
@@ -51,6 +51,8 @@ class Run:
         self._places, self._say = places, say
         self._spools: dict[int, Spool] = {}
         self.problems: dict[str, str] = {}
+        self._deaf = ""
+        """Why the ledger is not waited for any more."""
         self.deleted = self.deleted_bytes = self.kept = 0
 
     def do(self) -> Report:
@@ -76,12 +78,13 @@ class Run:
 
     def _delete(self, remover: Remover, batch: Sequence[Deletion], found: Survey) -> None:
         due = [one for one in batch if self._may_go(remover, one, found)]
-        problem = self._ledger_problem({one.file.port_index for one in due})
+        problem = self._deaf or ledger_problem(self._places.run)
         if problem and batch[0].rule != MIN_FREE:
             # What is told now would be deleted whenever the ledger has it, whatever is said of it until then.
             due = []
         elif not self._tell(due, wait_s=0.0 if problem else ANSWER_S):
-            problem = problem or f"the ledger has not answered for {ANSWER_S:g} s"
+            # Its disk hangs or is full, as that of the recordings may be.
+            problem = self._deaf = problem or f"the ledger has not answered for {ANSWER_S:g} s"
         if problem:
             self.problems["ledger"] = f"nothing is deleted but what a disk needs to be free: {problem}"
         for one in due:
@@ -105,12 +108,6 @@ class Run:
         """Whether somebody else has made room meanwhile. What is told and not removed yet is no room yet."""
         free = remover.free_bytes()
         return free >= found.retention.value(MIN_FREE, one.file.port_index)
-
-    def _ledger_problem(self, ports: set[int]) -> str:
-        """Why the ledger will not answer: its process is away, or its disk hangs or is full, as that of the recordings
-        may be."""
-        run = self._places.run
-        return ledger_problem(run) or next(filter(None, (port_problem(port, run) for port in sorted(ports))), "")
 
     def _tell(self, due: Sequence[Deletion], wait_s: float) -> bool:
         """Tell the ledger, and wait until it has it durably; whether it has."""

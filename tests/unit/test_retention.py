@@ -23,6 +23,7 @@ from sdisup.contract.files import monotonic, replace_file, utc_text
 from sdisup.contract.protections import Protection, save_protection
 from sdisup.contract.retention import Retention, Rules, read_report, save_rules
 from sdisup.ledger import spool as spools
+from sdisup.ledger.health import port_problem
 from sdisup.ledger.lines import Entry, append_entries, ledger_path, read_ledger
 from sdisup.ledger.spool import Spool
 from sdisup.ledger.writer import Writer
@@ -316,18 +317,39 @@ def test_without_the_ledger_nothing_goes_but_for_want_of_space(bench: Bench, mon
     assert [name for name, _ in bench.deleted()] == ["a.mp4"]
 
 
-def test_a_ledger_on_the_same_full_disk_is_not_waited_for(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ledger_on_the_same_full_disk_is_waited_for_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is written again when there is room, and has what went then."""
-    monkeypatch.setattr(module, "port_problem", lambda *_: "the ledger cannot be written (No space left on device)")
-    monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("it waits"))
-    old = bench.file("a.mp4", 40, size=4096)
+    waits: list[float] = []
+    bench.is_ledger_alive = False
+    monkeypatch.setattr(module, "SPACE_BATCH", 1)
+    monkeypatch.setattr(module, "ANSWER_S", 0.05)
+    tell = module.Run._tell
+
+    def watched(run: module.Run, due: Any, wait_s: float) -> bool:
+        waits.append(wait_s)
+        return tell(run, due, wait_s)
+
+    monkeypatch.setattr(module.Run, "_tell", watched)
+    files = [bench.file(f"{days}.mp4", days, size=4096) for days in (40, 39, 38)]
     free = next(iter(survey(bench.places).disks.spaces.values())).free_bytes
     monkeypatch.setattr(disk_module, "_space", lambda *_: Space(free, 1 << 60, str(bench.recordings), frozenset({0})))
     monkeypatch.setattr(disk_module.Remover, "free_bytes", lambda _: free)
-    bench.rules(min_free=free + 1).retain()
-    assert not old.exists()
+    bench.rules(min_free=free + 3 * 4096).retain()
+    assert not any(path.exists() for path in files)
+    assert waits == [0.05, 0.0, 0.0]
     bench.writer.turn()
-    assert [name for name, _ in bench.deleted()] == ["a.mp4"]
+    assert [name for name, _ in bench.deleted()] == ["40.mp4", "39.mp4", "38.mp4"]
+
+
+def test_what_else_is_wrong_with_a_ports_ledger_keeps_no_file(bench: Bench) -> None:
+    """Such as that a former file's pictures cannot be counted."""
+    path = bench.rules(max_age=86400).file("a.mp4", 2)
+    bench.run.joinpath("ports/0").mkdir(parents=True)
+    Spool(0, str(bench.run)).tell(spools.WAITS, monotonic(), cause="disk", take=None)
+    bench.writer.turn()
+    assert port_problem(0, str(bench.run))
+    bench.retain()
+    assert not path.exists()
 
 
 def test_only_what_is_protected_is_left_and_the_disk_is_too_full(

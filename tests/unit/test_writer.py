@@ -251,6 +251,15 @@ def test_a_file_is_removed_while_another_one_waits_for_its_count(bench: Bench) -
     bench.until(lambda: not bench.writer._ports[PORT].jobs(), "the count is over")
 
 
+def test_what_is_told_at_once_is_entered_in_its_order(bench: Bench) -> None:
+    bench.begin().record("/r/z.mp4").turn()
+    paths = [f"/r/{number}.mp4" for number in range(5)]
+    for path in paths:
+        delete(bench, path)
+    bench.waits("killed").turn()
+    assert [entry["path"] for entry in bench.entries() if entry["kind"] == "delete"] == paths
+
+
 def test_of_a_port_that_has_not_run_since_the_boot(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """What its last runner left going on still goes on, and a stop that nobody told of is still found."""
     bench.begin().record("/r/b.mp4").turn().reboot(monkeypatch)
