@@ -14,9 +14,9 @@ import pytest
 
 from sdisup.offload.copying import READ_BACK, copy
 from sdisup.offload.digests import Digest
-from sdisup.offload.directory import Directory
+from sdisup.offload.directory import SYNC_BYTES, Directory
 from sdisup.offload.plan import Recorded
-from sdisup.offload.source import FileProblem, Gone, Source, TargetProblem
+from sdisup.offload.source import FORGET_BYTES, READ_BYTES, FileProblem, Gone, Source, TargetProblem
 from sdisup.retention.disk import in_use
 
 CONTENT = bytes(range(256)) * 12000
@@ -305,3 +305,38 @@ def test_what_is_read_back_is_limited_too(bench: Bench, target: Directory, monke
     # On a clock that stands still each chunk waits for all that was done before it, twice.
     size = len(CONTENT) / 1e6
     assert slept == pytest.approx([1.048576, 2.097152, size, 1.048576, 2.097152, size])
+
+
+def test_recordings_get_the_page_cache_and_the_disk(
+    bench: Bench, target: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read is forgotten as it goes on, and what waits to be written is never much."""
+    bench.file.write_bytes(CONTENT * 14)
+    size, forgotten, written, most = bench.file.stat().st_size, 0, [0, 0], [0, 0]
+    advise, write, sync = os.posix_fadvise, os.write, os.fdatasync
+    with bench.source() as source:
+
+        def advised(file: int, offset: int, length: int, advice: int) -> None:
+            nonlocal forgotten
+            if file == source.descriptor and advice == os.POSIX_FADV_DONTNEED:
+                assert offset in (0, forgotten)
+                forgotten = offset + length if length else size
+            advise(file, offset, length, advice)
+
+        def wrote(file: int, data: bytes) -> int:
+            count = write(file, data)
+            written[0] += count
+            most[0] = max(most[0], written[0] - written[1])
+            most[1] = max(most[1], written[0] - forgotten)
+            return count
+
+        def synced(file: int) -> None:
+            written[1] = written[0]
+            sync(file)
+
+        monkeypatch.setattr(os, "posix_fadvise", advised)
+        monkeypatch.setattr(os, "write", wrote)
+        monkeypatch.setattr(os, "fdatasync", synced)
+        copy(target, source, PATH, UNFINISHED)
+    assert written[0] == forgotten == size > 2 * SYNC_BYTES
+    assert most[0] <= SYNC_BYTES and most[1] <= FORGET_BYTES + READ_BYTES
