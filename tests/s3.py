@@ -38,7 +38,12 @@ class Server:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        with log.open("wb") as output:
+        self._log = log
+        self.start()
+
+    def start(self) -> None:
+        """Start it, also again after a stop, without what it held."""
+        with self._log.open("ab") as output:
             words = [f"{environment()}/bin/moto_server", "-H", "127.0.0.1", "-p", str(self.port)]
             self.process = subprocess.Popen(words, stdout=output, stderr=output)
 

@@ -50,11 +50,15 @@ class Bench:
         ports = {index: AppliedPort(index, f"CAM{index}", "h264", recordings, False, "") for index in (PORT, 4)}
         self.applied = Applied(ports, [], (self.offload,))
         self.said: list[str] = []
+        self.freeze(patch)
         self.is_killed = False
         """Whether the process is dead, and saves nothing."""
         patch.setattr(module, "save_state", lambda *words: None if self.is_killed else save_state(*words))
         self.entered: set[int] = set()
         """The sequences of what was told and is in the ledger."""
+
+    def freeze(self, patch: pytest.MonkeyPatch) -> None:
+        """Let the clock be the test's."""
         for at in ("main", "state"):
             patch.setattr(f"sdisup.offload.{at}.monotonic", lambda: self.now)
 

@@ -8,14 +8,18 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import fakerclone
 import pytest
 import s3
+import test_offload_main as offload
 from test_offload_copying import CONTENT, PATH, UNFINISHED, Bench
 
 from sdisup.contract.files import monotonic
+from sdisup.offload import main as module
 from sdisup.offload.copying import HASH, READ_BACK, Copied, Standing, copy
 from sdisup.offload.digests import Digest
 from sdisup.offload.remote import Limits, Remote, secrets_in
@@ -326,6 +330,43 @@ class TestS3:
         assert PATH not in bucket.names()
         bucket.run()
         assert bucket.names() == [PATH] and bucket.read(PATH) == CONTENT
+
+
+@pytest.mark.slow
+@pytest.mark.limit(600)
+@pytest.mark.skipif(not shutil.which("rclone"), reason="no rclone is installed: apt-get install rclone")
+def test_a_server_that_dies_while_files_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = offload.Bench(tmp_path, monkeypatch)
+    names = [f"{number}.mp4" for number in range(5)]
+    for number, name in enumerate(names):
+        bench.record(name, CONTENT + bytes([number]), end=f"12:1{number}:00")
+    going = module._Run._going
+    with s3.serving(tmp_path / "log") as server:
+        (tmp_path / "rclone.conf").write_text(server.configuration())
+        connect = partial(Remote, "s3:archive", str(tmp_path / "rclone.conf"), limits=QUICK)
+
+        def dies(self: Any, file: Any, doing: str, done: int) -> None:
+            if file.path.endswith("2.mp4") and done:
+                server.stop()
+            going(self, file, doing, done)
+
+        monkeypatch.setattr(module._Run, "_going", dies)
+        bench.run(connect)
+        assert [os.path.basename(event["path"]) for event in bench.told()] == names[:2]
+        assert len(bench.said) == 1 and "refused" in bench.said[0], bench.said
+        monkeypatch.undo()
+        offload.Bench.freeze(bench, monkeypatch)
+        server.start()
+        server.wait()
+        bench.now += 4000
+        bench.run(connect)
+        bench.now += 4000
+        bench.run(connect)
+        # What the ledger has is not copied again, though this server has lost it.
+        assert [os.path.basename(event["path"]) for event in bench.told()] == names
+        for event in bench.told()[2:]:
+            content = b"".join(connect().read(event["copy"], event["size_bytes"]))
+            assert content == Path(event["path"]).read_bytes()
 
 
 class S3Bench:
