@@ -1,6 +1,6 @@
 """The one entry: `run` is the process in a port's unit, `ledger` that of sdi-ledger.service, `unstarted` a part of
-sdi-record-retry@.service, `wake` that of sdi-schedule@.service, `retain` that of sdi-retention.service, `copy` that of
-sdi-offload@.service, all else the command.
+sdi-record-retry@.service, `wake` and `due` those of sdi-schedule@.service, `retain` that of sdi-retention.service,
+`copy` that of sdi-offload@.service, all else the command.
 
 install.sh places a file beside the package that calls this one, for `python3 -I -S /usr/lib/sdisup/__main__.py`.
 """
@@ -42,6 +42,10 @@ def main() -> int:
         from sdisup.offload.main import main as copy
 
         return copy(sys.argv[2:])
+    if sys.argv[1:2] == ["due"]:
+        from sdisup.ledger.due import main as tell_due
+
+        return tell_due(sys.argv[2:])
     if sys.argv[1:2] == ["wake"]:
         # For Debian's pydbus, which -S leaves out.
         import site

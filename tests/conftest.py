@@ -51,6 +51,7 @@ tar -cf {PRISTINE} -C / etc/sdisup etc/systemd/system var/lib/sdisup
 """
 # Killing while the stop jobs wait makes even a port that hangs end at once, and none restarts.
 RESET_STATE = f"""
+systemctl stop 'sdi-schedule*'
 systemctl --no-block stop sdi-record.target 'sdi-record@*'
 systemctl kill --signal=KILL 'sdi-record@*' 2>/dev/null
 systemctl stop 'sdi-record@*' 'sdi-record-retry@*' 'sdi-retention*' 'sdi-ledger*'

@@ -74,7 +74,11 @@ def _cells(status: PortStatus, now_monotonic: float) -> list[str]:
 
 def local_time(utc: str) -> str:
     """A time of the status in local time: `23:00:00`, with the day where that is another one."""
-    then, now = (time.localtime(moment) for moment in (unix_time(utc), time.time()))
+    try:
+        then, now = (time.localtime(moment) for moment in (unix_time(utc), time.time()))
+    except (ValueError, OverflowError, OSError):
+        # What somebody has put into a status file.
+        return utc
     return time.strftime("%H:%M:%S" if then[:3] == now[:3] else "%Y-%m-%d %H:%M:%S", then)
 
 

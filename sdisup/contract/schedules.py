@@ -7,6 +7,7 @@ recording.
 from __future__ import annotations
 
 import os
+import time
 
 from sdisup.contract import lean
 from sdisup.contract.applied import is_port_number
@@ -50,6 +51,14 @@ def load_schedules(path: str = SCHEDULES_PATH) -> dict[int, Schedule]:
         return {}
     except Unreadable as error:
         raise SdisupError(str(error), "sdisup apply writes it anew") from error
+
+
+def schedules_since(path: str = SCHEDULES_PATH) -> float:
+    """Since when they are as they are (Unix time); what was before, another apply has answered for."""
+    try:
+        return os.stat(path).st_mtime
+    except OSError:
+        return time.time()
 
 
 def _port(listed: Fields, key: str) -> int:

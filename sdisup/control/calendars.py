@@ -138,16 +138,16 @@ def starts(
         there = zone_of(zone)
         # An hour that comes twice must not hide what comes after it.
         base = datetime.fromtimestamp(since, there).replace(tzinfo=None, microsecond=0) - timedelta(hours=3)
-        bases = {calendar: base for calendar in found if calendar.zone == zone}
-        iterations = ITERATIONS
-        while bases:
-            for calendar, local in _ask(bases, iterations, ask).items():
-                moments = sorted({*found[calendar], *(moment(time, there) for time in local)})
-                found[calendar] = moments
-                is_over = len(local) < iterations or moments[-1] > until or len(moments) > STARTS_MOST
-                bases[calendar] = local[-1] if local else base
-                if is_over:
-                    del bases[calendar]
+        waiting, iterations = [calendar for calendar in found if calendar.zone == zone], ITERATIONS
+        while waiting:
+            following = []
+            for calendar, local in zip(waiting, _ask(waiting, base, iterations, ask), strict=True):
+                found[calendar] = sorted({*found[calendar], *(moment(time, there) for time in local)})
+                is_whole = len(local) < iterations or found[calendar][-1] > until or len(found[calendar]) > STARTS_MOST
+                following += [] if is_whole else [(local[-1], calendar)]
+            waiting = [calendar for _, calendar in following]
+            # What some have already is asked for again, so that one question is enough for all.
+            base = min((last for last, _ in following), default=base)
             iterations = min(iterations * 8, ITERATIONS_MOST)
     return {calendar: _from_to(moments, since, until) for calendar, moments in found.items()}
 
@@ -157,19 +157,14 @@ def _from_to(moments: Sequence[float], since: float, until: float) -> list[float
     return [time for time in moments if since <= time <= until] + following
 
 
-def _ask(bases: Mapping[Calendar, datetime], iterations: int, ask: Ask) -> dict[Calendar, list[datetime]]:
-    """The next local times of each after its base."""
-    found = {}
-    for base in sorted(set(bases.values())):
-        asked = [calendar for calendar, own in bases.items() if own == base]
-        text = ask([f"--base-time={base:%Y-%m-%d %H:%M:%S}", f"--iterations={iterations}", "--",
-                    *(calendar.expression for calendar in asked)])  # fmt: skip
-        blocks = _blocks(text)
-        if len(blocks) != len(asked):
-            raise SdisupError(f"systemd-analyze calendar answered {len(blocks)} of {len(asked)} expressions")
-        for calendar, block in zip(asked, blocks, strict=True):
-            found[calendar] = [datetime.fromisoformat(time) for time in _ELAPSE.findall(block)]
-    return found
+def _ask(calendars: Sequence[Calendar], base: datetime, iterations: int, ask: Ask) -> list[list[datetime]]:
+    """The next local times of each after `base`."""
+    expressions = (calendar.expression for calendar in calendars)
+    text = ask([f"--base-time={base:%Y-%m-%d %H:%M:%S}", f"--iterations={iterations}", "--", *expressions])
+    blocks = _blocks(text)
+    if len(blocks) != len(calendars):
+        raise SdisupError(f"systemd-analyze calendar answered {len(blocks)} of {len(calendars)} expressions")
+    return [[datetime.fromisoformat(time) for time in _ELAPSE.findall(block)] for block in blocks]
 
 
 def zone_of(name: str) -> tzinfo:

@@ -64,6 +64,7 @@ def _add_times(ports: Sequence[AppliedPort], found: Sequence[PortStatus]) -> Non
     for port, status in zip(ports, found, strict=True):
         request_id = "" if status.state in ("stopped", "failed") else status.request_id
         known = left.get(port.index, set())
+        status.update(starts_at=None, ends_at=None)
         if known or is_timed(request_id):
             from sdisup.contract.orders import times_of
 

@@ -203,23 +203,21 @@ def _forget(port: AppliedPort) -> None:
 
 def _arm(outcomes: Sequence[Outcome], orders: Mapping[int, Order]) -> dict[int, Outcome]:
     """Have the services of the ports' schedules see what was asked for. Returns the outcomes where that failed."""
-    from sdisup.control.systemd import DONE, Systemd
-    from sdisup.control.wake import service_of
+    from sdisup.control.systemd import DONE, WAITING, Systemd
+    from sdisup.control.wake import run_services, service_of
 
     if not outcomes:
         return {}
     with Systemd() as systemd:
-        units = {outcome.port.index: service_of(outcome.port.index) for outcome in outcomes}
-        results = systemd.run_jobs("Start", units.values(), ARM_LIMIT_S)
+        results = run_services(systemd, [outcome.port.index for outcome in outcomes], ARM_LIMIT_S)
     ends = {}
     for outcome in outcomes:
-        unit = units[outcome.port.index]
-        result = results[unit]
-        if result != DONE:
-            text = f"{outcome.port.label}: {times_text(orders[outcome.port.index])} is not armed: {result}"
-            ends[outcome.port.index] = outcome.replaced(
-                kind=REFUSED, error=SdisupError(text, f"systemctl start {unit}; it is armed at the next boot, too")
-            )
+        index = outcome.port.index
+        # A service that takes long, such as with a stop, looks again when that is done.
+        if results[index] not in (DONE, WAITING):
+            text = f"{outcome.port.label}: {times_text(orders[index])} is not armed: {results[index]}"
+            hint = f"systemctl start {service_of(index)}; it is armed at the next boot, too"
+            ends[index] = outcome.replaced(kind=REFUSED, error=SdisupError(text, hint))
     return ends
 
 
@@ -227,7 +225,7 @@ def hold_ports(ports: Sequence[AppliedPort], *, release: bool = False) -> list[t
     """Let what a schedule has begun go on until it is stopped; or, with `release`, only until its time again. Returns
     for each port what became of it, and whether that is as asked."""
     from sdisup.control.systemd import Systemd
-    from sdisup.control.wake import service_of
+    from sdisup.control.wake import run_services
 
     found = []
     for port, status in zip(ports, statuses(ports), strict=True):
@@ -248,5 +246,5 @@ def hold_ports(ports: Sequence[AppliedPort], *, release: bool = False) -> list[t
         except OSError as error:
             raise SdisupError(f"{port.label}: no hold can be kept: {error.strerror}") from error
     with Systemd() as systemd:
-        systemd.run_jobs("Start", [service_of(port.index) for port, _, is_done in found if is_done], 0.0)
+        run_services(systemd, [port.index for port, _, is_done in found if is_done], ARM_LIMIT_S)
     return found

@@ -80,7 +80,7 @@ def decide(slots: Sequence[Slot], now: Now) -> Step:
     """What is to be done now."""
     time = now.time
     if now.owner is None:
-        due = [slot for slot in slots if slot.begin <= time < slot.end and not _is_refused(slot, now)]
+        due = [slot for slot in slots if slot.begin <= time < slot.end and not is_refused(slot, now)]
         first = _first(slot for slot in due if slot.start <= time) or _first(due)
         return Step(START, first, time) if first else Step(NOTHING)
     own = _own(slots, now)
@@ -106,7 +106,7 @@ def _first(slots: Iterable[Slot]) -> Slot | None:
     return min(slots, key=lambda slot: (slot.start, -slot.end, slot.request_id), default=None)
 
 
-def _is_refused(slot: Slot, now: Now) -> bool:
+def is_refused(slot: Slot, now: Now) -> bool:
     """Whether an operator has stopped the port in this slot's time: that holds until the next one's."""
     if now.stopped_at is None:
         return False

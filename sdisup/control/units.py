@@ -33,6 +33,8 @@ PROGRAM = ("/usr/bin/python3", "-I", "-S", "/usr/lib/sdisup/__main__.py")
 RUNNER = (*PROGRAM, "run")
 LEDGER_WRITER = (*PROGRAM, "ledger")
 TELL_UNSTARTED = (*PROGRAM, "unstarted")
+TELL_DUE = ("setpriv", "--reuid=sdisup", "--regid=sdisup", "--clear-groups", *PROGRAM, "due")
+"""As the user whom the spools of events belong to."""
 WAKE = (*PROGRAM, "wake")
 RETAIN = (*PROGRAM, "retain")
 COPY = (*PROGRAM, "copy")

@@ -21,11 +21,12 @@ from sdisup.contract.orders import (
     owner_of,
     read_hold,
     read_order,
+    scheduled_until,
     take_back,
 )
 from sdisup.contract.records import Record
 from sdisup.contract.requests import Request, leave_stop_note
-from sdisup.contract.schedules import load_schedules
+from sdisup.contract.schedules import load_schedules, schedules_since
 from sdisup.contract.status import HOLD, PortStatus, is_timed, listed
 from sdisup.contract.status import START as ORDER
 from sdisup.control.bus import SystemdError
@@ -43,8 +44,9 @@ from sdisup.control.ports import (
     start_ports,
     stop_ports,
 )
-from sdisup.control.schedules import CUT, END, NOTHING, START, Now, Slot, Step, decide, next_moment
+from sdisup.control.schedules import CUT, END, NOTHING, START, Now, Slot, Step, decide, is_refused, next_moment
 from sdisup.control.systemd import Systemd
+from sdisup.errors import SdisupError
 
 TIMERS = "sdi-schedule@*.timer"
 FAILED = {REFUSED: 5.0, NOT_CUT: 5.0, NOT_STOPPED: 5.0, CANNOT_RECORD: 60.0}
@@ -53,33 +55,52 @@ or waits for somebody to mend it."""
 CUT_BEFORE_S = 20.0
 """No take begins longer ago than this: the runner knows the frames of the last moments (contract/requests.py)."""
 TURNS_MOST = 50
+MISSED_AT_MOST_S = 31 * 86400.0
+MISSED_AT_MOST = 500
+"""What was missed longer ago, or more often, is in no account."""
+LATE_S = 1.0
+"""A start that is as late as that is nothing that was missed."""
+FOREVER = 9e10
 GONE_S = 2.0
 """So long systemd may take to forget a timer that was stopped."""
 
 
 class Due(Record):
-    """What is asked of a port: now, and when next (Unix time), None for never; `order` is its start with a time."""
+    """What is asked of a port: now, and when next (Unix time), None for never. `order` is its start with a time, and
+    `missed` are slots that should have begun and of which nothing runs."""
 
     port: AppliedPort
     step: Step
     next_at: float | None
     order: Order | None = None
+    missed: tuple[Slot, ...] = ()
 
 
 def main(arguments: Sequence[str]) -> int:
     """`wake 3` does what is due at port 3; `wake` arms the timers of all ports, and lets their services do the rest."""
-    if not arguments:
-        with Systemd() as systemd:
-            arm_all(systemd, print)
-        return 0
-    wake(int(arguments[0]), lambda text: print(text, flush=True))
+    try:
+        if arguments:
+            wake(int(arguments[0]), _say)
+        else:
+            with Systemd() as systemd:
+                arm_all(systemd, _say, max(time.time() - MISSED_AT_MOST_S, schedules_since()))
+    except SdisupError as error:
+        _say(f"{error}; it is tried again")
+        return 1
     return 0
 
 
-def arm_all(systemd: Systemd, say: Callable[[str], None]) -> bool:
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def arm_all(systemd: Systemd, say: Callable[[str], None], since: float | None = None) -> bool:
     """Arm the timers of all ports, and start the service of each port where something is due; whether that changed
-    anything. Raises SdisupError."""
-    found = look(list(load_applied().ports.values()), systemd)
+    anything. What was missed since a moment is told. Raises SdisupError."""
+    found = look(list(load_applied().ports.values()), systemd, since)
+    for one in found:
+        if one.missed:
+            tell_missed(one.port, one.missed, say)
     armed = arm(systemd, {one.port.index: one.next_at for one in found}, others=True)
     for index, at in sorted(armed.items()):
         say(f"armed {timer_of(index)} for {_local(at)}" if at else f"removed {timer_of(index)}")
@@ -105,6 +126,8 @@ def wake(index: int, say: Callable[[str], None]) -> None:
             if not _is_past(due.next_at, time.time()):
                 return
             continue
+        if due.missed:
+            tell_missed(port, due.missed, say)
         outcome = act(port, due.step, due.order)
         say(_said(due.step, outcome))
         if outcome.kind in FAILED:
@@ -119,13 +142,34 @@ def _is_past(moment: float | None, now: float) -> bool:
     return moment is not None and moment <= now
 
 
-def look(ports: Sequence[AppliedPort], systemd: Systemd) -> list[Due]:
-    """What is due at each port. Raises SdisupError."""
+def run_services(systemd: Systemd, indexes: Sequence[int], timeout_s: float) -> dict[int, str | SystemdError]:
+    """Run the service of each port, and wait for it; returns systemd's results.
+
+    systemd runs none twice at once, and one that runs already may have looked before the caller had something to see.
+    """
+    units = {index: service_of(index) for index in indexes}
+    busy = [
+        unit
+        for unit, state in zip(units.values(), systemd.load([*units.values()]), strict=True)
+        if state.active == "activating"
+    ]
+    if busy:
+        systemd.run_jobs("Start", busy, timeout_s)
+    results = systemd.run_jobs("Start", units.values(), timeout_s)
+    return {index: results[unit] for index, unit in units.items()}
+
+
+def look(ports: Sequence[AppliedPort], systemd: Systemd, since: float | None = None) -> list[Due]:
+    """What is due at each port; with what was missed since a moment. Raises SdisupError."""
     schedules = load_schedules()
     found = statuses(ports, systemd)
     now = time.time()
     wanted = {port.index: schedules[port.index] for port in ports if port.index in schedules}
-    slots = slots_of(wanted, now, now) if any(schedule.entries for schedule in wanted.values()) else {}
+    slots = (
+        slots_of(wanted, now if since is None else min(since, now), now)
+        if any(schedule.entries for schedule in wanted.values())
+        else {}
+    )
     left = listed()
     due = []
     for port, status in zip(ports, found, strict=True):
@@ -151,16 +195,15 @@ def due_of(
     now = now_of(port, status, time_now)
     now = now.replaced(is_held=bool(held) and held == now.owner)
     slots = [*slots, *([slot_of(order, time_now)] if order else [])]
-    return Due(port, decide(slots, now), next_moment(slots, now), order)
+    return Due(port, decide(slots, now), next_moment(slots, now), order, missed_of(slots, now))
 
 
 def _order(port: AppliedPort, status: PortStatus, now: float) -> Order | None:
-    """The port's start with a time; one that is over is removed."""
+    """The port's start with a time. The file of one that is over is removed, and what was missed of it is told."""
     try:
         order = read_order(port.index, port.recordings)
         if order is not None and order_is_over(order, port, status, now):
             take_back(order_path(port.index))
-            order = None
     except (OSError, Unreadable) as error:
         print(f"{port.label}: {error}; nothing is started or ended by it", flush=True)
         return None
@@ -196,13 +239,37 @@ def now_of(port: AppliedPort, status: PortStatus, time_now: float) -> Now:
     if status.state == "stopped" and port.record_at_boot and status.should_record:
         # systemd is about to start it.
         return Now(time_now, "")
-    if status.state not in ("stopped", "failed"):
-        return Now(time_now, owner_of(status.request_id))
+    owner = owner_of(status.request_id)
+    until = scheduled_until(owner)
+    if status.state not in ("stopped", "failed") or (status.state == "failed" and until and until <= time_now):
+        # What cannot work is to end with its time, too.
+        return Now(time_now, owner)
     is_operators = status.state == "stopped" and status.stopped_by not in ("schedule", "apply")
     if not is_operators or status.boot_id != boot_id() or not status.state_since_monotonic:
         return Now(time_now)
     stopped_at = time_now - (monotonic() - status.state_since_monotonic)
-    return Now(time_now, stopped_at=stopped_at, stopped=owner_of(status.request_id))
+    return Now(time_now, stopped_at=stopped_at, stopped=owner)
+
+
+def missed_of(slots: Sequence[Slot], now: Now) -> tuple[Slot, ...]:
+    """The slots that should have begun, and of which nothing runs; the ledger knows what of them was recorded."""
+    if now.owner is not None:
+        return ()
+    return tuple(slot for slot in slots if slot.start < now.time - LATE_S and not is_refused(slot, now))
+
+
+def tell_missed(port: AppliedPort, slots: Sequence[Slot], say: Callable[[str], None]) -> None:
+    """Tell the port's ledger of times in which it should have recorded, or should by now."""
+    from sdisup.contract import lean
+    from sdisup.contract.programs import says
+    from sdisup.control.units import TELL_DUE
+
+    times = [
+        {"first": slot.start, "last": min(slot.end, FOREVER), "take": slot.take} for slot in slots[-MISSED_AT_MOST:]
+    ]
+    _, code = says([*TELL_DUE, str(port.index), lean.encode(times)])
+    if code:
+        say(f"{port.label}: its ledger cannot be told of what its schedule missed (exit status {code})")
 
 
 def act(port: AppliedPort, step: Step, order: Order | None = None) -> Outcome:

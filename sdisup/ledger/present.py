@@ -20,10 +20,12 @@ from sdisup.ledger.moments import FileEnd, Interval, Moment, Sleep, TakenFile
 from sdisup.ledger.open_record import load_story
 from sdisup.ledger.spool import (
     OTHERS,
+    SCHEDULE,
     SOURCE_LOSES,
     acknowledged,
     after,
     entered_path,
+    in_order,
     read_spool,
     sequence_of,
     spool_path,
@@ -107,11 +109,17 @@ def port_present(
         present = present_of(port, run_directory)
         events, problems = read_spool(spool_path(port.index, run_directory))
         story, in_record = load_story(port.index, directory, run_directory)
-        for event in after(events, story.boot, story.sequence):
+        due, wrong = read_spool(spool_path(port.index, run_directory, SCHEDULE))
+        problems += wrong
+        new = after(events, story.boot, story.sequence)
+        for teller, event in in_order(new, after(due, *story.others.get(SCHEDULE, ("", 0)))):
             try:
-                story.take(event)
+                if teller:
+                    story.take_from(teller, event)
+                else:
+                    story.take(event)
             except ValueError as error:
-                problems.append(Problem(spool_path(port.index, run_directory), 0, str(error)))
+                problems.append(Problem(spool_path(port.index, run_directory, teller), 0, str(error)))
         problems += _take_others(story, run_directory)
         if not present.is_behind(story):
             break
@@ -121,7 +129,7 @@ def port_present(
 def _take_others(story: Story, run_directory: str) -> list[Problem]:
     """What others than the runner have told of the port's files, and what of it cannot be read."""
     problems = []
-    for teller in OTHERS:
+    for teller in (other for other in OTHERS if other != SCHEDULE):
         path = spool_path(story.port_index, run_directory, teller)
         events, wrong = read_spool(path)
         problems += wrong

@@ -19,7 +19,7 @@ from sdisup.ledger.moments import Moment, moment_from
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 VERSION = 1
 CLOCK_STEP_S = 0.1
@@ -37,10 +37,12 @@ no processor time."""
 DELETE = "delete"
 """A finished file is going to be removed by a rule. It is told before it is done."""
 COPY = "copy"
+DUE = "due"
+"""A port should record in a time, or should have, by its schedule, and nothing of it ran."""
 """A finished file was copied to a target, and its copy verified."""
-KINDS = (BEGAN, OPENED, MEDIA, MISSED, LOSING, MOVED, CLOSED, WAITS, STOPPED, CLOCK, SLEPT, MARK, DELETE, COPY)
-RETENTION, OFFLOAD = "retention", "offload"
-OTHERS = (RETENTION, OFFLOAD)
+KINDS = (BEGAN, OPENED, MEDIA, MISSED, LOSING, MOVED, CLOSED, WAITS, STOPPED, CLOCK, SLEPT, MARK, DELETE, COPY, DUE)
+RETENTION, OFFLOAD, SCHEDULE = "retention", "offload", "schedule"
+OTHERS = (RETENTION, OFFLOAD, SCHEDULE)
 """Who tells of a port's files besides its runner. What they tell goes on beside what the runner tells, and has
 sequences of its own."""
 ROOM_BYTES = 1 << 20
@@ -405,3 +407,13 @@ def sequence_of(event: Event) -> int:
     sequence = event["sequence"]
     assert isinstance(sequence, int)
     return sequence
+
+
+def in_order(runners: list[Event], schedules: list[Event]) -> Iterator[tuple[str, Event]]:
+    """What the runner and the schedule have told, as it came, each with its teller. Sequences follow one clock."""
+    left = list(schedules)
+    for event in runners:
+        while left and sequence_of(left[0]) <= sequence_of(event):
+            yield SCHEDULE, left.pop(0)
+        yield "", event
+    yield from ((SCHEDULE, event) for event in left)

@@ -44,12 +44,14 @@ from sdisup.ledger.spool import (
     CLOSED,
     COPY,
     DELETE,
+    DUE,
     LOSING,
     MARK,
     MEDIA,
     MISSED,
     MOVED,
     OPENED,
+    SCHEDULE,
     SLEPT,
     STOOD_STILL,
     STOPPED,
@@ -68,6 +70,9 @@ STOPPING_S = 1.0
 ACCOUNT_LOST = "account lost"
 CUT_OFF = "cut off"
 RESTART = "restart"
+SCHEDULE_MISSED = "schedule missed"
+SHORTEST_MISS_S = 0.05
+"""A start takes a moment, which is a gap of its own."""
 ROUNDING_S = 0.05
 VANISHED_BOARD = ("signal lost", "board missing")
 """What a board that vanishes is called first, and then."""
@@ -328,8 +333,8 @@ class Story:
         self.boot, self.sequence = boot, fields.whole("sequence")
 
     def take_from(self, teller: str, event: Event) -> None:
-        """Take an event of one of the others' spools: it is about files that are entered, and changes nothing of what
-        goes on at the port. Raises ValueError, which names what is wrong with it."""
+        """Take an event of one of the others' spools: but for the schedule's it is about files that are entered, and
+        changes nothing of what goes on at the port. Raises ValueError, which names what is wrong with it."""
         boot, fields = str(event["boot"]), Fields(event, f"the event {event['kind']} of {teller}")
         if event["kind"] in (DELETE, COPY):
             entry = self._entry_from(str(event["kind"]), fields, boot)
@@ -339,6 +344,10 @@ class Story:
                 for item in [*self._queue, None]
             ]
             self._queue.insert(is_first.index(False), entry)
+        elif event["kind"] == DUE:
+            first, last = (fields.number(name, least=0.0, most=1e11) for name in ("first", "last"))
+            at, up_since = fields.moment("at", boot), fields.moment("boot_at", boot)
+            self.due(first, last, fields.text_or_none("take"), at, up_since)
         self.others[teller] = boot, fields.whole("sequence")
 
     def _entry_from(self, kind: str, fields: Fields, boot: str) -> Entry:
@@ -564,6 +573,56 @@ class Story:
             at = at.not_before(interval.start)
             self._end_interval(at)
             self.interval = Interval("stop", "operator", at, interval.take)
+
+    def due(self, first: float, last: float, take: str | None, now: Moment, boot: Moment) -> None:
+        """By its schedule the port should have recorded from `first` to `last` (by the wall clock), and nothing of it
+        runs `now`; the system came up at `boot`. What was a stop is a gap in that time. What a power cut ended was to
+        end at `last`."""
+        interval = self.interval
+        if self._is_cut_off(now):
+            if last <= now.wall and self._take_of_cut_off() == take:
+                self._close_left(boot)
+                self.rebooted(boot, records_at_boot=False)
+                self._end_as_scheduled(now.plus(last - now.wall), take)
+            return
+        if self.files or (interval is not None and interval.kind != "stop"):
+            return
+        least = boot if interval is None else interval.start
+        if interval is not None and interval.what == "operator" and interval.start.wall > first:
+            # What an operator stops in its time stays stopped until the next boot.
+            least = boot.not_before(interval.start)
+            last = last if interval.start.boot != now.boot else first
+        begin = now.plus(max(first, least.wall) - now.wall)
+        end = now.plus(min(last - now.wall, 0.0))
+        if begin.seconds_to(end) < SHORTEST_MISS_S:
+            return
+        if interval is not None and interval.start.seconds_to(begin) < 0.001:
+            # Nothing of the stop was before it.
+            self.interval = None
+        self._end_interval(begin)
+        self.interval = Interval("gap", SCHEDULE_MISSED, begin, take)
+        if last <= now.wall:
+            self._end_interval(end)
+            self.interval = interval and Interval("stop", interval.what, end, interval.take)
+
+    def _is_cut_off(self, now: Moment) -> bool:
+        """Whether what went on when the system went down without a shutdown has not gone on since."""
+        interval = self.interval
+        is_gap = interval is not None and interval.kind == "gap" and interval.start.boot != now.boot
+        return is_gap or any((file.start or file.opened or now).boot != now.boot for file in self.files)
+
+    def _take_of_cut_off(self) -> str | None:
+        if self.file is not None:
+            return self.file.take_at_end
+        return self.interval.take if self.interval is not None else None
+
+    def _end_as_scheduled(self, end: Moment, take: str | None) -> None:
+        """A gap is over with its schedule."""
+        interval = self.interval
+        if interval is not None and interval.kind == "gap":
+            end = end.not_before(interval.start)
+            self._end_interval(end)
+            self.interval = Interval("stop", SCHEDULE, end, take)
 
     def stopped_after_boot(self, at: Moment, boot: Moment) -> None:
         """A port that has not run since a power cut was stopped: what was to go on is over."""

@@ -33,6 +33,7 @@ from sdisup.ledger.spool import (
     BEGAN,
     OPENED,
     OTHERS,
+    SCHEDULE,
     STOPPED,
     WAITS,
     Event,
@@ -40,6 +41,7 @@ from sdisup.ledger.spool import (
     acknowledged,
     after,
     entered_path,
+    in_order,
     moment_of,
     read_spool,
     spool_path,
@@ -221,9 +223,12 @@ class PortWriter:
             self._story = story
         self._is_full = len(story.waiting()) > WAITING_LIMIT
         new = [] if self._is_full else after(events, story.boot, story.sequence)
-        for index, event in enumerate(new):
-            if event["kind"] == BEGAN:
-                if not self._take_began(story, event, new[index + 1 :]):
+        due = [] if self._is_full else after(others.pop(SCHEDULE)[0], *story.others.get(SCHEDULE, ("", 0)))
+        for teller, event in in_order(new, due):
+            if teller:
+                self._take_from(story, teller, event)
+            elif event["kind"] == BEGAN:
+                if not self._take_began(story, event, new[new.index(event) + 1 :]):
                     break
             elif event["kind"] == STOPPED:
                 goes_down = self._asks_shutdown(event)

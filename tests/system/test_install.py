@@ -144,6 +144,7 @@ def test_a_first_installation_and_a_second_one_that_changes_nothing(bare: Machin
         "/var/lib/sdisup/applied.json": "644 root:root",
         "/var/lib/sdisup/ledger": "755 sdisup:sdisup",
         "/var/lib/sdisup/protected": "2775 sdisup:sdisup",
+        "/var/lib/sdisup/orders": "3770 root:sdisup",
         RECORDINGS: "2775 sdisup:sdisup",
         f"{UNITS}/sdi-record@.service": "644 root:root",
         "/usr/share/doc/sdisup/README.md": "644 root:root",

@@ -20,6 +20,7 @@ from sdisup.contract.orders import Order, owner_of, read_hold, read_order
 from sdisup.contract.requests import Request
 from sdisup.contract.status import PortStatus, is_timed
 from sdisup.control import observe, orders, ports, systemd, wake
+from sdisup.control.bus import UnitState
 from sdisup.control.orders import Asked, hold_ports, start_at_times
 from sdisup.control.ports import IS_STARTED, ORDERED_START, RECORDS, REFUSED, STARTED_BY_ANOTHER, Outcome
 from sdisup.control.schedules import END, NOTHING, START, scheduled
@@ -143,6 +144,7 @@ class Scene:
         self.left: list[Request] = []
         self.jobs: list[str] = []
         self.result: str | SdisupError = "done"
+        self.is_busy = False
         monkeypatch.setattr(orders, "statuses", lambda asked, *_: [self.status for _ in asked])
         monkeypatch.setattr(orders, "start_ports", self.start)
         monkeypatch.setattr(systemd, "Systemd", lambda: self)
@@ -164,6 +166,9 @@ class Scene:
 
     def started(self, request: Request) -> PortStatus:
         return self.status.replaced(state="recording", is_recording=True, current_file="/r/a.mp4", request_id="x")
+
+    def load(self, units: Sequence[str]) -> list[UnitState]:
+        return [UnitState("loaded", "activating" if self.is_busy else "inactive", "") for _ in units]
 
     def run_jobs(self, verb: str, units: Iterable[str], timeout_s: float) -> dict[str, Any]:
         found = list(units)
@@ -193,6 +198,14 @@ def test_a_start_at_a_time_is_left_to_the_schedules_service(monkeypatch: pytest.
     assert scene.jobs == ["Start sdi-schedule@3.service"] and order.end(0.0) == at + 60
     (again,) = start_at_times([PORT], 10.0, Asked(for_s=60.0))
     assert "has a start already: from 2" in again.text and read_order(3, "/r") == order
+
+
+def test_a_service_that_runs_already_runs_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have looked before there was something to see."""
+    scene = Scene(monkeypatch)
+    scene.is_busy = True
+    start_at_times([PORT], 10.0, Asked(for_s=60.0))
+    assert scene.jobs == ["Start sdi-schedule@3.service"] * 2
 
 
 @pytest.mark.parametrize("kind", [IS_STARTED, STARTED_BY_ANOTHER, REFUSED])
@@ -320,12 +333,14 @@ def stopped(ago_s: float) -> PortStatus:
         (ORDER.replaced(until=NOW), PortStatus(state="stopping", request_id="start:1"), False),
         (ORDER.replaced(until=NOW), PortStatus(state="stopped"), True),
         (ORDER.replaced(until=None), PortStatus(state="recording", request_id="start:1"), True),
-        (ORDER, stopped(30), True),
-        (ORDER, stopped(90), False),
-        (ORDER.replaced(begin=NOW + 5), stopped(30), False),
+        (ORDER, 30, True),
+        (ORDER, 90, False),
+        (ORDER.replaced(begin=NOW + 5), 30, False),
     ],
 )
-def test_when_an_order_is_over(order: Order, status: PortStatus, is_over: bool) -> None:
+def test_when_an_order_is_over(order: Order, status: PortStatus | int, is_over: bool) -> None:
+    """A number is for how many seconds it has been stopped by hand."""
+    status = stopped(status) if isinstance(status, int) else status
     assert wake.order_is_over(order, PORT, status, NOW) is is_over
 
 
@@ -342,6 +357,16 @@ def test_a_hold_is_removed_with_its_recording(state: str, request_id: str, stays
     contract.leave_hold(3, "schedule:1:2")
     status = PortStatus(state=state, is_recording=state == "recording", request_id=request_id)
     assert bool(wake._held(PORT, status)) is stays and bool(read_hold(3)) is stays
+
+
+def test_a_start_that_the_machine_was_off_for_is_removed_and_missed(directory: Path) -> None:
+    stopped = PortStatus(state="stopped")
+    contract.leave_order(3, ORDER.replaced(until=NOW - 5))
+    order = wake._order(PORT, stopped, NOW)
+    assert order is not None and not list(directory.iterdir())
+    due = wake.due_of(PORT, stopped, [], NOW, order)
+    assert (due.step.kind, due.next_at) == (NOTHING, None)
+    assert [(slot.start, slot.end) for slot in due.missed] == [(NOW - 60, NOW - 5)]
 
 
 def test_what_cannot_be_read_is_told_and_nothing_is_done_by_it(

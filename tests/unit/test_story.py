@@ -34,11 +34,13 @@ from sdisup.ledger.spool import (
     BEGAN,
     CLOCK,
     CLOSED,
+    DUE,
     LOSING,
     MARK,
     MEDIA,
     MISSED,
     OPENED,
+    SCHEDULE,
     SLEPT,
     STOPPED,
     WAITS,
@@ -210,6 +212,16 @@ class Port:
         if end:
             self.close(end)
         return self.tell(STOPPED, by=by, take=None)
+
+    def due(self, first: float, last: float, take: str | None = None) -> Port:
+        """The schedule's service tells that the port should have recorded from the one true time to the other."""
+        self.told += 1
+        event = {
+            "v": 1, "sequence": self.told, "boot": self.now.boot, "kind": DUE, "at": self.now.as_list()[:2],
+            "boot_at": self.boot.as_list()[:2], "first": EPOCH + first, "last": EPOCH + last, "take": take,
+        }  # fmt: skip
+        self.story.take_from(SCHEDULE, json.loads(json.dumps(event)))
+        return self.write()
 
     def step_clock(self, seconds: float) -> Port:
         self.clock_s += seconds
@@ -720,6 +732,87 @@ def test_a_take_that_the_power_cut_off_and_somebody_stopped_after_the_boot() -> 
     port.record(5).stop()
     assert port.rows("gap", "stop")[1:3] == [("gap", "power", 25.0), ("stop", "operator", 30.0)]
     assert total(port.account()) == pytest.approx(port.at, abs=0.01)
+
+
+# What a schedule missed. Each begins with 10 s of recording and a stop; times are seconds from the beginning.
+
+
+def scheduled_port() -> Port:
+    return Port(records_at_boot=False).begin().record(9.8).stop("schedule", closing_s=0.0)
+
+
+def test_a_start_that_the_machine_was_off_for_is_caught_up_and_the_rest_is_missed() -> None:
+    port = scheduled_port().wait(5).reboot(60).wait(5).due(40, 100).begin(take="news").record(5).stop("schedule")
+    assert port.rows("gap", "stop")[1:] == [("stop", "schedule", 30.0), ("gap", "schedule missed", 40.2)]
+    assert total(port.account()) == pytest.approx(port.at, abs=0.01)
+
+
+def test_times_that_passed_while_the_machine_was_off_are_missed_and_nothing_between_them() -> None:
+    port = scheduled_port().reboot(100).wait(5).due(20, 30).due(50, 60).due(90, 95).wait(5)
+    # Told again, such as by an apply, they are the same.
+    port.due(20, 30).due(50, 60).begin().record(5).stop()
+    assert port.rows("gap", "stop")[1:] == [
+        ("stop", "schedule", 10.0), ("gap", "schedule missed", 10.0), ("stop", "schedule", 20.0),
+        ("gap", "schedule missed", 10.0), ("stop", "schedule", 30.0), ("gap", "schedule missed", 5.0),
+        ("stop", "schedule", 25.0), ("gap", "start", 0.2),
+    ]  # fmt: skip
+    assert total(port.account()) == pytest.approx(port.at, abs=0.01)
+
+
+def test_a_shutdown_within_the_time_is_missed_from_then_on() -> None:
+    port = (
+        Port(records_at_boot=False)
+        .begin()
+        .record(9.8)
+        .stop("shutdown", closing_s=0.0)
+        .reboot(20)
+        .wait(5)
+        .due(5, 60)
+        .begin()
+    )
+    port.record(5).stop()
+    assert port.rows("gap", "stop")[1:] == [("gap", "schedule missed", 25.2)]
+
+
+def test_what_an_operator_stopped_in_its_time_is_missed_from_the_next_boot_on() -> None:
+    port = Port(records_at_boot=False).begin().record(9.8).stop(closing_s=0.0).wait(5).due(5, 60)
+    assert port.rows("gap", "stop")[1:] == []
+    port.reboot(20).wait(5).due(5, 60).begin().record(5).stop()
+    assert port.rows("gap", "stop")[1:] == [("stop", "operator", 25.0), ("gap", "schedule missed", 5.2)]
+
+
+def test_a_recording_that_a_power_cut_ended_is_missing_until_its_time_is_over() -> None:
+    port = Port(records_at_boot=False).begin(take="news").record(9.8, take="news").reboot(100).wait(5)
+    port.due(0, 40, "news").count().due(50, 60, "sport").begin().record(5).stop()
+    assert port.rows("file", "gap", "stop")[1:-1] == [
+        ("file", "cut off: power", 9.8), ("gap", "power", 30.0), ("stop", "schedule", 10.0),
+        ("gap", "schedule missed", 10.0), ("stop", "schedule", 55.0), ("gap", "start", 0.2),
+    ]  # fmt: skip
+    assert total(port.account()) == pytest.approx(port.at, abs=0.01)
+
+
+def test_a_power_cut_within_the_time_goes_on_as_one() -> None:
+    port = Port(records_at_boot=False).begin(take="news").record(9.8, take="news").reboot(20).wait(5)
+    port.due(0, 60, "news").begin(take="news").count().record(5, take="news").stop("schedule")
+    assert port.rows("gap", "stop")[1:] == [("gap", "power", 25.2)]
+
+
+def test_an_operators_recording_that_a_power_cut_ended_is_no_schedules() -> None:
+    port = Port(records_at_boot=False).begin(take="final").record(9.8, take="final").reboot(100).wait(5)
+    port.due(20, 40, "news").begin().count().record(5).stop()
+    assert port.rows("gap", "stop")[1:] == [("gap", "power", 105.2)]
+
+
+def test_what_goes_on_is_not_missed() -> None:
+    port = Port(records_at_boot=False).begin().record(9.8).due(2, 60).wait(0.0)
+    assert port.is_recording() and port.rows("gap", "stop")[1:] == []
+    port.fail(port.end("killed")).wait(5).due(2, 60).begin().record(5).stop()
+    assert port.rows("gap", "stop")[1:] == [("gap", "killed", 5.2)]
+
+
+def test_a_port_that_never_recorded_misses_what_it_missed_since_the_boot() -> None:
+    port = Port(records_at_boot=False).wait(20).due(5, 10).due(15, 60).wait(5).begin().record(5).stop()
+    assert port.rows("gap", "stop") == [("gap", "schedule missed", 5.0), ("gap", "schedule missed", 10.2)]
 
 
 @pytest.mark.parametrize(("asked", "cause"), [(True, "restart"), (False, "terminated from outside")])

@@ -20,6 +20,7 @@ from sdisup.control.calendars import moment, zone_of
 from sdisup.control.ports import CANNOT_RECORD, CUT, NO_SIGNAL, NOT_STOPPED, RECORDS, REFUSED, STOPPED, Outcome
 from sdisup.control.schedules import NOTHING, Now, Slot, scheduled
 from sdisup.control.wake import calendar_text, due_of, now_of
+from sdisup.errors import SdisupError
 
 PORT = AppliedPort(3, "CAM3", "h264", "/r", False, "rev")
 TEN = 1_774_700_000.0
@@ -160,6 +161,19 @@ def test_a_stop_by_hand_holds_until_the_next_programme(monkeypatch: pytest.Monke
     monkeypatch.setattr(wake, "monotonic", lambda: scene.status.state_since_monotonic + scene.time - TEN - 60)
     assert scene.wakes(TEN + 600) == [] and scene.timer == SPORT.begin
     assert scene.wakes(SPORT.begin) == [f"start sport {SPORT.request_id}"]
+
+
+def test_what_cannot_be_read_is_told_and_tried_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Scene(monkeypatch, [NEWS])
+
+    def fail(*_: object) -> dict[int, Schedule]:
+        raise SdisupError("schedules.json: torn", "sdisup apply writes it anew")
+
+    monkeypatch.setattr(wake, "load_schedules", fail)
+    assert wake.main(["3"]) == wake.main([]) == 1
+    assert capsys.readouterr().out.count("torn (sdisup apply writes it anew); it is tried again\n") == 2
 
 
 def test_a_port_that_is_gone_has_no_timer(monkeypatch: pytest.MonkeyPatch) -> None:
