@@ -47,6 +47,8 @@ OTHERS = (RETENTION, OFFLOAD, SCHEDULE)
 sequences of its own."""
 ROOM_BYTES = 1 << 20
 """A port's events while its ledger cannot be written: some three thousand, and those that say the same are summed."""
+OTHERS_ROOM_BYTES = 1 << 18
+"""The same of others, who wait for the ledger before they go on; /run is memory, and there may be 64 ports."""
 MEMORY_LIMIT = 2000
 """Events that found no room in /run; about 3 MB."""
 CHUNK_BYTES = 1 << 16
@@ -96,6 +98,7 @@ class Spool:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.problem = ""
+        self._room_bytes = OTHERS_ROOM_BYTES if teller else ROOM_BYTES
         self._directory = spool_directory(port_index, run_directory)
         self._path = spool_path(port_index, run_directory, teller)
         self._entered_path = entered_path(port_index, run_directory, teller)
@@ -188,7 +191,7 @@ class Spool:
         if events and events[-1]["boot"] == self._boot:
             self._written = sequence_of(events[-1])
             self._last = max(self._last, self._written)
-        _make_room(descriptor)
+        _make_room(descriptor, self._room_bytes)
 
     def _close(self) -> None:
         if self._file >= 0:
@@ -208,7 +211,7 @@ class Spool:
             # A line that was cut off costs itself alone.
             torn = b"\n" if self._end and os.pread(self._file, 1, self._end - 1) != b"\n" else b""
             line = torn + encode_event(self._waiting[0])
-            if self._end + len(line) > ROOM_BYTES:
+            if self._end + len(line) > self._room_bytes:
                 self._sum_up(safe)
                 continue
             self._overwrite(line, self._end)
@@ -234,7 +237,7 @@ class Spool:
         written = self._written
         self._open()
         self._written = written
-        if self._end < ROOM_BYTES * 3 // 4:
+        if self._end < self._room_bytes * 3 // 4:
             # It was worth it, and will be again.
             self._summed_up_to = -1
 
@@ -256,12 +259,12 @@ def _is_at(descriptor: int, path: str) -> bool:
     return os.path.samestat(found, os.fstat(descriptor))
 
 
-def _make_room(descriptor: int) -> None:
+def _make_room(descriptor: int, room_bytes: int) -> None:
     """Take the file's room now; without it each event has to find its own."""
-    if os.fstat(descriptor).st_size >= ROOM_BYTES:
+    if os.fstat(descriptor).st_size >= room_bytes:
         return
     try:
-        os.posix_fallocate(descriptor, 0, ROOM_BYTES)
+        os.posix_fallocate(descriptor, 0, room_bytes)
     except OSError:
         return
 

@@ -18,7 +18,7 @@ from sdisup.contract.files import Unreadable, boot_id, boottime_ns, monotonic
 from sdisup.contract.retention import MIN_FREE, Report, read_report, size_text, write_report
 from sdisup.errors import SdisupError
 from sdisup.ledger.health import ledger_problem
-from sdisup.ledger.spool import DELETE, RETENTION, Spool
+from sdisup.ledger.spool import DELETE, OTHERS_ROOM_BYTES, RETENTION, Spool
 from sdisup.retention.disk import GONE, Remover
 from sdisup.retention.survey import APPLIANCE, Places, Survey, survey, write_mark
 
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from sdisup.retention.plan import Deletion, File
 
 BATCH = 500
-"""So many are told to the ledger at once: a port's spool holds some three thousand (spool.ROOM_BYTES)."""
+"""So many are told to the ledger at once, or as many as have room in a port's spool."""
+EVENT_BYTES = 300
+"""What an event takes besides its path."""
 SPACE_BATCH = 20
 """The same for want of space, which others may make meanwhile."""
 ANSWER_S = 5.0
@@ -143,10 +145,14 @@ class Run:
 def _batches(deletions: Sequence[Deletion]) -> list[list[Deletion]]:
     """In their order; those for want of space in small ones."""
     batches: list[list[Deletion]] = []
+    room_bytes = 0
     for one in deletions:
-        most = SPACE_BATCH if one.rule == MIN_FREE else BATCH
-        if not batches or batches[-1][0].rule != one.rule or len(batches[-1]) >= most:
+        most, path = SPACE_BATCH if one.rule == MIN_FREE else BATCH, one.file.path
+        # Of what is not ASCII a character takes six bytes.
+        room_bytes -= EVENT_BYTES + len(path) * (1 if path.isascii() else 6)
+        if not batches or batches[-1][0].rule != one.rule or len(batches[-1]) >= most or room_bytes < 0:
             batches.append([])
+            room_bytes = OTHERS_ROOM_BYTES * 3 // 4
         batches[-1].append(one)
     return batches
 

@@ -128,6 +128,19 @@ def test_what_is_too_old_goes_with_its_entry(bench: Bench, capsys: pytest.Captur
     assert (bench.retain(), len(bench.deleted())) == (0, 1)
 
 
+@pytest.mark.parametrize("character", ["x", "é"])
+def test_what_is_told_at_once_has_room_in_the_spool(bench: Bench, character: str) -> None:
+    names = [f"{number:03}{character * 110}.mp4" for number in range(700)]
+    for number, name in enumerate(names):
+        bench.file(name, 40 + number / 1000, size=0)
+    bench.rules(max_age=86400)
+    bench.file("new.mp4", 0.5)
+    bench.retain()
+    assert os.listdir(bench.recordings) == ["new.mp4"]
+    assert len(bench.deleted()) == 700
+    assert bench.problems() == {}
+
+
 def test_the_entry_is_durable_before_the_file_is_gone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.rules(max_files=1).file("a.mp4", 2), bench.file("b.mp4", 1)
     seen: list[list[tuple[object, object]]] = []
