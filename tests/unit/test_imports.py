@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -150,6 +151,14 @@ def is_allowed(module: str, imported: str) -> bool:
 
 def test_the_table_names_every_room() -> None:
     assert set(table()) == {room_of(module) for module in MODULES} - ENTRIES
+
+
+def test_every_room_is_installed() -> None:
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())
+    rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert {name.removeprefix("sdisup.") for name in project["tool"]["setuptools"]["packages"]} == {
+        "sdisup", "units", *rooms
+    }  # fmt: skip
 
 
 def test_the_table_has_no_circle_and_no_arrow_back_up() -> None:
