@@ -193,8 +193,8 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
                 " very good, 28 poor. A bit rate beside it is what the picture may take at most.", default_doc="none",
                 minimum=1, maximum=51),
         Setting("gop_frames", INTEGER, None, "For h264 and hevc: how many frames there are from one key frame to the"
-                " next. A recording can be entered and cut at key frames.", default_doc="a second's", minimum=1,
-                maximum=600),
+                " next. A recording can be entered and cut at key frames.",
+                default_doc="a second's; two of files by the clock", minimum=1, maximum=600),
         Setting("pixel_format", CHOICE, None, "The picture's samples: 8 or 10 bit, 4:2:0, 4:2:2 or 4:4:4. Codecs with a"
                 " profile have that of the profile.",
                 default_doc=_by_codec(lambda codec: next(iter(codec.pixel_formats), None)), allowed=PIXEL_FORMATS),
