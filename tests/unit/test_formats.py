@@ -305,7 +305,7 @@ def test_colours_are_what_the_port_says(codec: str, ffmpeg: str, tmp_path: Path)
     graph = f"color=red:size={HD}:rate={RATE},format=gbrp"
     source = {"kind": "custom", "input": ["-f", "lavfi", "-i", graph], "rate": RATE, "audio": False}
     values = {"source": source, "codec": codec, "colour": "bt709"}
-    port = parse_settings([("test.toml", {"appliance": {"ports": 1}, "defaults": values})]).ports[0]
+    port = parse_settings([("test.toml", {"appliance": {"ports": 1}, "defaults": {"segment_s": 0, **values}})]).ports[0]
     file = tmp_path / f"a.{port.container}"
     arguments = build_ffmpeg_arguments(port, ffmpeg, probe_ffmpeg(ffmpeg))
     arguments = [*arguments[:-1], "-frames:v", "3", str(file)]
@@ -325,7 +325,7 @@ def test_of_an_odd_picture_a_line_and_a_column_are_left_out(codec: str, ffmpeg: 
     graph = f"testsrc=size=853x479:rate={RATE}"
     source = {"kind": "custom", "input": ["-f", "lavfi", "-i", graph], "rate": RATE, "audio": False}
     values = {"source": source, "codec": codec}
-    port = parse_settings([("test.toml", {"appliance": {"ports": 1}, "defaults": values})]).ports[0]
+    port = parse_settings([("test.toml", {"appliance": {"ports": 1}, "defaults": {"segment_s": 0, **values}})]).ports[0]
     file = tmp_path / f"a.{port.container}"
     arguments = build_ffmpeg_arguments(port, ffmpeg, probe_ffmpeg(ffmpeg))
     done = subprocess.run(
@@ -349,7 +349,7 @@ def test_fractional_rates_stay_exact(codec: str, container: str, rate: str, ffmp
     source = {"kind": "custom", "input": ["-f", "lavfi", "-i", graph], "rate": rate, "audio": False}
     values = {"source": source, "codec": codec, "container": container, "preset": "ultrafast"}
     values |= {"raster": size} if codec == "xdcam" else {}
-    port = parse_settings([("test.toml", {"appliance": {"ports": 1}, "defaults": values})]).ports[0]
+    port = parse_settings([("test.toml", {"appliance": {"ports": 1}, "defaults": {"segment_s": 0, **values}})]).ports[0]
     file = tmp_path / f"a.{container}"
     pictures = 60 if codec == "xdcam" else 3000
     arguments = build_ffmpeg_arguments(port, ffmpeg, probe_ffmpeg(ffmpeg))
