@@ -11,12 +11,15 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 
-from sdisup.config.settings import Settings
 from sdisup.contract.programs import Program
 from sdisup.contract.records import Record
 from sdisup.contract.schedules import Entry, Schedule
 from sdisup.control.schedules import Slot, scheduled
 from sdisup.errors import ConfigError, SdisupError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sdisup.config.settings import Settings
 
 ITERATIONS = 16
 ITERATIONS_MOST = 4096
