@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sdisup import aio
 from sdisup.cli.words import parse_clock
+from sdisup.config.settings import parse_settings
 from sdisup.contract import orders as contract
 from sdisup.contract import status as status_module
-from sdisup.contract.applied import AppliedPort
+from sdisup.contract.applied import Applied, AppliedPort
 from sdisup.contract.files import Unreadable, boot_id, monotonic
 from sdisup.contract.orders import Order, owner_of, read_hold, read_order
 from sdisup.contract.requests import Request
 from sdisup.contract.status import PortStatus, is_timed
-from sdisup.control import observe, orders, ports, systemd, wake
+from sdisup.control import api, observe, orders, ports, systemd, wake
+from sdisup.control.api import RecorderConfig, RecorderManager
 from sdisup.control.bus import UnitState
 from sdisup.control.orders import Asked, hold_ports, start_at_times
 from sdisup.control.ports import IS_STARTED, ORDERED_START, RECORDS, REFUSED, STARTED_BY_ANOTHER, Outcome
 from sdisup.control.schedules import END, NOTHING, START, scheduled
-from sdisup.errors import SdisupError, UsageError
+from sdisup.errors import RecordingError, SdisupError, UsageError
 
 PORT = AppliedPort(3, "CAM3", "h264", "/r", False, "rev")
 FULL = Request("final", "start:1", ["ffmpeg", "{output}"], "/r/cup", "FINAL", "prores", "mov")
@@ -206,6 +211,33 @@ def test_a_service_that_runs_already_runs_again(monkeypatch: pytest.MonkeyPatch)
     scene.is_busy = True
     start_at_times([PORT], 10.0, Asked(for_s=60.0))
     assert scene.jobs == ["Start sdi-schedule@3.service"] * 2
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_the_same_from_python(monkeypatch: pytest.MonkeyPatch, is_async: bool) -> None:
+    Scene(monkeypatch)
+    settings = parse_settings([("t.toml", {"appliance": {"ports": 4}, "defaults": {"source": {"kind": "test"}}})])
+    monkeypatch.setattr(api, "load_applied", lambda: Applied({3: PORT}, []))
+    monkeypatch.setattr(api.RecorderManager, "get_status", lambda *_: PortStatus(port_index=3, state="stopped"))
+    config = RecorderConfig(codec=None, take="final")
+
+    def start(**times: Any) -> PortStatus:
+        if is_async:
+            return asyncio.run(aio.PortRecorder(3, settings).start(config, **times))
+        return RecorderManager(settings).start_recording(3, config, **times)
+
+    until = datetime.fromtimestamp(math.ceil(time.time()) + 3600)
+    assert start(until=until).is_recording
+    order = read_order(3, "/r")
+    assert order is not None and (order.until, order.request.take) == (until.timestamp(), "final")
+    contract.forget(3, "/r")
+    assert start(at=until.astimezone(UTC), for_s=60.0).state == "stopped"
+    order = read_order(3, "/r")
+    assert order is not None and (order.begin, order.for_s) == (until.timestamp(), 60.0)
+    with pytest.raises(UsageError):
+        start(until=until, for_s=60.0)
+    with pytest.raises(RecordingError, match="has a start already"):
+        start(for_s=60.0)
 
 
 @pytest.mark.parametrize("kind", [IS_STARTED, STARTED_BY_ANOTHER, REFUSED])
