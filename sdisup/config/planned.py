@@ -42,6 +42,18 @@ def check_schedule(setting: Setting, value: object) -> tuple[Planned, ...]:
     return tuple(entries)
 
 
+def starts_in(value: object) -> list[tuple[int, str]]:
+    """The calendar expressions of a schedule, each with its entry's number, whatever else is wrong with it."""
+    found = []
+    for number, item in enumerate(value if isinstance(value, list) else (), 1):
+        try:
+            found.append((number, _check_start(item["start"])))
+        except (TypeError, KeyError, ValueError):
+            # That is told already.
+            continue
+    return found
+
+
 def _entry(item: object, number: int, problems: list[str]) -> Planned:
     if not isinstance(item, Mapping):
         problems.append(f"entry {number} must be a table, not {show(item)}")

@@ -25,7 +25,7 @@ from sdisup.config.documents import (
     read_documents,
 )
 from sdisup.config.offloads import NAME, NAME_DOC, Offload, check_together, offload_of
-from sdisup.config.planned import Planned
+from sdisup.config.planned import Planned, starts_in
 from sdisup.config.sound import channels_of, sound_problems
 from sdisup.config.table import (
     APPLIANCE,
@@ -213,7 +213,7 @@ def parse_settings(documents: Sequence[tuple[str, Mapping[str, Any]]], refusals:
     _check_devices(ports, tree, found)
     _check_files(ports, tree, found)
     if refusals is not None:
-        _check_starts(ports, tree, found, refusals)
+        _check_starts(port_count, tree, found, refusals)
     offloads = _offloads(tree, ports, found)
     retention = _retention(tree, ports, offloads, found)
     main = merge(documents[:1], Findings(found.main_file))
@@ -432,14 +432,14 @@ def _check_files(ports: Sequence[Port], tree: Tree, found: Findings) -> None:
             return
 
 
-def _check_starts(ports: Sequence[Port], tree: Tree, found: Findings, refusals: Refusals) -> None:
+def _check_starts(port_count: int, tree: Tree, found: Findings, refusals: Refusals) -> None:
     """Report the calendar expressions that systemd does not take; it is asked for all of them at once."""
-    refused = refusals([entry.start for port in ports for entry in port.schedule])
-    for port in ports if refused else ():
-        leaf = find_leaf(tree, port.index, ("schedule",), found)
-        for number, entry in enumerate(port.schedule, 1):
-            if entry.start in refused:
-                found.problem(leaf, f"entry {number}: start: {refused[entry.start]}")
+    leaves = [find_leaf(tree, index, ("schedule",), found) for index in range(port_count)]
+    starts = [(leaf, number, start) for leaf in leaves for number, start in starts_in(leaf.value)]
+    refused = refusals([start for _, _, start in starts])
+    for leaf, number, start in starts:
+        if start in refused:
+            found.problem(leaf, f"entry {number}: start: {refused[start]}")
 
 
 # ---- The values of a port together ----

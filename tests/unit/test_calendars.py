@@ -156,6 +156,8 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
         "entry 3 must be a table, not 7",
         "t.toml: port.1.schedule: entry 2: take: 'a/b' is not a letter or digit and up to 63 of A-Z a-z 0-9 . _ -",
         "t.toml: port.2.pre_roll_s: must be 0.1 to 600 s, not -1",
+        "t.toml: port.1.schedule: entry 1: start: Failed to parse calendar specification 'foo': Invalid argument",
+        "t.toml: port.1.schedule: entry 2: start: Failed to parse calendar specification 'Fri 25:00': Invalid argument",
         "t.toml: port.2.schedule: entry 2: start: Failed to parse calendar specification 'Fri 25:00': Invalid argument",
     ]
 
