@@ -203,7 +203,7 @@ if count:
 else:
     begun = time.monotonic()
     found = survey(places)
-    assert found.files and len(found.plan.deletions) == found.files // 2
+    assert found.files and len(found.plan.deletions) == len(found.files) // 2
     print(time.monotonic() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
 

@@ -28,7 +28,7 @@ def plan_lines(found: Survey) -> Iterator[str]:
         words = f"{end}  {size_text(file.size_bytes):>8}  {one.why:<{rules}}  {printable(file.path)}"
         yield f"{file.port_index:>4}  {words}"
     size = size_text(sum(one.file.size_bytes for one in deletions))
-    yield f"{len(deletions)} of {found.files} finished files would be deleted, {size}"
+    yield f"{len(deletions)} of {len(found.files)} finished files would be deleted, {size}"
 
 
 def plan_text(found: Survey) -> str:
@@ -42,7 +42,7 @@ def plan_text(found: Survey) -> str:
         }
         for one in found.plan.deletions
     ]
-    document = {"deletions": deletions, "files": found.files, "problems": list(found.problems().values())}
+    document = {"deletions": deletions, "files": len(found.files), "problems": list(found.problems().values())}
     return json.dumps(document, ensure_ascii=False, indent=2)
 
 

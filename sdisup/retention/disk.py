@@ -7,6 +7,7 @@ file's number, and a look at 100,000 files takes a few hundred system calls.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -23,7 +24,7 @@ from sdisup.contract.filesystem import (
     pool_of,
 )
 from sdisup.contract.records import Record
-from sdisup.retention.plan import Space
+from sdisup.retention.plan import IN_USE, Space
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -104,6 +105,13 @@ class Disks:
             self.spaces[name] = _space(descriptor, place.directory, ports)
         finally:
             os.close(descriptor)
+
+    def look_again(self) -> None:
+        """How much is free by now."""
+        for name, space in self.spaces.items():
+            with contextlib.suppress(OSError):
+                found = os.statvfs(space.directory)
+                self.spaces[name] = space.replaced(free_bytes=found.f_bavail * found.f_frsize)
 
     def top_of(self, directory: str) -> Top | None:
         """The directory of recordings that a directory is in; None where nothing is deleted."""
@@ -294,13 +302,13 @@ def in_use(descriptor: int, *, has_leases: bool = True) -> str:
             return ""
     except OSError as error:
         if error.errno == errno.EAGAIN:
-            return "is open: somebody reads it"
+            return IN_USE
         if error.errno not in CANNOT_TELL:
             raise
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return "is open: somebody reads it"
+        return IN_USE
     except OSError as error:
         if error.errno not in CANNOT_TELL:
             raise

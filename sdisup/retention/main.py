@@ -20,6 +20,7 @@ from sdisup.errors import SdisupError
 from sdisup.ledger.health import ledger_problem
 from sdisup.ledger.spool import DELETE, OTHERS_ROOM_BYTES, RETENTION, Spool
 from sdisup.retention.disk import GONE, Remover
+from sdisup.retention.plan import IN_USE
 from sdisup.retention.survey import APPLIANCE, Places, Survey, survey, write_mark
 
 TYPE_CHECKING = False
@@ -60,7 +61,6 @@ class Run:
     def do(self) -> Report:
         """Look, remove, and report."""
         found = survey(self._places)
-        self.problems.update(found.problems())
         if not found.clock_doubt:
             # The system's disk may be full, perhaps of recordings: the mark before it speaks for this boot as well.
             with contextlib.suppress(OSError):
@@ -69,10 +69,15 @@ class Run:
         try:
             for told in found.told:
                 self._remove(remover, told.file, told.rule)
-            for batch in _batches(found.plan.deletions):
-                self._delete(remover, batch, found)
+            kept = -1
+            while kept != self.kept:
+                # What cannot go makes no room: others go in its place.
+                found, kept = found.again() if self.kept else found, self.kept
+                for batch in _batches(found.plan.deletions):
+                    self._delete(remover, batch, found)
         finally:
             remover.close()
+        self.problems = {**found.problems(), **self.problems}
         return Report(
             found.now.boot_id, found.now.boottime, self.problems, found.plan.freeable_bytes, self.deleted,
             self.deleted_bytes,
@@ -97,14 +102,20 @@ class Run:
 
     def _may_go(self, remover: Remover, one: Deletion, found: Survey) -> bool:
         problem = remover.problem(one.file)
-        if problem in ("", GONE):
-            return not problem and not (one.rule == MIN_FREE and self._has_space(remover, one, found))
+        if not problem:
+            return not (one.rule == MIN_FREE and self._has_space(remover, one, found))
         self._keep(one.file, problem, one.why)
         return False
 
     def _keep(self, file: File, problem: str, rule: str) -> None:
-        self._say(WARNING, f"{file.path} {problem}; it is not deleted ({rule})")
         self.kept += 1
+        if problem == IN_USE:
+            file.kept = problem
+        else:
+            # It is no file of the ledger any more.
+            file.space = ""
+        if problem != GONE:
+            self._say(WARNING, f"{file.path} {problem}; it is not deleted ({rule})")
 
     def _has_space(self, remover: Remover, one: Deletion, found: Survey) -> bool:
         """Whether somebody else has made room meanwhile. What is told and not removed yet is no room yet."""
@@ -132,11 +143,10 @@ class Run:
 
     def _remove(self, remover: Remover, file: File, rule: str) -> None:
         problem = remover.remove(file)
-        if problem == GONE:
-            return
         if problem:
             self._keep(file, problem, rule)
             return
+        file.space = ""
         self.deleted += 1
         self.deleted_bytes += file.size_bytes
         self._say(INFO, f"deleted {file.path} ({size_text(file.size_bytes)}): {rule}")

@@ -1,7 +1,7 @@
 """Which finished files go, why, and in which order. Pure.
 
-The oldest go first, and no more than the rules ask for. A file that is kept, whatever for, is passed over; one that is
-protected counts for no rule, or the limits would take all others in its place.
+The oldest go first, and no more than the rules ask for. A file that is kept, whatever for, is passed over: for want of
+space the next one goes, while a limit of size or number waits for one that somebody reads.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from sdisup.contract.retention import Retention
 
 PROTECTED, OPEN, NOT_COPIED = "is protected", "is being recorded", "is not copied yet"
+IN_USE = "is open: somebody reads it"
+UNCOUNTED = (PROTECTED, IN_USE)
+"""What counts for no limit, or others would go in its place: recordings that are younger than what goes."""
 
 
 class File(Record, frozen=False):
@@ -120,7 +123,7 @@ class _Planner:
 
     def _by_sum(self, rule: str, limit: int, ports: set[int], weight: Callable[[File], int]) -> None:
         # Not a list: there may be very many.
-        excess = sum(weight(file) for _, file in self._left(ports) if file.kept != PROTECTED) - limit
+        excess = sum(weight(file) for _, file in self._left(ports) if file.kept not in UNCOUNTED) - limit
         for index, file in self._left(ports):
             if excess <= 0:
                 return
@@ -163,4 +166,4 @@ def _left_words(left: Iterable[tuple[int, File]], space: str) -> str:
     return f"what is left is {', '.join(words)}" if words else "no recording is left there but what is being recorded"
 
 
-_PLURAL = {PROTECTED: "protected", OPEN: "being recorded", NOT_COPIED: "not copied yet"}
+_PLURAL = {PROTECTED: "protected", OPEN: "being recorded", NOT_COPIED: "not copied yet", IN_USE: "open"}

@@ -26,7 +26,7 @@ from sdisup.ledger.present import port_present, with_ledgers
 from sdisup.retention.clock import Mark, Sight, doubt, is_synchronised
 from sdisup.retention.disk import Disks, Recordings
 from sdisup.retention.known import Known, Told
-from sdisup.retention.plan import OPEN, Plan, make_plan
+from sdisup.retention.plan import OPEN, File, Plan, make_plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,16 +58,24 @@ APPLIANCE = Places()
 
 class Survey(Record):
     """What was found, and what is to be done. `told` are deletions that a ledger has, whose files are there all the
-    same; `clock_doubt` is why nothing goes for its age."""
+    same; `files` those that are there, in the order of their ends; `clock_doubt` is why nothing goes for its age."""
 
     retention: Retention
     plan: Plan
     told: list[Told]
     disks: Disks
-    files: int
+    files: list[File]
     clock_doubt: str
     now: Mark
     bad_lines: int
+
+    def again(self) -> Survey:
+        """What is to be done once some of the files went, and some were found that cannot go."""
+        self.disks.look_again()
+        files = [file for file in self.files if file.space]
+        is_believed = not self.clock_doubt
+        plan = make_plan(files, self.retention, self.disks.spaces, self.now.wall, is_clock_believed=is_believed)
+        return self.replaced(plan=plan, files=files)
 
     def problems(self) -> dict[str, str]:
         """What an operator should know, by what it is about."""
@@ -102,7 +110,7 @@ def survey(places: Places = APPLIANCE) -> Survey:
     believed, confirmed = read_mark(places.believed), read_mark(places.confirmed)
     why = doubt(Sight(now, is_synchronised(), known.last_end, believed, confirmed))
     plan = make_plan(files, retention, disks.spaces, here.wall, is_clock_believed=not why)
-    return Survey(retention, plan, left, disks, len(files), why, now, known.problems)
+    return Survey(retention, plan, left, disks, files, why, now, known.problems)
 
 
 def _open_paths(present: Present, story: Story) -> Iterator[str]:

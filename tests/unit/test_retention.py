@@ -229,6 +229,33 @@ def test_what_somebody_puts_in_its_place_meanwhile_stays(bench: Bench, monkeypat
     assert path.read_bytes() == b"y" * 1000
 
 
+def test_others_go_in_the_place_of_what_cannot_go_for_want_of_space(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The oldest are open for hours, or are no longer what the ledger has."""
+    paths = [bench.file(f"{days}.mp4", days, size=4096) for days in (9, 8, 7, 6, 5)]
+    paths[1].write_bytes(b"x")
+    free = next(iter(survey(bench.places).disks.spaces.values())).free_bytes
+    monkeypatch.setattr(disk_module, "_space", lambda *_: Space(free, 1 << 60, str(bench.recordings), frozenset({0})))
+    monkeypatch.setattr(disk_module.Disks, "look_again", lambda _: None)
+    monkeypatch.setattr(disk_module.Remover, "free_bytes", lambda _: free)
+    with paths[0].open("rb"):
+        bench.rules(min_free=free + 4096).retain()
+    assert [path.exists() for path in paths] == [True, True, False, True, True]
+
+
+def test_a_limit_waits_for_what_somebody_reads(bench: Bench) -> None:
+    """A younger file must not go in its place."""
+    paths = [bench.file(f"{days}.mp4", days) for days in (9, 8, 7, 6, 5)]
+    paths[1].write_bytes(b"x")
+    with paths[0].open("rb"):
+        bench.rules(max_files=2).retain()
+    # What is no longer what the ledger has counts for nothing.
+    assert [path.exists() for path in paths] == [True, True, False, True, True]
+    bench.retain()
+    assert [path.exists() for path in paths] == [False, True, False, True, True]
+
+
 def test_a_line_of_an_earlier_version_has_no_number(bench: Bench) -> None:
     """Its file is known by its size and by when it was written to last."""
     path, other = bench.recordings / "a.mp4", bench.recordings / "b.mp4"
@@ -559,7 +586,7 @@ import sys; sys.path.insert(0, {str(PACKAGE.parent)!r})
 from sdisup.retention.survey import Places, survey
 places = Places(*{[*bench.places.as_dict().values()]!r})
 found = survey(places)
-print(found.files)
+print(len(found.files))
 """
         trace = tmp_path / "trace"
         command = ["strace", "-f", "-qq", "-c", "-o", str(trace), sys.executable, "-I", "-S", "-c", script]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdisup.contract.retention import MAX_AGE, MAX_FILES, MAX_SIZE, MIN_FREE, Retention, Rules
-from sdisup.retention.plan import NOT_COPIED, OPEN, PROTECTED, File, Plan, Space, make_plan
+from sdisup.retention.plan import IN_USE, NOT_COPIED, OPEN, PROTECTED, UNCOUNTED, File, Plan, Space, make_plan
 
 NOW = 1_800_000_000.0
 DAY = 86400
@@ -116,7 +116,7 @@ RULES = st.builds(
 FILES = st.lists(
     st.builds(
         file, st.integers(0, 20), st.integers(0, 2), st.integers(0, 3 * GB),
-        st.sampled_from(["", "", "", PROTECTED, OPEN]), st.sampled_from([DISK, DISK, "8:2"]),
+        st.sampled_from(["", "", "", PROTECTED, OPEN, IN_USE]), st.sampled_from([DISK, DISK, "8:2"]),
     ),
     max_size=25,
 )  # fmt: skip
@@ -142,7 +142,7 @@ def test_whatever_the_rules_are(files: list[File], common: Rules, own: dict[int,
             for other in left
             if (other.port_index == one.port_index if is_own else not retention.has_own(rule, other.port_index))
         ]
-        counted = [other for other in scope if other.kept != PROTECTED]
+        counted = [other for other in scope if other.kept not in UNCOUNTED]
         if rule == MAX_AGE:
             assert believed and NOW - one.end > limit
         elif rule == MAX_FILES:
@@ -163,7 +163,7 @@ def test_whatever_the_rules_are(files: list[File], common: Rules, own: dict[int,
     for port, ports in groupby(sorted(may_go, key=lambda other: other.port_index), key=lambda other: other.port_index):
         limit = retention.value(MAX_FILES, port)
         if limit and retention.has_own(MAX_FILES, port):
-            counted = [other for other in left if other.port_index == port and other.kept != PROTECTED]
+            counted = [other for other in left if other.port_index == port and other.kept not in UNCOUNTED]
             assert len(counted) <= limit or not any(not other.kept for other in ports)
 
 
