@@ -72,7 +72,7 @@ def _stop(ports: Sequence[AppliedPort]) -> Mapping[int, Outcome]:
     for port in ports:
         leave_stop_note(port.index, "gang")
     try:
-        return {outcome.port.index: outcome for outcome in stop_ports(ports, unlock=True)}
+        return {outcome.port.index: outcome for outcome in stop_ports(ports, unlock=True, goes_on=True)}
     except SdisupError as error:
         return {port.index: Outcome(port, NOT_STOPPED, str(error)) for port in ports}
     finally:

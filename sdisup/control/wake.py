@@ -195,7 +195,9 @@ def due_of(
     now = now_of(port, status, time_now)
     now = now.replaced(is_held=bool(held) and held == now.owner)
     slots = [*slots, *([slot_of(order, time_now)] if order else [])]
-    return Due(port, decide(slots, now), next_moment(slots, now), order, missed_of(slots, now))
+    # What is held and a power cut ended is an operator's, and goes on by hand.
+    missed = tuple(slot for slot in missed_of(slots, now) if slot.request_id != held)
+    return Due(port, decide(slots, now), next_moment(slots, now), order, missed)
 
 
 def _order(port: AppliedPort, status: PortStatus, now: float) -> Order | None:
@@ -225,7 +227,8 @@ def _held(port: AppliedPort, status: PortStatus) -> str:
     """The request id of the recording that an operator has taken over; the hold of one that has ended is removed."""
     try:
         held = read_hold(port.index)
-        if status.state == "stopped" or (status.is_recording and owner_of(status.request_id) != held):
+        has_stopped = status.state == "stopped" and status.boot_id == boot_id()
+        if has_stopped or (status.is_recording and owner_of(status.request_id) != held):
             take_back(hold_path(port.index))
             return ""
     except (OSError, Unreadable) as error:
@@ -290,7 +293,7 @@ def act(port: AppliedPort, step: Step, order: Order | None = None) -> Outcome:
     assert step.kind == END
     leave_stop_note(port.index, "schedule")
     # What a lock keeps people from, the schedule that began it does.
-    return stop_ports([port], unlock=True)[0]
+    return stop_ports([port], unlock=True, goes_on=True)[0]
 
 
 def _said(step: Step, outcome: Outcome) -> str:

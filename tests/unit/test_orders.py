@@ -377,18 +377,28 @@ def test_when_an_order_is_over(order: Order, status: PortStatus | int, is_over: 
 
 
 @pytest.mark.parametrize(
-    ("state", "request_id", "stays"),
+    ("state", "request_id", "this_boot", "stays"),
     [
-        ("recording", "schedule:1:2", True),
-        ("backoff", "other", True),
-        ("recording", "other", False),
-        ("stopped", "", False),
+        ("recording", "schedule:1:2", True, True),
+        ("backoff", "other", True, True),
+        ("recording", "other", True, False),
+        ("stopped", "", True, False),
+        # A power cut has ended it.
+        ("stopped", "", False, True),
     ],
 )
-def test_a_hold_is_removed_with_its_recording(state: str, request_id: str, stays: bool) -> None:
+def test_a_hold_is_removed_with_its_recording(state: str, request_id: str, this_boot: bool, stays: bool) -> None:
     contract.leave_hold(3, "schedule:1:2")
-    status = PortStatus(state=state, is_recording=state == "recording", request_id=request_id)
+    boot = boot_id() if this_boot else ""
+    status = PortStatus(state=state, is_recording=state == "recording", request_id=request_id, boot_id=boot)
     assert bool(wake._held(PORT, status)) is stays and bool(read_hold(3)) is stays
+
+
+def test_what_was_held_when_the_power_went_is_an_operators() -> None:
+    slot = scheduled(NOW - 3600, 3000.0, "news", 5.0, 0.0)
+    stopped = PortStatus(state="stopped")
+    assert wake.due_of(PORT, stopped, [slot], NOW).missed == (slot,)
+    assert wake.due_of(PORT, stopped, [slot], NOW, held=slot.request_id).missed == ()
 
 
 def test_a_start_that_the_machine_was_off_for_is_removed_and_missed(directory: Path) -> None:

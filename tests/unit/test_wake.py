@@ -87,8 +87,9 @@ class Scene:
         self.done.append(f"cut {take} {monotonic() - at:.1f} s ago")
         return [self.after("cut", CUT, request_id=request_id)]
 
-    def stop(self, asked: Sequence[AppliedPort], *, unlock: bool = True) -> list[Outcome]:
-        assert unlock
+    def stop(self, asked: Sequence[AppliedPort], *, unlock: bool = True, goes_on: bool = True) -> list[Outcome]:
+        # A start that is still to come is not over with what ends now.
+        assert unlock and goes_on
         self.done.append("stop")
         return [self.after("stop", STOPPED, state="stopped", stopped_by="schedule", boot_id=boot_id())]
 
