@@ -8,6 +8,7 @@ file's number, and a look at 100,000 files takes a few hundred system calls.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import os
@@ -74,6 +75,7 @@ class Disks:
         self.problems: dict[str, str] = {}
         self.sidecars: dict[str, list[str]] = {}
         self._tops: list[Top] = []
+        self._pools: set[str] = set()
 
     def open(self, recordings: Iterable[Recordings]) -> None:
         """Look at the directories; one that is missing, or on another disk, is a problem."""
@@ -100,6 +102,7 @@ class Disks:
         descriptor = open_directory(place.directory)
         try:
             name = space_of(descriptor)
+            self._pools |= {name} if kind in POOLED else set()
             known = self.spaces.get(name)
             ports = place.ports | (known.ports if known else frozenset())
             self.spaces[name] = _space(descriptor, place.directory, ports)
@@ -112,6 +115,15 @@ class Disks:
             with contextlib.suppress(OSError):
                 found = os.statvfs(space.directory)
                 self.spaces[name] = space.replaced(free_bytes=found.f_bavail * found.f_frsize)
+
+    def settle(self) -> None:
+        """Let pools count what was removed as free: btrfs does so with its next transaction, up to 30 s later, and
+        until then a port that asks for room would have more removed."""
+        for space in (space for name, space in self.spaces.items() if name in self._pools):
+            with contextlib.suppress(OSError):
+                descriptor = os.open(space.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                ctypes.CDLL(None).syncfs(descriptor)
+                os.close(descriptor)
 
     def top_of(self, directory: str) -> Top | None:
         """The directory of recordings that a directory is in; None where nothing is deleted."""

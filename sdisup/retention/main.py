@@ -77,6 +77,8 @@ class Run:
                     self._delete(remover, batch, found)
         finally:
             remover.close()
+        if self.deleted:
+            found.disks.settle()
         self.problems = {**found.problems(), **self.problems}
         return Report(
             found.now.boot_id, found.now.boottime, self.problems, found.plan.freeable_bytes, self.deleted,

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -456,6 +457,23 @@ def test_a_file_whose_number_means_nothing_is_known_by_its_time(bench: Bench, mo
     other.write_bytes(b"y" * 1000)
     bench.retain()
     assert (path.exists(), other.exists()) == (False, True)
+
+
+@pytest.mark.parametrize(("kind", "is_synced"), [("btrfs", True), ("ext4", False)])
+def test_a_pool_that_counts_late_what_is_free_is_synced(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, kind: str, is_synced: bool
+) -> None:
+    synced: list[str] = []
+    library = SimpleNamespace(syncfs=lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    monkeypatch.setattr(disk_module, "ctypes", SimpleNamespace(CDLL=lambda _: library))
+    monkeypatch.setattr(disk_module, "filesystem_identity", lambda _: f"{kind}:fsid-1")
+    monkeypatch.setattr(disk_module, "mount_of_open", lambda _: (kind, "/dev/sdc"))
+    bench.rules(max_age=86400).file("a.mp4", 0.5)
+    bench.retain()
+    assert synced == []
+    bench.file("b.mp4", 1.2)
+    bench.retain()
+    assert synced == [str(bench.recordings)] * is_synced
 
 
 def test_a_disk_that_does_not_answer_is_left_out(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
