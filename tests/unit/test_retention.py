@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import sdisup
+from sdisup.cli import retention as table
 from sdisup.contract.applied import Applied, AppliedPort, save_applied
 from sdisup.contract.files import monotonic, replace_file, utc_text
 from sdisup.contract.protections import Protection, save_protection
@@ -140,6 +142,22 @@ def test_what_is_told_at_once_has_room_in_the_spool(bench: Bench, character: str
     assert os.listdir(bench.recordings) == ["new.mp4"]
     assert len(bench.deleted()) == 700
     assert bench.problems() == {}
+
+
+def test_a_dry_run_says_what_would_go_and_changes_nothing(bench: Bench) -> None:
+    path = bench.rules(max_files=1).file("a.mp4", 2)
+    bench.file("b.mp4", 1)
+    found = survey(bench.places)
+    head, line, total = table.plan_lines(found)
+    assert head.split() == ["PORT", "END", "SIZE", "RULE", "FILE"]
+    assert line.split()[0] == "0" and line.endswith(f"1000B  max_files 1  {path}")
+    assert total == "1 of 2 finished files would be deleted, 1000B"
+    document = json.loads(table.plan_text(found))
+    assert document["deletions"] == [
+        {"port_index": 0, "path": str(path), "end": utc_text(NOW - 2 * DAY), "bytes": 1000, "rule": "max_files 1"}
+    ]
+    assert (document["files"], document["problems"]) == (2, [])
+    assert path.exists() and bench.deleted() == []
 
 
 def test_the_entry_is_durable_before_the_file_is_gone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
