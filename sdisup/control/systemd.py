@@ -271,16 +271,16 @@ class Systemd:
         return found
 
     def start_timer(self, name: str, description: str, calendar: str) -> None:
-        """Make a transient timer, which starts the service of its name at one time of the calendar, and whenever the
-        clock or the time zone is changed. Raises SystemdError, `…UnitExists` where there is one."""
+        """Make a transient timer, which starts the service of its name at one time of the calendar.
+
+        Raises SystemdError, `…UnitExists` where there is one.
+        """
         variant = self._glib.Variant
         properties = [
             ("Description", variant("s", description)),
             ("TimersCalendar", variant("a(ss)", [("OnCalendar", calendar)])),
             ("AccuracyUSec", variant("t", TIMER_ACCURACY_US)),
             ("RemainAfterElapse", variant("b", False)),
-            ("OnClockChange", variant("b", True)),
-            ("OnTimezoneChange", variant("b", True)),
         ]
         self._call(name, "StartTransientUnit", name, "replace", properties, [])
 

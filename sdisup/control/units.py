@@ -50,6 +50,7 @@ SHARED_UNITS = (
     "sdi-ledger-flush.service",
     "sdi-schedule@.service",
     "sdi-schedules.service",
+    "sdi-schedules.timer",
 )
 RETENTION_UNITS = ("sdi-retention.service", "sdi-retention.timer", "sdi-retention.path")
 """Where the configuration has rules."""

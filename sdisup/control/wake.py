@@ -2,13 +2,14 @@
 
 It remembers nothing: what runs, and whose it is, the port's status says, and what is due is worked out anew each time
 from what `sdisup apply` left (control/schedules.py). A port has one timer, a transient unit, armed for the next moment
-alone and for each change of the clock, so that no other unit is read anew and nothing is left of it after a boot.
+alone, so that no other unit is read anew and nothing is left of it after a boot. When the clock is changed,
+sdi-schedules.timer has all of them armed anew.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 
 from sdisup.contract.applied import AppliedPort, load_applied
@@ -48,7 +49,7 @@ from sdisup.control.schedules import CUT, END, NOTHING, START, Now, Slot, Step, 
 from sdisup.control.systemd import Systemd
 from sdisup.errors import SdisupError
 
-TIMERS = "sdi-schedule@*.timer"
+TIMERS, CLOCK_TIMER = "sdi-schedule@*.timer", "sdi-schedules.timer"
 FAILED = {REFUSED: 5.0, NOT_CUT: 5.0, NOT_STOPPED: 5.0, CANNOT_RECORD: 60.0}
 """After how many seconds it is tried again what did not work. An FFmpeg that cannot work is most likely being replaced,
 or waits for somebody to mend it."""
@@ -101,13 +102,19 @@ def arm_all(systemd: Systemd, say: Callable[[str], None], since: float | None = 
     for one in found:
         if one.missed:
             tell_missed(one.port, one.missed, say)
-    armed = arm(systemd, {one.port.index: one.next_at for one in found}, others=True)
+    units = systemd.units("sdi-schedule*")
+    busy = {name for name, state in units.items() if state.active == "activating"}
+    # What is due is its service's, which arms the next moment itself: a stop waits until its file is closed.
+    due = [one for one in found if one.step.kind != NOTHING]
+    others = [one for one in found if one.step.kind == NOTHING and service_of(one.port.index) not in busy]
+    armed = arm(systemd, {one.port.index: one.next_at for one in others}, known=[one.port.index for one in found])
     for index, at in sorted(armed.items()):
         say(f"armed {timer_of(index)} for {_local(at)}" if at else f"removed {timer_of(index)}")
-    # By its service, since what is due may take long: a stop waits until its file is closed.
     now = time.time()
-    services = [service_of(one.port.index) for one in found if one.step.kind != NOTHING or _is_past(one.next_at, now)]
+    services = [service_of(one.port.index) for one in (*due, *(one for one in others if _is_past(one.next_at, now)))]
     systemd.run_jobs("Start", services, 0.0)
+    if CLOCK_TIMER not in units or units[CLOCK_TIMER].active != "active":
+        systemd.run_jobs("Start", [CLOCK_TIMER], GONE_S)
     return bool(armed or services)
 
 
@@ -312,12 +319,16 @@ def service_of(index: int) -> str:
     return f"sdi-schedule@{index}.service"
 
 
-def arm(systemd: Systemd, moments: Mapping[int, float | None], *, others: bool = False) -> dict[int, float | None]:
-    """Arm each port's timer for its moment, or have none; with `others`, no other port has one. Returns what was
-    changed. Raises SystemdError."""
+def arm(
+    systemd: Systemd, moments: Mapping[int, float | None], *, known: Collection[int] | None = None
+) -> dict[int, float | None]:
+    """Arm each port's timer for its moment, or have none; where `known` are all ports there are, no other one has a
+    timer. Returns what was changed. Raises SystemdError."""
     wanted = {timer_of(index): at for index, at in moments.items()}
-    armed = systemd.timers(TIMERS if others or len(wanted) != 1 else next(iter(wanted)))
-    wanted.update({name: None for name in armed if others and name not in wanted})
+    armed = systemd.timers(TIMERS if known is not None else next(iter(wanted)))
+    if known is not None:
+        kept = {timer_of(index) for index in known}
+        wanted.update({name: None for name in armed if name not in kept})
     changed = {
         name: at
         for name, at in wanted.items()

@@ -40,7 +40,7 @@ def test_systemd_knows_all_that_the_units_say(appliance: Machine) -> None:
     appliance.configure(small_ports(2, "[port.1]\nrecord_at_boot = true\n"))
     appliance.wait_recording(1)
     names = "sdi-record@0.service sdi-record@1.service sdi-record-retry@1.service sdi-record.target"
-    names += " sdi-schedule@0.service sdi-schedules.service"
+    names += " sdi-schedule@0.service sdi-schedules.service sdi-schedules.timer"
     assert appliance.run(f"systemd-analyze verify --man=no {names}").stderr == ""
     assert "RestartMode" not in appliance.run("systemctl cat sdi-record@1").stdout
     warnings = appliance.journal("-p", "warning", after_cursor=cursor)

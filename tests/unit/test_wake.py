@@ -15,7 +15,7 @@ from sdisup.contract.files import boot_id, monotonic
 from sdisup.contract.schedules import Schedule
 from sdisup.contract.status import PortStatus
 from sdisup.control import wake
-from sdisup.control.bus import SystemdError
+from sdisup.control.bus import SystemdError, UnitState
 from sdisup.control.calendars import moment, zone_of
 from sdisup.control.ports import CANNOT_RECORD, CUT, NO_SIGNAL, NOT_STOPPED, RECORDS, REFUSED, STOPPED, Outcome
 from sdisup.control.schedules import NOTHING, Now, Slot, scheduled
@@ -39,6 +39,7 @@ class Scene:
         self.kinds: dict[str, str] = {}
         self.jobs: list[tuple[str, list[str]]] = []
         self.forgets_late = 0
+        self.states: dict[str, str] = {wake.CLOCK_TIMER: "active"}
         monkeypatch.setattr(wake, "load_applied", lambda: Applied({3: PORT}, []))
         monkeypatch.setattr(wake, "load_schedules", lambda: {3: Schedule(entries=(object(),))})  # type: ignore[arg-type]
         monkeypatch.setattr(wake, "slots_of", lambda *_: {3: [s for s in slots if s.until > self.time]})
@@ -57,6 +58,9 @@ class Scene:
 
     def __exit__(self, *_: object) -> None:
         return
+
+    def units(self, pattern: str) -> dict[str, UnitState]:
+        return {name: UnitState("loaded", state, "") for name, state in self.states.items()}
 
     def timers(self, pattern: str) -> dict[str, float | None]:
         return dict(self.armed)
@@ -195,6 +199,16 @@ def test_all_timers_are_armed_at_once_and_what_is_due_is_left_to_its_service(mon
     scene.time = TEN
     assert wake.arm_all(scene, said.append)  # type: ignore[arg-type]
     assert scene.done == [] and scene.jobs[-1] == ("Start", ["sdi-schedule@3.service"])
+
+
+def test_the_timer_of_a_port_whose_service_runs_is_that_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(monkeypatch, [NEWS])
+    scene.states = {"sdi-schedule@3.service": "activating"}
+    scene.armed = {"sdi-schedule@3.timer": TEN - 30}
+    assert not wake.arm_all(scene, print)  # type: ignore[arg-type]
+    assert scene.armed == {"sdi-schedule@3.timer": TEN - 30}
+    # What wakes for the clock is there from the first apply on.
+    assert scene.jobs[-1] == ("Start", [wake.CLOCK_TIMER])
 
 
 def test_a_timer_is_made_once_systemd_has_forgotten_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
