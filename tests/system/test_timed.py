@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from drive import BOTH_DEBIANS, Machine, small_ports
+from drive import BOTH_DEBIANS, DEBIAN_12_IF_SLOW, Machine, small_ports
 
 pytestmark = pytest.mark.beside
 
@@ -25,7 +25,7 @@ def entry(start: float, seconds: float, take: str) -> str:
     return f'{{ start = "{calendar(start)}", duration = "{seconds:g}s", take = "{take}" }}'
 
 
-def schedule(*entries: str, pre_roll_s: float = 3.0, more: str = "") -> str:
+def schedule(*entries: str, pre_roll_s: float = 2.0, more: str = "") -> str:
     own = f"[port.0]\npre_roll_s = {pre_roll_s}\nschedule = [{', '.join(entries)}]\n{more}"
     return small_ports(1, own)
 
@@ -49,29 +49,29 @@ def timers(appliance: Machine) -> list[str]:
     return listed.splitlines()
 
 
-@BOTH_DEBIANS
+@DEBIAN_12_IF_SLOW
 def test_two_programmes_are_one_recording_with_a_mark(appliance: Machine) -> None:
-    start = soon(9)
-    news, sport = entry(start, 3, "news"), entry(start + 3, 2, "sport")
+    start = soon(7)
+    news, sport = entry(start, 2, "news"), entry(start + 2, 2, "sport")
     appliance.configure(schedule(news, sport))
     assert [found["take"] for found in json.loads(appliance.sdisup("schedule --json").stdout)] == ["news", "sport"]
     (line,) = timers(appliance)
-    assert f"{datetime.fromtimestamp(start - 3, UTC):%H:%M:%S}" in line and "sdi-schedule@0.service" in line
+    assert f"{datetime.fromtimestamp(start - 2, UTC):%H:%M:%S}" in line and "sdi-schedule@0.service" in line
     # A second apply arms nothing anew.
     assert appliance.sdisup("apply").stdout == "nothing to change\n"
     appliance.wait_recording(0)
     assert time.time() < start and appliance.status(0)["take"] == "news"
     appliance.wait_for(lambda: appliance.status_file(0)["take"] == "sport", 10, "the second programme")
-    assert unix(appliance.status(0)["ends_at"]) == start + 5
+    assert unix(appliance.status(0)["ends_at"]) == start + 4
     appliance.wait_state(0, "stopped")
-    assert time.time() >= start + 5 and appliance.status(0)["stopped_by"] == "schedule"
+    assert time.time() >= start + 4 and appliance.status(0)["stopped_by"] == "schedule"
     (file,) = entries_of(appliance, "file")
     (mark,) = entries_of(appliance, "mark")
     assert (file["take"], file["ended"], mark["former_take"], mark["take"]) == ("news", "complete", "news", "sport")
     # The first frame is on disk before the start, and the mark is at the frame of its moment.
-    assert unix(file["start"]) < start and unix(file["end"]) >= start + 5 - 2 * FRAME_S
-    assert mark["frame"] == pytest.approx((start + 3 - unix(file["start"])) / FRAME_S, abs=3)
-    assert file["frames"] >= round((start + 5 - unix(file["start"])) / FRAME_S) - 2
+    assert unix(file["start"]) < start and unix(file["end"]) >= start + 4 - 2 * FRAME_S
+    assert mark["frame"] == pytest.approx((start + 2 - unix(file["start"])) / FRAME_S, abs=3)
+    assert file["frames"] >= round((start + 4 - unix(file["start"])) / FRAME_S) - 2
     assert [gap["cause"] for gap in entries_of(appliance, "gap")] == ["start"]
     appliance.wait_for(lambda: timers(appliance) == [], 5, "no timer is left")
     appliance.sdisup("start 0")
@@ -79,6 +79,7 @@ def test_two_programmes_are_one_recording_with_a_mark(appliance: Machine) -> Non
     assert [stop["by"] for stop in entries_of(appliance, "stop")] == ["schedule"]
 
 
+@pytest.mark.slow
 @BOTH_DEBIANS
 def test_what_an_operator_starts_holds_or_stops_a_schedule_leaves_alone(appliance: Machine) -> None:
     start = soon(6)
@@ -100,6 +101,7 @@ def test_what_an_operator_starts_holds_or_stops_a_schedule_leaves_alone(applianc
     appliance.sdisup("hold 0", code=1)
 
 
+@pytest.mark.slow
 @BOTH_DEBIANS
 def test_a_start_with_a_time(appliance: Machine) -> None:
     appliance.configure(small_ports(2))
