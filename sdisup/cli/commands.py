@@ -359,7 +359,7 @@ def _schedule(arguments: argparse.Namespace) -> int:
 def _retention(arguments: argparse.Namespace) -> int:
     """What would go, or a run at once. A limit that cannot be kept is a failure, as in the unit."""
     from sdisup.cli import retention as table
-    from sdisup.contract.retention import load_rules, size_text
+    from sdisup.contract.retention import files_text, load_rules, size_text
     from sdisup.control import retain
 
     if arguments.confirm_clock:
@@ -378,7 +378,7 @@ def _retention(arguments: argparse.Namespace) -> int:
         report = retain.run()
         problems = list(report.problems.values())
         size = size_text(report.deleted_bytes)
-        print(table.report_text(report) if arguments.json else f"deleted {report.deleted} files, {size}")
+        print(table.report_text(report) if arguments.json else f"deleted {files_text(report.deleted)}, {size}")
     for text in problems:
         remark(text)
     return EXIT_FAILED if problems else EXIT_DONE

@@ -124,6 +124,10 @@ SIZES = (("T", 1 << 40), ("G", 1 << 30), ("M", 1 << 20), ("K", 1 << 10))
 AGES = (("d", 86400), ("h", 3600), ("min", 60))
 
 
+def files_text(count: int) -> str:
+    return f"{count} file{'s' if count != 1 else ''}"
+
+
 def rule_text(rule: str, value: float) -> str:
     """A rule as the ledger and the journal have it: `max_age 30d`."""
     texts = {MAX_AGE: age_text, MAX_SIZE: size_text, MIN_FREE: size_text}

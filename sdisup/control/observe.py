@@ -108,8 +108,7 @@ class _Spaces:
     def __init__(self) -> None:
         self._mounts: list[Mount] = []
         self._report = _retention_report()
-        is_fresh = self._report is not None and boottime_ns() / 1e9 - self._report.at < RETENTION_STALE_S
-        self._freeable = self._report.freeable_bytes if self._report and is_fresh else {}
+        self._freeable = self._report.freeable_bytes if self._report else {}
 
     def name(self, status: PortStatus) -> str:
         """A name, the same for all ports that fill the same."""
@@ -149,12 +148,13 @@ def _is_about(name: str, recordings: str, space: str) -> bool:
 
 
 def _retention_report() -> Report | None:
-    """What retention said at its last run of this boot; None where it does not run."""
+    """What retention said at its last run; None where it does not run."""
     if not os.path.exists(f"{RUN_DIRECTORY}/retention.json"):
         return None
     from sdisup.contract.retention import read_report
 
-    return read_report(RUN_DIRECTORY)
+    report = read_report(RUN_DIRECTORY)
+    return report if report is not None and boottime_ns() / 1e9 - report.at < RETENTION_STALE_S else None
 
 
 def _recording(asked: Set[int]) -> list[PortStatus]:

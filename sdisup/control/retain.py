@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from sdisup.contract.retention import (
     Retention,
     load_rules,
     read_report,
+    report_path,
     save_rules,
     size_text,
 )
@@ -46,6 +48,10 @@ def put_into_effect(systemd: Systemd, retention: Retention, say: Callable[[str],
     units = [name for name in WATCHERS if (name in active) != bool(retention)]
     for name, result in systemd.run_jobs(verb, units, JOB_LIMIT_S).items() if units else ():
         say(f"{done} {name}" if result == DONE else f"{name} could not be {done}: {result}")
+    if not retention:
+        # What it could not do is no trouble any more.
+        with contextlib.suppress(OSError):
+            os.unlink(report_path())
     return changed or bool(units)
 
 

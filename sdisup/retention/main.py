@@ -15,7 +15,7 @@ import time
 
 from sdisup.contract.disks import made_path, say_in
 from sdisup.contract.files import Unreadable, boot_id, boottime_ns, monotonic
-from sdisup.contract.retention import MIN_FREE, Report, read_report, size_text, write_report
+from sdisup.contract.retention import MIN_FREE, Report, files_text, read_report, size_text, write_report
 from sdisup.errors import SdisupError
 from sdisup.ledger.health import ledger_problem
 from sdisup.ledger.spool import DELETE, OTHERS_ROOM_BYTES, RETENTION, Spool
@@ -191,7 +191,7 @@ def main(arguments: Sequence[str], places: Places = APPLIANCE) -> int:
         if known.get(name) != text:
             _say(ERROR, text)
     if run.deleted:
-        _say(INFO, f"deleted {run.deleted} files, {size_text(run.deleted_bytes)}")
+        _say(INFO, f"deleted {files_text(run.deleted)}, {size_text(run.deleted_bytes)}")
     try:
         write_report(report, places.run)
     except OSError as error:

@@ -125,7 +125,7 @@ def test_what_is_too_old_goes_with_its_entry(bench: Bench, capsys: pytest.Captur
     assert (old.exists(), young.exists()) == (False, True)
     assert bench.deleted() == [("a.mp4", "max_age 30d")]
     out = capsys.readouterr().out.splitlines()
-    assert out == [f"<6>deleted {old} (1000B): max_age 30d", "<6>deleted 1 files, 1000B"]
+    assert out == [f"<6>deleted {old} (1000B): max_age 30d", "<6>deleted 1 file, 1000B"]
     assert bench.problems() == {}
     # And once.
     assert (bench.retain(), len(bench.deleted())) == (0, 1)
