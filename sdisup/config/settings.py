@@ -577,6 +577,9 @@ def _doubts(port: Port, own_keys: set[str]) -> Iterator[Remark]:
     if port.container == "mxf" and port.record_at_boot:
         text = "an mxf file that a crash or power cut ends has neither footer nor duration, and some programs refuse it"
         yield ("codec", "container", "record_at_boot"), text
+    if port.schedule and port.record_at_boot:
+        text = "the port records whenever the machine is up: its schedule begins and ends nothing until it is stopped"
+        yield ("schedule", "record_at_boot"), text
     if port.segment_on_clock and not port.file_s:
         yield ("segment_on_clock", "segment_s", "container"), f"{_one_file(port)}; this has no effect"
     elif port.segment_s and not port.file_s and "segment_s" in own_keys:

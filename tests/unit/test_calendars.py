@@ -136,6 +136,11 @@ def test_what_no_apply_wrote_is_an_error(tmp_path: Path, content: str) -> None:
         load_schedules(str(path))
 
 
+def test_a_schedule_of_a_port_that_records_anyway_is_doubted() -> None:
+    (warning,) = settings_of(SCHEDULE + "record_at_boot = true\n[port.1]\nrecord_at_boot = true\n").warnings
+    assert warning.startswith("t.toml: port.1.record_at_boot: the port records whenever the machine is up")
+
+
 def test_all_that_is_wrong_is_told_at_once() -> None:
     text = """
         [defaults]
