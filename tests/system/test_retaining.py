@@ -26,41 +26,32 @@ def sums(appliance: Machine, port: int) -> object:
 
 @pytest.mark.beside
 def test_the_oldest_files_go_by_a_unit_and_the_ledger_knows_why(appliance: Machine) -> None:
-    appliance.configure(small_ports(1))
-    for _ in range(3):
-        appliance.sdisup("start 0")
-        appliance.wait_recording(0, frames=5)
+    appliance.configure(small_ports(1, "[retention]\nmax_files = 1\n"))
+    assert all(appliance.run(["systemctl", "is-active", unit]).stdout == "active\n" for unit in UNITS)
+    for take in ("final", "semi", "news"):
+        appliance.sdisup(f"start 0 --take {take}")
+        appliance.wait_recording(0)
+        if take == "final":
+            appliance.sdisup("protect --take final --reason 'claim 4711'")
         appliance.sdisup("stop 0")
     appliance.ledger(0)
-    first, second, third = files(appliance, 0)
     before = sums(appliance, 0)
-    assert "there is no rule" in appliance.sdisup("retention").stderr
-    appliance.sdisup(f"protect {second['path']} --reason 'claim 4711'")
-    appliance.configure(small_ports(1, "[retention]\nmax_files = 2\n"))
-    assert all(appliance.run(["systemctl", "is-active", unit]).stdout == "active\n" for unit in UNITS)
-    assert "nothing to change" in appliance.sdisup("apply").stdout
-    asked = json.loads(appliance.sdisup("retention --dry-run --json").stdout)
-    assert (asked["deletions"], asked["files"]) == ([], 3)
-    # What is protected counts for no limit, and the youngest is the one that is kept. The timer may be first.
-    appliance.configure(small_ports(1, "[retention]\nmax_files = 1\n"))
     assert "deleted " in appliance.sdisup("retention").stdout
-    there = [appliance.path(one["path"]).exists() for one in (first, second, third)]
-    assert there == [False, True, True]
     rows = files(appliance, 0)
-    assert [row["deleted_by"] for row in rows] == ["max_files 1", None, None]
-    assert [row["protected"] for row in rows] == [None, "claim 4711", None]
-    assert [one["inode"] for one in appliance.ledger(0) if one["kind"] == "delete"] == [first_inode(appliance, 0)]
+    # What is protected counts for no limit, and the youngest is the one that is kept.
+    assert [row["deleted_by"] for row in rows] == [None, "max_files 1", None]
+    assert [row["protected"] for row in rows] == ["claim 4711", None, None]
+    assert [appliance.path(row["path"]).exists() for row in rows] == [True, False, True]
+    lines = appliance.ledger(0)
+    inodes = [one["inode"] for one in lines if one["kind"] == "file"]
+    assert [one["inode"] for one in lines if one["kind"] == "delete"] == [inodes[1]]
     assert sums(appliance, 0) == before
     journal = appliance.run("journalctl -o cat -u sdi-retention.service").stdout
-    assert f"deleted {first['path']} (" in journal
+    assert f"deleted {rows[1]['path']} (" in journal
     appliance.configure(small_ports(1))
     assert not any(appliance.path(f"/etc/systemd/system/{unit}").exists() for unit in UNITS)
     assert appliance.run("systemctl is-active sdi-retention.timer", check=False).stdout.strip() == "inactive"
-
-
-def first_inode(appliance: Machine, port: int) -> object:
-    """The number of the port's first file, by its ledger."""
-    return next(one["inode"] for one in appliance.ledger(port) if one["kind"] == "file")
+    assert "there is no rule" in appliance.sdisup("retention").stderr
 
 
 @pytest.fixture
