@@ -367,7 +367,8 @@ def _retention(arguments: argparse.Namespace) -> int:
         print("the clock is right, you say: files go by their age again")
     if not load_rules():
         remark("no finished file is ever deleted: there is no rule; see docs/retention.md")
-        return EXIT_DONE
+        if not (arguments.dry_run and arguments.json):
+            return EXIT_DONE
     if arguments.dry_run:
         found = retain.look()
         problems = list(found.problems().values())

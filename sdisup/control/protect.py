@@ -73,7 +73,10 @@ def unprotect(asked: Iterable[Protection]) -> list[Protection]:
             if covering:
                 words = ", ".join(f"{words_of(other)} (--id {other.name})" for other in covering)
                 hint = f"it is covered by {words}"
-            raise SdisupError(f"{words_of(one)} is not protected by itself", hint)
+            text = (
+                f"{words_of(one)} is not protected by itself" if not one.name else f"there is no protection {one.name}"
+            )
+            raise SdisupError(text, hint)
         found += [other for other in same if other not in found]
     for one in found:
         try:
@@ -152,8 +155,6 @@ def words_of(protection: Protection) -> str:
     """What is protected, in words; times are the ledger's."""
     if protection.path:
         return protection.path
-    if protection.name and not (protection.take or protection.port_index is not None):
-        return f"protection {protection.name}"
     words = [f"take {protection.take}"] if protection.take else []
     words += [f"port {protection.port_index}"] if protection.port_index is not None else []
     return ", ".join(words)

@@ -165,6 +165,11 @@ def test_a_file_that_is_protected_by_its_take_says_so(ledger: Path) -> None:
     assert error.value.hint == "it is covered by take final (--id 1)"
 
 
+def test_an_id_that_is_none(ledger: Path) -> None:
+    with pytest.raises(SdisupError, match="there is no protection 5"):
+        unprotect([Protection(name="5")])
+
+
 def ask(*words: str, **options: Any) -> list[Protection]:
     known = {"command": "protect", "words": list(words), "take": None, "since": None, "until": None, **options}
     return commands._asked_protections(Namespace(**known))
