@@ -22,7 +22,7 @@ from sdisup.contract.records import Record
 from sdisup.contract.retention import RULES_PATH, Retention, load_rules
 from sdisup.ledger.lines import LEDGER_DIRECTORY, ledger_path
 from sdisup.ledger.moments import Moment, TakenFile
-from sdisup.ledger.present import port_present, with_ledgers
+from sdisup.ledger.present import port_present, waiting_entries, with_ledgers
 from sdisup.retention.clock import Mark, Sight, doubt, is_synchronised
 from sdisup.retention.disk import Disks, Recordings
 from sdisup.retention.known import Known, Told
@@ -94,8 +94,13 @@ def survey(places: Places = APPLIANCE) -> Survey:
     for port in ports:
         targets = [offload.name for offload in applied.offloads if not offload.ports or port.index in offload.ports]
         waits_for = targets if retention.value("after_copy", port.index) else None
-        known.read(port.index, ledger_path(port.index, places.ledgers), waits_for=waits_for)
+        # The ledger last: what is on its way meanwhile is found twice, and never missed.
         present, story, _ = port_present(port, places.ledgers, places.run)
+        known.read(port.index, ledger_path(port.index, places.ledgers), waits_for=waits_for)
+        for entry in waiting_entries(story):
+            # Told by a run that was killed, and not in the ledger yet: the next run removes it.
+            if entry["kind"] == "delete":
+                known.files.pop(str(entry.get("path")), None)
         for path in _open_paths(present, story):
             if path in known.files:
                 known.files[path].kept = OPEN

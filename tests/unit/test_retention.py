@@ -7,6 +7,7 @@ import errno
 import fcntl
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from appliance import wait_for
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -179,6 +181,19 @@ def test_what_a_crash_left_is_done_first(bench: Bench) -> None:
     path = bench.rules(max_files=5).file("a.mp4", 2)
     told = Spool(0, str(bench.run), teller=spools.RETENTION)
     told.tell(spools.DELETE, monotonic(), path=str(path), inode=path.stat().st_ino, rule="max_files 1")
+    bench.writer.turn()
+    bench.retain()
+    assert not path.exists()
+    assert bench.deleted() == [("a.mp4", "max_files 1")]
+
+
+def test_what_was_told_and_is_not_in_the_ledger_yet_is_not_told_again(bench: Bench) -> None:
+    path = bench.rules(max_files=1).file("a.mp4", 2)
+    bench.file("b.mp4", 1)
+    told = Spool(0, str(bench.run), teller=spools.RETENTION)
+    told.tell(spools.DELETE, monotonic(), path=str(path), inode=path.stat().st_ino, rule="max_files 1")
+    bench.retain()
+    assert path.exists()
     bench.writer.turn()
     bench.retain()
     assert not path.exists()
@@ -633,3 +648,51 @@ print(len(found.files))
         bench.recordings.mkdir()
     assert [files for files, _ in counts] == [2000, 4000]
     assert counts[1][1] - counts[0][1] < 200, counts
+
+
+PROGRAM = """
+import sys; sys.path.insert(0, PACKAGE)
+from sdisup.ledger.writer import main as write_ledgers
+from sdisup.retention.main import main as retain
+from sdisup.retention.survey import Places
+places = Places(*sys.argv[2:])
+sys.exit(write_ledgers([places.run, places.ledgers]) if sys.argv[1] == "ledger" else retain([], places))
+"""
+
+
+@pytest.mark.slow
+def test_whatever_is_killed_each_file_that_goes_is_entered_once(bench: Bench) -> None:
+    """Retention and the ledger's process, at any moment; each entry is of a file that is gone in the end."""
+    many(bench, 3000)
+    # Real processes do it all.
+    bench.monkeypatch.undo()
+    os.close(bench.writer.lock)
+    os.close(bench.writer._wake)
+
+    def start(part: str) -> subprocess.Popen[bytes]:
+        program = PROGRAM.replace("PACKAGE", repr(str(PACKAGE.parent)))
+        words = [sys.executable, "-I", "-S", "-c", program, part, *bench.places.as_dict().values()]
+        return subprocess.Popen(words, stdout=subprocess.DEVNULL)
+
+    ledger, kills, chance = start("ledger"), 0, random.Random(7)
+    for turn in range(60):
+        bench.rules(max_files=3000 - 40 * (turn + 1))
+        run = start("retain")
+        try:
+            run.wait(chance.uniform(0.05, 0.3))
+        except subprocess.TimeoutExpired:
+            run.kill()
+            kills += 1
+        run.wait()
+        if turn % 7 == 3:
+            ledger.kill()
+            ledger.wait()
+            ledger = start("ledger")
+    for _ in range(2):
+        wait_for(lambda: start("retain").wait() == 0 and len(bench.deleted()) >= 2400, 30, "the rest goes")
+    ledger.terminate()
+    ledger.wait()
+    left = set(os.listdir(bench.recordings))
+    told = [str(name) for name, _ in bench.deleted()]
+    assert kills > 5
+    assert (len(told), len(set(told)), left & set(told), len(left)) == (2400, 2400, set(), 600)
