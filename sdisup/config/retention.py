@@ -18,6 +18,8 @@ AGE_S = {"min": 60, "h": 3600, "d": 86400, "w": 604800}
 POWERS = {"K": 1, "M": 2, "G": 3, "T": 4}
 LONGEST_AGE_S = 100 * 365 * 86400
 LARGEST_BYTES = 1 << 60
+LEAST_FREE_S = 120.0
+"""For how long the ports should be able to write what is to be free."""
 
 
 def _none(value: object) -> bool:
@@ -90,6 +92,20 @@ def port_problems(port: Port) -> Iterator[tuple[tuple[str, ...], str]]:
     if 0 < limit < file_bytes(port):
         keys = ("retention.max_size", "segment_s", "bitrate_kbps")
         yield keys, f"{size_text(limit)} is less than one file of {file_text(port)}: each would go as soon as it ended"
+
+
+def doubts(retention: Retention, ports: Iterable[Port]) -> Iterator[str]:
+    """A `min_free` that a disk may use up before anything is deleted: ports ask for room at half of it."""
+    shared: dict[str, list[Port]] = {}
+    for port in ports:
+        shared.setdefault(port.recordings, []).append(port)
+    for directory, sharing in shared.items():
+        limit = max(retention.value(MIN_FREE, port.index) for port in sharing)
+        written = sum(port.bitrate_kbps for port in sharing) * 125 * LEAST_FREE_S
+        if 0 < limit < written:
+            text = f"{size_text(limit)} is less than the {size_text(written)} that {len(sharing)} ports write to"
+            minutes = f"{LEAST_FREE_S / 60:g} minutes"
+            yield f"{text} {directory} in {minutes}: the disk may be full before anything is deleted"
 
 
 def file_text(port: Port) -> str:

@@ -358,6 +358,8 @@ def _retention(tree: Tree, ports: Sequence[Port], offloads: Sequence[Offload], f
     values, wrong = check_layer(tree.retention, RETENTION, found)
     own = {port.index: port.retention for port in ports if port.retention != Rules()}
     retention = Retention(retaining.rules_of(values), MappingProxyType(own))
+    for text in retaining.doubts(retention, ports):
+        found.warning(tree.retention.get("min_free", Leaf(None, found.main_file, "retention.min_free")), text)
     for key, text in retaining.common_problems(retention, ports):
         if key not in wrong:
             found.problem(tree.retention[key], text)

@@ -105,6 +105,15 @@ def test_rules_that_contradict_what_is_recorded() -> None:
     assert text.startswith("a.toml: port.1.retention.max_size: 1G is less than one file of 3600 s at 8000 kbit/s")
 
 
+def test_less_free_than_is_written_in_two_minutes_is_doubted() -> None:
+    (text,) = parse({"min_free": "200M"}).warnings
+    assert text.startswith(
+        "a.toml: retention.min_free: 200M is less than the 228.9M that 2 ports write to /srv/recordin"
+    )
+    assert parse({"min_free": "1G"}).warnings == ()
+    assert parse({"max_age": "30d"}).warnings == ()
+
+
 def test_more_free_than_a_disk_has_is_no_rule_for_it() -> None:
     looks = {"/srv/recordings": Look(size_bytes=100 * G), "/srv/large": Look(size_bytes=300 * G)}
     settings = parse({"min_free": "200G"}, recordings="/srv/large")
