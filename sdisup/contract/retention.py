@@ -139,8 +139,9 @@ def rule_text(rule: str, value: float) -> str:
 
 class Report(Record):
     """What retention says of itself in /run, for the status: what is wrong, in the operator's words, by the name of
-    what it is about (a directory, `clock`); since when (CLOCK_BOOTTIME, seconds); what it deleted last; and how much
-    may go for want of space, by what files fill."""
+    what it is about (a directory, `clock`); since when (CLOCK_BOOTTIME, seconds); what it deleted last; how much may go
+    for want of space, by what files fill; and the files that were to go and stay, each with
+    the reason."""
 
     boot_id: str
     at: float
@@ -148,6 +149,7 @@ class Report(Record):
     freeable_bytes: Mapping[str, int]
     deleted: int = 0
     deleted_bytes: int = 0
+    kept: tuple[str, ...] = ()
 
 
 def report_path(run_directory: str = RUN_DIRECTORY) -> str:

@@ -25,7 +25,7 @@ from sdisup.retention.survey import APPLIANCE, Places, Survey, survey, write_mar
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from sdisup.retention.plan import Deletion, File
 
@@ -38,6 +38,8 @@ SPACE_BATCH = 20
 ANSWER_S = 5.0
 """How long the ledger is waited for."""
 POLL_S = 0.01
+KEPT_MOST = 1000
+"""So many files that stay are remembered until the next run, which says nothing of them again."""
 VAIN_S = 20.0
 """How long a run that deleted nothing speaks for those that ports ask for. Where a path starts a unit, systemd sets
 TRIGGER_PATH (systemd.exec(5), since 252)."""
@@ -48,15 +50,16 @@ ERROR, WARNING, INFO = "<3>", "<4>", "<6>"
 
 
 class Run:
-    """One run: `say` gets each line for the journal."""
+    """One run: `say` gets each line for the journal, but for what is `known` of files that stay."""
 
-    def __init__(self, places: Places, say: Callable[[str, str], None]) -> None:
-        self._places, self._say = places, say
+    def __init__(self, places: Places, say: Callable[[str, str], None], known: Collection[str] = ()) -> None:
+        self._places, self._say, self._known = places, say, known
         self._spools: dict[int, Spool] = {}
         self.problems: dict[str, str] = {}
         self._deaf = ""
         """Why the ledger is not waited for any more."""
         self.deleted = self.deleted_bytes = self.kept = 0
+        self.said: list[str] = []
 
     def do(self) -> Report:
         """Look, remove, and report."""
@@ -82,7 +85,7 @@ class Run:
         self.problems = {**found.problems(), **self.problems}
         return Report(
             found.now.boot_id, found.now.boottime, self.problems, found.plan.freeable_bytes, self.deleted,
-            self.deleted_bytes,
+            self.deleted_bytes, tuple(self.said[:KEPT_MOST]),
         )  # fmt: skip
 
     def _delete(self, remover: Remover, batch: Sequence[Deletion], found: Survey) -> None:
@@ -116,8 +119,11 @@ class Run:
         else:
             # It is no file of the ledger any more.
             file.space = ""
+        text = f"{file.path} {problem}; it is not deleted ({rule})"
         if problem != GONE:
-            self._say(WARNING, f"{file.path} {problem}; it is not deleted ({rule})")
+            self.said.append(text)
+            if text not in self._known:
+                self._say(WARNING, text)
 
     def _has_space(self, remover: Remover, one: Deletion, found: Survey) -> bool:
         """Whether somebody else has made room meanwhile. What is told and not removed yet is no room yet."""
@@ -179,7 +185,7 @@ def main(arguments: Sequence[str], places: Places = APPLIANCE) -> int:
     before = read_report(places.run)
     if before is not None and _is_in_vain(before):
         return 0
-    run = Run(places, _say)
+    run = Run(places, _say, set(before.kept) if before else ())
     try:
         report = run.do()
     except (SdisupError, Unreadable, OSError) as error:
@@ -188,7 +194,7 @@ def main(arguments: Sequence[str], places: Places = APPLIANCE) -> int:
     known = before.problems if before else {}
     for name, text in report.problems.items():
         # Once, not every few minutes.
-        if known.get(name) != text:
+        if _words(known.get(name, "")) != _words(text):
             _say(ERROR, text)
     if run.deleted:
         _say(INFO, f"deleted {files_text(run.deleted)}, {size_text(run.deleted_bytes)}")
@@ -197,6 +203,11 @@ def main(arguments: Sequence[str], places: Places = APPLIANCE) -> int:
     except OSError as error:
         _say(ERROR, f"{places.run}: {error.strerror}")
     return 1 if FAILED in report.problems else 0
+
+
+def _words(text: str) -> list[str]:
+    """A problem without its numbers, which are others each time."""
+    return [word for word in text.split() if not any(map(str.isdigit, word))]
 
 
 def _is_in_vain(before: Report) -> bool:
