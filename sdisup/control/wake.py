@@ -107,7 +107,12 @@ def arm_all(systemd: Systemd, say: Callable[[str], None], since: float | None = 
     # What is due is its service's, which arms the next moment itself: a stop waits until its file is closed.
     due = [one for one in found if one.step.kind != NOTHING]
     others = [one for one in found if one.step.kind == NOTHING and service_of(one.port.index) not in busy]
-    armed = arm(systemd, {one.port.index: one.next_at for one in others}, known=[one.port.index for one in found])
+    armed: dict[int, float | None] = {}
+    try:
+        armed = arm(systemd, {one.port.index: one.next_at for one in others}, known=[one.port.index for one in found])
+    except SystemdError as error:
+        say(f"no timer can be armed: {error}; the services of the ports look again and again")
+        due += [one for one in others if one.next_at is not None]
     for index, at in sorted(armed.items()):
         say(f"armed {timer_of(index)} for {_local(at)}" if at else f"removed {timer_of(index)}")
     now = time.time()
@@ -119,16 +124,27 @@ def arm_all(systemd: Systemd, say: Callable[[str], None], since: float | None = 
 
 
 def wake(index: int, say: Callable[[str], None]) -> None:
-    """Do what is due at a port until nothing is, and arm its timer for what comes next. Raises SdisupError."""
+    """Do what is due at a port until nothing is, and arm its timer for what comes next.
+
+    Raises SdisupError, also where no timer can be armed: what is due is done all the same, and systemd runs this again.
+    """
+    trouble: list[SystemdError] = []
+    _wake(index, say, trouble)
+    if trouble:
+        raise trouble[-1]
+
+
+def _wake(index: int, say: Callable[[str], None], trouble: list[SystemdError]) -> None:
     port = load_applied().ports.get(index)
     for _ in range(TURNS_MOST):
+        trouble.clear()
         with Systemd() as systemd:
             if port is None:
-                arm(systemd, {index: None})
+                _try_to_arm(systemd, index, None, trouble)
                 return
             due = look([port], systemd)[0]
             # Before anything is done that may hang.
-            arm(systemd, {index: due.next_at})
+            _try_to_arm(systemd, index, due.next_at, trouble)
         if due.step.kind == NOTHING:
             if not _is_past(due.next_at, time.time()):
                 return
@@ -141,8 +157,15 @@ def wake(index: int, say: Callable[[str], None]) -> None:
             again_at = time.time() + FAILED[outcome.kind]
             with Systemd() as systemd:
                 # An earlier moment than that is tried at again_at, too.
-                arm(systemd, {index: again_at})
+                _try_to_arm(systemd, index, again_at, trouble)
             return
+
+
+def _try_to_arm(systemd: Systemd, index: int, at: float | None, trouble: list[SystemdError]) -> None:
+    try:
+        arm(systemd, {index: at})
+    except SystemdError as error:
+        trouble.append(error)
 
 
 def _is_past(moment: float | None, now: float) -> bool:

@@ -211,6 +211,23 @@ def test_the_timer_of_a_port_whose_service_runs_is_that_ones(monkeypatch: pytest
     assert scene.jobs[-1] == ("Start", [wake.CLOCK_TIMER])
 
 
+def test_without_a_timer_what_is_due_is_done_and_the_service_fails_so_that_it_runs_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = Scene(monkeypatch, [NEWS])
+    monkeypatch.setattr(wake, "GONE_S", 0.0)
+    scene.forgets_late = 100
+    with pytest.raises(SystemdError):
+        scene.wakes(TEN)
+    assert scene.done == [f"start news {NEWS.request_id}"] and scene.status.state == "recording"
+    said: list[str] = []
+    assert wake.arm_all(scene, said.append)  # type: ignore[arg-type]
+    assert scene.jobs[-1] == ("Start", ["sdi-schedule@3.service"])
+    assert said == ["no timer can be armed: it was loaded; the services of the ports look again and again"]
+    scene.forgets_late = 0
+    assert scene.wakes(TEN + 10) == [] and scene.timer == NEWS.until
+
+
 def test_a_timer_is_made_once_systemd_has_forgotten_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
     scene = Scene(monkeypatch, [NEWS])
     scene.forgets_late = 3
