@@ -422,7 +422,7 @@ install_system_files() {
         say "user: sdisup"
     fi
     [ -d /run/sdisup ] || undo_by rm -rf -- /run/sdisup
-    for directory in /run/sdisup/requests "$state" "$state/ledger" "$state/protected"; do
+    for directory in /run/sdisup/requests "$state" "$state/ledger" "$state/protected" "$state/orders"; do
         [ -d "$directory" ] || undo_by remove_directory "$directory"
     done
     systemd-tmpfiles --create sdisup.conf
