@@ -346,7 +346,8 @@ def apply(
             warn(warning)
         applied = _applied(prepared)
         offloads.stop_former(systemd, prepared.before, applied.offloads, warn)
-        changed = _write(prepared, say)
+        changed = retain.stop_former(systemd, settings.retention, say)
+        changed |= _write(prepared, say)
         changed |= _set_boot(systemd, prepared, say, warn)
         # An apply that was interrupted after it wrote the files has left units that systemd has not read.
         if changed or applied.revisions() != prepared.before.revisions():

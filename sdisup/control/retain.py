@@ -33,8 +33,18 @@ RUN_LIMIT_S = 3600.0
 """A run that deletes 100,000 files waits for the ledger some hundred times."""
 
 
+def stop_former(systemd: Systemd, retention: Retention, say: Callable[[str], None]) -> bool:
+    """Without rules, stop what starts retention as long as its units are there: a timer whose service systemd no longer
+    finds fails. Whether anything was stopped."""
+    if retention or not os.path.lexists(RULES_PATH):
+        return False
+    states = systemd.units("sdi-retention.*")
+    units = [name for name in WATCHERS if name in states and states[name].active != "inactive"]
+    return _run(systemd, "Stop", units, say)
+
+
 def put_into_effect(systemd: Systemd, retention: Retention, say: Callable[[str], None]) -> bool:
-    """Write the rules, and start or stop what starts retention; whether anything was changed. Raises SdisupError."""
+    """Write the rules, and start what starts retention; whether anything was changed. Raises SdisupError."""
     changed = False
     try:
         if save_rules(retention):
@@ -42,17 +52,21 @@ def put_into_effect(systemd: Systemd, retention: Retention, say: Callable[[str],
             changed = True
     except OSError as error:
         raise SdisupError(f"{RULES_PATH}: {error.strerror}", root_hint(error, "sdisup apply")) from error
-    states = systemd.units("sdi-retention.*")
-    active = {name for name in WATCHERS if name in states and states[name].active == "active"}
-    verb, done = ("Start", "started") if retention else ("Stop", "stopped")
-    units = [name for name in WATCHERS if (name in active) != bool(retention)]
-    for name, result in systemd.run_jobs(verb, units, JOB_LIMIT_S).items() if units else ():
-        say(f"{done} {name}" if result == DONE else f"{name} could not be {done}: {result}")
     if not retention:
         # What it could not do is no trouble any more.
         with contextlib.suppress(OSError):
             os.unlink(report_path())
-    return changed or bool(units)
+        return changed
+    states = systemd.units("sdi-retention.*")
+    idle = [name for name in WATCHERS if name not in states or states[name].active != "active"]
+    return _run(systemd, "Start", idle, say) or changed
+
+
+def _run(systemd: Systemd, verb: str, units: list[str], say: Callable[[str], None]) -> bool:
+    done = {"Start": "started", "Stop": "stopped"}[verb]
+    for name, result in systemd.run_jobs(verb, units, JOB_LIMIT_S).items() if units else ():
+        say(f"{done} {name}" if result == DONE else f"{name} could not be {done}: {result}")
+    return bool(units)
 
 
 def problems(settings: Settings, looks: Mapping[str, Look]) -> list[str]:

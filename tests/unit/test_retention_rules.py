@@ -167,20 +167,25 @@ class FakeSystemd:
 def test_apply_starts_and_stops_what_starts_retention(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place: Any = {"path": str(tmp_path / "rules.json")}
     monkeypatch.setattr(retain, "save_rules", functools.partial(save_rules, **place))
+    monkeypatch.setattr(retain, "RULES_PATH", place["path"])
     report = tmp_path / "retention.json"
     report.write_text("{}")
     monkeypatch.setattr(retain, "report_path", lambda: str(report))
     systemd: Any = FakeSystemd()
     said: list[str] = []
     retention = Retention(Rules(max_files=3), {})
+    assert not retain.stop_former(systemd, NO_RULES, said.append)
     assert retain.put_into_effect(systemd, retention, said.append)
     assert systemd.active == {"sdi-retention.timer", "sdi-retention.path"}
     assert not retain.put_into_effect(systemd, retention, said.append)
+    assert not retain.stop_former(systemd, retention, said.append)
     assert report.exists()
+    assert retain.stop_former(systemd, NO_RULES, said.append)
+    assert systemd.active == set()
     assert retain.put_into_effect(systemd, NO_RULES, said.append)
-    assert (systemd.active, report.exists()) == (set(), False)
+    assert not report.exists()
     assert not retain.put_into_effect(systemd, NO_RULES, said.append)
-    assert [line.partition(" ")[0] for line in said] == ["wrote", "started", "started", "wrote", "stopped", "stopped"]
+    assert [line.partition(" ")[0] for line in said] == ["wrote", "started", "started", "stopped", "stopped", "wrote"]
 
 
 # ---- The clock ----
