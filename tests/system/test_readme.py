@@ -87,7 +87,7 @@ def test_the_readmes_environment_can_be_made(fresh_appliance: Machine) -> None:
 
 
 def test_the_configuration_of_the_readme_is_valid(appliance: Machine) -> None:
-    (toml,) = blocks("toml")
+    toml = "\n".join(blocks("toml"))
     appliance.configure(toml, apply=False)
     result = appliance.run("sdisup apply --dry-run")
     assert "sdi-record@5.service.d" in result.stdout
