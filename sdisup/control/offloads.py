@@ -100,7 +100,8 @@ def stop_former(systemd: Systemd, before: Applied, now: Iterable[AppliedOffload]
 
 def start_timers(systemd: Systemd, offloads: Iterable[AppliedOffload], warn: Callable[[str], None]) -> list[str]:
     """Start the timers that do not run; returns those that were started."""
-    states = systemd.units("sdi-offload@*.timer")
+    offloads = list(offloads)
+    states = systemd.units("sdi-offload@*.timer") if offloads else {}
     idle = [offload.timer for offload in offloads if _is_idle(states.get(offload.timer))]
     if not idle:
         return []

@@ -12,7 +12,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -165,6 +165,9 @@ class Systemd:
         The result is DONE, another of systemd's job results, or WAITING after `timeout_s` seconds; of restarts also
         `start_s` seconds after the last stop.
         """
+        units = list(units)
+        if not units:
+            return {}
         removed: dict[str, str] = {}
 
         def on_removed(_id: int, job: str, _unit: str, result: str) -> None:
@@ -174,7 +177,7 @@ class Systemd:
         self._subscribe()
         subscription = self._manager.JobRemoved.connect(on_removed)
         try:
-            answers = self._queue_jobs(f"{verb}Unit", list(units))
+            answers = self._queue_jobs(f"{verb}Unit", units)
             results: dict[str, str | SystemdError] = {
                 unit: answer for unit, answer in answers.items() if isinstance(answer, SystemdError)
             }
@@ -260,11 +263,10 @@ class Systemd:
                 errors[unit] = error
         return errors
 
-    def timers(self, pattern: str) -> dict[str, float | None]:
-        """The timers in systemd's memory whose names match, and when each elapses next by the clock (Unix time); None
-        for one that does not wait."""
+    def timers(self, units: Mapping[str, UnitState]) -> dict[str, float | None]:
+        """When each of these timers elapses next by the clock (Unix time); None for one that does not wait."""
         found: dict[str, float | None] = {}
-        for name, unit in self.units(pattern).items():
+        for name, unit in units.items():
             is_waiting = unit.sub == "waiting"
             at_us = int(self._property(unit.path, "Timer", "NextElapseUSecRealtime")) if is_waiting else 0
             found[name] = at_us / 1e6 if 0 < at_us < NEVER_US else None

@@ -8,6 +8,7 @@ sdi-schedules.timer has all of them armed anew.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
@@ -30,7 +31,7 @@ from sdisup.contract.requests import Request, leave_stop_note
 from sdisup.contract.schedules import load_schedules, schedules_since
 from sdisup.contract.status import HOLD, PortStatus, is_timed, listed
 from sdisup.contract.status import START as ORDER
-from sdisup.control.bus import SystemdError
+from sdisup.control.bus import SystemdError, UnitState
 from sdisup.control.calendars import slots_of
 from sdisup.control.observe import statuses
 from sdisup.control.orders import slot_of
@@ -49,7 +50,7 @@ from sdisup.control.schedules import CUT, END, NOTHING, START, Now, Slot, Step, 
 from sdisup.control.systemd import Systemd
 from sdisup.errors import SdisupError
 
-TIMERS, CLOCK_TIMER = "sdi-schedule@*.timer", "sdi-schedules.timer"
+TIMER, CLOCK_TIMER = re.compile(r"sdi-schedule@[0-9]+\.timer"), "sdi-schedules.timer"
 FAILED = {REFUSED: 5.0, NOT_CUT: 5.0, NOT_STOPPED: 5.0, CANNOT_RECORD: 60.0}
 """After how many seconds it is tried again what did not work. An FFmpeg that cannot work is most likely being replaced,
 or waits for somebody to mend it."""
@@ -109,7 +110,8 @@ def arm_all(systemd: Systemd, say: Callable[[str], None], since: float | None = 
     others = [one for one in found if one.step.kind == NOTHING and service_of(one.port.index) not in busy]
     armed: dict[int, float | None] = {}
     try:
-        armed = arm(systemd, {one.port.index: one.next_at for one in others}, known=[one.port.index for one in found])
+        moments = {one.port.index: one.next_at for one in others}
+        armed = arm(systemd, units, moments, known=[one.port.index for one in found])
     except SystemdError as error:
         say(f"no timer can be armed: {error}; the services of the ports look again and again")
         due += [one for one in others if one.next_at is not None]
@@ -163,7 +165,7 @@ def _wake(index: int, say: Callable[[str], None], trouble: list[SystemdError]) -
 
 def _try_to_arm(systemd: Systemd, index: int, at: float | None, trouble: list[SystemdError]) -> None:
     try:
-        arm(systemd, {index: at})
+        arm(systemd, systemd.units(timer_of(index)), {index: at})
     except SystemdError as error:
         trouble.append(error)
 
@@ -343,12 +345,16 @@ def service_of(index: int) -> str:
 
 
 def arm(
-    systemd: Systemd, moments: Mapping[int, float | None], *, known: Collection[int] | None = None
+    systemd: Systemd,
+    units: Mapping[str, UnitState],
+    moments: Mapping[int, float | None],
+    *,
+    known: Collection[int] | None = None,
 ) -> dict[int, float | None]:
     """Arm each port's timer for its moment, or have none; where `known` are all ports there are, no other one has a
-    timer. Returns what was changed. Raises SystemdError."""
+    timer. `units` are those of schedules in systemd's memory. Returns what was changed. Raises SystemdError."""
     wanted = {timer_of(index): at for index, at in moments.items()}
-    armed = systemd.timers(TIMERS if known is not None else next(iter(wanted)))
+    armed = systemd.timers({name: unit for name, unit in units.items() if TIMER.fullmatch(name)})
     if known is not None:
         kept = {timer_of(index) for index in known}
         wanted.update({name: None for name in armed if name not in kept})

@@ -62,7 +62,7 @@ class Scene:
     def units(self, pattern: str) -> dict[str, UnitState]:
         return {name: UnitState("loaded", state, "") for name, state in self.states.items()}
 
-    def timers(self, pattern: str) -> dict[str, float | None]:
+    def timers(self, _: object) -> dict[str, float | None]:
         return dict(self.armed)
 
     def run_jobs(self, verb: str, units: Iterable[str], timeout_s: float) -> dict[str, Any]:
