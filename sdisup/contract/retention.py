@@ -150,6 +150,8 @@ class Report(Record):
     deleted: int = 0
     deleted_bytes: int = 0
     kept: tuple[str, ...] = ()
+    is_short: bool = False
+    """Whether less is free than a rule asks for, and nothing is left that may go."""
 
 
 def report_path(run_directory: str = RUN_DIRECTORY) -> str:

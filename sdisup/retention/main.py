@@ -85,7 +85,7 @@ class Run:
         self.problems = {**found.problems(), **self.problems}
         return Report(
             found.now.boot_id, found.now.boottime, self.problems, found.plan.freeable_bytes, self.deleted,
-            self.deleted_bytes, tuple(self.said[:KEPT_MOST]),
+            self.deleted_bytes, tuple(self.said[:KEPT_MOST]), bool(found.plan.problems),
         )  # fmt: skip
 
     def _delete(self, remover: Remover, batch: Sequence[Deletion], found: Survey) -> None:
@@ -211,9 +211,9 @@ def _words(text: str) -> list[str]:
 
 
 def _is_in_vain(before: Report) -> bool:
-    """Whether a port asks for room where there was nothing to delete a moment ago: it asks every few seconds."""
+    """Whether a port asks for room where there was nothing left to delete a moment ago: it asks every few seconds."""
     is_asked = bool(os.environ.get("TRIGGER_PATH"))
-    return is_asked and not before.deleted and 0 <= boottime_ns() / 1e9 - before.at < VAIN_S
+    return is_asked and before.is_short and not before.deleted and 0 <= boottime_ns() / 1e9 - before.at < VAIN_S
 
 
 def _say(priority: str, text: str) -> None:

@@ -456,15 +456,29 @@ def test_only_what_is_protected_is_left_and_the_disk_is_too_full(
 
 def test_a_port_that_asks_in_vain_is_not_heard_each_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A look at 100,000 files takes most of a second, and it asks every few seconds."""
-    bench.rules(max_files=1).file("a.mp4", 2)
-    bench.retain()
-    bench.file("b.mp4", 1)
     monkeypatch.setenv("TRIGGER_PATH", "/run/sdisup/retention.wanted")
+    kept = bench.file("a.mp4", 2)
+    save_protection(Protection(path=str(kept)), bench.places.protected)
+    (space,) = survey(bench.places).disks.spaces.values()
+    bench.rules(min_free=(space.free_bytes + space.size_bytes) // 2).retain()
+    path = bench.file("b.mp4", 1)
     bench.retain()
-    assert bench.deleted() == []
+    assert path.exists()
     monkeypatch.setattr(module, "VAIN_S", 0.0)
     bench.retain()
-    assert bench.deleted() == [("a.mp4", "max_files 1")]
+    assert not path.exists()
+
+
+def test_a_port_that_asks_when_there_is_room_is_heard_when_there_is_none(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two ports ask at once: the run for the second one finds that all is well."""
+    monkeypatch.setenv("TRIGGER_PATH", "/run/sdisup/retention.wanted")
+    path = bench.rules(max_files=1).file("a.mp4", 2)
+    bench.retain()
+    bench.file("b.mp4", 1)
+    bench.retain()
+    assert not path.exists()
 
 
 def test_the_clock_is_not_believed_after_a_jump(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
