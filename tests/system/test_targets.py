@@ -73,8 +73,9 @@ def test_a_directory(new_appliance: Callable[..., Machine]) -> None:
     assert len(told) == 1 and told[0].startswith("offload nas: /mnt/nas: No such file or directory (since ")
     assert machine.sdisup("offload", code=1)
     assert machine.run("systemctl is-system-running").stdout == "running\n"
-    # It comes back, and the timer finds it.
-    machine.run(f"mv /mnt/gone /mnt/nas && rm {STATE}")
+    # It comes back.
+    assert machine.run("systemctl show -P NextElapseUSecRealtime sdi-offload@nas.timer").stdout.strip()
+    machine.run(f"mv /mnt/gone /mnt/nas && rm {STATE} && systemctl start sdi-offload@nas.service")
     assert len(wait_copies(machine, 2)) == 2
     machine.sdisup("stop 0")
     # Nothing of it is left but the copies.
@@ -99,6 +100,7 @@ def test_s3_with_a_credential_that_nobody_sees(new_appliance: Callable[..., Mach
         )
         machine.push(Path(shutil.which("rclone") or ""), "/usr/bin/rclone")
         machine.path("/usr/bin/rclone").chmod(0o755)
+        machine.run("install -d -m 700 /etc/sdisup/credentials")
         machine.write("/etc/sdisup/credentials/nas.conf", server.configuration(), mode=0o600)
         assert "credentials" not in machine.sdisup("apply").stderr
         machine.run(f"rm {STATE}; systemctl start sdi-offload@nas.service")
