@@ -13,7 +13,7 @@ from drive import BOTH_DEBIANS, DEBIAN_12_IF_SLOW, Machine, small_ports
 
 pytestmark = pytest.mark.beside
 
-FRAME_S = 0.1
+FRAME_S = 1 / 25
 """The small test picture has 10 frames a second."""
 
 
