@@ -218,9 +218,8 @@ def _filesystems(
 def _directory_warnings(looks: Mapping[str, Look], filesystems: Mapping[str, str]) -> list[str]:
     """What keeps ports from recording to a directory, or is doubtful about it."""
     # A mount point whose disk is not mounted is not recorded to.
-    used = [
-        path for path, right in filesystems.items() if not right or is_same_filesystem(right, looks[path].filesystem)
-    ]
+    right = {path: filesystems[path] for path in looks if path in filesystems}
+    used = [path for path in right if not right[path] or is_same_filesystem(right[path], looks[path].filesystem)]
     doubts = [directory_doubt(path, looks[path]) for path in used]
     return [text for text in (*(directory_problem(path, look) for path, look in looks.items()), *doubts) if text]
 

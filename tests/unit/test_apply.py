@@ -139,6 +139,8 @@ def test_what_is_doubtful_about_recordings_directories_is_said_and_no_more() -> 
         "/srv/subvolume": "btrfs:fsid-9",
     }
     assert [warning.partition(" is on ")[0] for warning in warnings] == ["/srv/unmounted"]
+    # A target of copies has a filesystem too, and is no directory of recordings.
+    filesystems["/mnt/nas"] = "nfs4:server:/nas"
     said = [text.split()[0].rstrip(":") for text in apply._directory_warnings(looks, filesystems)]
     assert said == ["/srv/dead", "/srv/none", "/srv/system", "/srv/subvolume"]
 
