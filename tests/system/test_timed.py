@@ -14,7 +14,7 @@ from drive import BOTH_DEBIANS, DEBIAN_12_IF_SLOW, Machine, small_ports
 pytestmark = pytest.mark.beside
 
 FRAME_S = 1 / 25
-"""The small test picture has 10 frames a second."""
+"""Of the small test picture."""
 
 
 def calendar(moment: float) -> str:
