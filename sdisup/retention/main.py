@@ -17,7 +17,7 @@ from sdisup.contract.disks import made_path, say_in
 from sdisup.contract.files import Unreadable, boot_id, boottime_ns, monotonic
 from sdisup.contract.retention import MIN_FREE, Report, files_text, read_report, size_text, write_report
 from sdisup.errors import SdisupError
-from sdisup.ledger.health import ledger_problem
+from sdisup.ledger.health import health_path, ledger_problem
 from sdisup.ledger.spool import DELETE, OTHERS_ROOM_BYTES, RETENTION, Spool
 from sdisup.retention.disk import GONE, Remover
 from sdisup.retention.plan import IN_USE
@@ -88,9 +88,21 @@ class Run:
             self.deleted_bytes, tuple(self.said[:KEPT_MOST]), bool(found.plan.problems),
         )  # fmt: skip
 
+    def _ledger_problem(self, rule: str) -> str:
+        """What is wrong with the ledger's process. One that was started with this run begins in a moment."""
+        until = monotonic() + ANSWER_S
+        while (problem := ledger_problem(self._places.run)) and rule != MIN_FREE and not self._has_begun():
+            if monotonic() > until:
+                break
+            time.sleep(POLL_S)
+        return problem
+
+    def _has_begun(self) -> bool:
+        return os.path.exists(health_path(self._places.run))
+
     def _delete(self, remover: Remover, batch: Sequence[Deletion], found: Survey) -> None:
         due = [one for one in batch if self._may_go(remover, one, found)]
-        problem = self._deaf or ledger_problem(self._places.run)
+        problem = self._deaf or self._ledger_problem(batch[0].rule)
         if problem and batch[0].rule != MIN_FREE:
             # What is told now would be deleted whenever the ledger has it, whatever is said of it until then.
             due = []

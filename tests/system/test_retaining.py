@@ -133,9 +133,7 @@ def test_a_clock_that_jumps_deletes_nothing_until_it_is_confirmed(new_appliance:
     assert own.path(path).exists()
     own.power_cut()
     own.boot()
-    # Without the ledger's process nothing goes by its age.
-    health = ["test", "-e", "/run/sdisup/ledger.json"]
-    own.wait_for(lambda: own.run(health, check=False).returncode == 0, 30, "the ledger's process has begun")
+    # No port has recorded since the boot, so that none has started the ledger's process.
     assert own.sdisup("retention --confirm-clock").stdout.endswith("deleted 0 files, 0B\n")
     own.move_clocks(40 * 86400, 0)
     own.sdisup("retention --confirm-clock")
