@@ -235,7 +235,9 @@ class Machine(Appliance):
     def count_frames(self, path: str) -> int:
         """How many pictures of a file can be decoded, as ffprobe counts them."""
         options = "-v error -select_streams v:0 -count_frames -show_entries stream=nb_read_frames -of csv=p=0"
-        return int(self.run(["ffprobe", *options.split(), path]).stdout.strip().strip(",") or 0)
+        counted = self.run(["ffprobe", *options.split(), path]).stdout.strip().strip(",")
+        # It says N/A of a file with a head and no picture.
+        return int(counted) if counted not in ("", "N/A") else 0
 
     def ffmpegs(self) -> list[int]:
         """All FFmpeg processes that run inside."""

@@ -7,6 +7,7 @@ SDISUP_FAULTS="suspended run_full" plays these alone, one after the other.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import time
@@ -398,7 +399,7 @@ def unaccounted(lines: list[dict[str, Any]]) -> list[str]:
 
 
 @pytest.mark.limit(300 + 1.25 * SECONDS)
-def test_no_fault_leaves_time_unaccounted_for(new_appliance: Callable[..., Machine]) -> None:
+def test_no_fault_leaves_time_unaccounted_for(new_appliance: Callable[..., Machine], tmp_path: Path) -> None:
     print(f"SDISUP_FAULT_SEED={SEED}")
     room = max(192, int(SECONDS / 2)) * MIB
     own = new_appliance(disks={"disk": room, "ledger": 32 * MIB})
@@ -426,12 +427,13 @@ def test_no_fault_leaves_time_unaccounted_for(new_appliance: Callable[..., Machi
             failed = error
     print(f"{len(played)} faults in {time.monotonic() - begun:.0f} s: {', '.join(played)}")
     own.sdisup("stop --all", timeout_s=120)
-    check_accounts(play, played, applied)
+    check_accounts(play, played, applied, tmp_path)
     if failed is not None:
         raise failed
 
 
-def check_accounts(play: Play, played: list[str], applied: float) -> None:
+def check_accounts(play: Play, played: list[str], applied: float, kept: Path) -> None:
+    """All problems of all ports; the ledgers are `kept` for whoever looks for their cause."""
     own = play.own
     problems: list[str] = []
     files = 0
@@ -442,6 +444,7 @@ def check_accounts(play: Play, played: list[str], applied: float) -> None:
     stopped = time.time() + play.slept_s
     for port in range(PORTS):
         lines = own.ledger(port)
+        (kept / f"{port}.jsonl").write_text("\n".join(map(json.dumps, lines)))
         problems += [f"port {port}: {hole}" for hole in unaccounted(lines)]
         files += check_files(play, port, lines, problems)
         total_s = sum(line["seconds"] for line in lines if line["kind"] in ("file", "gap", "stop"))
@@ -456,8 +459,10 @@ def check_accounts(play: Play, played: list[str], applied: float) -> None:
             what = f"{total_s:.1f} s entered of {last - first:.1f} s, {interruptions} interruptions"
             problems.append(f"port {port}: {what}")
         edges = f"first {first - applied:+.2f} s, last {last - stop_asked:+.2f} s"
-        print(f"port {port}: {interruptions} files, {total_s:.1f} s entered of {last - first:.1f} s; {edges}")
-    assert not problems, f"seed {SEED}, {played}\n" + "\n".join(problems)
+        print(
+            f"port {port}: {interruptions} files, {total_s:.1f} s entered of {last - first:.1f} s; {edges}", flush=True
+        )
+    assert not problems, f"seed {SEED}, {played}, ledgers in {kept}\n" + "\n".join(problems)
     assert files > len(played)
 
 
