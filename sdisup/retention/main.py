@@ -58,6 +58,8 @@ class Run:
         self.problems: dict[str, str] = {}
         self._deaf = ""
         """Why the ledger is not waited for any more."""
+        self._begins_by = monotonic() + ANSWER_S
+        """So long a ledger's process that was started with this run has time to begin."""
         self.deleted = self.deleted_bytes = self.kept = 0
         self.said: list[str] = []
 
@@ -90,15 +92,11 @@ class Run:
 
     def _ledger_problem(self, rule: str) -> str:
         """What is wrong with the ledger's process. One that was started with this run begins in a moment."""
-        until = monotonic() + ANSWER_S
-        while (problem := ledger_problem(self._places.run)) and rule != MIN_FREE and not self._has_begun():
-            if monotonic() > until:
+        while (problem := ledger_problem(self._places.run)) and rule != MIN_FREE and monotonic() < self._begins_by:
+            if os.path.exists(health_path(self._places.run)):
                 break
             time.sleep(POLL_S)
         return problem
-
-    def _has_begun(self) -> bool:
-        return os.path.exists(health_path(self._places.run))
 
     def _delete(self, remover: Remover, batch: Sequence[Deletion], found: Survey) -> None:
         due = [one for one in batch if self._may_go(remover, one, found)]
