@@ -137,8 +137,8 @@ class Sample(Record):
 
 
 class Closed(Record):
-    """The file is closed and durable; `kept` is False when the file held no frame and was removed. `inode` is its
-    number on its filesystem, 0 where that could not be asked for."""
+    """The file is closed, and durable unless it was cut off (`finish`); `kept` is False when the file held no frame and
+    was removed. `inode` is its number on its filesystem, 0 where that could not be asked for."""
 
     size_bytes: int
     kept: bool
